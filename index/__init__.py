@@ -1,0 +1,1 @@
+"""Where embedded stars are kept and searched."""

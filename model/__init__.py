@@ -1,0 +1,1 @@
+"""What a model is: wavelength grid, Spectrum, inference (embed, recast) and the model file."""

@@ -1,0 +1,1 @@
+"""Offline work: synthetic surveys, fitting and evaluation of disentanglement methods."""
