@@ -1,0 +1,143 @@
+"""Request bodies: reading them under a limit, and what each Content-Type becomes."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from typing import Any
+
+import numpy as np
+import orjson
+from fastapi import Request
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from app.errors import Invalid, TooLarge
+from app.schemas import FitsQuery, StarIn
+from model.apogee import StarFile, read_fits
+from model.errors import FormatError
+from model.spectrum import Observation, Parameters
+
+JSON, NPZ = "application/json", "application/x-npz"
+FITS = ("application/fits", "image/fits")
+
+NPZ_STAR = ("star_id", "teff", "logg", "fe_h")
+NPZ_SPECTRA = ("flux", "ivar", "error", "bitmask")
+NPZ_KINDS = {"star_id": "SU", "bitmask": "iu"}
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, counted while it is read. Raises TooLarge beyond `limit` bytes."""
+    too_large = TooLarge("body_too_large", f"the body is over the limit of {limit // 1_000_000} MB")
+    if request.headers.get("content-length", "0").isdigit() and int(request.headers.get("content-length", 0)) > limit:
+        raise too_large
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise too_large
+        parts.append(part)
+    return b"".join(parts)
+
+
+def parse_json(content: bytes) -> Any:
+    """The JSON value. Raises Invalid for what is not JSON (NaN and Infinity are not)."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise Invalid("bad_json", f"the body is not valid JSON (NaN and Infinity are not): {error.msg}") from None
+
+
+def fits_star(content: bytes, query: FitsQuery, bad_bits: int) -> tuple[str, Observation, StarFile]:
+    """A star of an apStar or aspcapStar file: its id, its spectrum, and the file itself.
+
+    Labels come from the query, failing that from the file. Raises FormatError or Invalid.
+    """
+    file = read_fits(content, bad_bits)
+    labels = dict(file.labels)
+    labels.update({name: value for name in ("teff", "logg", "fe_h") if (value := getattr(query, name)) is not None})
+    missing = [name for name in ("teff", "logg", "fe_h") if name not in labels]
+    if missing:
+        raise Invalid(
+            "missing_labels",
+            f"{' and '.join(missing)} must be in the query string: this {file.kind} file gives none to trust"
+            + (" (an apStar's RV keywords are a template's)" if file.kind == "apStar" else ""),
+        )
+    star_id = query.star_id or file.star_id
+    if star_id is None:
+        raise Invalid("missing_star_id", "star_id must be in the query string: the file names no star")
+    errors = {name: getattr(query, name) for name in ("teff_err", "logg_err", "fe_h_err")}
+    observation = Observation(
+        flux=file.flux,
+        parameters=Parameters(**labels, **errors),
+        ivar=file.ivar,
+        bad=file.bad,
+        wavelength=file.wavelength,
+        normalized=file.normalized,
+    )
+    return star_id, observation, file
+
+
+def npz_stars(content: bytes, limit: int, max_stars: int) -> list[dict[str, Any]]:
+    """The stars of an npz body, as dictionaries for `StarIn`.
+
+    Headers and sizes are checked before any array is read. Raises FormatError or Invalid.
+    """
+    arrays = _npz_arrays(content, limit)
+    missing = [name for name in (*NPZ_STAR, "flux") if name not in arrays]
+    if missing:
+        raise Invalid("missing_arrays", f"the npz lacks {', '.join(missing)}")
+    unknown = set(arrays) - {*NPZ_STAR, *NPZ_SPECTRA, "wavelength"}
+    if unknown:
+        raise Invalid("unknown_arrays", f"the npz has unknown arrays: {', '.join(sorted(unknown)[:10])}")
+    flux = arrays["flux"]
+    if flux.ndim != 2 or not 1 <= len(flux) <= max_stars:
+        raise Invalid("bad_shape", f"flux must be (stars, pixels) with 1 to {max_stars} stars")
+    for name, array in arrays.items():
+        expected = flux.shape if name in NPZ_SPECTRA else flux.shape[1:] if name == "wavelength" else flux.shape[:1]
+        if array.shape != expected:
+            raise Invalid("lengths_disagree", f"{name} has shape {array.shape}, flux {flux.shape}")
+    stars = []
+    for row in range(len(flux)):
+        star: dict[str, Any] = {name: arrays[name][row] for name in NPZ_SPECTRA if name in arrays}
+        star.update({name: float(arrays[name][row]) for name in ("teff", "logg", "fe_h")})
+        star_id = arrays["star_id"][row]
+        star["star_id"] = star_id.decode("ascii", "replace") if isinstance(star_id, bytes) else str(star_id)
+        if "wavelength" in arrays:
+            star["wavelength"] = arrays["wavelength"]
+        stars.append(star)
+    return stars
+
+
+def _npz_arrays(content: bytes, limit: int) -> dict[str, NDArray[Any]]:
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(content))
+        members = archive.infolist()
+    except zipfile.BadZipFile:
+        raise FormatError("not_npz", "the body is not an npz file") from None
+    if sum(member.file_size for member in members) > limit:
+        raise Invalid("unpacked_too_large", f"the npz would unpack to more than {limit // 1_000_000} MB")
+    arrays: dict[str, NDArray[Any]] = {}
+    for member in members:
+        name = member.filename.removesuffix(".npy")
+        try:
+            with archive.open(member) as file:
+                packed = file.read(member.file_size)
+            stream = io.BytesIO(packed)
+            version = npy.read_magic(stream)
+            header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, _, dtype = header(stream)
+            size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        except (ValueError, OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError):
+            raise FormatError("bad_npz", f"member {name[:40]!r} is not an array") from None
+        if dtype.kind not in NPZ_KINDS.get(name, "iuf"):
+            raise FormatError("bad_npz", f"array {name[:40]!r} has a type that is not accepted")
+        if size != len(packed) - stream.tell():
+            raise FormatError("bad_npz", f"array {name[:40]!r} is not as long as its header says")
+        arrays[name] = npy.read_array(io.BytesIO(packed), allow_pickle=False)
+    return arrays
+
+
+def star_in(value: Any) -> StarIn:
+    """A star of a parsed body. Raises ValidationError."""
+    return StarIn.model_validate(value)

@@ -1,0 +1,138 @@
+"""Everything that the service refuses, and the one shape in which it says so.
+
+    ServiceError(status, code, message, detail)
+    ├── NotFound (404)     ModelMismatch (409)   TooLarge (413)   UnsupportedMedia (415)
+    └── Invalid (422)      Unauthorized (401)    Busy (503)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import ORJSONResponse, Response
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from index.store import StoreError
+from model.errors import ChemtwinError
+
+MAX_DETAIL = 10
+CODES = {404: "not_found", 405: "method_not_allowed"}
+log = logging.getLogger("chemtwin")
+
+
+class ServiceError(Exception):
+    """An answer other than success."""
+
+    status = 500
+    headers: dict[str, str] | None = None
+
+    def __init__(self, code: str, message: str, detail: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.code, self.message, self.detail = code, message, list(detail)
+
+
+class Unauthorized(ServiceError):
+    """No key, or not one that may do this."""
+
+    status = 401
+    headers = {"WWW-Authenticate": "Bearer"}  # noqa: RUF012
+
+
+class NotFound(ServiceError):
+    """No such star."""
+
+    status = 404
+
+    def __init__(self, star_id: str) -> None:
+        super().__init__("star_not_found", f"there is no star {star_id}; POST /embed stores one")
+
+
+class ModelMismatch(ServiceError):
+    """The star was embedded with another model."""
+
+    status = 409
+
+
+class TooLarge(ServiceError):
+    """The body is over the limit."""
+
+    status = 413
+
+
+class UnsupportedMedia(ServiceError):
+    """A Content-Type that is not accepted."""
+
+    status = 415
+
+
+class Invalid(ServiceError):
+    """The request is understood and refused."""
+
+    status = 422
+
+
+class Busy(ServiceError):
+    """The queue is full."""
+
+    status = 503
+    headers = {"Retry-After": "1"}  # noqa: RUF012
+
+
+def body(code: str, message: str, detail: Sequence[str] = ()) -> dict[str, Any]:
+    """The one error shape."""
+    return {"error": {"code": code, "message": message, "detail": list(detail)[:MAX_DETAIL]}}
+
+
+def problems(errors: Sequence[Any]) -> list[str]:
+    """What pydantic found, place by place, without the values that it found there."""
+    lines = []
+    for error in errors:
+        place = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path")) or "body"
+        lines.append(f"{place[:80]}: {error['msg'][:200]}")
+    return lines
+
+
+def invalid(errors: Sequence[Any]) -> Invalid:
+    """The refusal of a request that does not fit its schema."""
+    lines = problems(errors)
+    more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
+    return Invalid("invalid_request", f"{lines[0]}{more}" if lines else "the request is invalid", lines)
+
+
+def as_service_error(error: Exception) -> ServiceError | None:
+    """The service's answer to an error of the model, the store or pydantic; None for a defect of ours."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, ChemtwinError):
+        return Invalid(error.code, error.message, error.detail)
+    if isinstance(error, (RequestValidationError, ValidationError)):
+        return invalid(error.errors())
+    if isinstance(error, StoreError):
+        log.error("%s", error)
+        return Busy("store_unavailable", "the star store cannot be read or written; nothing was stored. Try again.")
+    return None
+
+
+def install(app: FastAPI) -> None:
+    """Give every error of `app`, whatever raised it, the one shape."""
+
+    def known(_: Request, error: Exception) -> Response:
+        answer = as_service_error(error)
+        if answer is None:
+            log.exception("unexpected error", exc_info=error)
+            answer = ServiceError("internal_error", "the service failed on this request; it has been logged")
+        return ORJSONResponse(body(answer.code, answer.message, answer.detail), answer.status, answer.headers)
+
+    def http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = CODES.get(error.status_code, "http_error")
+        return ORJSONResponse(body(code, str(error.detail)), error.status_code, error.headers)
+
+    app.add_exception_handler(HTTPException, http)
+    for kind in (ServiceError, ChemtwinError, RequestValidationError, ValidationError, StoreError, Exception):
+        app.add_exception_handler(kind, known)

@@ -1,0 +1,202 @@
+"""What comes in as JSON, and what goes out."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import core_schema
+
+from model.grid import Array
+from model.spectrum import Observation, Parameters
+
+STAR_ID = r"^[A-Za-z0-9][A-Za-z0-9+._:-]{0,63}\Z"
+META_BYTES = 4096
+
+StarId = Annotated[str, StringConstraints(pattern=re.compile(STAR_ID))]
+
+
+def _floats(value: Any) -> Array:
+    """An array (n,) of a JSON list of numbers, null becoming NaN."""
+    if isinstance(value, np.ndarray):
+        return value.astype(np.float64)
+    if not isinstance(value, list) or not value:
+        raise ValueError("must be a list of numbers")
+    if any(type(item) not in (float, int, type(None)) for item in value):
+        raise ValueError("must hold numbers and nulls only")
+    try:
+        return np.array([np.nan if item is None else item for item in value], dtype=np.float64)
+    except OverflowError:
+        raise ValueError("holds an integer that is too large") from None
+
+
+def _integers(value: Any) -> NDArray[np.int64]:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
+        return value.astype(np.int64)
+    if not isinstance(value, list) or not value or any(type(item) is not int for item in value):
+        raise ValueError("must be a list of integers")
+    try:
+        return np.array(value, dtype=np.int64)
+    except OverflowError:
+        raise ValueError("holds an integer that is too large") from None
+
+
+def _numbers(function: Any, kind: str) -> GetPydanticSchema:
+    items = core_schema.nullable_schema(core_schema.float_schema()) if kind == "number" else core_schema.int_schema()
+    documented = core_schema.list_schema(items)
+    return GetPydanticSchema(
+        lambda _source, _handler: core_schema.no_info_plain_validator_function(function, json_schema_input_schema=documented)
+    )
+
+
+Floats = Annotated[Any, _numbers(_floats, "number")]
+Integers = Annotated[Any, _numbers(_integers, "integer")]
+
+
+class Strict(BaseModel):
+    """No unknown fields, no strings for numbers, no NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Labels(Strict):
+    """A star's parameters as the sender knows them."""
+
+    teff: float = Field(description="effective temperature, K")
+    logg: float = Field(description="surface gravity, dex (cgs)")
+    fe_h: float = Field(description="[Fe/H], dex")
+    teff_err: float = Field(0.0, ge=0, description="1-sigma error, K")
+    logg_err: float = Field(0.0, ge=0, description="1-sigma error, dex")
+    fe_h_err: float = Field(0.0, ge=0, description="1-sigma error, dex")
+
+    def parameters(self) -> Parameters:
+        """As the model wants them."""
+        return Parameters(**{name: getattr(self, name) for name in Labels.model_fields})
+
+
+class SpectrumIn(Labels):
+    """A spectrum with its labels."""
+
+    flux: Floats = Field(description="flux per pixel; null only where ivar is 0 or the mask is bad")
+    wavelength: Floats | None = Field(None, description="Angstrom, vacuum, rest frame")
+    ivar: Floats | None = Field(None, description="inverse variance; 0 or null: ignore the pixel")
+    error: Floats | None = Field(None, description="1-sigma error; null, 0 or negative: ignore the pixel")
+    bitmask: Integers | None = Field(None, description="APOGEE pixel mask")
+    normalized: bool = Field(True, description="false: flux is not divided by a continuum")
+
+    @model_validator(mode="after")
+    def _one_error(self) -> SpectrumIn:
+        if self.ivar is not None and self.error is not None:
+            raise ValueError("send ivar or error, not both")
+        return self
+
+    def observation(self, bad_bits: int) -> Observation:
+        """As the model wants it. Raises SpectrumError or ParameterError."""
+        ivar = self.ivar
+        if self.error is not None:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ivar = np.where(self.error > 0, 1 / self.error**2, 0.0)
+        return Observation(
+            flux=self.flux,
+            parameters=self.parameters(),
+            ivar=ivar,
+            bad=None if self.bitmask is None else (self.bitmask & bad_bits) != 0,
+            wavelength=self.wavelength,
+            normalized=self.normalized,
+        )
+
+
+class StarIn(SpectrumIn):
+    """A star to store."""
+
+    star_id: StarId
+    ra: float | None = Field(None, ge=0, le=360, description="degrees")
+    dec: float | None = Field(None, ge=-90, le=90, description="degrees")
+    meta: dict[str, Any] = Field({}, description="anything, at most 4 kB as JSON")
+
+    @field_validator("meta")
+    @classmethod
+    def _small(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if len(orjson.dumps(value)) > META_BYTES:
+            raise ValueError(f"must be at most {META_BYTES} bytes as JSON")
+        return value
+
+
+class FitsQuery(BaseModel):
+    """The query string that goes with a FITS body."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    star_id: StarId | None = None
+    teff: float | None = None
+    logg: float | None = None
+    fe_h: float | None = None
+    teff_err: float = Field(0.0, ge=0)
+    logg_err: float = Field(0.0, ge=0)
+    fe_h_err: float = Field(0.0, ge=0)
+
+    @field_validator("star_id", mode="before")
+    @classmethod
+    def _plus(cls, value: Any) -> Any:
+        """An unescaped + of an id arrives as a space."""
+        return value.replace(" ", "+") if isinstance(value, str) else value
+
+
+class TwinQuery(BaseModel):
+    """The query string of GET /twins."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    k: int = Field(10, ge=1, le=1000)
+    teff_min: float | None = None
+    teff_max: float | None = None
+    logg_min: float | None = None
+    logg_max: float | None = None
+    fe_h_min: float | None = None
+    fe_h_max: float | None = None
+    snr_min: float | None = None
+    fe_h_within: Annotated[float, Field(ge=0)] | Literal["any"] | None = None
+    max_distance: float | None = Field(None, ge=0)
+
+
+class To(Strict):
+    """Parameters to recast to; what is left out stays the star's own."""
+
+    teff: float | None = None
+    logg: float | None = None
+    fe_h: float | None = None
+
+
+class RecastIn(Strict):
+    """A stored star, or a spectrum, and where to recast it to."""
+
+    star_id: StarId | None = None
+    spectrum: SpectrumIn | None = None
+    to: To
+
+    @model_validator(mode="after")
+    def _one_source(self) -> RecastIn:
+        if (self.star_id is None) == (self.spectrum is None):
+            raise ValueError("send star_id or spectrum, one of them")
+        return self
+
+
+class StarsQuery(BaseModel):
+    """The query string of GET /stars."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: str = Field("", max_length=64)
+    limit: int = Field(100, ge=1, le=1000)

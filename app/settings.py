@@ -1,0 +1,44 @@
+"""Every setting of the service: name, default, help. Each is an environment variable CHEMTWIN_<NAME>."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model.bundle import SHIPPED
+from model.spectrum import BAD_BITS
+
+
+class Settings(BaseSettings):
+    """The service's settings, read from the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="CHEMTWIN_", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Other than loopback needs api_keys.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    data_dir: Path = Field(Path("data"), description="Folder of the star store (stars.sqlite).")
+    model: Path = Field(SHIPPED, description="Model file; the shipped one by default.")
+    api_keys: str = Field("", description="Comma-separated keys that may write and read. Empty: no keys asked.")
+    read_keys: str = Field("", description="Comma-separated keys that may only read.")
+    max_body_mb: int = Field(64, ge=1, description="Largest request body, and largest unpacked npz, in MB.")
+    max_stars: int = Field(1000, ge=1, description="Most stars in one request.")
+    queue_size: int = Field(256, ge=1, description="Spectra that may wait for inference before 503 is answered.")
+    batch_size: int = Field(64, ge=1, description="Most spectra embedded and committed together.")
+    bad_bits: int = Field(BAD_BITS, ge=0, description="Bits of the APOGEE pixel mask that make a pixel unusable.")
+
+    @property
+    def store(self) -> Path:
+        """The store's file."""
+        return self.data_dir / "stars.sqlite"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether `host` can be reached from this machine only."""
+        return self.host in ("127.0.0.1", "localhost", "::1")
+
+
+def keys(text: str) -> list[str]:
+    """The keys of a comma-separated setting."""
+    return [key.strip() for key in text.split(",") if key.strip()]

@@ -1,0 +1,169 @@
+"""Readers of APOGEE's own files: apStar (combined visits) and aspcapStar (pseudo-normalised).
+
+Layout: the SDSS data model (apStar: HDU1 flux, HDU2 error, HDU3 mask, row 0 the combined spectrum;
+aspcapStar: HDU1 flux, HDU2 error, HDU3 best-fitting model, HDU4 a table with the pipeline's parameters).
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from astropy.utils.exceptions import AstropyWarning
+from numpy.typing import NDArray
+
+from model.errors import FormatError
+from model.grid import APOGEE_LOG_START, APOGEE_LOG_STEP, APOGEE_PIXELS, Array
+from model.spectrum import BAD_BITS
+
+METALS = 3
+"""Where [M/H] stands in ASPCAP's PARAM array (Teff, logg, log vdop, [M/H], [C/M], [N/M], [alpha/M], ...)."""
+
+STAR_BAD = 1 << 23
+"""The bit of ASPCAPFLAG with which the pipeline disowns its own parameters."""
+
+
+@dataclass(frozen=True)
+class StarFile:
+    """What an APOGEE file holds of a star. `labels` has those of teff, logg, fe_h that may be trusted."""
+
+    kind: str
+    flux: Array
+    ivar: Array
+    bad: NDArray[np.bool_]
+    wavelength: Array | None
+    normalized: bool
+    star_id: str | None = None
+    ra: float | None = None
+    dec: float | None = None
+    labels: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def read_fits(content: bytes, bad_bits: int = BAD_BITS) -> StarFile:
+    """Read an apStar or aspcapStar file from its bytes.
+
+    `bad_bits`: the bits of the pixel mask that make a pixel unusable. Raises FormatError when the bytes
+    are no such file. An apStar gives no labels: those in its header are a radial-velocity template's.
+    """
+    if not content.startswith(b"SIMPLE  ="):
+        raise FormatError("not_fits", "the body is not a FITS file (uncompressed, beginning with SIMPLE)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyWarning)
+            with fits.open(io.BytesIO(content), memmap=False, disable_image_compression=True) as hdus:
+                return _read(hdus, bad_bits)
+    except FormatError:
+        raise
+    except Exception as error:  # astropy raises nearly anything on damaged files
+        raise FormatError("bad_fits", f"the FITS file cannot be read: {type(error).__name__}") from error
+
+
+def _read(hdus: Any, bad_bits: int) -> StarFile:
+    if len(hdus) < 4 or not all(isinstance(hdu, fits.ImageHDU) for hdu in hdus[1:4]):
+        raise FormatError(
+            "unknown_fits",
+            "not an apStar or aspcapStar file: image extensions 1 to 3 (flux, error, mask) are missing",
+        )
+    rows = [_first_row(hdu) for hdu in hdus[1:4]]
+    flux, error = rows[0].astype(np.float64), rows[1].astype(np.float64)
+    mask_is_integer = rows[2].dtype.kind in "iu"
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ivar = np.where((error > 0) & np.isfinite(error) & np.isfinite(flux), 1 / error**2, 0.0)
+    primary, wavelength = hdus[0].header, _wavelength(hdus[1].header, len(flux))
+    if mask_is_integer:
+        return StarFile(
+            kind="apStar",
+            flux=flux,
+            ivar=ivar,
+            bad=(rows[2] & bad_bits) != 0,
+            wavelength=wavelength,
+            normalized=False,
+            star_id=_text(primary.get("OBJID")),
+            ra=_number(primary.get("RA")),
+            dec=_number(primary.get("DEC")),
+        )
+    labels, star_id, notes = _aspcap_labels(hdus)
+    return StarFile(
+        kind="aspcapStar",
+        flux=flux,
+        ivar=ivar,
+        bad=flux == 0,
+        wavelength=wavelength,
+        normalized=True,
+        star_id=star_id or _text(primary.get("OBJ")),
+        ra=_number(primary.get("RA")),
+        dec=_number(primary.get("DEC")),
+        labels=labels,
+        warnings=notes,
+    )
+
+
+def _first_row(hdu: Any) -> NDArray[Any]:
+    shape = hdu.shape
+    if len(shape) not in (1, 2) or not shape[-1] or not 1 <= shape[-1] <= 10 * APOGEE_PIXELS:
+        raise FormatError("unknown_fits", f"an image extension has shape {shape}, not (rows, pixels)")
+    row: NDArray[Any] = np.atleast_2d(hdu.data)[0]
+    return row.astype(row.dtype.newbyteorder("="))
+
+
+def _wavelength(header: Any, pixels: int) -> Array | None:
+    """Wavelengths (n,) from a log-linear header, None where they are APOGEE's own."""
+    start, step = _number(header.get("CRVAL1")), _number(header.get("CDELT1"))
+    if start is None or step is None:
+        raise FormatError("unknown_fits", "the flux extension has no CRVAL1 and CDELT1")
+    start -= (float(header.get("CRPIX1", 1)) - 1) * step
+    own = (
+        pixels == APOGEE_PIXELS
+        and np.isclose(start, APOGEE_LOG_START, atol=1e-9)
+        and np.isclose(step, APOGEE_LOG_STEP)
+    )
+    if own:
+        return None
+    if not (3 < start < 5 and 0 < step < 0.01):
+        raise FormatError("unknown_fits", "the flux extension is not on a log10(Angstrom) wavelength scale")
+    return np.asarray(10.0 ** (start + step * np.arange(pixels)), np.float64)
+
+
+def _aspcap_labels(hdus: Any) -> tuple[dict[str, float], str | None, tuple[str, ...]]:
+    table = next((hdu for hdu in hdus[4:] if isinstance(hdu, fits.BinTableHDU)), None)
+    if table is None or table.data is None or len(table.data) == 0:
+        return {}, None, ()
+    row, names = table.data[0], {name.upper() for name in table.columns.names}
+    parameters = np.atleast_1d(row["PARAM"]) if "PARAM" in names else np.array([])
+    notes = []
+
+    def label(column: str, position: int) -> float | None:
+        value = _number(row[column]) if column in names else None
+        if value is None and len(parameters) > position:
+            value = _number(parameters[position])
+        return value
+
+    fe_h = _number(row["FE_H"]) if "FE_H" in names else None
+    if fe_h is None:
+        fe_h = label("M_H", METALS)
+        if fe_h is not None:
+            notes.append("fe_h is the file's [M/H]: it holds no [Fe/H]")
+    found = {"teff": label("TEFF", 0), "logg": label("LOGG", 1), "fe_h": fe_h}
+    labels = {name: value for name, value in found.items() if value is not None}
+    if "ASPCAPFLAG" in names and int(row["ASPCAPFLAG"]) & STAR_BAD:
+        notes.append("ASPCAPFLAG has STAR_BAD set: the pipeline does not trust these parameters")
+    return labels, _text(row["APOGEE_ID"]) if "APOGEE_ID" in names else None, tuple(notes)
+
+
+def _number(value: Any) -> float | None:
+    """A finite float, or None for what is missing or one of SDSS's sentinels (-9999, -9999.99)."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) and number > -9990 else None
+
+
+def _text(value: Any) -> str | None:
+    text = str(value).strip() if value is not None else ""
+    return text or None

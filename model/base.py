@@ -1,0 +1,136 @@
+"""The interface that every method shares: what embeds spectra and recasts latents."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.grid import Array, Grid
+from model.normalise import Normaliser
+from model.spectrum import PARAMETER_UNITS, Parameters, Spectrum
+
+EXPLAINED = 4.0
+"""A reduced chi-square (with the model's error floor) above this puts a star outside the model's domain."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model says of itself; the JSON header of its file.
+
+    `parameters` maps each conditioned parameter to its training range; `error_floor` is the rms, in units
+    of the continuum, by which observed giants differ from the synthetic spectra that the model knows.
+    """
+
+    name: str
+    version: str
+    method: str
+    parameters: dict[str, tuple[float, float]]
+    latent_dim: int
+    metric: str
+    error_floor: float = 0.0
+    training: dict[str, Any] = field(default_factory=dict)
+    quality: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """Name and version in one string: latents compare only under the same one."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Where a star lies: `latent` (D,), its `covariance` (D, D) or None without errors, and the fit."""
+
+    latent: NDArray[np.float32]
+    covariance: NDArray[np.float32] | None
+    chi2: float | None
+    in_domain: bool
+    warnings: tuple[str, ...]
+
+
+class Model(ABC):
+    """A method with its grid, its normaliser and its card; subclasses bring the mathematics."""
+
+    method: ClassVar[str]
+
+    def __init__(self, card: Card, grid: Grid, normaliser: Normaliser | None) -> None:
+        self.card = card
+        self.grid = grid
+        self.normaliser = normaliser
+
+    @abstractmethod
+    def encode(self, flux: Array, parameters: Array, good: NDArray[np.bool_] | None = None) -> Array:
+        """Latents (N, D) of flux (N, P) at parameters (N, U); `good` (N, P) marks usable pixels."""
+
+    @abstractmethod
+    def decode(self, latents: Array, parameters: Array) -> Array:
+        """Flux (N, P) of latents (N, D) at parameters (N, U)."""
+
+    @abstractmethod
+    def covariance(self, spectrum: Spectrum) -> Array:
+        """Covariance (D, D) of a spectrum's latent, from its ivar and its parameters' errors."""
+
+    @abstractmethod
+    def decode_sd(self, covariance: Array) -> Array:
+        """Standard deviation (P,) of the decoded flux for a latent of this covariance (D, D)."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What the model file holds beside the card."""
+
+    @abstractmethod
+    def twin_covariance(self) -> Array | None:
+        """Covariance (D, D) of two noiseless twins' latent difference, None where it was never measured."""
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """The parameters u that the method removes from the latent, in order."""
+        return tuple(self.card.parameters)
+
+    def outside(self, parameters: Parameters) -> list[str]:
+        """One sentence for each parameter that lies outside the training range."""
+        return [
+            f"{name} = {getattr(parameters, name):g} is outside the model's training range "
+            f"{low:g} to {high:g} {PARAMETER_UNITS[name]}"
+            for name, (low, high) in self.card.parameters.items()
+            if not low <= getattr(parameters, name) <= high
+        ]
+
+    def embed(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
+        """Embed prepared spectra; the order is kept."""
+        flux = np.stack([s.flux for s in spectra])
+        good = np.stack([s.ivar > 0 for s in spectra])
+        parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
+        latents = self.encode(flux, parameters, None if good.all() else good)
+        rebuilt = self.decode(latents, parameters)
+        return [
+            self._embedding(spectrum, latent, model_flux)
+            for spectrum, latent, model_flux in zip(spectra, latents, rebuilt, strict=True)
+        ]
+
+    def _embedding(self, spectrum: Spectrum, latent: Array, model_flux: Array) -> Embedding:
+        warnings = list(spectrum.warnings)
+        outside = self.outside(spectrum.parameters)
+        chi2, covariance = None, None
+        good = spectrum.ivar > 0
+        residual = (spectrum.flux - model_flux)[good]
+        freedom = max(1, int(good.sum()) - len(latent))
+        floor = self.card.error_floor**2
+        if spectrum.has_errors:
+            chi2 = float(np.sum(residual**2 * spectrum.ivar[good]) / freedom)
+            covariance = self.covariance(spectrum).astype(np.float32)
+            variance = 1 / spectrum.ivar[good] + floor
+        else:
+            variance = np.full(len(residual), max(floor, 1e-6))
+        misfit = float(np.sum(residual**2 / variance) / freedom)
+        if misfit > EXPLAINED:
+            outside.append(
+                f"the reconstruction is off by {np.sqrt(np.mean(residual**2)):.3f} rms of the continuum: "
+                "more than noise and the model's error floor explain"
+            )
+        return Embedding(latent.astype(np.float32), covariance, chi2, not outside, (*warnings, *outside))

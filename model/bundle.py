@@ -1,0 +1,78 @@
+"""The model file: one safetensors file whose JSON header is the model's card.
+
+Reading it never runs code from it. Tensors: `wavelength` (P,) Angstrom, `continuum_pixels` (C,) if the
+model has a normaliser, and the method's own (`Model.arrays`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from model.base import Card, Model
+from model.errors import ModelFileError
+from model.grid import Grid
+from model.normalise import METHOD, Normaliser
+from model.polydis import PolyDis
+
+FORMAT = "chemtwin-model-1"
+METHODS: dict[str, type[Model]] = {PolyDis.method: PolyDis}
+SHIPPED = Path(__file__).with_name("default.safetensors")
+"""The model that the service uses when none is named."""
+
+
+def save_model(model: Model, path: Path) -> None:
+    """Write `model` to `path`, whole or not at all. Its version becomes a digest of what the file holds."""
+    tensors: dict[str, NDArray[Any]] = {"wavelength": model.grid.wavelength, **model.arrays()}
+    if model.normaliser is not None:
+        tensors["continuum_pixels"] = model.normaliser.pixels
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(tensors[name]).tobytes() for name in sorted(tensors)))
+    card = dataclasses.replace(model.card, version=digest.hexdigest()[:12])
+    header: dict[str, Any] = {"format": FORMAT, "card": dataclasses.asdict(card)}
+    if model.normaliser is not None:
+        header["normalisation"] = model.normaliser.header()
+    content = save(
+        {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
+        metadata={"chemtwin": json.dumps(header)},
+    )
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load_model(path: Path = SHIPPED) -> Model:
+    """Read a model file. Raises ModelFileError when it is missing, damaged or of another kind."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {}).get("chemtwin", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ModelFileError("bad_model_file", f"cannot read the model file {path}: {error}") from error
+    if header.get("format") != FORMAT:
+        raise ModelFileError("bad_model_file", f"{path} is not a {FORMAT} file")
+    try:
+        fields = header["card"]
+        fields["parameters"] = {name: (low, high) for name, (low, high) in fields["parameters"].items()}
+        card = Card(**fields)
+        grid = Grid(tensors.pop("wavelength"))
+        normaliser = None
+        if "normalisation" in header:
+            if header["normalisation"]["method"] != METHOD:
+                raise ValueError(f"normalisation {header['normalisation']['method']!r} is unknown")
+            pixels = tensors.pop("continuum_pixels")
+            normaliser = Normaliser(grid, pixels, header["normalisation"]["degree"])
+        return METHODS[card.method](card, grid, normaliser, **tensors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError("bad_model_file", f"{path} lacks or confuses {error}") from error

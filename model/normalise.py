@@ -1,0 +1,119 @@
+"""Pseudo-continuum normalisation, the same for synthetic and observed spectra.
+
+Method `continuum_pixels`: in each detector a Chebyshev polynomial is fitted by unweighted least squares to
+a fixed set of pixels that stay close to the continuum over the whole training survey (the idea of
+The Cannon, Ness et al. 2015, ApJ 808, 16, section 2.3), and divides the flux. The fit is repeated on
+the divided spectrum, so that an observed spectrum with a slope and a flat synthetic one end up alike; from
+the second time on, pixels more than 30 % off the last fit (cosmic rays, sky) are left out. Being linear in
+the flux on fixed pixels, the continuum does not drift with the noise, as a percentile or a sigma-clipped
+fit does. No weights enter but 0 and 1, so it does not depend on how errors were assigned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.polynomial import chebyshev
+from numpy.typing import NDArray
+
+from model.errors import SpectrumError
+from model.grid import Array, Grid
+
+METHOD = "continuum_pixels"
+ROUNDS = 3
+OUTLIER = 0.3
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """The pseudo-continuum of `grid` through the pixels `pixels` (int indices), of Chebyshev `degree`."""
+
+    grid: Grid
+    pixels: NDArray[np.int64]
+    degree: int = 4
+
+    @classmethod
+    def from_survey(
+        cls, grid: Grid, mean: Array, sd: Array, degree: int = 4, segments: int = 20, share: float = 0.15
+    ) -> Normaliser:
+        """Choose the continuum pixels from a survey's mean flux (P,) and its standard deviation (P,).
+
+        Each detector is cut into `segments` equal parts and in each the `share` of pixels with the
+        smallest (1 - mean) + sd are taken, so that every part of the detector holds the fit.
+        """
+        score = (1 - mean) + sd
+        chosen = [
+            part[np.argsort(score[part], kind="stable")[: max(1, round(share * len(part)))]]
+            for detector in grid.detectors
+            for part in np.array_split(np.arange(detector.start, detector.stop), segments)
+        ]
+        return cls(grid, np.sort(np.concatenate(chosen)).astype(np.int64), degree)
+
+    def describe(self) -> str:
+        """One line for a spectrum's history."""
+        return f"normalised by {METHOD} (Chebyshev degree {self.degree}, {len(self.pixels)} pixels)"
+
+    def header(self) -> dict[str, Any]:
+        """What the model card says of it."""
+        return {"method": METHOD, "degree": self.degree, "pixels": len(self.pixels)}
+
+    @cached_property
+    def _designs(self) -> list[tuple[slice, Array, NDArray[np.int64]]]:
+        """For each detector: its pixels, the Chebyshev basis (n, degree + 1) there, its continuum pixels."""
+        designs = []
+        for detector in self.grid.detectors:
+            log_wavelength = np.log(self.grid.wavelength[detector])
+            x = 2 * (log_wavelength - log_wavelength[0]) / (log_wavelength[-1] - log_wavelength[0]) - 1
+            inside = self.pixels[(self.pixels >= detector.start) & (self.pixels < detector.stop)]
+            designs.append((detector, chebyshev.chebvander(x, self.degree), inside - detector.start))
+        return designs
+
+    def __call__(self, flux: Array, ivar: Array) -> tuple[Array, Array]:
+        """Normalised flux and ivar (P,) of a spectrum (P,); pixels of ivar 0 do not count.
+
+        A detector with too few good continuum pixels is masked whole.
+        Raises SpectrumError when no detector can be normalised.
+        """
+        flux, ivar = flux.copy(), ivar.copy()
+        for detector, basis, pixels in self._designs:
+            continuum = self._continuum(flux[detector], ivar[detector], basis, pixels)
+            if continuum is None:
+                ivar[detector] = 0.0
+                continue
+            flux[detector] /= continuum
+            ivar[detector] *= continuum**2
+        if not np.any(ivar > 0):
+            raise SpectrumError("no_continuum", "no continuum could be fitted: too few good pixels, or no flux")
+        return flux, ivar
+
+    def _continuum(self, flux: Array, ivar: Array, basis: Array, pixels: NDArray[np.int64]) -> Array | None:
+        good = pixels[ivar[pixels] > 0]
+        enough = max(3 * basis.shape[1], len(pixels) // 4)
+        scale = float(np.median(flux[good])) if len(good) else 0.0
+        if not scale > 0:
+            return None
+        continuum = np.full(len(flux), scale)
+        for attempt in range(ROUNDS):
+            if attempt:
+                good = good[np.abs(flux[good] / continuum[good] - 1) < OUTLIER]
+            if len(good) < enough:
+                return None
+            coefficients, *_ = np.linalg.lstsq(basis[good], flux[good] / continuum[good], rcond=None)
+            continuum = continuum * (basis @ coefficients)
+            if not np.all(continuum > 0.1 * scale):
+                return None
+        return continuum
+
+    def batch(self, flux: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Normalised flux (N, P) of complete spectra (N, P) without bad pixels, such as synthetic ones."""
+        result = np.empty_like(flux)
+        for detector, basis, pixels in self._designs:
+            solve = np.linalg.pinv(basis[pixels])
+            part = flux[:, detector].astype(np.float64)
+            for _ in range(ROUNDS):
+                part /= part[:, pixels] @ solve.T @ basis.T
+            result[:, detector] = part
+        return result

@@ -1,0 +1,145 @@
+"""PolyDis: the paper's baseline (section 2.2, after Price-Jones & Bovy 2017, 2019).
+
+A polynomial of the parameters u, fitted wavelength by wavelength, takes out what u explains; the residuals'
+principal components are the latent. Fitting is in `training.polydis`; this is the inference.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations_with_replacement
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.base import Card, Model
+from model.grid import Array, Grid
+from model.normalise import Normaliser
+from model.spectrum import Spectrum
+
+
+def exponents(parameters: int, degree: int) -> list[tuple[int, ...]]:
+    """Exponents of all monomials of `parameters` variables up to total `degree`, the constant first."""
+    return [
+        tuple(chosen.count(i) for i in range(parameters))
+        for total in range(degree + 1)
+        for chosen in combinations_with_replacement(range(parameters), total)
+    ]
+
+
+def design(parameters: Array, ranges: Array, degree: int) -> Array:
+    """Monomials (N, T) of parameters (N, U) scaled so that `ranges` (U, 2) becomes -1 to 1."""
+    scaled = 2 * (parameters - ranges[:, 0]) / (ranges[:, 1] - ranges[:, 0]) - 1
+    columns = [np.prod(scaled**power, axis=1) for power in exponents(parameters.shape[1], degree)]
+    return np.stack(columns, axis=1)
+
+
+class PolyDis(Model):
+    """Polynomial of u per wavelength, and the leading components of what it leaves.
+
+    Tensors: `polynomial` (T, P), `components` (D, P) with orthonormal rows, `variances` (D,) of the
+    training latents, `discarded` () the mean variance per pixel of what the components leave out, and
+    `twins` (D, D), the covariance of noiseless twins' latent differences (empty if the survey had no twins).
+    """
+
+    method: ClassVar[str] = "polydis"
+
+    def __init__(
+        self,
+        card: Card,
+        grid: Grid,
+        normaliser: Normaliser | None,
+        *,
+        polynomial: NDArray[np.float32],
+        components: NDArray[np.float32],
+        variances: NDArray[np.float32],
+        discarded: NDArray[np.float32],
+        twins: NDArray[np.float32],
+    ) -> None:
+        super().__init__(card, grid, normaliser)
+        self.polynomial = polynomial
+        self.components = components
+        self.variances = variances
+        self.discarded = discarded
+        self.twins = twins
+        self.ranges = np.array(list(card.parameters.values()), dtype=np.float64)
+        self.degree = next(
+            degree for degree in range(20) if len(exponents(len(self.ranges), degree)) == len(polynomial)
+        )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What the model file holds beside the card."""
+        return {
+            "polynomial": self.polynomial,
+            "components": self.components,
+            "variances": self.variances,
+            "discarded": self.discarded,
+            "twins": self.twins,
+        }
+
+    def twin_covariance(self) -> Array | None:
+        """Covariance (D, D) of two noiseless twins' latent difference, None where it was never measured."""
+        return self.twins.astype(np.float64) if self.twins.size else None
+
+    def expected(self, parameters: Array) -> Array:
+        """The polynomial's flux (N, P) at parameters (N, U): a star of the survey's mean chemistry."""
+        return design(parameters, self.ranges, self.degree) @ self.polynomial
+
+    def encode(self, flux: Array, parameters: Array, good: NDArray[np.bool_] | None = None) -> Array:
+        """Principal components (N, D) of the residuals, as in the paper.
+
+        Missing pixels are filled with their expectation given the good ones under the training
+        residuals' Gaussian (probabilistic PCA), so that a complete spectrum is projected as it is.
+        """
+        residual = flux - self.expected(parameters)
+        if good is None:
+            return np.asarray(residual @ self.components.T)
+        projected = np.where(good, residual, 0.0) @ self.components.T
+        for row, mask in enumerate(good):
+            if not mask.all():
+                projected[row] = self._completion(mask)[0] @ projected[row]
+        return np.asarray(projected)
+
+    def decode(self, latents: Array, parameters: Array) -> Array:
+        """Flux (N, P): the polynomial at the parameters plus the latents' residuals."""
+        return np.asarray(self.expected(parameters) + latents @ self.components)
+
+    def transfer(self, flux: Array, parameters: Array, to: Array) -> Array:
+        """The paper's own recasting for PolyDis (section 5.4): the whole residual moves to new parameters."""
+        return np.asarray(flux - self.expected(parameters) + self.expected(to))
+
+    def covariance(self, spectrum: Spectrum) -> Array:
+        """Pixel noise, missing pixels and the parameters' errors, propagated to the latent (D, D)."""
+        good = spectrum.ivar > 0
+        visible = self.components[:, good].astype(np.float64)
+        noise = (visible / spectrum.ivar[good]) @ visible.T
+        if not good.all():
+            complete, missing = self._completion(good)
+            noise = complete @ noise @ complete.T + missing
+        names = self.parameter_names
+        errors = spectrum.parameters.errors(names)
+        slope = self._slope(spectrum.parameters.values(names)) * errors
+        return np.asarray(noise + slope @ slope.T)
+
+    def decode_sd(self, covariance: Array) -> Array:
+        """Standard deviation (P,) of the decoded flux for a latent of this covariance (D, D)."""
+        return np.asarray(np.sqrt(np.sum(self.components * (covariance @ self.components), axis=0)))
+
+    def _completion(self, good: NDArray[np.bool_]) -> tuple[Array, Array]:
+        """The matrix (D, D) that completes a projection of good pixels, and the covariance it leaves.
+
+        With V the components on good pixels, A = V V^T, L the prior variances and s the noise variance:
+        z = (I + (I - A) (s / L + A)^-1) V r, with covariance (I - A) s (s / L + A)^-1 (I - A).
+        """
+        visible = self.components[:, good].astype(np.float64)
+        seen = visible @ visible.T
+        unseen = np.eye(len(seen)) - seen
+        inverse = np.linalg.inv(np.diag(self.discarded / self.variances.astype(np.float64)) + seen)
+        return np.eye(len(seen)) + unseen @ inverse, float(self.discarded) * unseen @ inverse @ unseen
+
+    def _slope(self, parameters: Array) -> Array:
+        """Derivative (D, U) of the latent by the parameters, by central differences of 1 % of the ranges."""
+        steps = np.diag(0.01 * (self.ranges[:, 1] - self.ranges[:, 0]))
+        ahead, behind = self.expected(parameters + steps), self.expected(parameters - steps)
+        change = (behind - ahead) @ self.components.T / (2 * np.diag(steps))[:, None]
+        return np.asarray(change.T)

@@ -1,0 +1,191 @@
+"""A star as observed, and a spectrum as a model wants it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.errors import ParameterError, SpectrumError
+from model.grid import Array, Grid
+from model.normalise import Normaliser
+
+PARAMETER_UNITS = {"teff": "K", "logg": "dex (cgs)", "fe_h": "dex"}
+POSSIBLE = {"teff": (1000.0, 100_000.0), "logg": (-3.0, 10.0), "fe_h": (-8.0, 3.0)}
+"""Outside of these a parameter is a mistake (another unit, a -9999 sentinel), not a star."""
+
+BAD_BITS = 0b1111_1111
+"""APOGEE pixel mask bits that make a pixel unusable by default: 0 to 7 (BADPIX ... NOSKY)."""
+
+MAX_MASKED = 0.5
+USELESS = 10.0
+"""A pixel whose error is more than this many times the median error carries no information worth having."""
+
+UNPHYSICAL = 1.3
+"""Normalised flux above this (and 5 sigma from it) or 5 sigma below 0 is sky or a cosmic ray, not a star."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Stellar parameters u and their 1-sigma errors: `teff` (K), `logg` (dex, cgs), `fe_h` (dex)."""
+
+    teff: float
+    logg: float
+    fe_h: float
+    teff_err: float = 0.0
+    logg_err: float = 0.0
+    fe_h_err: float = 0.0
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name, (low, high) in POSSIBLE.items():
+            value, error = getattr(self, name), getattr(self, name + "_err")
+            if not low <= value <= high:
+                problems.append(
+                    f"{name} = {value:g} is not between {low:g} and {high:g} {PARAMETER_UNITS[name]}"
+                )
+            if not (math.isfinite(error) and error >= 0):
+                problems.append(f"{name}_err must be finite and not negative")
+        if problems:
+            raise ParameterError(
+                "bad_parameters", "impossible stellar parameters: " + "; ".join(problems), problems
+            )
+
+    def values(self, names: Sequence[str]) -> Array:
+        """The named parameters as an array (len(names),)."""
+        return np.array([getattr(self, name) for name in names], dtype=np.float64)
+
+    def errors(self, names: Sequence[str]) -> Array:
+        """Their 1-sigma errors (len(names),)."""
+        return np.array([getattr(self, name + "_err") for name in names], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A star's spectrum as it came in, on any grid.
+
+    `flux` (n,); `ivar` (n,) or None when no errors are known; `bad` (n,) bool, pixels to ignore;
+    `wavelength` (n,) Angstrom, vacuum, rest frame, or None for the model's or APOGEE's grid;
+    `normalized` says whether the sender has divided by a continuum.
+    """
+
+    flux: Array
+    parameters: Parameters
+    ivar: Array | None = None
+    bad: np.ndarray[tuple[int], np.dtype[np.bool_]] | None = None
+    wavelength: Array | None = None
+    normalized: bool = True
+
+    def __post_init__(self) -> None:
+        if self.flux.ndim != 1:
+            raise SpectrumError("bad_shape", "flux must be one-dimensional")
+        for name in ("ivar", "bad", "wavelength"):
+            array = getattr(self, name)
+            if array is not None and array.shape != self.flux.shape:
+                raise SpectrumError(
+                    "lengths_disagree", f"{name} has {array.size} values but flux has {self.flux.size}"
+                )
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """A spectrum on a model's grid, normalised as the model was trained, and what was done to it.
+
+    `flux` (P,) and `ivar` (P,); pixels without information have ivar 0 and flux 0. When the observation
+    came without errors, `has_errors` is False and ivar is 1 on good pixels.
+    """
+
+    flux: Array
+    ivar: Array
+    parameters: Parameters
+    has_errors: bool
+    history: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def masked_fraction(self) -> float:
+        """Fraction of the grid's pixels that carry no information."""
+        return float(np.mean(self.ivar == 0))
+
+    @property
+    def snr(self) -> float | None:
+        """Median of flux * sqrt(ivar) over good pixels, None without errors."""
+        if not self.has_errors:
+            return None
+        good = self.ivar > 0
+        return float(np.median(self.flux[good] * np.sqrt(self.ivar[good])))
+
+
+def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None) -> Spectrum:
+    """Mask, resample and normalise an observation for a model with `grid` and `normaliser`.
+
+    A model trained on the true continuum has no normaliser and takes normalised spectra as they are.
+    Raises SpectrumError when more than half of the grid's pixels are masked, when a good pixel is not
+    finite, when a spectrum said to be normalised is not, or when no continuum can be fitted.
+    """
+    flux, ivar = _masked(observation)
+    flux, ivar, placed = grid.place(observation.wavelength, flux, ivar)
+    history, warnings = [placed], []
+    _check_masked(ivar)
+    if observation.normalized:
+        median = float(np.median(flux[ivar > 0]))
+        if not 0.5 <= median <= 1.2:
+            raise SpectrumError(
+                "not_normalized",
+                f"the spectrum is said to be normalised but its median flux is {median:.4g}, not within 0.5 to "
+                "1.2. Divide by the continuum, or send normalized=false and the service fits it.",
+            )
+    elif normaliser is None:
+        raise SpectrumError(
+            "needs_normalization", "this model has no normaliser: send continuum-normalised flux"
+        )
+    if normaliser is not None:
+        flux, ivar = normaliser(flux, ivar)
+        history.append(normaliser.describe())
+    sigma = 1 / np.sqrt(np.where(ivar > 0, ivar, 1.0)) if observation.ivar is not None else np.zeros_like(flux)
+    strange = (ivar > 0) & ((flux > UNPHYSICAL + 5 * sigma) | (flux < -5 * sigma))
+    if strange.any():
+        ivar = np.where(strange, 0.0, ivar)
+        warnings.append(f"{int(strange.sum())} pixels with unphysical flux were masked")
+        _check_masked(ivar)
+    return Spectrum(
+        flux=np.where(ivar > 0, flux, 0.0),
+        ivar=ivar,
+        parameters=observation.parameters,
+        has_errors=observation.ivar is not None,
+        history=tuple(history),
+        warnings=tuple(warnings),
+    )
+
+
+def _masked(observation: Observation) -> tuple[Array, Array]:
+    """Flux and ivar with every unusable pixel at ivar 0, flux 0."""
+    flux = observation.flux
+    ivar = np.ones_like(flux) if observation.ivar is None else observation.ivar
+    if np.any(ivar < 0):
+        raise SpectrumError("negative_ivar", "ivar must not be negative")
+    ivar = np.where(np.isfinite(ivar), ivar, 0.0)
+    if np.any(ivar > 0):
+        ivar = np.where(ivar < np.median(ivar[ivar > 0]) / USELESS**2, 0.0, ivar)
+    if observation.bad is not None:
+        ivar = np.where(observation.bad, 0.0, ivar)
+    used = ivar > 0
+    unknown = used & ~np.isfinite(flux)
+    if unknown.any():
+        raise SpectrumError(
+            "flux_not_finite",
+            f"{int(unknown.sum())} pixels have no finite flux and are not masked (first: pixel "
+            f"{int(np.argmax(unknown))}). Give them ivar 0 or a bad bit in bitmask.",
+        )
+    return np.where(used, flux, 0.0), ivar
+
+
+def _check_masked(ivar: Array) -> None:
+    fraction = float(np.mean(ivar == 0))
+    if fraction > MAX_MASKED:
+        raise SpectrumError(
+            "too_many_masked",
+            f"{fraction:.0%} of the model's pixels are masked or not covered; at most {MAX_MASKED:.0%} may be",
+        )

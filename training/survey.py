@@ -1,0 +1,166 @@
+"""Synthetic twin surveys, as in the paper's section 4.1, and the HDF5 file that holds a survey."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import truncnorm
+from tqdm import tqdm
+
+from training.emulator import Emulator
+
+TABLE_1 = {"teff": (4000.0, 5000.0), "logg": (1.5, 3.0)}
+"""Ranges of the paper's table 1, sampled uniformly: K, dex."""
+
+TABLE_2 = {
+    "fe_h": (-0.13, 0.24),
+    "N": (0.28, 0.11),
+    "O": (0.03, 0.08),
+    "Na": (-0.05, 0.38),
+    "Mg": (0.06, 0.08),
+    "Al": (0.07, 0.09),
+    "Si": (0.05, 0.07),
+    "S": (0.05, 0.07),
+    "K": (0.04, 0.07),
+    "Ca": (0.02, 0.04),
+    "Ti": (-0.01, 0.06),
+    "V": (-0.01, 0.11),
+    "Mn": (-0.04, 0.07),
+    "Ni": (0.02, 0.04),
+    "P": (-0.04, 0.18),
+    "Cr": (-0.01, 0.06),
+    "Co": (0.0, 0.15),
+    "Rb": (-0.03, 0.29),
+}
+"""Mean and standard deviation (dex) of the paper's table 2: [Fe/H], and [X/Fe] of 17 elements."""
+
+CARBON_LIMIT = 0.22
+"""Largest [C/Fe] - [O/Fe] that the emulator's spectra cover: beyond it lies carbon-star chemistry."""
+
+BLOCK = 512
+
+
+def draw_labels(
+    pairs: int, seed: int, names: tuple[str, ...], lo: NDArray[np.float64], hi: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Labels (2 * pairs, len(names)) of twin pairs: rows 2i and 2i + 1 share their chemistry.
+
+    Teff and logg are uniform over table 1, each star its own; [Fe/H] and [X/Fe] are table 2's independent
+    Gaussians truncated to the box `lo`, `hi` (L,); [C/Fe], which the tables do not list, is 0.
+    """
+    generator = np.random.default_rng([seed, 1])
+    labels = np.zeros((2 * pairs, len(names)))
+    for column, name in enumerate(names):
+        if name in TABLE_1:
+            labels[:, column] = generator.uniform(*TABLE_1[name], size=2 * pairs)
+        elif name in TABLE_2:
+            mean, sd = TABLE_2[name]
+            low = max(lo[column], -CARBON_LIMIT) if name == "O" else lo[column]
+            chosen = truncnorm.ppf(generator.uniform(size=pairs), (low - mean) / sd, (hi[column] - mean) / sd)
+            labels[:, column] = np.repeat(mean + sd * chosen, 2)
+    return labels
+
+
+def synthesize(path: Path, emulator: Emulator, pairs: int, seed: int, snr: float = np.inf) -> None:
+    """Draw a twin survey of 2 * `pairs` stars into an HDF5 file, streamed; the same seed gives the same file.
+
+    Flux is normalised by the true continuum; Gaussian noise of standard deviation 1 / `snr` is added to
+    every pixel (paper, section 4.2). Star ids are SYN-<seed>-<pair>A and B.
+    """
+    labels = draw_labels(pairs, seed, emulator.labels, emulator.lo, emulator.hi)
+    stars, pixels = len(labels), len(emulator.wavelength)
+    ids = np.array([f"SYN-{seed}-{pair:06d}{member}" for pair in range(pairs) for member in "AB"], dtype="S64")
+    elements = [i for i, name in enumerate(emulator.labels) if name not in ("teff", "logg", "fe_h")]
+    partial = path.with_name(path.name + ".partial")
+    with (
+        h5py.File(partial, "w") as file,
+        tqdm(total=stars, unit="star", desc="synthesize", disable=None) as bar,
+    ):
+        file.attrs.update(
+            kind="synthetic twin survey",
+            seed=seed,
+            snr=snr,
+            continuum="true",
+            emulator=emulator.provenance["data"],
+        )
+        file["wavelength"] = emulator.wavelength
+        file["wavelength"].attrs["unit"] = "Angstrom (vacuum)"
+        file["star_id"] = ids
+        file["twin_of"] = ids.reshape(-1, 2)[:, ::-1].reshape(-1)
+        for name in ("teff", "logg", "fe_h"):
+            file[name] = labels[:, emulator.labels.index(name)]
+        file["abundances"] = labels[:, elements]
+        file["abundances"].attrs["names"] = [emulator.labels[i] for i in elements]
+        file["abundances"].attrs["unit"] = "[X/Fe], dex"
+        file["snr"] = np.full(stars, snr)
+        flux = file.create_dataset("flux", (stars, pixels), "f4", chunks=(min(64, stars), pixels))
+        for start in range(0, stars, BLOCK):
+            block = emulator(labels[start : start + BLOCK])
+            flux[start : start + len(block)] = add_noise(block, snr, seed, start)
+            bar.update(len(block))
+    partial.replace(path)
+
+
+def add_noise(flux: NDArray[np.float32], snr: float, seed: int, start: int) -> NDArray[np.float32]:
+    """Flux (N, P) with noise of standard deviation 1 / `snr`; `seed` and `start` fix the draw."""
+    if np.isinf(snr):
+        return flux
+    generator = np.random.default_rng([seed, 2, start])
+    return flux + generator.standard_normal(flux.shape, dtype=np.float32) / np.float32(snr)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A survey file opened for streaming; fluxes are read block by block.
+
+    `parameters` (N, 3) are teff, logg, fe_h; `twin` (N,) is each star's twin's row, or None.
+    """
+
+    path: Path
+    wavelength: NDArray[np.float64]
+    star_id: list[str]
+    parameters: NDArray[np.float64]
+    snr: NDArray[np.float64]
+    twin: NDArray[np.int64] | None
+    seed: int | None
+
+    @classmethod
+    def open(cls, path: Path) -> Survey:
+        """Read everything but the fluxes. Raises ValueError naming what the file lacks."""
+        with h5py.File(path, "r") as file:
+            missing = {"flux", "wavelength", "star_id", "teff", "logg", "fe_h"} - set(file)
+            if missing:
+                raise ValueError(f"{path} is not a survey: it lacks {', '.join(sorted(missing))}")
+            ids = file["star_id"].asstr()[:].tolist()
+            twin = None
+            if "twin_of" in file:
+                row = {star_id: i for i, star_id in enumerate(ids)}
+                twin = np.array([row[star_id] for star_id in file["twin_of"].asstr()[:]], dtype=np.int64)
+            return cls(
+                path=path,
+                wavelength=file["wavelength"][:],
+                star_id=ids,
+                parameters=np.stack([file[name][:] for name in ("teff", "logg", "fe_h")], axis=1),
+                snr=file["snr"][:] if "snr" in file else np.full(len(ids), np.inf),
+                twin=twin,
+                seed=int(file.attrs["seed"]) if "seed" in file.attrs else None,
+            )
+
+    def __len__(self) -> int:
+        return len(self.star_id)
+
+    def blocks(self, description: str, size: int = BLOCK) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Rows and flux (n, P) of the survey, block by block, behind a progress bar."""
+        with (
+            h5py.File(self.path, "r") as file,
+            tqdm(total=len(self), unit="star", desc=description, disable=None) as bar,
+        ):
+            for start in range(0, len(self), size):
+                rows = slice(start, min(start + size, len(self)))
+                yield rows, file["flux"][rows]
+                bar.update(rows.stop - rows.start)
