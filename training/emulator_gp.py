@@ -1,0 +1,109 @@
+"""Gaussian-process regression of one smooth, nearly noiseless function of many inputs.
+
+Squared-exponential kernel with one length scale per input (ARD), hyperparameters by maximum marginal
+likelihood (Rasmussen & Williams 2006, equations 2.30 and 5.9), leave-one-out residuals in closed form
+(equation 5.12).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+from scipy.optimize import minimize
+
+from training.emulator import kernel
+
+Floats = npt.NDArray[np.float64]
+
+_JITTER = 1e-8
+_PRIOR_CENTRE, _PRIOR_WIDTH = -2.0, 1.5
+_BOUNDS_SCALE, _BOUNDS_AMPLITUDE, _BOUNDS_NOISE = (-7.0, 2.0), (-5.0, 6.0), (-8.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Logarithms: `log_scale` (D,) of inverse length scales, `log_amplitude` and `log_noise` of two sigmas."""
+
+    log_scale: Floats
+    log_amplitude: float
+    log_noise: float
+
+    @classmethod
+    def start(cls, inputs: int) -> Hyperparameters:
+        """A smooth function of unit variance."""
+        return cls(np.full(inputs, -1.5), 1.0, -3.0)
+
+    def pack(self) -> Floats:
+        """The vector (D + 2,) that the optimiser moves."""
+        return np.append(self.log_scale, [self.log_amplitude, self.log_noise])
+
+    @classmethod
+    def unpack(cls, vector: Floats) -> Hyperparameters:
+        """The inverse of `pack`."""
+        return cls(vector[:-2], float(vector[-2]), float(vector[-1]))
+
+
+@dataclass(frozen=True)
+class Regression:
+    """The prediction kernel(x * scale, inputs * scale) @ weights, and the leave-one-out residuals `loo`."""
+
+    scale: Floats
+    weights: Floats
+    loo: Floats
+
+
+def optimise(inputs: Floats, target: Floats, start: Hyperparameters, iterations: int) -> Hyperparameters:
+    """Hyperparameters of greatest posterior density for `target` (N,) at `inputs` (N, D)."""
+    bounds = [_BOUNDS_SCALE] * inputs.shape[1] + [_BOUNDS_AMPLITUDE, _BOUNDS_NOISE]
+    result = minimize(
+        _negative_log_posterior,
+        start.pack(),
+        args=(inputs, target),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": iterations},
+    )
+    return Hyperparameters.unpack(result.x)
+
+
+def condition(inputs: Floats, target: Floats, hyper: Hyperparameters) -> Regression:
+    """Condition the process on `target` (N,) at `inputs` (N, D)."""
+    scale = np.exp(hyper.log_scale)
+    amplitude = np.exp(2 * hyper.log_amplitude)
+    factor = _cholesky(amplitude * kernel(inputs * scale, inputs * scale), hyper)
+    weights = scipy.linalg.cho_solve((factor, True), target)
+    return Regression(scale, amplitude * weights, weights / np.diag(_inverse(factor)))
+
+
+def _negative_log_posterior(vector: Floats, inputs: Floats, target: Floats) -> tuple[float, Floats]:
+    hyper = Hyperparameters.unpack(vector)
+    scaled = inputs * np.exp(hyper.log_scale)
+    covariance = np.exp(2 * hyper.log_amplitude) * kernel(scaled, scaled)
+    try:
+        factor = _cholesky(covariance.copy(), hyper)
+    except scipy.linalg.LinAlgError:
+        return 1e10, np.zeros_like(vector)
+    inverse = _inverse(factor)
+    weights = inverse @ target
+    sensitivity = 0.5 * (inverse - np.outer(weights, weights))
+    weighted = sensitivity * covariance
+    pull = (hyper.log_scale - _PRIOR_CENTRE) / _PRIOR_WIDTH
+    value = 0.5 * target @ weights + np.log(np.diag(factor)).sum() + 0.5 * (pull**2).sum()
+    slope_scale = -2.0 * ((scaled**2).T @ weighted.sum(1) - np.einsum("id,id->d", scaled, weighted @ scaled))
+    slope_noise = 2.0 * np.trace(sensitivity) * np.exp(2 * hyper.log_noise)
+    return float(value), np.r_[slope_scale + pull / _PRIOR_WIDTH, 2.0 * weighted.sum(), slope_noise]
+
+
+def _cholesky(covariance: Floats, hyper: Hyperparameters) -> Floats:
+    covariance[np.diag_indices_from(covariance)] += np.exp(2 * hyper.log_noise) + _JITTER
+    factor: Floats = scipy.linalg.cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
+    return factor
+
+
+def _inverse(factor: Floats) -> Floats:
+    lower: Floats = np.tril(scipy.linalg.lapack.dpotri(factor, lower=1)[0])
+    return lower + np.tril(lower, -1).T
