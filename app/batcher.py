@@ -18,9 +18,11 @@ Result = TypeVar("Result")
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs `work` on batches of what `submit` is given; `work` returns a result or an exception for each item."""
+    """Runs `work` on batches of what `submit` is given; `work` gives a result or an exception for each item."""
 
-    def __init__(self, work: Callable[[list[Item]], list[Result | Exception]], queue_size: int, batch_size: int) -> None:
+    def __init__(
+        self, work: Callable[[list[Item]], list[Result | Exception]], queue_size: int, batch_size: int
+    ) -> None:
         self._work = work
         self._queue: asyncio.Queue[tuple[Item, asyncio.Future[Result]]] = asyncio.Queue(queue_size)
         self._batch_size = batch_size

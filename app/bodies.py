@@ -29,7 +29,10 @@ NPZ_KINDS = {"star_id": "SU", "bitmask": "iu"}
 async def read_body(request: Request, limit: int) -> bytes:
     """The body, counted while it is read. Raises TooLarge beyond `limit` bytes."""
     too_large = TooLarge("body_too_large", f"the body is over the limit of {limit // 1_000_000} MB")
-    if request.headers.get("content-length", "0").isdigit() and int(request.headers.get("content-length", 0)) > limit:
+    if (
+        request.headers.get("content-length", "0").isdigit()
+        and int(request.headers.get("content-length", 0)) > limit
+    ):
         raise too_large
     parts, size = [], 0
     async for part in request.stream():
@@ -45,7 +48,9 @@ def parse_json(content: bytes) -> Any:
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise Invalid("bad_json", f"the body is not valid JSON (NaN and Infinity are not): {error.msg}") from None
+        raise Invalid(
+            "bad_json", f"the body is not valid JSON (NaN and Infinity are not): {error.msg}"
+        ) from None
 
 
 def fits_star(content: bytes, query: FitsQuery, bad_bits: int) -> tuple[str, Observation, StarFile]:
@@ -55,7 +60,9 @@ def fits_star(content: bytes, query: FitsQuery, bad_bits: int) -> tuple[str, Obs
     """
     file = read_fits(content, bad_bits)
     labels = dict(file.labels)
-    labels.update({name: value for name in ("teff", "logg", "fe_h") if (value := getattr(query, name)) is not None})
+    labels.update(
+        {name: value for name in ("teff", "logg", "fe_h") if (value := getattr(query, name)) is not None}
+    )
     missing = [name for name in ("teff", "logg", "fe_h") if name not in labels]
     if missing:
         raise Invalid(
@@ -94,7 +101,9 @@ def npz_stars(content: bytes, limit: int, max_stars: int) -> list[dict[str, Any]
     if flux.ndim != 2 or not 1 <= len(flux) <= max_stars:
         raise Invalid("bad_shape", f"flux must be (stars, pixels) with 1 to {max_stars} stars")
     for name, array in arrays.items():
-        expected = flux.shape if name in NPZ_SPECTRA else flux.shape[1:] if name == "wavelength" else flux.shape[:1]
+        expected = (
+            flux.shape if name in NPZ_SPECTRA else flux.shape[1:] if name == "wavelength" else flux.shape[:1]
+        )
         if array.shape != expected:
             raise Invalid("lengths_disagree", f"{name} has shape {array.shape}, flux {flux.shape}")
     stars = []

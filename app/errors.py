@@ -1,19 +1,20 @@
 """Everything that the service refuses, and the one shape in which it says so.
 
-    ServiceError(status, code, message, detail)
-    ├── NotFound (404)     ModelMismatch (409)   TooLarge (413)   UnsupportedMedia (415)
-    └── Invalid (422)      Unauthorized (401)    Busy (503)
+ServiceError(status, code, message, detail)
+├── NotFound (404)     ModelMismatch (409)   TooLarge (413)   UnsupportedMedia (415)
+└── Invalid (422)      Unauthorized (401)    Busy (503)
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import ORJSONResponse, Response
+from fastapi.responses import Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
@@ -88,6 +89,16 @@ def body(code: str, message: str, detail: Sequence[str] = ()) -> dict[str, Any]:
     return {"error": {"code": code, "message": message, "detail": list(detail)[:MAX_DETAIL]}}
 
 
+def answer_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer; numpy arrays become lists, NaN becomes null."""
+    return Response(
+        orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY),
+        status,
+        dict(headers) if headers else None,
+        "application/json",
+    )
+
+
 def problems(errors: Sequence[Any]) -> list[str]:
     """What pydantic found, place by place, without the values that it found there."""
     lines = []
@@ -114,7 +125,9 @@ def as_service_error(error: Exception) -> ServiceError | None:
         return invalid(error.errors())
     if isinstance(error, StoreError):
         log.error("%s", error)
-        return Busy("store_unavailable", "the star store cannot be read or written; nothing was stored. Try again.")
+        return Busy(
+            "store_unavailable", "the star store cannot be read or written; nothing was stored. Try again."
+        )
     return None
 
 
@@ -126,12 +139,12 @@ def install(app: FastAPI) -> None:
         if answer is None:
             log.exception("unexpected error", exc_info=error)
             answer = ServiceError("internal_error", "the service failed on this request; it has been logged")
-        return ORJSONResponse(body(answer.code, answer.message, answer.detail), answer.status, answer.headers)
+        return answer_json(body(answer.code, answer.message, answer.detail), answer.status, answer.headers)
 
     def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = CODES.get(error.status_code, "http_error")
-        return ORJSONResponse(body(code, str(error.detail)), error.status_code, error.headers)
+        return answer_json(body(code, str(error.detail)), error.status_code, error.headers)
 
     app.add_exception_handler(HTTPException, http)
     for kind in (ServiceError, ChemtwinError, RequestValidationError, ValidationError, StoreError, Exception):

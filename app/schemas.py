@@ -54,10 +54,16 @@ def _integers(value: Any) -> NDArray[np.int64]:
 
 
 def _numbers(function: Any, kind: str) -> GetPydanticSchema:
-    items = core_schema.nullable_schema(core_schema.float_schema()) if kind == "number" else core_schema.int_schema()
+    items = (
+        core_schema.nullable_schema(core_schema.float_schema())
+        if kind == "number"
+        else core_schema.int_schema()
+    )
     documented = core_schema.list_schema(items)
     return GetPydanticSchema(
-        lambda _source, _handler: core_schema.no_info_plain_validator_function(function, json_schema_input_schema=documented)
+        lambda _source, _handler: core_schema.no_info_plain_validator_function(
+            function, json_schema_input_schema=documented
+        )
     )
 
 

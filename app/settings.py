@@ -24,9 +24,13 @@ class Settings(BaseSettings):
     read_keys: str = Field("", description="Comma-separated keys that may only read.")
     max_body_mb: int = Field(64, ge=1, description="Largest request body, and largest unpacked npz, in MB.")
     max_stars: int = Field(1000, ge=1, description="Most stars in one request.")
-    queue_size: int = Field(256, ge=1, description="Spectra that may wait for inference before 503 is answered.")
+    queue_size: int = Field(
+        256, ge=1, description="Spectra that may wait for inference before 503 is answered."
+    )
     batch_size: int = Field(64, ge=1, description="Most spectra embedded and committed together.")
-    bad_bits: int = Field(BAD_BITS, ge=0, description="Bits of the APOGEE pixel mask that make a pixel unusable.")
+    bad_bits: int = Field(
+        BAD_BITS, ge=0, description="Bits of the APOGEE pixel mask that make a pixel unusable."
+    )
 
     @property
     def store(self) -> Path:

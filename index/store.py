@@ -189,7 +189,8 @@ class Store:
 
     def changes(self, after: int, limit: int = 50_000) -> list[Change]:
         """At most `limit` writes after seq `after`, oldest first; a star written twice appears once, last."""
-        query = "SELECT seq, star_id, model, latent, teff, logg, fe_h, snr FROM stars WHERE seq > ? ORDER BY seq LIMIT ?"
+        columns = "seq, star_id, model, latent, teff, logg, fe_h, snr"
+        query = f"SELECT {columns} FROM stars WHERE seq > ? ORDER BY seq LIMIT ?"
         return [
             Change(seq, star_id, model, _floats(latent), teff, logg, fe_h, np.nan if snr is None else snr)
             for seq, star_id, model, latent, teff, logg, fe_h, snr in self._read(query, (after, limit))

@@ -55,7 +55,7 @@ class TwinIndex:
         return len(self._slot)
 
     def upsert(self, stars: list[Star]) -> list[bool]:
-        """Store stars (on disk on return) and make them searchable. Says of each whether it replaced another."""
+        """Store stars (on disk on return) and make them searchable. Says which replaced another."""
         replaced = self.store.upsert(stars)
         self.catch_up()
         return replaced

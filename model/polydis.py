@@ -6,6 +6,7 @@ principal components are the latent. Fitting is in `training.polydis`; this is t
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import combinations_with_replacement
 from typing import Any, ClassVar
 
@@ -38,7 +39,7 @@ class PolyDis(Model):
     """Polynomial of u per wavelength, and the leading components of what it leaves.
 
     Tensors: `polynomial` (T, P), `components` (D, P) with orthonormal rows, `variances` (D,) of the
-    training latents, `discarded` () the mean variance per pixel of what the components leave out, and
+    training latents, `discarded` (1,) the mean variance per pixel of what the components leave out, and
     `twins` (D, D), the covariance of noiseless twins' latent differences (empty if the survey had no twins).
     """
 
@@ -50,18 +51,18 @@ class PolyDis(Model):
         grid: Grid,
         normaliser: Normaliser | None,
         *,
-        polynomial: NDArray[np.float32],
-        components: NDArray[np.float32],
-        variances: NDArray[np.float32],
-        discarded: NDArray[np.float32],
-        twins: NDArray[np.float32],
+        polynomial: NDArray[Any],
+        components: NDArray[Any],
+        variances: NDArray[Any],
+        discarded: NDArray[Any],
+        twins: NDArray[Any],
     ) -> None:
         super().__init__(card, grid, normaliser)
-        self.polynomial = polynomial
-        self.components = components
-        self.variances = variances
-        self.discarded = discarded
-        self.twins = twins
+        self.polynomial = polynomial.astype(np.float64)
+        self.components = components.astype(np.float64)
+        self.variances = variances.astype(np.float64)
+        self.discarded = float(discarded.item())
+        self.twins = twins.astype(np.float64)
         self.ranges = np.array(list(card.parameters.values()), dtype=np.float64)
         self.degree = next(
             degree for degree in range(20) if len(exponents(len(self.ranges), degree)) == len(polynomial)
@@ -69,17 +70,12 @@ class PolyDis(Model):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What the model file holds beside the card."""
-        return {
-            "polynomial": self.polynomial,
-            "components": self.components,
-            "variances": self.variances,
-            "discarded": self.discarded,
-            "twins": self.twins,
-        }
+        names = ("polynomial", "components", "variances", "discarded", "twins")
+        return {name: np.atleast_1d(np.asarray(getattr(self, name), dtype=np.float32)) for name in names}
 
     def twin_covariance(self) -> Array | None:
         """Covariance (D, D) of two noiseless twins' latent difference, None where it was never measured."""
-        return self.twins.astype(np.float64) if self.twins.size else None
+        return self.twins if self.twins.size else None
 
     def expected(self, parameters: Array) -> Array:
         """The polynomial's flux (N, P) at parameters (N, U): a star of the survey's mean chemistry."""
@@ -111,14 +107,13 @@ class PolyDis(Model):
     def covariance(self, spectrum: Spectrum) -> Array:
         """Pixel noise, missing pixels and the parameters' errors, propagated to the latent (D, D)."""
         good = spectrum.ivar > 0
-        visible = self.components[:, good].astype(np.float64)
-        noise = (visible / spectrum.ivar[good]) @ visible.T
+        variance = np.divide(1.0, spectrum.ivar, out=np.zeros(len(good)), where=good).astype(np.float32)
+        noise = ((self._single * variance) @ self._single.T).astype(np.float64)
         if not good.all():
             complete, missing = self._completion(good)
             noise = complete @ noise @ complete.T + missing
         names = self.parameter_names
-        errors = spectrum.parameters.errors(names)
-        slope = self._slope(spectrum.parameters.values(names)) * errors
+        slope = self._slope(spectrum.parameters.values(names)) * spectrum.parameters.errors(names)
         return np.asarray(noise + slope @ slope.T)
 
     def decode_sd(self, covariance: Array) -> Array:
@@ -131,15 +126,25 @@ class PolyDis(Model):
         With V the components on good pixels, A = V V^T, L the prior variances and s the noise variance:
         z = (I + (I - A) (s / L + A)^-1) V r, with covariance (I - A) s (s / L + A)^-1 (I - A).
         """
-        visible = self.components[:, good].astype(np.float64)
-        seen = visible @ visible.T
-        unseen = np.eye(len(seen)) - seen
-        inverse = np.linalg.inv(np.diag(self.discarded / self.variances.astype(np.float64)) + seen)
-        return np.eye(len(seen)) + unseen @ inverse, float(self.discarded) * unseen @ inverse @ unseen
+        hidden = self.components[:, ~good]
+        unseen = hidden @ hidden.T
+        seen = np.eye(len(unseen)) - unseen
+        inverse = np.linalg.inv(np.diag(self.discarded / self.variances) + seen)
+        return np.eye(len(unseen)) + unseen @ inverse, self.discarded * unseen @ inverse @ unseen
 
     def _slope(self, parameters: Array) -> Array:
         """Derivative (D, U) of the latent by the parameters, by central differences of 1 % of the ranges."""
         steps = np.diag(0.01 * (self.ranges[:, 1] - self.ranges[:, 0]))
-        ahead, behind = self.expected(parameters + steps), self.expected(parameters - steps)
-        change = (behind - ahead) @ self.components.T / (2 * np.diag(steps))[:, None]
+        ahead, behind = (design(parameters + sign * steps, self.ranges, self.degree) for sign in (1, -1))
+        change = (behind - ahead) @ self._projected / (2 * np.diag(steps))[:, None]
         return np.asarray(change.T)
+
+    @cached_property
+    def _single(self) -> NDArray[np.float32]:
+        """The components (D, P) in single precision, enough for covariances."""
+        return self.components.astype(np.float32)
+
+    @cached_property
+    def _projected(self) -> Array:
+        """The polynomial's coefficients seen by the components (T, D)."""
+        return np.asarray(self.polynomial @ self.components.T)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
+from scipy.sparse.linalg import eigsh
 
 from model.base import Card
 from model.grid import Array, Grid
@@ -92,7 +92,7 @@ def fit(
         polynomial=polynomial.astype(np.float32),
         components=vectors.astype(np.float32),
         variances=values.astype(np.float32),
-        discarded=np.array(discarded, dtype=np.float32),
+        discarded=np.array([discarded], dtype=np.float32),
         twins=twins.astype(np.float32),
     )
 
@@ -123,7 +123,7 @@ def _polynomial(spectra: Iterator[tuple[slice, NDArray[np.float32], Array]]) -> 
 def _components(
     spectra: Iterator[tuple[slice, NDArray[np.float32], Array]], polynomial: Array, count: int
 ) -> tuple[Array, Array, float]:
-    """Leading eigenvectors (count, P) of the residuals' covariance, their variances, and the mean one left out."""
+    """leading eigenvectors (count, P) of the residual covariance, their variances, and the mean of the rest."""
     scatter: NDArray[np.float32] | None = None
     stars = 0
     for _, flux, terms in spectra:
@@ -135,10 +135,9 @@ def _components(
     scatter /= stars
     pixels = len(scatter)
     total = float(np.trace(scatter, dtype=np.float64))
-    values, vectors = eigh(
-        scatter, subset_by_index=(pixels - count, pixels - 1), overwrite_a=True, check_finite=False
-    )
-    values, vectors = values[::-1].astype(np.float64), vectors[:, ::-1].T
+    values, vectors = eigsh(scatter, k=count, v0=np.ones(pixels, dtype=np.float32))
+    order = np.argsort(values)[::-1]
+    values, vectors = values[order].astype(np.float64), np.linalg.qr(vectors[:, order].astype(np.float64))[0].T
     vectors *= np.sign(vectors[np.arange(count), np.abs(vectors).argmax(axis=1)])[:, None]
     discarded = max((total - float(values.sum())) / (pixels - count), 0.0)
     return vectors, values, discarded

@@ -1,0 +1,200 @@
+"""The HTTP contract: routes, keys, and the life of the service."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from app.batcher import Batcher
+from app.bodies import FITS, JSON, NPZ, fits_star, npz_stars, parse_json, read_body, star_in
+from app.errors import (
+    Invalid,
+    NotFound,
+    Unauthorized,
+    UnsupportedMedia,
+    answer_json,
+    as_service_error,
+    body,
+    install,
+)
+from app.schemas import STAR_ID, FitsQuery, RecastIn, StarIn, StarsQuery, TwinQuery
+from app.service import Embedded, Job, Service
+from app.settings import Settings, keys
+
+StarPath = Annotated[str, Path(pattern=STAR_ID.replace(r"\Z", "$"), description="star id")]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; model and store are opened when it starts."""
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        service = await run_in_threadpool(Service, settings)
+        app.state.service = service
+        app.state.batcher = Batcher(service.embed, settings.queue_size, settings.batch_size)
+        yield
+        await app.state.batcher.stop()
+        service.close()
+
+    app = FastAPI(
+        title="Chemtwin",
+        summary="The chemical twins of a star, straight from its spectrum.",
+        version="0.1.0",
+        lifespan=life,
+        redoc_url=None,
+    )
+    install(app)
+    writers, readers = keys(settings.api_keys), keys(settings.read_keys)
+
+    def may(request: Request, allowed: list[str]) -> None:
+        if not writers and not readers:
+            return
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        known = [hmac.compare_digest(key.strip().encode(), one.encode()) for one in allowed]
+        if scheme.lower() != "bearer" or not any(known):
+            raise Unauthorized("unauthorized", "send a key that may do this: Authorization: Bearer <key>")
+
+    def may_write(request: Request) -> None:
+        may(request, writers)
+
+    def may_read(request: Request) -> None:
+        may(request, writers + readers)
+
+    write, read = [Depends(may_write)], [Depends(may_read)]
+    limit = settings.max_body_mb * 1_000_000
+
+    def service() -> Service:
+        found: Service = app.state.service
+        return found
+
+    async def run_job(job: Job) -> Embedded:
+        batcher: Batcher[Job, Embedded] = app.state.batcher
+        return await batcher.submit(job)
+
+    def job_of(star: StarIn) -> Job:
+        return Job(star.observation(settings.bad_bits), star.star_id, star.ra, star.dec, star.meta)
+
+    async def embed_one(job: Job) -> Response:
+        done = await run_job(job)
+        return answer_json(service().embedded_answer(job, done), 200 if done.replaced else 201)
+
+    async def embed_many(stars: list[Any]) -> Response:
+        if not 1 <= len(stars) <= settings.max_stars:
+            raise Invalid(
+                "too_many_stars", f"send 1 to {settings.max_stars} stars in one request, not {len(stars)}"
+            )
+
+        async def attempt(value: Any) -> dict[str, Any]:
+            try:
+                job = await run_in_threadpool(lambda: job_of(star_in(value)))
+                done = await run_job(job)
+                return {"status": 200 if done.replaced else 201, **service().embedded_answer(job, done)}
+            except Exception as error:
+                refusal = as_service_error(error)
+                if refusal is None:
+                    raise
+                return {"status": refusal.status, **body(refusal.code, refusal.message, refusal.detail)}
+
+        results = []
+        for start in range(0, len(stars), settings.batch_size):
+            results += await asyncio.gather(*map(attempt, stars[start : start + settings.batch_size]))
+        return answer_json({"results": results})
+
+    @app.post("/embed", dependencies=write, openapi_extra=_body(StarIn, FITS[0], NPZ), tags=["stars"])
+    async def embed(request: Request) -> Response:
+        """Store one star or several and return their latents; see the contract for the forms of the body."""
+        kind = _content_type(request)
+        content = await read_body(request, limit)
+        if kind == JSON:
+            value = await run_in_threadpool(parse_json, content)
+            if isinstance(value, dict) and set(value) == {"stars"} and isinstance(value["stars"], list):
+                return await embed_many(value["stars"])
+            return await embed_one(await run_in_threadpool(lambda: job_of(star_in(value))))
+        if kind in FITS:
+            query = FitsQuery.model_validate(dict(request.query_params))
+            return await embed_one(await run_in_threadpool(fits_job, content, query))
+        if kind == NPZ:
+            return await embed_many(await run_in_threadpool(npz_stars, content, limit, settings.max_stars))
+        raise UnsupportedMedia(
+            "unsupported_media_type",
+            f"Content-Type must be {JSON}, {FITS[0]} or {NPZ}; HDF5 and pickles are never accepted",
+        )
+
+    def fits_job(content: bytes, query: FitsQuery) -> Job:
+        star_id, observation, file = fits_star(content, query, settings.bad_bits)
+        return Job(observation, star_id, file.ra, file.dec, {"file": file.kind}, file.warnings)
+
+    @app.get("/twins/{star_id}", dependencies=read, tags=["twins"])
+    def twins(star_id: StarPath, query: Annotated[TwinQuery, Query()]) -> Response:
+        """The k chemically nearest stars, nearest first."""
+        return answer_json(service().twins(star_id, query))
+
+    @app.post("/recast", dependencies=read, openapi_extra=_body(RecastIn), tags=["twins"])
+    async def recast(request: Request) -> Response:
+        """The spectrum that a star would show at other stellar parameters."""
+        if _content_type(request) != JSON:
+            raise UnsupportedMedia("unsupported_media_type", f"Content-Type must be {JSON}")
+        content = await read_body(request, limit)
+        wish = await run_in_threadpool(lambda: RecastIn.model_validate(parse_json(content)))
+        if wish.spectrum is None:
+            assert wish.star_id is not None
+            return answer_json(await run_in_threadpool(service().recast, wish.star_id, wish.to))
+        observation = wish.spectrum.observation(settings.bad_bits)
+        done = await run_job(Job(observation))
+        source = (observation.parameters, done.embedding)
+        return answer_json(await run_in_threadpool(service().recast, source, wish.to))
+
+    @app.get("/stars", dependencies=read, tags=["stars"])
+    def stars(query: Annotated[StarsQuery, Query()]) -> Response:
+        """Stored stars in the order of their ids; `next` is the `after` of the next page, null at the end."""
+        page = service().store.page(query.after, query.limit + 1)
+        shown = [service().star_answer(star) for star in page[: query.limit]]
+        more = len(page) > query.limit
+        return answer_json({"stars": shown, "next": shown[-1]["star_id"] if more else None})
+
+    @app.get("/stars/{star_id}", dependencies=read, tags=["stars"])
+    def star(star_id: StarPath) -> Response:
+        """A stored star."""
+        return answer_json(service().star_answer(service().star(star_id)))
+
+    @app.delete("/stars/{star_id}", dependencies=write, tags=["stars"])
+    def delete(star_id: StarPath) -> Response:
+        """Delete a star; it is gone from the disk when this answers."""
+        if not service().index.delete(star_id):
+            raise NotFound(star_id)
+        return answer_json({"star_id": star_id, "deleted": True})
+
+    @app.get("/model", dependencies=read, tags=["service"])
+    def model() -> Response:
+        """The model card."""
+        return answer_json(service().card())
+
+    @app.get("/healthz", tags=["service"])
+    def healthz() -> Response:
+        """Alive."""
+        return answer_json({"status": "ok"})
+
+    @app.get("/readyz", tags=["service"])
+    def readyz() -> Response:
+        """Ready: the model is loaded, the store can be read and the index has caught up with it."""
+        service().index.catch_up()
+        return answer_json({"status": "ready", "model": service().model_name(), "stars": len(service().index)})
+
+    return app
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _body(schema: Any, *binary: str) -> dict[str, Any]:
+    """OpenAPI's account of a body that the route reads for itself."""
+    content: dict[str, Any] = {JSON: {"schema": schema.model_json_schema()}}
+    content.update({kind: {"schema": {"type": "string", "format": "binary"}} for kind in binary})
+    return {"requestBody": {"required": True, "content": content}}

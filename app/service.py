@@ -1,0 +1,284 @@
+"""What the service does, without HTTP: embed, search, recast, over one model and one index."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from app.errors import Invalid, ModelMismatch, NotFound
+from app.schemas import To, TwinQuery
+from app.settings import Settings
+from index.store import Star, Store
+from index.twin_index import Filters, TwinIndex
+from model.base import Embedding
+from model.bundle import load_model
+from model.metric import p_same
+from model.spectrum import Observation, Parameters, Spectrum, prepare
+
+FE_H_WITHIN = 0.1
+"""Default |difference| of [Fe/H] of twins when the model removes [Fe/H] from the latent (paper, 6.2)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A spectrum to embed; without `star_id` it is not stored."""
+
+    observation: Observation
+    star_id: str | None = None
+    ra: float | None = None
+    dec: float | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A spectrum with its embedding, and whether it replaced a stored star."""
+
+    spectrum: Spectrum
+    embedding: Embedding
+    replaced: bool = False
+
+
+class Service:
+    """A model, a store and the index over it."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises ModelFileError or StoreError."""
+        threadpool_limits(1, user_api="blas")  # one star's products are too small to share among threads
+        self.settings = settings
+        self.model = load_model(settings.model)
+        self.store = Store(settings.store)
+        self.index = TwinIndex(self.store, self.model.card.identity, self.model.card.latent_dim)
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+    def model_name(self) -> dict[str, str]:
+        """What every answer says of the model it came from."""
+        card = self.model.card
+        return {"name": card.name, "version": card.version, "method": card.method}
+
+    def embed(self, jobs: list[Job]) -> list[Embedded | Exception]:
+        """Embed spectra together and store those with an id in one transaction, on disk on return.
+
+        A spectrum that cannot be used yields its error and leaves the others alone.
+        """
+        results: list[Embedded | Exception | None] = [None] * len(jobs)
+        spectra: dict[int, Spectrum] = {}
+        for place, job in enumerate(jobs):
+            try:
+                spectra[place] = prepare(job.observation, self.model.grid, self.model.normaliser)
+            except Exception as error:
+                results[place] = error
+        embeddings = self.model.embed(list(spectra.values())) if spectra else []
+        stars: dict[int, Star] = {}
+        for (place, spectrum), embedding in zip(spectra.items(), embeddings, strict=True):
+            if not np.all(np.isfinite(embedding.latent)):
+                results[place] = Invalid("no_latent", "the spectrum leads to no finite latent")
+                continue
+            results[place] = Embedded(spectrum, embedding)
+            star_id = jobs[place].star_id
+            if star_id is not None:
+                stars[place] = self._star(jobs[place], star_id, spectrum, embedding)
+        replaced = self.index.upsert(list(stars.values())) if stars else []
+        for place, old in zip(stars, replaced, strict=True):
+            done = results[place]
+            assert isinstance(done, Embedded)
+            results[place] = dataclasses.replace(done, replaced=old)
+        return [result for result in results if result is not None]
+
+    def _star(self, job: Job, star_id: str, spectrum: Spectrum, embedding: Embedding) -> Star:
+        parameters = spectrum.parameters
+        return Star(
+            star_id=star_id,
+            model=self.model.card.identity,
+            latent=embedding.latent,
+            covariance=embedding.covariance,
+            teff=parameters.teff,
+            logg=parameters.logg,
+            fe_h=parameters.fe_h,
+            snr=spectrum.snr,
+            chi2=embedding.chi2,
+            masked_fraction=spectrum.masked_fraction,
+            in_domain=embedding.in_domain,
+            warnings=(*job.warnings, *embedding.warnings),
+            ra=job.ra,
+            dec=job.dec,
+            meta=job.meta,
+        )
+
+    def embedded_answer(self, job: Job, done: Embedded) -> dict[str, Any]:
+        """The answer of POST /embed for one star."""
+        return {
+            "star_id": job.star_id,
+            "latent": done.embedding.latent,
+            "latent_sd": _sd(done.embedding.covariance),
+            "model": self.model_name(),
+            "masked_fraction": done.spectrum.masked_fraction,
+            "snr": done.spectrum.snr,
+            "chi2": done.embedding.chi2,
+            "in_domain": done.embedding.in_domain,
+            "warnings": [*job.warnings, *done.embedding.warnings],
+            "replaced": done.replaced,
+            "processing": list(done.spectrum.history),
+        }
+
+    def star(self, star_id: str) -> Star:
+        """A stored star. Raises NotFound."""
+        found = self.store.get([star_id])
+        if star_id not in found:
+            raise NotFound(star_id)
+        return found[star_id]
+
+    def star_answer(self, star: Star) -> dict[str, Any]:
+        """A stored star, as GET /stars shows it."""
+        name, _, version = star.model.partition("@")
+        return {
+            "star_id": star.star_id,
+            "teff": star.teff,
+            "logg": star.logg,
+            "fe_h": star.fe_h,
+            "latent": star.latent,
+            "latent_sd": _sd(star.covariance),
+            "model": {"name": name, "version": version},
+            "snr": star.snr,
+            "chi2": star.chi2,
+            "masked_fraction": star.masked_fraction,
+            "in_domain": star.in_domain,
+            "warnings": list(star.warnings),
+            "ra": star.ra,
+            "dec": star.dec,
+            "meta": star.meta,
+        }
+
+    def _comparable(self, star_id: str) -> Star:
+        star = self.star(star_id)
+        if star.model != self.model.card.identity:
+            raise ModelMismatch(
+                "model_mismatch",
+                f"{star_id} was embedded with {star.model}, this service runs {self.model.card.identity}; "
+                "embed it again",
+            )
+        return star
+
+    def twins(self, star_id: str, query: TwinQuery) -> dict[str, Any]:
+        """The answer of GET /twins. Raises NotFound or ModelMismatch."""
+        star = self._comparable(star_id)
+        filters = self._filters(star, query)
+        found = self.index.search(star.latent, query.k, filters, without=star_id)
+        stars = self.store.get([twin.star_id for twin in found])
+        # a twin deleted by another process between the search and here is left out
+        pairs = [(twin.distance, stars[twin.star_id]) for twin in found if twin.star_id in stars]
+        rates = self.index.doppelganger_rates([distance for distance, _ in pairs])
+        return {
+            "star_id": star_id,
+            "k": query.k,
+            "model": self.model_name(),
+            "metric": self.model.card.metric,
+            "searched": len(self.index),
+            "exact": True,
+            "twins": [
+                {
+                    "star_id": other.star_id,
+                    "distance": distance,
+                    "p_same": self._p_same(star, other, distance),
+                    "doppelganger_rate": None if rates is None else rates[rank],
+                    "teff": other.teff,
+                    "logg": other.logg,
+                    "fe_h": other.fe_h,
+                    "snr": other.snr,
+                }
+                for rank, (distance, other) in enumerate(pairs)
+            ],
+        }
+
+    def _filters(self, star: Star, query: TwinQuery) -> Filters:
+        ranges = []
+        for name in ("teff", "logg", "fe_h"):
+            low, high = getattr(query, f"{name}_min"), getattr(query, f"{name}_max")
+            if low is not None or high is not None:
+                ranges.append((name, -np.inf if low is None else low, np.inf if high is None else high))
+        if query.snr_min is not None:
+            ranges.append(("snr", query.snr_min, np.inf))
+        within = query.fe_h_within
+        if within is None:
+            within = FE_H_WITHIN if "fe_h" in self.model.parameter_names else "any"
+        if within != "any":
+            ranges.append(("fe_h", star.fe_h - within, star.fe_h + within))
+        return Filters(tuple(ranges), np.inf if query.max_distance is None else query.max_distance)
+
+    def _p_same(self, star: Star, other: Star, distance: float) -> float | None:
+        twins = self.model.twin_covariance()
+        if twins is None or star.covariance is None or other.covariance is None:
+            return None
+        covariance = twins + star.covariance + other.covariance
+        return float(p_same(np.array([distance]), covariance[None])[0])
+
+    def recast(self, source: str | tuple[Parameters, Embedding], to: To) -> dict[str, Any]:
+        """The answer of POST /recast for a stored star's id, or for an embedded spectrum."""
+        if isinstance(source, str):
+            star = self._comparable(source)
+            own = Parameters(star.teff, star.logg, star.fe_h)
+            latent, covariance, warnings = star.latent, star.covariance, list(star.warnings)
+        else:
+            own, embedding = source
+            latent, covariance, warnings = embedding.latent, embedding.covariance, list(embedding.warnings)
+        target = Parameters(**{**_labels(own), **to.model_dump(exclude_none=True)})
+        names = self.model.parameter_names
+        unused = [name for name in to.model_fields_set if name not in names]
+        if unused:
+            raise Invalid(
+                "not_conditioned", f"this model does not know {', '.join(unused)}: it has {', '.join(names)}"
+            )
+        outside = self.model.outside(target)
+        flux = self.model.decode(latent[None].astype(np.float64), target.values(names)[None])[0]
+        if not np.all(np.isfinite(flux)):
+            raise Invalid("no_recast", "the model has no finite spectrum at these parameters", outside)
+        sd = None if covariance is None else self.model.decode_sd(covariance.astype(np.float64))
+        return {
+            "star_id": source if isinstance(source, str) else None,
+            "model": self.model_name(),
+            "wavelength": self.model.grid.wavelength,
+            "flux": flux.astype(np.float32),
+            "flux_sd": None if sd is None else sd.astype(np.float32),
+            "from": _labels(own),
+            "to": _labels(target),
+            "in_domain": not outside,
+            "warnings": [*outside, *(f"of the star itself: {warning}" for warning in warnings)],
+        }
+
+    def card(self) -> dict[str, Any]:
+        """The answer of GET /model."""
+        card, grid, normaliser = self.model.card, self.model.grid, self.model.normaliser
+        return {
+            "model": self.model_name(),
+            "latent_dim": card.latent_dim,
+            "parameters": {name: {"min": low, "max": high} for name, (low, high) in card.parameters.items()},
+            "grid": {
+                "pixels": len(grid),
+                "min": grid.wavelength[0],
+                "max": grid.wavelength[-1],
+                "detectors": [[part.start, part.stop] for part in grid.detectors],
+                "unit": "Angstrom (vacuum, rest frame)",
+            },
+            "normalisation": {"method": "none"} if normaliser is None else normaliser.header(),
+            "metric": card.metric,
+            "error_floor": card.error_floor,
+            "training": card.training,
+            "quality": card.quality,
+            "stars": len(self.index),
+        }
+
+
+def _labels(parameters: Parameters) -> dict[str, float]:
+    return {"teff": parameters.teff, "logg": parameters.logg, "fe_h": parameters.fe_h}
+
+
+def _sd(covariance: Any) -> Any:
+    return None if covariance is None else np.sqrt(np.diag(covariance))
