@@ -3,11 +3,11 @@
     emulator = Emulator.load()
     flux = emulator(labels)        # (N, 21) -> (N, 7514), true-continuum-normalised
 
-The optical depth -ln(flux) is a sum of two parts. The *global* part is carried by principal components,
-each a Gaussian process of the labels that shape the atmosphere and the molecules. The *line* part adds, for
-each element that only draws lines, a response in the pixels of those lines and nowhere else, so that weak
-elements are neither averaged away nor smeared over the spectrum. docs/emulator.md describes the fit and its
-measured quality; `training.fit_emulator` is the fit.
+The optical depth -ln(flux) is a mean plus a sum of components. A component is a spectral shape times a
+smooth function of the labels, a Gaussian process. Most shapes are principal components; the others belong
+each to one element, are zero outside the pixels of its lines and depend on its abundance, and the principal
+components do not depend on it: so weak elements are neither averaged away nor smeared over the spectrum.
+docs/emulator.md describes the fit and its measured quality; `training.fit_emulator` is the fit.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from safetensors import SafetensorError, safe_open
 
-Array = npt.NDArray[np.floating[Any]]
+Array = npt.NDArray[np.float64]
 
 DEFAULT_PATH = Path(__file__).with_name("emulator.safetensors")
-FORMAT = "chemtwin-emulator-1"
+FORMAT = "chemtwin-emulator-2"
 LABELS = (
     "teff", "logg", "fe_h", "C", "N", "O", "Na", "Mg", "Al", "Si", "S",
     "K", "Ca", "Ti", "V", "Mn", "Ni", "P", "Cr", "Co", "Rb",
 )  # fmt: skip
-GLOBAL_LABELS = (*LABELS[:10], "Ca")
-LINE_ELEMENTS = ("S", "K", "Ti", "V", "Mn", "Ni", "P", "Cr", "Co", "Rb")
+CARBON_LIMIT = 0.22  # largest [C/Fe] - [O/Fe] of the training spectra
 
 _COLUMN = {name: i for i, name in enumerate(LABELS)}
 _LOG_O_OVER_C = 0.27  # solar log n(O) - log n(C), Grevesse, Asplund & Sauval (2007)
@@ -60,7 +60,7 @@ class Emulator:
     lo: npt.NDArray[np.float64]
     hi: npt.NDArray[np.float64]
     provenance: Mapping[str, Any]
-    tensors: Mapping[str, Array]
+    tensors: Mapping[str, torch.Tensor]
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Emulator:
@@ -73,8 +73,8 @@ class Emulator:
         if not path.is_file():
             raise FileNotFoundError(f"no emulator file at {path}")
         try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
+            with safe_open(path, framework="pt") as file:
+                metadata: dict[str, str] = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             header = json.loads(metadata.get("emulator", "null"))
         except (SafetensorError, ValueError, OSError) as error:
@@ -82,22 +82,21 @@ class Emulator:
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise EmulatorFileError(f"{path} is not a {FORMAT} file")
         _check(path, header, tensors)
+        single = {name: tensors[name].float() for name in ("mean", "components")}
         return cls(
-            wavelength=tensors["wavelength"].astype(np.float64),
+            wavelength=tensors["wavelength"].numpy(),
             labels=tuple(header["labels"]),
-            lo=tensors["lo"].astype(np.float64),
-            hi=tensors["hi"].astype(np.float64),
+            lo=tensors["lo"].numpy(),
+            hi=tensors["hi"].numpy(),
             provenance=header["provenance"],
-            tensors={
-                name: value if value.dtype.kind != "f" else value.astype(np.float64)
-                for name, value in tensors.items()
-            },
+            tensors={**tensors, **single},
         )
 
     def __call__(self, labels: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """True-continuum-normalised flux (N, P) of the stars with `labels` (N, 21), ordered as `self.labels`.
 
-        Raises ValueError for another shape, and naming the label when one is not finite or outside the box.
+        Raises ValueError for another shape, naming the label when one is not finite or outside the box, and
+        if [C/Fe] - [O/Fe] exceeds CARBON_LIMIT.
         """
         x = np.asarray(labels, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != len(self.labels):
@@ -106,62 +105,76 @@ class Emulator:
         flux = np.empty((len(x), len(self.wavelength)), dtype=np.float32)
         for start in range(0, len(x), _BATCH):
             part = slice(start, start + _BATCH)
-            flux[part] = np.exp(-optical_depth(self.tensors, x[part]))
+            flux[part] = torch.exp(-optical_depth(self.tensors, x[part])).numpy()
         return flux
 
-    def _refuse_outside(self, x: npt.NDArray[np.float64]) -> None:
+    def covers(self, labels: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Whether each of `labels` (N, 21) is in the box and not a carbon star's."""
+        x = np.asarray(labels, dtype=np.float64)
+        return self._inside(x).all(axis=1) & (_carbon_excess(x) <= CARBON_LIMIT + 1e-6)
+
+    def _inside(self, x: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         slack = 1e-6 * (self.hi - self.lo)
-        inside = (x >= self.lo - slack) & (x <= self.hi + slack)
-        if not inside.all():
-            row, column = np.argwhere(~inside)[0]
+        inside: npt.NDArray[np.bool_] = (x >= self.lo - slack) & (x <= self.hi + slack)
+        return inside
+
+    def _refuse_outside(self, x: npt.NDArray[np.float64]) -> None:
+        covered = self.covers(x)
+        if covered.all():
+            return
+        row = int(np.argmin(covered))
+        outside = np.flatnonzero(~self._inside(x[row]))
+        if len(outside) == 0:
             raise ValueError(
-                f"{self.labels[column]} = {x[row, column]:g} (row {row}) is outside the emulator's range "
-                f"{self.lo[column]:g} to {self.hi[column]:g}"
+                f"C - O = {_carbon_excess(x)[row]:g} (row {row}) is above {CARBON_LIMIT:g}: "
+                "the emulator does not cover carbon stars"
             )
+        name, value = self.labels[outside[0]], x[row, outside[0]]
+        lo, hi = self.lo[outside[0]], self.hi[outside[0]]
+        raise ValueError(f"{name} = {value:g} (row {row}) is outside the emulator's range {lo:g} to {hi:g}")
 
 
-def optical_depth(tensors: Mapping[str, Array], labels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """-ln(flux), (N, P), of `labels` (N, 21) from an emulator's tensors; no check of the box."""
-    z = global_inputs(labels, tensors["centre"], tensors["span"])
-    coefficients = np.empty((len(labels), len(tensors["components"])))
+def _carbon_excess(labels: Array) -> Array:
+    excess: Array = labels[:, _COLUMN["C"]] - labels[:, _COLUMN["O"]]
+    return excess
+
+
+def optical_depth(tensors: Mapping[str, torch.Tensor], labels: npt.NDArray[np.float64]) -> torch.Tensor:
+    """-ln(flux), (N, P) float32, of `labels` (N, 21) from an emulator's tensors; no check of the box.
+
+    The weights of a smooth process are large and cancel, so its kernel is computed in double precision.
+    """
+    z = (torch.from_numpy(derived_inputs(labels)) - tensors["centre"]) / tensors["span"]
+    inputs, components = tensors["inputs"], tensors["components"]
+    amplitude = torch.empty((len(z), len(components)), dtype=torch.float64)
+    exponent = torch.empty((len(z), len(inputs)), dtype=torch.float64)
     for k, (scale, weight) in enumerate(zip(tensors["scales"], tensors["weights"], strict=True)):
-        coefficients[:, k] = kernel(z * scale, tensors["inputs"] * scale) @ weight
-    depth: npt.NDArray[np.float64] = tensors["mean"] + coefficients @ tensors["components"]
-    for element in LINE_ELEMENTS:
-        growth = curve_of_growth(labels, element, tensors["lo"], tensors["hi"])
-        depth[:, tensors[f"pixels_{element}"]] += growth @ tensors[f"lines_{element}"]
-    return depth
+        used = scale > 0
+        near, far = z[:, used] * scale[used], inputs[:, used] * scale[used]
+        left = torch.cat([near, _half_square(near), torch.ones(len(near), 1, dtype=torch.float64)], dim=1)
+        right = torch.cat([far, torch.ones(len(far), 1, dtype=torch.float64), _half_square(far)], dim=1)
+        torch.matmul(left, right.T, out=exponent)
+        amplitude[:, k] = exponent.exp_() @ weight
+    return tensors["mean"] + amplitude.float() @ components
 
 
-def kernel(a: Array, b: Array) -> npt.NDArray[np.float64]:
-    """Squared-exponential kernel (N, M) of the rows of a (N, D) and b (M, D), in units of the length scales."""
-    square = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2.0 * (a @ b.T)
-    kernel: npt.NDArray[np.float64] = np.exp(-0.5 * np.maximum(square, 0.0))
-    return kernel
+def _half_square(rows: torch.Tensor) -> torch.Tensor:
+    """-|row|^2 / 2 as a column: with it the exponent -|a - b|^2 / 2 of the kernel is one matrix product."""
+    return -0.5 * (rows * rows).sum(dim=1, keepdim=True)
 
 
-def global_inputs(labels: Array, centre: Array | float, span: Array | float) -> npt.NDArray[np.float64]:
-    """The inputs (N, 15) of the Gaussian processes, (raw - centre) / span.
+def derived_inputs(labels: Array) -> npt.NDArray[np.float64]:
+    """The inputs (N, 25) of the Gaussian processes: the labels (N, 21) and four quantities they act through.
 
-    Eleven labels, and four quantities through which they act together: the logarithms of the oxygen and of
-    the carbon that CO leaves over (one equilibrium constant stands for the atmosphere), and of the electron
-    donors, counted by number and counted by how easily they are ionised. Spectra bend sharply where C
-    approaches O; these inputs take the bend up.
+    These are the logarithms of the oxygen and of the carbon that CO leaves over (one equilibrium constant
+    stands for the atmosphere), and of the number of electron donors, plain and weighted by how easily they
+    are ionised. Spectra bend sharply where C approaches O; the first two take up the bend.
     """
     oxygen, carbon = 10.0 ** (labels[:, _COLUMN["O"]] + _LOG_O_OVER_C), 10.0 ** labels[:, _COLUMN["C"]]
     half = 0.5 * (oxygen + carbon + 1.0 / _CO_STRENGTH)
     co = half - np.sqrt(half**2 - oxygen * carbon)
-    raw = np.column_stack(
-        [
-            labels[:, [_COLUMN[name] for name in GLOBAL_LABELS]],
-            np.log10(oxygen - co),
-            np.log10(carbon - co),
-            _donors(labels, dict.fromkeys(_DONORS, 1.0)),
-            _donors(labels, _EASE),
-        ]
-    )
-    scaled: npt.NDArray[np.float64] = (raw - centre) / span
-    return scaled
+    plain, weighted = _donors(labels, dict.fromkeys(_DONORS, 1.0)), _donors(labels, _EASE)
+    return np.column_stack([labels, np.log10(oxygen - co), np.log10(carbon - co), plain, weighted])
 
 
 def _donors(labels: Array, weights: Mapping[str, float]) -> npt.NDArray[np.float64]:
@@ -172,37 +185,22 @@ def _donors(labels: Array, weights: Mapping[str, float]) -> npt.NDArray[np.float
     return np.log10(total)
 
 
-def curve_of_growth(labels: Array, element: str, lo: Array, hi: Array) -> npt.NDArray[np.float64]:
-    """Functions (N, 30) that sum up to a line of `element`: {[X/Fe], 10^([X/Fe]/2), 10^[X/Fe]} x a quadratic.
-
-    They are the linear, flat and damped regimes of a curve of growth; the quadratic is in Teff, logg and
-    [Fe/H]. All vanish at [X/Fe] = 0.
-    """
-    abundance = labels[:, _COLUMN[element]]
-    growth = np.stack([abundance, 10.0 ** (abundance / 2) - 1.0, 10.0**abundance - 1.0], axis=1)
-    t, g, m = ((2.0 * labels[:, :3] - lo[:3] - hi[:3]) / (hi[:3] - lo[:3])).T
-    quadratic = np.stack([np.ones_like(t), t, g, m, t * t, t * g, t * m, g * g, g * m, m * m], axis=1)
-    functions: npt.NDArray[np.float64] = growth[:, :, None] * quadratic[:, None, :]
-    return functions.reshape(len(labels), -1)
-
-
-def _check(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
-    names = _TENSORS + tuple(f"{kind}_{e}" for e in LINE_ELEMENTS for kind in ("pixels", "lines"))
-    missing = sorted(set(names) - set(tensors))
+def _check(path: Path, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+    missing = sorted(set(_TENSORS) - set(tensors))
     if missing or tuple(header.get("labels", ())) != LABELS or not isinstance(header.get("provenance"), dict):
         raise EmulatorFileError(
             f"{path} lacks what an emulator needs: {', '.join(missing) or 'labels or provenance'}"
         )
-    pixels, (components, inputs) = len(tensors["wavelength"]), tensors["scales"].shape
+    pixels, spectra, labels = len(tensors["wavelength"]), len(tensors["inputs"]), len(LABELS)
+    components, inputs = len(tensors["components"]), labels + 4
     shapes = {
-        "lo": (len(LABELS),), "hi": (len(LABELS),), "mean": (pixels,), "components": (components, pixels),
-        "centre": (inputs,), "span": (inputs,), "inputs": (tensors["inputs"].shape[0], inputs),
-        "weights": (components, tensors["inputs"].shape[0]),
+        "wavelength": (pixels,), "mean": (pixels,), "components": (components, pixels),
+        "lo": (labels,), "hi": (labels,), "centre": (inputs,), "span": (inputs,), "inputs": (spectra, inputs),
+        "scales": (components, inputs), "weights": (components, spectra),
     }  # fmt: skip
-    shapes |= {f"lines_{e}": (30, len(tensors[f"pixels_{e}"])) for e in LINE_ELEMENTS}
     for name, shape in shapes.items():
-        if tensors[name].shape != shape:
-            raise EmulatorFileError(f"{path}: {name} has shape {tensors[name].shape}, not {shape}")
+        if tuple(tensors[name].shape) != shape:
+            raise EmulatorFileError(f"{path}: {name} has shape {tuple(tensors[name].shape)}, not {shape}")
     for name, value in tensors.items():
-        if not np.isfinite(value).all():
+        if not bool(torch.isfinite(value).all()):
             raise EmulatorFileError(f"{path}: {name} holds values that are not finite")

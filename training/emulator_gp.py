@@ -14,8 +14,6 @@ import numpy.typing as npt
 import scipy.linalg
 from scipy.optimize import minimize
 
-from training.emulator import kernel
-
 Floats = npt.NDArray[np.float64]
 
 _JITTER = 1e-8
@@ -77,6 +75,13 @@ def condition(inputs: Floats, target: Floats, hyper: Hyperparameters) -> Regress
     factor = _cholesky(amplitude * kernel(inputs * scale, inputs * scale), hyper)
     weights = scipy.linalg.cho_solve((factor, True), target)
     return Regression(scale, amplitude * weights, weights / np.diag(_inverse(factor)))
+
+
+def kernel(a: Floats, b: Floats) -> Floats:
+    """Squared-exponential kernel (N, M) of the rows of a (N, D) and b (M, D), in units of the length scales."""
+    square = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2.0 * (a @ b.T)
+    result: Floats = np.exp(-0.5 * np.maximum(square, 0.0))
+    return result
 
 
 def _negative_log_posterior(vector: Floats, inputs: Floats, target: Floats) -> tuple[float, Floats]:

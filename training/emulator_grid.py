@@ -1,6 +1,6 @@
 """The spectra that the emulator is made from and measured with: grids and the validation file.
 
-    chemtwin emulator validation GRID.h5 RESPONSES --out training/emulator_validation.h5
+chemtwin emulator validation GRID.h5 RESPONSES --out training/emulator_validation.h5
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ def detector_wavelength() -> Floats:
 def read_grid(paths: Sequence[str | Path]) -> Grid:
     """Read and join grids.
 
-    A grid is an HDF5 file: `flux` (N, 8575) uint16 / 65535, `labels` (N, 21) with attribute `names`, attributes `lo`
-    and `hi`, and optionally `split` (N,), 1 for spectra to hold out. Raises ValueError for other labels.
+    A grid is an HDF5 file: `flux` (N, 8575) uint16 / 65535, `labels` (N, 21) with attribute `names`,
+    attributes `lo` and `hi`, and optionally `split` (N,), 1 for spectra to hold out. Raises ValueError for
+    other labels.
     """
     labels, flux, lo, hi, held_out = [], [], [], [], []
     for path in paths:
@@ -86,9 +87,9 @@ def read_grid(paths: Sequence[str | Path]) -> Grid:
 def build_validation(grid_path: str | Path, responses: str | Path, out: str | Path) -> None:
     """Write the validation file: held-out spectra of a grid, and flux differences.
 
-    The folder `responses` holds one `{point}_{label + 1}_{sign + 1}.npz` per spectrum (`labels` (21,), `flux` (8575,)):
-    label -1 and sign 0 for a point itself, else the label moved and the direction. Raises FileNotFoundError
-    if one is missing.
+    The folder `responses` holds one `{point}_{label + 1}_{sign + 1}.npz` per spectrum (`labels` (21,),
+    `flux` (8575,)): label -1 and sign 0 for a point itself, else the label moved and the direction. Raises
+    FileNotFoundError if one is missing.
     """
     grid, folder = read_grid([grid_path]), Path(responses)
     points = sorted(int(path.name[:2]) for path in folder.glob("??_00_1.npz"))

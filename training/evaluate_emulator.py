@@ -58,7 +58,7 @@ def _response(emulator: Emulator, validation: Validation, name: str) -> dict[str
     low, high = validation.base_labels.copy(), validation.base_labels.copy()
     low[:, column] -= validation.step
     high[:, column] += validation.step
-    inside = (low[:, column] >= emulator.lo[column]) & (high[:, column] <= emulator.hi[column])
+    inside = emulator.covers(low) & emulator.covers(high)
     found = emulator(high[inside]).astype(np.float64) - emulator(low[inside])
     true = validation.difference[inside, column - 2]
     product, power = (found * true).sum(1), (true**2).sum(1)
@@ -132,9 +132,7 @@ def draw_error(emulator: Emulator, result: dict[str, Any], path: Path) -> None:
 @click.command("evaluate")
 @click.option("--emulator", "path", type=_FILE, help="Default: the shipped one.")
 @click.option("--validation", type=_FILE, help="Default: the shipped file.")
-@click.option(
-    "--report", type=click.Path(file_okay=False), help="Folder for Markdown, JSON and PNG."
-)
+@click.option("--report", type=click.Path(file_okay=False), help="Folder for Markdown, JSON and PNG.")
 def emulator_evaluate(path: str | None, validation: str | None, report: str | None) -> None:
     """Measure an emulator: its error per pixel, and its response to every element against Turbospectrum's."""
     emulator = Emulator.load(path)

@@ -3,16 +3,17 @@
     chemtwin emulator fit GRID.h5 --out training/emulator.safetensors
     chemtwin emulator evaluate --report docs
 
-The fit alternates between the two parts of the emulator (see `training.emulator`): Gaussian processes on
-the principal components of what the lines do not explain, and per-pixel regressions, on the leave-one-out
-residuals of those processes, of each line element in the pixels where an F test sees it.
+The fit alternates between the two kinds of component (see `training.emulator`). Gaussian processes on the
+principal components of what the lines leave over do not see the line elements. Their leave-one-out
+residuals do: an F test finds each element's pixels, a ridge regression per pixel on curves of growth its
+spectral shapes, and Gaussian processes of the residuals' projections on these shapes its strength.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,18 @@ import scipy.stats
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from training.emulator import FORMAT, LABELS, LINE_ELEMENTS, curve_of_growth, global_inputs
+from training.emulator import FORMAT, LABELS, derived_inputs
 from training.emulator_gp import Hyperparameters, condition, optimise
 from training.emulator_grid import Floats, detector_wavelength, emulator_validation, read_grid
 from training.evaluate_emulator import emulator_evaluate, evaluate
 
 __all__ = ["Settings", "emulator_evaluate", "emulator_fit", "emulator_validation", "evaluate", "fit"]
 
-_MASK_COLUMNS = (0, 1, 3, 20, 21, 23)  # of curve_of_growth: {[X/Fe], 10^[X/Fe]} x {1, Teff, [Fe/H]}
-_HALF_FLOATS = ("components",)
+LINE_ELEMENTS = ("S", "K", "Ti", "V", "Mn", "Ni", "P", "Cr", "Co", "Rb")
+_BLENDS = ("teff", "logg", "fe_h", "C", "N", "O", "Mg", "Si")
+_GLOBAL = [i for i in range(len(LABELS) + 4) if i >= len(LABELS) or LABELS[i] not in LINE_ELEMENTS]
+_MASK_COLUMNS = (0, 1, 3, 20, 21, 23)  # of _curves_of_growth: {[X/Fe], 10^[X/Fe]} x {1, Teff, [Fe/H]}
+_SWEEPS = 3
 
 
 @dataclass(frozen=True)
@@ -40,27 +44,25 @@ class Settings:
     """Everything the fit can be told; the emulator's provenance records it."""
 
     components: int = 80
-    passes: int = 2
-    subset: int = 600
-    iterations: int = 50
+    shapes: int = 3
+    passes: int = 3
+    subset: int = 500
+    iterations: int = 40
     p_value: float = 1e-7
-    ridge: float = 1e-4
+    ridge: float = 1e-3
     seed: int = 1
 
 
-@dataclass
-class _Lines:
-    """The line part under construction: pixels, coefficients and current depth of each element."""
+@dataclass(frozen=True)
+class _Part:
+    """Shapes (K, P), inverse length scales (K, 25), weights (K, N); their depth and LOO residual (N, P)."""
 
-    growth: dict[str, Floats]
-    pixels: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
-    coefficients: dict[str, Floats] = field(default_factory=dict)
-
-    def depth(self, element: str, shape: tuple[int, ...]) -> Floats:
-        depth = np.zeros(shape)
-        if element in self.pixels:
-            depth[:, self.pixels[element]] = self.growth[element] @ self.coefficients[element]
-        return depth
+    shapes: Floats
+    scales: Floats
+    weights: Floats
+    hypers: list[Hyperparameters]
+    depth: Floats
+    loo: Floats
 
 
 def fit(grid_paths: Sequence[str | Path], out_path: str | Path, settings: Settings | None = None) -> None:
@@ -81,80 +83,121 @@ def fit(grid_paths: Sequence[str | Path], out_path: str | Path, settings: Settin
             "settings": asdict(settings),
         },
     }
-    save_file(tensors, out_path, metadata={"emulator": json.dumps(header)})
+    partial = Path(f"{out_path}.part")
+    save_file(tensors, partial, metadata={"emulator": json.dumps(header)})
+    partial.replace(out_path)
 
 
 def fit_tensors(labels: Floats, flux: Floats, lo: Floats, hi: Floats, settings: Settings) -> dict[str, Any]:
     """The tensors of an emulator of `flux` (N, P) at `labels` (N, 21)."""
     depth = -np.log(flux)
-    raw = global_inputs(labels, 0.0, 1.0)
+    raw = derived_inputs(labels)
     centre, span = (raw.max(0) + raw.min(0)) / 2, (raw.max(0) - raw.min(0)) / 2
     inputs = (raw - centre) / span
-    lines = _Lines({e: curve_of_growth(labels, e, lo, hi) for e in LINE_ELEMENTS})
-    total = np.zeros_like(depth)
-    start = [Hyperparameters.start(inputs.shape[1])] * settings.components
-    for number in range(settings.passes + 1):
-        rest = depth - total
-        part, start, residual = _fit_global(inputs, rest, start, settings, f"pass {number + 1}")
-        if number < settings.passes:
-            total = _fit_lines(lines, residual, settings, sweeps=4 if number == 0 else 2)
-    tensors = {
+    growth = {e: _curves_of_growth(inputs, labels[:, LABELS.index(e)]) for e in LINE_ELEMENTS}
+    lines: dict[str, _Part] = {}
+    rest: _Part | None = None
+    for number in range(settings.passes):
+        if rest is not None:
+            lines = _fit_lines(inputs, growth, lines, rest.loo, settings, f"lines {number}")
+        target = depth - sum((part.depth for part in lines.values()), np.zeros_like(depth))
+        mean = target.mean(0)
+        shapes = scipy.linalg.svd(target - mean, full_matrices=False)[2][: settings.components]
+        rest = _fit_part(inputs, _GLOBAL, shapes, target - mean, rest, settings, f"pass {number + 1}")
+    assert rest is not None
+    parts = [rest, *lines.values()]
+    return {
         "wavelength": detector_wavelength(),
         "lo": lo,
         "hi": hi,
         "centre": centre,
         "span": span,
         "inputs": inputs,
-        **part,
+        "mean": mean.astype(np.float32),
+        "components": np.concatenate([part.shapes for part in parts]).astype(np.float16),
+        "scales": np.concatenate([part.scales for part in parts]),
+        "weights": np.concatenate([part.weights for part in parts]),
     }
-    for name in _HALF_FLOATS:
-        tensors[name] = tensors[name].astype(np.float16)
-    for element in LINE_ELEMENTS:
-        tensors[f"pixels_{element}"] = lines.pixels[element].astype(np.int32)
-        tensors[f"lines_{element}"] = lines.coefficients[element].astype(np.float32)
-    return {name: np.ascontiguousarray(value) for name, value in tensors.items()}
 
 
-def _fit_global(
-    inputs: Floats, rest: Floats, start: list[Hyperparameters], settings: Settings, title: str
-) -> tuple[dict[str, Floats], list[Hyperparameters], Floats]:
-    """Gaussian processes of the principal components of `rest` (N, P), and leave-one-out residuals (N, P)."""
-    mean = rest.mean(0)
-    components = scipy.linalg.svd(rest - mean, full_matrices=False)[2][: settings.components]
-    coefficients = (rest - mean) @ components.T
-    spread = coefficients.std(0)
-    chosen = np.random.default_rng(settings.seed).permutation(len(rest))[: settings.subset]
-    hypers, regressions = [], []
-    for k in tqdm(range(settings.components), desc=title, unit="component"):
-        target = coefficients[:, k] / spread[k]
-        hypers.append(optimise(inputs[chosen], target[chosen], start[k], settings.iterations))
-        regressions.append(condition(inputs, target, hypers[-1]))
-    loo = np.stack([r.loo for r in regressions], axis=1) * spread
-    part = {
-        "mean": mean,
-        "components": components,
-        "scales": np.stack([r.scale for r in regressions]),
-        "weights": np.stack([r.weights * s for r, s in zip(regressions, spread, strict=True)]),
-    }
-    return part, hypers, rest - mean - (coefficients - loo) @ components
+def _fit_part(
+    inputs: Floats,
+    columns: list[int],
+    shapes: Floats,
+    target: Floats,
+    before: _Part | None,
+    settings: Settings,
+    title: str,
+) -> _Part:
+    """Regress the projections of `target` (N, P) on `shapes` (K, P) on the given columns of `inputs`."""
+    amplitudes = target @ shapes.T
+    spread = amplitudes.std(0)
+    chosen = np.random.default_rng(settings.seed).permutation(len(target))[: settings.subset]
+    used = inputs[:, columns]
+    scales = np.zeros((len(shapes), inputs.shape[1]))
+    weights, loo, hypers = [], [], []
+    for k in tqdm(range(len(shapes)), desc=title, unit="component"):
+        start = before.hypers[k] if before else Hyperparameters.start(len(columns))
+        values = amplitudes[:, k] / spread[k]
+        hypers.append(optimise(used[chosen], values[chosen], start, settings.iterations))
+        regression = condition(used, values, hypers[-1])
+        scales[k, columns] = regression.scale
+        weights.append(regression.weights * spread[k])
+        loo.append(regression.loo * spread[k])
+    noise = np.exp([2 * hyper.log_noise - 2 * hyper.log_amplitude for hyper in hypers])
+    fitted = amplitudes - np.stack(weights, axis=1) * noise
+    return _Part(
+        shapes,
+        scales,
+        np.array(weights),
+        hypers,
+        fitted @ shapes,
+        target - (amplitudes - np.stack(loo, 1)) @ shapes,
+    )
 
 
-def _fit_lines(lines: _Lines, residual: Floats, settings: Settings, sweeps: int) -> Floats:
-    """Make the line part explain what it did before plus `residual` (N, P); return its depth (N, P)."""
-    depth = {e: lines.depth(e, residual.shape) for e in LINE_ELEMENTS}
-    total = np.sum(list(depth.values()), axis=0)
-    goal = residual + total
-    for element in LINE_ELEMENTS:
-        lines.pixels[element] = _significant(lines.growth[element], residual + depth[element], settings.p_value)
-    for _ in range(sweeps):
-        for element in LINE_ELEMENTS:
-            pixels = lines.pixels[element]
-            target = (goal - total + depth[element])[:, pixels]
-            lines.coefficients[element] = _ridge(lines.growth[element], target, settings.ridge)
-            new = lines.depth(element, residual.shape)
-            total += new - depth[element]
-            depth[element] = new
-    return total
+def _fit_lines(
+    inputs: Floats,
+    growth: dict[str, Floats],
+    before: dict[str, _Part],
+    residual: Floats,
+    settings: Settings,
+    title: str,
+) -> dict[str, _Part]:
+    """The line parts that explain what those of `before` did plus `residual` (N, P)."""
+    depth = {e: before[e].depth if e in before else np.zeros_like(residual) for e in LINE_ELEMENTS}
+    pixels = {e: _significant(growth[e], residual + depth[e], settings.p_value) for e in LINE_ELEMENTS}
+    goal = residual + sum(depth.values())
+    total = goal - residual
+    for _ in range(_SWEEPS):
+        for e in LINE_ELEMENTS:
+            new = np.zeros_like(residual)
+            new[:, pixels[e]] = _ridge(growth[e], (goal - total + depth[e])[:, pixels[e]], settings.ridge)
+            total += new - depth[e]
+            depth[e] = new
+    parts = {}
+    for e in LINE_ELEMENTS:
+        shapes = np.zeros((settings.shapes, residual.shape[1]))
+        here = depth[e][:, pixels[e]]
+        shapes[:, pixels[e]] = scipy.linalg.svd(here - here.mean(0), full_matrices=False)[2][: settings.shapes]
+        target = goal - total + depth[e]
+        columns = [LABELS.index(name) for name in (*_BLENDS, e)]
+        parts[e] = _fit_part(
+            inputs, columns, shapes, target - target.mean(0), before.get(e), settings, f"{title} {e}"
+        )
+    return parts
+
+
+def _curves_of_growth(inputs: Floats, abundance: Floats) -> Floats:
+    """Functions (N, 30) whose sums resemble a line's depth: {[X/Fe], 10^([X/Fe]/2), 10^[X/Fe]} x a quadratic.
+
+    The quadratic is in Teff, logg and [Fe/H], the first columns of `inputs`.
+    """
+    growth = np.stack([abundance, 10.0 ** (abundance / 2) - 1.0, 10.0**abundance - 1.0], axis=1)
+    t, g, m = inputs[:, :3].T
+    quadratic = np.stack([np.ones_like(t), t, g, m, t * t, t * g, t * m, g * g, g * m, m * m], axis=1)
+    functions: Floats = growth[:, :, None] * quadratic[:, None, :]
+    return functions.reshape(len(inputs), -1)
 
 
 def _significant(growth: Floats, target: Floats, p_value: float) -> npt.NDArray[np.int64]:
@@ -170,12 +213,13 @@ def _significant(growth: Floats, target: Floats, p_value: float) -> npt.NDArray[
 
 
 def _ridge(growth: Floats, target: Floats, ridge: float) -> Floats:
-    """Coefficients (30, P) of `target` (N, P) on `growth` (N, 30), with a constant that is thrown away."""
-    spread = growth.std(0)
-    scaled = (growth - growth.mean(0)) / spread
+    """The part (N, P) of `target` (N, P) that is linear in `growth` (N, 30); zero on average."""
+    scaled = (growth - growth.mean(0)) / growth.std(0)
     normal = scaled.T @ scaled + ridge * len(growth) * np.eye(growth.shape[1])
-    solution: Floats = scipy.linalg.solve(normal, scaled.T @ (target - target.mean(0)), assume_a="pos")
-    return solution / spread[:, None]
+    explained: Floats = scaled @ scipy.linalg.solve(
+        normal, scaled.T @ (target - target.mean(0)), assume_a="pos"
+    )
+    return explained
 
 
 @click.command("fit")
