@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
+from scipy.interpolate import CubicSpline
 
 from model.errors import SpectrumError
 
@@ -69,7 +69,7 @@ class Grid:
         Raises SpectrumError for a length or a range that does not fit.
 
         Without wavelengths the spectrum must have exactly this grid's pixels or APOGEE's 8,575. Other
-        grids are interpolated by monotone cubics through the good pixels (flux) and linearly (variance);
+        grids are interpolated by a cubic spline through the good pixels (flux) and linearly (variance);
         a pixel is used only where both its neighbours on the old grid are good.
         """
         if wavelength is None:
@@ -86,7 +86,7 @@ class Grid:
         if len(wavelength) == len(self) and np.allclose(wavelength, self.wavelength, rtol=1e-7, atol=0):
             return flux, ivar, "model grid"
         placed = self._resample(wavelength, flux, ivar)
-        return *placed, f"resampled from {len(wavelength)} pixels by monotone cubic interpolation"
+        return *placed, f"resampled from {len(wavelength)} pixels by cubic splines"
 
     def _check_wavelength(self, wavelength: Array) -> None:
         if not np.all(np.isfinite(wavelength)) or np.any(np.diff(wavelength) <= 0):
@@ -124,7 +124,7 @@ class Grid:
             & good[right]
             & (np.log(wavelength[right] / wavelength[left]) <= 3 * step)
         )
-        new_flux = PchipInterpolator(wavelength[good], flux[good], extrapolate=False)(target)
+        new_flux = CubicSpline(wavelength[good], flux[good], extrapolate=False)(target)
         variance = np.interp(target, wavelength[good], 1.0 / ivar[good])
         usable &= np.isfinite(new_flux)
         return np.where(usable, new_flux, 0.0), np.where(usable, 1.0 / variance, 0.0)

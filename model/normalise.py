@@ -3,10 +3,11 @@
 Method `continuum_pixels`: in each detector a Chebyshev polynomial is fitted by unweighted least squares to
 a fixed set of pixels that stay close to the continuum over the whole training survey (the idea of
 The Cannon, Ness et al. 2015, ApJ 808, 16, section 2.3), and divides the flux. The fit is repeated on
-the divided spectrum, so that an observed spectrum with a slope and a flat synthetic one end up alike; from
-the second time on, pixels more than 30 % off the last fit (cosmic rays, sky) are left out. Being linear in
-the flux on fixed pixels, the continuum does not drift with the noise, as a percentile or a sigma-clipped
-fit does. No weights enter but 0 and 1, so it does not depend on how errors were assigned.
+the divided spectrum, so that an observed spectrum with a slope and a flat synthetic one end up alike. Left
+out as cosmic rays or sky are pixels above three times the detector's median and then, from the second fit
+on, those more than 30 % off the last one. Being linear in the flux on fixed pixels, the continuum does not
+drift with the noise, as a percentile or a sigma-clipped fit does. No weights enter but 0 and 1, so it does
+not depend on how errors were assigned.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from model.grid import Array, Grid
 
 METHOD = "continuum_pixels"
 ROUNDS = 3
-OUTLIER = 0.3
+OUTLIER, GROSS = 0.3, 2.0
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,8 @@ class Normaliser:
         if not scale > 0:
             return None
         continuum = np.full(len(flux), scale)
-        for attempt in range(ROUNDS):
-            if attempt:
-                good = good[np.abs(flux[good] / continuum[good] - 1) < OUTLIER]
+        for limit in (GROSS, *(OUTLIER,) * (ROUNDS - 1)):
+            good = good[np.abs(flux[good] / continuum[good] - 1) < limit]
             if len(good) < enough:
                 return None
             coefficients, *_ = np.linalg.lstsq(basis[good], flux[good] / continuum[good], rcond=None)

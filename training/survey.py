@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def synthesize(path: Path, emulator: Emulator, pairs: int, seed: int, snr: float
             seed=seed,
             snr=snr,
             continuum="true",
-            emulator=emulator.provenance["data"],
+            emulator=json.dumps(emulator.provenance),
         )
         file["wavelength"] = emulator.wavelength
         file["wavelength"].attrs["unit"] = "Angstrom (vacuum)"

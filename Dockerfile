@@ -1,0 +1,22 @@
+FROM python:3.11-slim
+
+# pip reads PIP_INDEX_URL and PIP_EXTRA_INDEX_URL: name there the index that has the CPU build of torch.
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+
+WORKDIR /srv/chemtwin
+COPY pyproject.toml README.md LICENSE ./
+COPY app app
+COPY index index
+COPY model model
+COPY training training
+RUN pip install --no-cache-dir . && useradd --system --uid 10001 chemtwin && install -d -o chemtwin /data
+
+USER chemtwin
+WORKDIR /data
+ENV CHEMTWIN_HOST=0.0.0.0 CHEMTWIN_DATA_DIR=/data
+VOLUME /data
+EXPOSE 8000
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+CMD ["chemtwin", "serve"]

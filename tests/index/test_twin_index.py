@@ -1,0 +1,150 @@
+"""The index against a plain search over the same stars, on random operations."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from index.store import Star, Store
+from index.twin_index import Filters, TwinIndex
+
+DIMENSION = 3
+IDS = st.sampled_from([f"S{i}" for i in range(12)])
+VALUES = st.integers(-3, 3)
+
+
+def star(star_id, latent, teff=4500.0, snr=100.0, model="m@1") -> Star:
+    return Star(star_id, model, np.array(latent, dtype=np.float32), None, teff, 2.0, 0.0, snr=snr)
+
+
+def plain(stars, latent, k, teff_max, without):
+    """Ids and distances of the k nearest by sorting all."""
+    distance = {
+        s.star_id: float(np.linalg.norm(s.latent.astype(float) - np.asarray(latent, dtype=float)))
+        for s in stars.values()
+        if s.model == "m@1" and s.teff <= teff_max and s.star_id != without
+    }
+    return sorted(((d, i) for i, d in distance.items()))[:k]
+
+
+class Operations(RuleBasedStateMachine):
+    """Small integer latents make ties common."""
+
+    @initialize()
+    def start(self):
+        import tempfile
+        from pathlib import Path
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "s.sqlite"
+        self.store = Store(self.path)
+        self.other = Store(self.path)
+        self.index = TwinIndex(self.store, "m@1", DIMENSION)
+        self.stars = {}
+
+    @rule(star_id=IDS, latent=st.tuples(VALUES, VALUES, VALUES), teff=st.sampled_from([4000.0, 4500.0, 5000.0]))
+    def upsert(self, star_id, latent, teff):
+        new = star(star_id, latent, teff)
+        assert self.index.upsert([new]) == [star_id in self.stars]
+        self.stars[star_id] = new
+
+    @rule(star_id=IDS, latent=st.tuples(VALUES, VALUES, VALUES))
+    def upsert_elsewhere(self, star_id, latent):
+        self.stars[star_id] = star(star_id, latent)
+        self.other.upsert([self.stars[star_id]])
+
+    @rule(star_id=IDS)
+    def upsert_with_another_model(self, star_id):
+        self.stars[star_id] = star(star_id, (0,) * 7, model="m@2")
+        self.other.upsert([self.stars[star_id]])
+
+    @rule(star_id=IDS)
+    def delete(self, star_id):
+        assert self.index.delete(star_id) == (self.stars.pop(star_id, None) is not None)
+
+    @rule(
+        latent=st.tuples(VALUES, VALUES, VALUES),
+        k=st.integers(1, 15),
+        teff_max=st.sampled_from([3000.0, 4000.0, 4500.0, 9000.0]),
+        without=IDS | st.none(),
+    )
+    def search(self, latent, k, teff_max, without):
+        filters = Filters((("teff", -np.inf, teff_max),))
+        found = self.index.search(np.array(latent, dtype=np.float32), k, filters, without)
+        assert [(t.distance, t.star_id) for t in found] == plain(self.stars, latent, k, teff_max, without)
+
+    @rule()
+    def restart(self):
+        self.index = TwinIndex(self.store, "m@1", DIMENSION)
+
+    @invariant()
+    def counts(self):
+        self.index.catch_up()
+        assert len(self.index) == sum(s.model == "m@1" for s in self.stars.values())
+
+    def teardown(self):
+        if hasattr(self, "store"):
+            self.store.close()
+            self.other.close()
+            self.folder.cleanup()
+
+
+TestOperations = Operations.TestCase
+TestOperations.settings = settings(
+    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+@pytest.fixture
+def large(tmp_path):
+    generator = np.random.default_rng(1)
+    stars = [star(f"S{i:05d}", generator.normal(size=DIMENSION), generator.uniform(4000, 5000)) for i in range(6000)]
+    store = Store(tmp_path / "s.sqlite")
+    index = TwinIndex(store, "m@1", DIMENSION)
+    index.upsert(stars)
+    yield index, stars
+    store.close()
+
+
+def test_a_narrow_filter_still_finds_k_stars(large):
+    index, stars = large
+    query = np.zeros(DIMENSION, np.float32)
+    filters = Filters((("teff", 4100.0, 4110.0),))
+    expected = sum(4100 <= s.teff <= 4110 for s in stars)
+    assert len(index.search(query, 1000, filters)) == expected
+    assert len(index.search(query, 10, filters)) == 10
+    assert all(t.distance <= 0.5 for t in index.search(query, 1000, Filters(max_distance=0.5)))
+
+
+def test_a_catalogue_replaced_twice_is_compacted_and_right(large):
+    index, stars = large
+    for shift in (1, 2):
+        stars = [star(s.star_id, s.latent + shift, s.teff) for s in stars]
+        index.upsert(stars)
+    assert len(index._ids) < 1.4 * len(stars)
+    query = stars[7].latent
+    expected = plain({s.star_id: s for s in stars}, query, 20, 9000, None)
+    found = index.search(query, 20)
+    assert [t.star_id for t in found] == [star_id for _, star_id in expected]
+    assert [t.distance for t in found] == pytest.approx([d for d, _ in expected])
+
+
+def test_doppelganger_rates_are_those_of_random_pairs(large):
+    index, stars = large
+    latents = np.stack([s.latent for s in stars])
+    generator = np.random.default_rng(9)
+    pairs = generator.integers(len(stars), size=(2, 400_000))
+    truth = np.mean(np.linalg.norm(latents[pairs[0]] - latents[pairs[1]], axis=1) <= 0.5)
+    rates = index.doppelganger_rates([0.0, 0.5, 100.0])
+    assert rates == pytest.approx([0, truth, 1], rel=0.05, abs=1e-9)
+
+
+def test_small_catalogues_have_no_rate(tmp_path):
+    store = Store(tmp_path / "s.sqlite")
+    index = TwinIndex(store, "m@1", DIMENSION)
+    index.upsert([star(f"S{i}", (i, 0, 0)) for i in range(999)])
+    assert index.doppelganger_rates([1.0]) is None
+    index.upsert([star("S999", (1, 1, 1))])
+    assert index.doppelganger_rates([1.0]) is not None
+    store.close()
