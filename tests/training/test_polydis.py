@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from model.polydis import PolyDis, design
+from training.polydis import fit
+
+
+@pytest.fixture(scope="module")
+def fitted(survey) -> PolyDis:
+    return fit(survey, components=40, normalise=False)
+
+
+def test_the_streamed_fit_is_the_plain_one(fitted, spectra, survey):
+    """Against numpy's least squares and singular values of the whole survey at once."""
+    terms = design(survey.parameters, fitted.ranges, 4)
+    flux = spectra.astype(np.float64)
+    polynomial, *_ = np.linalg.lstsq(terms, flux, rcond=None)
+    assert np.abs(terms @ (fitted.polynomial - polynomial)).max() < 2e-4
+    residual = flux - terms @ polynomial
+    _, values, vectors = np.linalg.svd(residual, full_matrices=False)
+    assert fitted.variances == pytest.approx(values[:40] ** 2 / len(flux), rel=2e-3)
+    overlap = np.linalg.svd(fitted.components[:15] @ vectors[:15].T)[1]
+    assert overlap.min() > 0.99
+    assert fitted.discarded == pytest.approx(np.sum(values[40:] ** 2) / len(flux) / (7514 - 40), rel=0.02)
+    assert fitted.components @ fitted.components.T == pytest.approx(np.eye(40), abs=1e-5)
+
+
+def test_the_latent_knows_less_of_u_than_the_spectrum(fitted, spectra, survey):
+    latents = fitted.encode(spectra.astype(float), survey.parameters)
+    for i in range(3):
+        assert abs(np.corrcoef(latents[:, 0], survey.parameters[:, i])[0, 1]) < 0.05
+
+
+def test_without_twins_there_is_no_twin_covariance(survey):
+    import dataclasses
+
+    alone = dataclasses.replace(survey, twin=None)
+    assert fit(alone, components=5, normalise=False).twin_covariance() is None
+
+
+def test_noise_and_fewer_parameters(survey):
+    quiet, noisy = (fit(survey, components=5, parameters=("teff", "logg"), snr=snr) for snr in (np.inf, 20))
+    assert quiet.parameter_names == ("teff", "logg")
+    assert noisy.discarded == pytest.approx(1 / 400, rel=0.1)
+    assert quiet.discarded < 1e-4
+
+
+def test_the_shipped_model_covers_table_1(model):
+    assert model.card.training["stars"] >= 50_000
+    low, high = model.card.parameters["teff"]
+    assert (round(low), round(high)) == (4000, 5000)
