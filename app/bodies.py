@@ -141,7 +141,7 @@ def _npz_arrays(content: bytes, limit: int) -> dict[str, NDArray[Any]]:
             raise FormatError("bad_npz", f"member {name[:40]!r} is not an array") from None
         if dtype.kind not in NPZ_KINDS.get(name, "iuf"):
             raise FormatError("bad_npz", f"array {name[:40]!r} has a type that is not accepted")
-        if size != len(packed) - stream.tell():
+        if min(shape, default=0) < 0 or size != len(packed) - stream.tell():
             raise FormatError("bad_npz", f"array {name[:40]!r} is not as long as its header says")
         arrays[name] = npy.read_array(io.BytesIO(packed), allow_pickle=False)
     return arrays

@@ -45,7 +45,11 @@ class Server:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = data_dir.with_suffix(".log")
-        variables = {"CHEMTWIN_PORT": str(self.port), "CHEMTWIN_DATA_DIR": str(data_dir), "OMP_NUM_THREADS": "1"}
+        variables = {
+            "CHEMTWIN_PORT": str(self.port),
+            "CHEMTWIN_DATA_DIR": str(data_dir),
+            "OMP_NUM_THREADS": "1",
+        }
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 [*prefix, sys.executable, "-c", "from app.cli import main; main()", "serve"],

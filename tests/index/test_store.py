@@ -8,7 +8,9 @@ from index.store import Star, Store, StoreError
 
 def star(star_id: str, seed: int = 0, **fields) -> Star:
     latent = np.random.default_rng(seed).normal(size=4).astype(np.float32)
-    return Star(star_id, "m@1", latent, np.outer(latent, latent) + np.eye(4, dtype="f4"), 4500.0, 2.0, 0.1, **fields)
+    return Star(
+        star_id, "m@1", latent, np.outer(latent, latent) + np.eye(4, dtype="f4"), 4500.0, 2.0, 0.1, **fields
+    )
 
 
 @pytest.fixture
@@ -19,7 +21,9 @@ def store(tmp_path):
 
 
 def test_a_star_comes_back_as_it_was(store):
-    full = star("A", snr=80.0, chi2=1.1, in_domain=False, warnings=("w",), ra=1.0, dec=-2.0, meta={"a": [1, "é"]})
+    full = star(
+        "A", snr=80.0, chi2=1.1, in_domain=False, warnings=("w",), ra=1.0, dec=-2.0, meta={"a": [1, "é"]}
+    )
     assert store.upsert([full]) == [False]
     back = store.get(["A", "none"])
     assert list(back) == ["A"]
@@ -81,7 +85,9 @@ def test_durability_is_asked_for(store):
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
-@pytest.mark.parametrize("content", [b"not a database, but long enough to look at" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
+@pytest.mark.parametrize(
+    "content", [b"not a database, but long enough to look at" * 100, b"SQLite format 3\0" + b"\xff" * 5000]
+)
 def test_a_corrupt_store_is_reported_and_left_alone(tmp_path, content):
     path = tmp_path / "stars.sqlite"
     path.write_bytes(content)

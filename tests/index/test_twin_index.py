@@ -99,7 +99,9 @@ TestOperations.settings = settings(
 @pytest.fixture
 def large(tmp_path):
     generator = np.random.default_rng(1)
-    stars = [star(f"S{i:05d}", generator.normal(size=DIMENSION), generator.uniform(4000, 5000)) for i in range(6000)]
+    stars = [
+        star(f"S{i:05d}", generator.normal(size=DIMENSION), generator.uniform(4000, 5000)) for i in range(6000)
+    ]
     store = Store(tmp_path / "s.sqlite")
     index = TwinIndex(store, "m@1", DIMENSION)
     index.upsert(stars)
