@@ -32,9 +32,9 @@ from training.evaluate_emulator import emulator_evaluate, evaluate
 
 __all__ = ["Settings", "emulator_evaluate", "emulator_fit", "emulator_validation", "evaluate", "fit"]
 
-LINE_ELEMENTS = ("S", "K", "Ti", "V", "Mn", "Ni", "P", "Cr", "Co", "Rb")
-_BLENDS = ("teff", "logg", "fe_h", "C", "N", "O", "Mg", "Si")
-_GLOBAL = [i for i in range(len(LABELS) + 4) if i >= len(LABELS) or LABELS[i] not in LINE_ELEMENTS]
+LINE_ELEMENTS = LABELS[LABELS.index("Na") :]
+_BROAD = ("teff", "logg", "fe_h", "C", "N", "O", "Mg", "Si")
+_GLOBAL = [i for i in range(len(LABELS) + 4) if i >= len(LABELS) or LABELS[i] in _BROAD]
 _MASK_COLUMNS = (0, 1, 3, 20, 21, 23)  # of _curves_of_growth: {[X/Fe], 10^[X/Fe]} x {1, Teff, [Fe/H]}
 _SWEEPS = 3
 
@@ -45,9 +45,9 @@ class Settings:
 
     components: int = 80
     shapes: int = 3
-    passes: int = 3
+    passes: int = 2
     subset: int = 500
-    iterations: int = 40
+    iterations: int = 35
     p_value: float = 1e-7
     ridge: float = 1e-3
     seed: int = 1
@@ -102,8 +102,8 @@ def fit_tensors(labels: Floats, flux: Floats, lo: Floats, hi: Floats, settings: 
             lines = _fit_lines(inputs, growth, lines, rest.loo, settings, f"lines {number}")
         target = depth - sum((part.depth for part in lines.values()), np.zeros_like(depth))
         mean = target.mean(0)
-        shapes = scipy.linalg.svd(target - mean, full_matrices=False)[2][: settings.components]
-        rest = _fit_part(inputs, _GLOBAL, shapes, target - mean, rest, settings, f"pass {number + 1}")
+        shapes = _varimax(scipy.linalg.svd(target - mean, full_matrices=False)[2][: settings.components])
+        rest = _fit_part(inputs, _GLOBAL, shapes, target - mean, None, settings, f"pass {number + 1}")
     assert rest is not None
     parts = [rest, *lines.values()]
     return {
@@ -118,6 +118,23 @@ def fit_tensors(labels: Floats, flux: Floats, lo: Floats, hi: Floats, settings: 
         "scales": np.concatenate([part.scales for part in parts]),
         "weights": np.concatenate([part.weights for part in parts]),
     }
+
+
+def _varimax(shapes: Floats, iterations: int = 60) -> Floats:
+    """Rotate orthonormal `shapes` (K, P) towards few large pixels each (Kaiser 1958): the simpler a shape,
+    the fewer labels move it, and the better a Gaussian process predicts its strength.
+    """
+    rotation, before = np.eye(len(shapes)), 0.0
+    for _ in range(iterations):
+        rotated = rotation.T @ shapes
+        slope = (rotated**3 - rotated * (rotated**2).mean(1, keepdims=True)) @ shapes.T
+        left, singular, right = scipy.linalg.svd(slope.T)
+        rotation = left @ right
+        if singular.sum() < before * (1 + 1e-6):
+            break
+        before = singular.sum()
+    result: Floats = rotation.T @ shapes
+    return result
 
 
 def _fit_part(
@@ -181,7 +198,7 @@ def _fit_lines(
         here = depth[e][:, pixels[e]]
         shapes[:, pixels[e]] = scipy.linalg.svd(here - here.mean(0), full_matrices=False)[2][: settings.shapes]
         target = goal - total + depth[e]
-        columns = [LABELS.index(name) for name in (*_BLENDS, e)]
+        columns = [LABELS.index(name) for name in dict.fromkeys((*_BROAD, e))]
         parts[e] = _fit_part(
             inputs, columns, shapes, target - target.mean(0), before.get(e), settings, f"{title} {e}"
         )

@@ -1,0 +1,120 @@
+"""The shipped emulator: its accuracy on spectra no fit has seen, and how it treats bad input and bad files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.emulator import DEFAULT_PATH, LABELS, Emulator, EmulatorFileError
+from training.evaluate_emulator import evaluate
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    return Emulator.load()
+
+
+@pytest.fixture(scope="module")
+def quality(emulator):
+    return evaluate(emulator)
+
+
+@pytest.fixture
+def star(emulator):
+    centre = (emulator.lo + emulator.hi) / 2
+    centre[[LABELS.index("C"), LABELS.index("O")]] = -0.2, 0.15
+    return centre
+
+
+def test_median_error_is_below_a_two_thousandth_of_the_continuum(quality):
+    assert quality["box"]["median"] < 5e-4
+    assert quality["survey"]["median"] < 3e-4
+    assert quality["box"]["rms"] < 2e-3
+
+
+@pytest.mark.parametrize("name", LABELS[2:])
+def test_response_follows_turbospectrum(quality, name):
+    response = quality["responses"][name]
+    assert len(response["points"]) >= 19
+    assert np.median(response["correlation"]) > 0.93
+    assert min(response["correlation"]) > (0.75 if name == "Na" else 0.90)
+
+
+@pytest.mark.parametrize("name", LABELS[2:])
+def test_amplitude_of_the_response_is_right_at_the_median_point(quality, name):
+    response = quality["responses"][name]
+    margin = 0.15 if name == "V" else 0.06
+    assert np.median(response["slope"]) == pytest.approx(1.0, abs=margin)
+    assert np.median(response["ratio"]) == pytest.approx(1.0, abs=margin)
+
+
+def test_flux_is_single_precision_on_the_detector_pixels(emulator, star):
+    flux = emulator(star[None])
+    assert flux.dtype == np.float32
+    assert flux.shape == (1, len(emulator.wavelength)) == (1, 7514)
+    assert np.all(np.diff(emulator.wavelength) > 0)
+    assert 0.3 < flux.min() < flux.max() < 1.01
+
+
+def test_same_labels_give_the_same_flux_alone_and_in_a_batch(emulator, star):
+    batch = np.repeat(star[None], 300, axis=0)
+    np.testing.assert_allclose(emulator(batch), np.repeat(emulator(star[None]), 300, axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_flux_is_smooth_along_every_label(emulator, star, name):
+    column = LABELS.index(name)
+    path = np.repeat(star[None], 81, axis=0)
+    path[:, column] = np.linspace(emulator.lo[column], emulator.hi[column], 81)
+    flux = emulator(path).astype(np.float64)
+    assert np.abs(np.diff(flux, axis=0)).max() < 0.06
+    assert np.abs(np.diff(flux, n=2, axis=0)).max() < 0.02
+
+
+@pytest.mark.parametrize("name", LABELS)
+@pytest.mark.parametrize("side", ["lo", "hi"])
+def test_outside_the_box_is_refused_by_name_and_the_edge_is_not(emulator, star, name, side):
+    column = LABELS.index(name)
+    edge = getattr(emulator, side)[column]
+    beyond = 1e-3 * (1 if side == "hi" else -1) * (emulator.hi - emulator.lo)[column]
+    star[column] = edge
+    assert np.isfinite(emulator(star[None])).all()
+    star[column] = edge + beyond
+    with pytest.raises(ValueError, match=rf"^{name} = "):
+        emulator(star[None])
+
+
+def test_nan_and_a_wrong_shape_are_refused(emulator, star):
+    with pytest.raises(ValueError, match=r"shape \(N, 21\)"):
+        emulator(star)
+    star[LABELS.index("Rb")] = np.nan
+    with pytest.raises(ValueError, match="Rb = nan"):
+        emulator(star[None])
+
+
+def test_carbon_stars_are_refused(emulator, star):
+    star[[LABELS.index("C"), LABELS.index("O")]] = 0.2, -0.1
+    assert not emulator.covers(star[None])[0]
+    with pytest.raises(ValueError, match=r"C - O = 0\.3"):
+        emulator(star[None])
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"):
+        Emulator.load(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty", "header"])
+def test_a_damaged_file_is_refused(tmp_path, damage):
+    content = DEFAULT_PATH.read_bytes()
+    path = Path(tmp_path) / "damaged.safetensors"
+    path.write_bytes(
+        {
+            "truncated": content[: len(content) // 2],
+            "text": b"not an emulator",
+            "empty": b"",
+            "header": content.replace(b"chemtwin-emulator", b"another-emulator_", 1),
+        }[damage]
+    )
+    with pytest.raises(EmulatorFileError, match=r"damaged\.safetensors"):
+        Emulator.load(path)
