@@ -10,9 +10,9 @@ COPY app app
 COPY index index
 COPY model model
 COPY training training
-RUN pip install --no-cache-dir . && useradd --system --uid 10001 chemtwin && install -d -o chemtwin /data
+RUN pip install --no-cache-dir . && useradd --uid 10001 chemtwin && install -d -o chemtwin /data
 
-USER chemtwin
+USER 10001
 WORKDIR /data
 ENV CHEMTWIN_HOST=0.0.0.0 CHEMTWIN_DATA_DIR=/data
 VOLUME /data

@@ -1,6 +1,6 @@
 """Time to rank every star of a survey against all others, exactly, as `chemtwin evaluate` does.
 
-    python benchmarks/ranking.py [STARS] [DIMENSIONS]
+python benchmarks/ranking.py [STARS] [DIMENSIONS]
 """
 
 import os
@@ -22,7 +22,9 @@ def main() -> None:
         start = time.perf_counter()
         doppelgangers(latents, twin)
         seconds.append(time.perf_counter() - start)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}: {stars} stars, {dimensions} dimensions")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}: {stars} stars, {dimensions} dimensions"
+    )
     print(f"median {np.median(seconds):.1f} s of {[round(s, 1) for s in seconds]}")
 
 

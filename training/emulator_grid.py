@@ -14,11 +14,14 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from model.grid import APOGEE_DETECTORS
 from training.emulator import LABELS
 
 Floats = npt.NDArray[np.float64]
 
-DETECTORS = ((246, 3274), (3585, 6080), (6344, 8335))
+PIXELS = np.concatenate([np.arange(*limits) for limits in APOGEE_DETECTORS])
+"""Indices (7514,) of the pixels on the three detectors, in the 8575-pixel APOGEE grid (DR13-17)."""
+
 VALIDATION_PATH = Path(__file__).with_name("emulator_validation.h5")
 _FLUX_SCALE = 65535.0
 _QUANTUM = 4e-6  # of a stored flux difference; Turbospectrum prints five decimals
@@ -52,16 +55,6 @@ class Validation:
     step: float
 
 
-def detector_pixels() -> npt.NDArray[np.int64]:
-    """Indices (7514,) of the pixels on the three detectors, in the 8575-pixel APOGEE grid (DR13-17)."""
-    return np.concatenate([np.arange(*limits) for limits in DETECTORS])
-
-
-def detector_wavelength() -> Floats:
-    """Wavelength (7514,) of `detector_pixels`, Angstrom in vacuum."""
-    return np.power(10.0, 4.179 + 6e-6 * detector_pixels().astype(np.float64))
-
-
 def read_grid(paths: Sequence[str | Path]) -> Grid:
     """Read and join grids.
 
@@ -76,7 +69,7 @@ def read_grid(paths: Sequence[str | Path]) -> Grid:
             if names != LABELS:
                 raise ValueError(f"{path}: the labels are {', '.join(names)}; expected {', '.join(LABELS)}")
             labels.append(file["labels"][:])
-            flux.append(file["flux"][:][:, detector_pixels()] / _FLUX_SCALE)
+            flux.append(file["flux"][:][:, PIXELS] / _FLUX_SCALE)
             held_out.append(file["split"][:] == 1 if "split" in file else np.zeros(len(flux[-1]), dtype=bool))
             lo.append(np.atleast_2d(file.attrs["lo"]).min(0))
             hi.append(np.atleast_2d(file.attrs["hi"]).max(0))
@@ -94,7 +87,7 @@ def build_validation(grid_path: str | Path, responses: str | Path, out: str | Pa
     grid, folder = read_grid([grid_path]), Path(responses)
     points = sorted(int(path.name[:2]) for path in folder.glob("??_00_1.npz"))
     base = [_read_response(folder, point, 0, 1) for point in points]
-    difference = np.zeros((len(points), len(LABELS) - 2, len(detector_pixels())))
+    difference = np.zeros((len(points), len(LABELS) - 2, len(PIXELS)))
     steps = []
     for i, point in enumerate(points):
         for label in range(2, len(LABELS)):
@@ -143,7 +136,7 @@ def _quantised(flux: Floats) -> npt.NDArray[np.uint16]:
 
 def _read_response(folder: Path, point: int, label: int, sign: int) -> tuple[Floats, Floats]:
     with np.load(folder / f"{point:02d}_{label:02d}_{sign}.npz") as file:
-        return file["labels"], file["flux"][detector_pixels()]
+        return file["labels"], file["flux"][PIXELS]
 
 
 @click.command("validation")

@@ -13,8 +13,9 @@ import click
 import numpy as np
 from tqdm import tqdm
 
+from model.grid import APOGEE_DETECTORS
 from training.emulator import LABELS, Emulator
-from training.emulator_grid import DETECTORS, Floats, Validation, read_validation
+from training.emulator_grid import Floats, Validation, read_validation
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -111,9 +112,9 @@ def draw_error(emulator: Emulator, result: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7.5), layout="constrained")
-    panels = figure.subplots(len(DETECTORS), 1, sharey=True)
+    panels = figure.subplots(len(APOGEE_DETECTORS), 1, sharey=True)
     start = 0
-    for panel, (first, last) in zip(panels, DETECTORS, strict=True):
+    for panel, (first, last) in zip(panels, APOGEE_DETECTORS, strict=True):
         part = slice(start, start + last - first)
         start = part.stop
         for label, colour in (("rms", "#d08770"), ("median", "#2e5a88")):

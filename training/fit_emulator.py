@@ -25,9 +25,10 @@ import scipy.stats
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from model.grid import Grid
 from training.emulator import FORMAT, LABELS, derived_inputs
 from training.emulator_gp import Hyperparameters, condition, optimise
-from training.emulator_grid import Floats, detector_wavelength, emulator_validation, read_grid
+from training.emulator_grid import Floats, emulator_validation, read_grid
 from training.evaluate_emulator import emulator_evaluate, evaluate
 
 __all__ = ["Settings", "emulator_evaluate", "emulator_fit", "emulator_validation", "evaluate", "fit"]
@@ -107,7 +108,7 @@ def fit_tensors(labels: Floats, flux: Floats, lo: Floats, hi: Floats, settings: 
     assert rest is not None
     parts = [rest, *lines.values()]
     return {
-        "wavelength": detector_wavelength(),
+        "wavelength": Grid.apogee().wavelength,
         "lo": lo,
         "hi": hi,
         "centre": centre,

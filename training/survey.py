@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import truncnorm
 from tqdm import tqdm
 
-from training.emulator import Emulator
+from training.emulator import CARBON_LIMIT, Emulator
 
 TABLE_1 = {"teff": (4000.0, 5000.0), "logg": (1.5, 3.0)}
 """Ranges of the paper's table 1, sampled uniformly: K, dex."""
@@ -39,9 +39,6 @@ TABLE_2 = {
     "Rb": (-0.03, 0.29),
 }
 """Mean and standard deviation (dex) of the paper's table 2: [Fe/H], and [X/Fe] of 17 elements."""
-
-CARBON_LIMIT = 0.22
-"""Largest [C/Fe] - [O/Fe] that the emulator's spectra cover: beyond it lies carbon-star chemistry."""
 
 BLOCK = 512
 

@@ -2,7 +2,8 @@ import h5py
 import numpy as np
 import pytest
 
-from training.survey import CARBON_LIMIT, TABLE_1, TABLE_2, Survey, draw_labels, synthesize
+from training.emulator import CARBON_LIMIT
+from training.survey import TABLE_1, TABLE_2, Survey, draw_labels, synthesize
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from scipy.stats import qmc
 from tqdm import tqdm
 
 from model.grid import APOGEE_LOG_START, APOGEE_LOG_STEP, APOGEE_PIXELS, Array
-from training.survey import CARBON_LIMIT, TABLE_1, TABLE_2
+from training.emulator import CARBON_LIMIT, LABELS
+from training.survey import TABLE_1, TABLE_2
 from training.turbospectrum.synthesis import RESOLUTION, SynthesisError, Turbospectrum
 
 PARAMETER_BOX = {"teff": (3900.0, 5100.0), "logg": (1.3, 3.2), "fe_h": (-1.1, 0.5)}
@@ -47,9 +48,6 @@ ELEMENT_BOX = {
 """Centre and half width (dex) of each [X/Fe] in the training grid: at least 3.2 sd of table 2."""
 
 ELEMENTS = tuple(ELEMENT_BOX)
-LABELS = (*PARAMETER_BOX, *ELEMENTS)
-"""The order of every vector of 21 labels: teff (K), logg (dex), fe_h, then [X/Fe] of the elements."""
-
 FILE_LABELS = ("teff", "logg", "feh", *ELEMENTS)
 """Their names in the HDF5 file."""
 
