@@ -22,9 +22,8 @@ def main() -> None:
         start = time.perf_counter()
         doppelgangers(latents, twin)
         seconds.append(time.perf_counter() - start)
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}: {stars} stars, {dimensions} dimensions"
-    )
+    print(f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}")
+    print(f"{stars} stars, {dimensions} dimensions")
     print(f"median {np.median(seconds):.1f} s of {[round(s, 1) for s in seconds]}")
 
 
