@@ -6,6 +6,7 @@ ARG PIP_EXTRA_INDEX_URL
 
 WORKDIR /srv/chemtwin
 COPY pyproject.toml README.md LICENSE ./
+COPY LICENSES LICENSES
 COPY app app
 COPY index index
 COPY model model

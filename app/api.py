@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
@@ -14,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from app.batcher import Batcher
 from app.bodies import FITS, JSON, NPZ, fits_star, npz_stars, parse_json, read_body, star_in
 from app.errors import (
+    DEFECT,
     Invalid,
     NotFound,
     Unauthorized,
@@ -26,6 +29,8 @@ from app.errors import (
 from app.schemas import STAR_ID, FitsQuery, RecastIn, StarIn, StarsQuery, TwinQuery
 from app.service import Embedded, Job, Service
 from app.settings import Settings, keys
+
+log = logging.getLogger("chemtwin")
 
 StarPath = Annotated[str, Path(pattern=STAR_ID.replace(r"\Z", "$"), description="star id")]
 
@@ -45,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="Chemtwin",
         summary="The chemical twins of a star, straight from its spectrum.",
-        version="0.1.0",
+        version=version("chemtwin"),
         lifespan=life,
         redoc_url=None,
     )
@@ -98,7 +103,8 @@ def create_app(settings: Settings) -> FastAPI:
             except Exception as error:
                 refusal = as_service_error(error)
                 if refusal is None:
-                    raise
+                    log.exception("unexpected error in one star of several")
+                    refusal = DEFECT
                 return {"status": refusal.status, **body(refusal.code, refusal.message, refusal.detail)}
 
         results = []

@@ -1,7 +1,8 @@
 """One worker thread for inference and its commits, fed in batches by the event loop.
 
 What is queued when the worker is free goes together; no wait is added. Items are validated before they come
-here; should a batch fail all the same, its items are tried one by one, so that none harms its neighbours.
+here; should a batch fail all the same, its items are tried one by one, so that none harms its neighbours (but
+not when the store is unavailable: that fails the batch at once).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 from app.errors import Busy
+from index.store import StoreError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -66,6 +68,6 @@ class Batcher(Generic[Item, Result]):
         try:
             return self._work(items) if items else []
         except Exception as error:
-            if len(items) == 1:
-                return [error]
+            if len(items) == 1 or isinstance(error, StoreError):
+                return [error for _ in items]
             return [self._attempt([item])[0] for item in items]

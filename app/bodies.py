@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from typing import Any
 
@@ -126,6 +127,8 @@ def _npz_arrays(content: bytes, limit: int) -> dict[str, NDArray[Any]]:
         raise FormatError("not_npz", "the body is not an npz file") from None
     if sum(member.file_size for member in members) > limit:
         raise Invalid("unpacked_too_large", f"the npz would unpack to more than {limit // 1_000_000} MB")
+    if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+        raise FormatError("bad_npz", "the npz must be stored or deflated, as numpy writes it")
     arrays: dict[str, NDArray[Any]] = {}
     for member in members:
         name = member.filename.removesuffix(".npy")
@@ -135,15 +138,18 @@ def _npz_arrays(content: bytes, limit: int) -> dict[str, NDArray[Any]]:
             stream = io.BytesIO(packed)
             version = npy.read_magic(stream)
             header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            shape, _, dtype = header(stream)
-            size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        except (ValueError, OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError):
+            shape, fortran, dtype = header(stream)
+            size = math.prod(shape) * dtype.itemsize
+            sound = all(type(length) is int and length > 0 for length in shape)
+        except Exception:  # zipfile and numpy raise nearly anything on damaged members
             raise FormatError("bad_npz", f"member {name[:40]!r} is not an array") from None
         if dtype.kind not in NPZ_KINDS.get(name, "iuf"):
             raise FormatError("bad_npz", f"array {name[:40]!r} has a type that is not accepted")
-        if min(shape, default=0) < 0 or size != len(packed) - stream.tell():
+        if not sound or size != len(packed) - stream.tell():
             raise FormatError("bad_npz", f"array {name[:40]!r} is not as long as its header says")
-        arrays[name] = npy.read_array(io.BytesIO(packed), allow_pickle=False)
+        arrays[name] = np.frombuffer(packed, dtype, offset=stream.tell()).reshape(
+            shape, order="F" if fortran else "C"
+        )
     return arrays
 
 

@@ -111,7 +111,7 @@ def synthesize(out: Path, pairs: int, seed: int, snr: float) -> None:
     "--true-continuum", is_flag=True, help="keep the survey's continuum (for comparison with the paper)"
 )
 @click.option(
-    "--error-floor", default=0.0, show_default=True, type=float, help="rms of real against synthetic spectra"
+    "--error-floor", default=0.02, show_default=True, type=float, help="rms of real against synthetic spectra"
 )
 def train(
     survey: Path,
@@ -126,6 +126,9 @@ def train(
     error_floor: float,
 ) -> None:
     """Fit a model on a survey file."""
+    import resource
+    import time
+
     from model.bundle import load_model, save_model
     from training import polydis
     from training.survey import Survey
@@ -134,6 +137,7 @@ def train(
     unknown = set(parameters) - set(polydis.PARAMETERS)
     if unknown:
         raise click.BadParameter(f"unknown parameters: {', '.join(sorted(unknown))}", param_hint="--remove")
+    started = time.monotonic()
     model = polydis.fit(
         Survey.open(survey),
         name=name or method,
@@ -145,7 +149,9 @@ def train(
         error_floor=error_floor,
     )
     save_model(model, out)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     click.echo(f"{load_model(out).card.identity} written to {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    click.echo(f"{time.monotonic() - started:.0f} s, peak memory {peak:.1f} GB")
 
 
 @cli.command()

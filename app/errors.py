@@ -37,6 +37,9 @@ class ServiceError(Exception):
         self.code, self.message, self.detail = code, message, list(detail)
 
 
+DEFECT = ServiceError("internal_error", "the service failed on this request; it has been logged")
+
+
 class Unauthorized(ServiceError):
     """No key, or not one that may do this."""
 
@@ -138,7 +141,7 @@ def install(app: FastAPI) -> None:
         answer = as_service_error(error)
         if answer is None:
             log.exception("unexpected error", exc_info=error)
-            answer = ServiceError("internal_error", "the service failed on this request; it has been logged")
+            answer = DEFECT
         return answer_json(body(answer.code, answer.message, answer.detail), answer.status, answer.headers)
 
     def http(_: Request, error: Exception) -> Response:

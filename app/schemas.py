@@ -135,7 +135,11 @@ class StarIn(SpectrumIn):
     @field_validator("meta")
     @classmethod
     def _small(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if len(orjson.dumps(value)) > META_BYTES:
+        try:
+            size = len(orjson.dumps(value))
+        except TypeError:
+            raise ValueError("is nested too deeply") from None
+        if size > META_BYTES:
             raise ValueError(f"must be at most {META_BYTES} bytes as JSON")
         return value
 
@@ -166,6 +170,7 @@ class TwinQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     k: int = Field(10, ge=1, le=1000)
+    format: Literal["json"] = "json"
     teff_min: float | None = None
     teff_max: float | None = None
     logg_min: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from app.errors import Invalid, ModelMismatch, NotFound
-from app.schemas import To, TwinQuery
+from app.schemas import STAR_ID, To, TwinQuery
 from app.settings import Settings
 from index.store import Star, Store
 from index.twin_index import Filters, TwinIndex
@@ -21,6 +22,10 @@ from model.spectrum import Observation, Parameters, Spectrum, prepare
 
 FE_H_WITHIN = 0.1
 """Default |difference| of [Fe/H] of twins when the model removes [Fe/H] from the latent (paper, 6.2)."""
+
+
+MAX_LATENT = 1e6
+"""Beyond this a latent is nonsense, and squares of single-precision differences might overflow in a search."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +78,16 @@ class Service:
         spectra: dict[int, Spectrum] = {}
         for place, job in enumerate(jobs):
             try:
+                if job.star_id is not None and not re.match(STAR_ID, job.star_id):
+                    raise Invalid("bad_star_id", f"{job.star_id[:64]!r} is no star id: it must match {STAR_ID}")
                 spectra[place] = prepare(job.observation, self.model.grid, self.model.normaliser)
             except Exception as error:
                 results[place] = error
         embeddings = self.model.embed(list(spectra.values())) if spectra else []
         stars: dict[int, Star] = {}
         for (place, spectrum), embedding in zip(spectra.items(), embeddings, strict=True):
-            if not np.all(np.isfinite(embedding.latent)):
-                results[place] = Invalid("no_latent", "the spectrum leads to no finite latent")
+            if not np.all(np.abs(embedding.latent) < MAX_LATENT):
+                results[place] = Invalid("no_latent", "the spectrum leads to no sensible latent")
                 continue
             results[place] = Embedded(spectrum, embedding)
             star_id = jobs[place].star_id

@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     )
     batch_size: int = Field(64, ge=1, description="Most spectra embedded and committed together.")
     bad_bits: int = Field(
-        BAD_BITS, ge=0, description="Bits of the APOGEE pixel mask that make a pixel unusable."
+        BAD_BITS, ge=0, lt=2**31, description="Bits of the APOGEE pixel mask that make a pixel unusable."
     )
 
     @property

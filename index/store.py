@@ -92,21 +92,20 @@ class Store:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and connection.execute("PRAGMA user_version").fetchone() != (SCHEMA_VERSION,):
+            raise StoreError(f"{self.path} is not a store of version {SCHEMA_VERSION}. It was left as it is.")
+        if connection.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):
+            raise StoreError(f"{self.path} is on a file system that allows no write-ahead log")
         connection.execute("PRAGMA synchronous=FULL")
         return connection
 
     def _prepare(self) -> None:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
-            (version,) = self._writer.execute("PRAGMA user_version").fetchone()
-            if version == 0 and self._writer.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+            if self._writer.execute("PRAGMA user_version").fetchone() == (0,):
                 self._writer.execute(SCHEMA)
                 self._writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
-                raise StoreError(
-                    f"{self.path} is not a store of version {SCHEMA_VERSION}. It was left as it is."
-                )
         finally:
             self._writer.execute("COMMIT")
 
@@ -178,10 +177,6 @@ class Store:
         """At most `limit` stars whose id comes after `after`, in the order of their ids."""
         query = f"SELECT {COLUMNS} FROM stars WHERE deleted = 0 AND star_id > ? ORDER BY star_id LIMIT ?"
         return [_star(row) for row in self._read(query, (after, limit))]
-
-    def count(self) -> int:
-        """Number of stars."""
-        return int(self._read("SELECT count(*) FROM stars WHERE deleted = 0")[0][0])
 
     def last_seq(self) -> int:
         """The seq of the latest write by any process."""

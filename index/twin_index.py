@@ -55,16 +55,12 @@ class TwinIndex:
         return len(self._slot)
 
     def upsert(self, stars: list[Star]) -> list[bool]:
-        """Store stars (on disk on return) and make them searchable. Says which replaced another."""
-        replaced = self.store.upsert(stars)
-        self.catch_up()
-        return replaced
+        """Store stars (on disk on return); the next search sees them. Says which replaced another."""
+        return self.store.upsert(stars)
 
     def delete(self, star_id: str) -> bool:
         """Delete a star (on disk on return). False if there was none."""
-        deleted = self.store.delete(star_id)
-        self.catch_up()
-        return deleted
+        return self.store.delete(star_id)
 
     def catch_up(self) -> None:
         """Take in what this or any other process has written since the last time."""
@@ -83,11 +79,12 @@ class TwinIndex:
             slot = self._slot.pop(change.star_id, None)
             if slot is not None:
                 self._alive[slot] = False
+                self._changed_since_rates += 1
             if change.model == self.model and change.latent is not None:
                 self._slot[change.star_id] = len(self._ids)
                 self._ids.append(change.star_id)
                 new.append(change)
-        self._changed_since_rates += len(changes)
+        self._changed_since_rates += len(new)
         if new:
             self._flat.add(np.stack([change.latent for change in new if change.latent is not None]))
             self._alive = np.concatenate([self._alive, np.ones(len(new), dtype=bool)])
@@ -162,21 +159,25 @@ class TwinIndex:
         with self._lock:
             if len(self) < RATE_STARS:
                 return None
-            if self._rates is None or self._changed_since_rates > RATE_DRIFT * len(self):
-                self._rates = self._random_distances()
+            stale = self._rates is None or self._changed_since_rates > RATE_DRIFT * len(self)
+            if stale:
+                latents = self._flat.reconstruct_n(0, len(self._ids))[self._alive]
                 self._changed_since_rates = 0
-            ranks = np.searchsorted(self._rates, np.asarray(distances), side="right")
-            return [float(rank) / len(self._rates) for rank in ranks]
+        if stale:
+            self._rates = _random_distances(latents)
+        rates = self._rates
+        assert rates is not None
+        return [
+            float(rank) / len(rates) for rank in np.searchsorted(rates, np.asarray(distances), side="right")
+        ]
 
-    def _random_distances(self) -> NDArray[np.float32]:
-        generator = np.random.default_rng(0)
-        slots = np.flatnonzero(self._alive)
-        parts = []
-        for _ in range(RATE_PAIRS // RATE_BLOCK):
-            first = generator.integers(len(slots), size=RATE_BLOCK)
-            second = (first + generator.integers(1, len(slots), size=RATE_BLOCK)) % len(slots)
-            difference = self._flat.reconstruct_batch(slots[first]) - self._flat.reconstruct_batch(
-                slots[second]
-            )
-            parts.append(np.linalg.norm(difference, axis=1))
-        return np.sort(np.concatenate(parts))
+
+def _random_distances(latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sorted distances of RATE_PAIRS random pairs of different rows of `latents` (N, D)."""
+    generator = np.random.default_rng(0)
+    parts = []
+    for _ in range(RATE_PAIRS // RATE_BLOCK):
+        first = generator.integers(len(latents), size=RATE_BLOCK)
+        second = (first + generator.integers(1, len(latents), size=RATE_BLOCK)) % len(latents)
+        parts.append(np.linalg.norm(latents[first] - latents[second], axis=1))
+    return np.sort(np.concatenate(parts))

@@ -64,8 +64,11 @@ class Model(ABC):
         self.normaliser = normaliser
 
     @abstractmethod
-    def encode(self, flux: Array, parameters: Array, good: NDArray[np.bool_] | None = None) -> Array:
-        """Latents (N, D) of flux (N, P) at parameters (N, U); `good` (N, P) marks usable pixels."""
+    def encode(self, flux: Array, parameters: Array, variance: Array | None = None) -> Array:
+        """Latents (N, D) of flux (N, P) at parameters (N, U).
+
+        `variance` (N, P) of each pixel, infinite where it carries nothing; None: complete, noiseless spectra.
+        """
 
     @abstractmethod
     def decode(self, latents: Array, parameters: Array) -> Array:
@@ -101,12 +104,18 @@ class Model(ABC):
             if not low <= getattr(parameters, name) <= high
         ]
 
+    def variance(self, spectrum: Spectrum) -> Array:
+        """Variance (P,) about the model: noise, where known, and the error floor; infinite where masked."""
+        good = spectrum.ivar > 0
+        noise = np.divide(1.0, spectrum.ivar, out=np.full(len(good), np.inf), where=good)
+        return np.where(good, 0.0 if not spectrum.has_errors else noise, np.inf) + self.card.error_floor**2
+
     def embed(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
         """Embed prepared spectra; the order is kept."""
         flux = np.stack([s.flux for s in spectra])
-        good = np.stack([s.ivar > 0 for s in spectra])
+        variance = np.stack([self.variance(s) for s in spectra])
         parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
-        latents = self.encode(flux, parameters, None if good.all() else good)
+        latents = self.encode(flux, parameters, variance)
         rebuilt = self.decode(latents, parameters)
         return [
             self._embedding(spectrum, latent, model_flux)
@@ -120,15 +129,11 @@ class Model(ABC):
         good = spectrum.ivar > 0
         residual = (spectrum.flux - model_flux)[good]
         freedom = max(1, int(good.sum()) - len(latent))
-        floor = self.card.error_floor**2
         if spectrum.has_errors:
             chi2 = float(np.sum(residual**2 * spectrum.ivar[good]) / freedom)
             covariance = self.covariance(spectrum).astype(np.float32)
-            variance = 1 / spectrum.ivar[good] + floor
-        else:
-            variance = np.full(len(residual), max(floor, 1e-6))
-        misfit = float(np.sum(residual**2 / variance) / freedom)
-        if misfit > EXPLAINED:
+        variance = self.variance(spectrum)[good]
+        if variance.all() and np.sum(residual**2 / variance) / freedom > EXPLAINED:
             outside.append(
                 f"the reconstruction is off by {np.sqrt(np.mean(residual**2)):.3f} rms of the continuum: "
                 "more than noise and the model's error floor explain"

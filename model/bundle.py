@@ -35,11 +35,14 @@ def save_model(model: Model, path: Path) -> None:
     tensors: dict[str, NDArray[Any]] = {"wavelength": model.grid.wavelength, **model.arrays()}
     if model.normaliser is not None:
         tensors["continuum_pixels"] = model.normaliser.pixels
-    digest = hashlib.sha256(b"".join(np.ascontiguousarray(tensors[name]).tobytes() for name in sorted(tensors)))
-    card = dataclasses.replace(model.card, version=digest.hexdigest()[:12])
-    header: dict[str, Any] = {"format": FORMAT, "card": dataclasses.asdict(card)}
+    card = dataclasses.asdict(model.card) | {"version": ""}
+    header: dict[str, Any] = {"format": FORMAT, "card": card}
     if model.normaliser is not None:
         header["normalisation"] = model.normaliser.header()
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(name.encode() + np.ascontiguousarray(tensors[name]).tobytes())
+    card["version"] = digest.hexdigest()[:12]
     content = save(
         {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
         metadata={"chemtwin": json.dumps(header)},

@@ -81,19 +81,20 @@ class PolyDis(Model):
         """The polynomial's flux (N, P) at parameters (N, U): a star of the survey's mean chemistry."""
         return design(parameters, self.ranges, self.degree) @ self.polynomial
 
-    def encode(self, flux: Array, parameters: Array, good: NDArray[np.bool_] | None = None) -> Array:
+    def encode(self, flux: Array, parameters: Array, variance: Array | None = None) -> Array:
         """Principal components (N, D) of the residuals, as in the paper.
 
-        Missing pixels are filled with their expectation given the good ones under the training
-        residuals' Gaussian (probabilistic PCA), so that a complete spectrum is projected as it is.
+        Missing pixels are filled with their expectation given the good ones and their noise, under the
+        training residuals' Gaussian (probabilistic PCA): a complete spectrum is projected as it is.
         """
         residual = flux - self.expected(parameters)
-        if good is None:
+        if variance is None:
             return np.asarray(residual @ self.components.T)
+        good = np.isfinite(variance)
         projected = np.where(good, residual, 0.0) @ self.components.T
         for row, mask in enumerate(good):
             if not mask.all():
-                projected[row] = self._completion(mask)[0] @ projected[row]
+                projected[row] = self._completion(mask, variance[row])[0] @ projected[row]
         return np.asarray(projected)
 
     def decode(self, latents: Array, parameters: Array) -> Array:
@@ -108,43 +109,46 @@ class PolyDis(Model):
         """Pixel noise, missing pixels and the parameters' errors, propagated to the latent (D, D)."""
         good = spectrum.ivar > 0
         variance = np.divide(1.0, spectrum.ivar, out=np.zeros(len(good)), where=good).astype(np.float32)
-        noise = ((self._single * variance) @ self._single.T).astype(np.float64)
+        covariance = ((self._single * variance) @ self._single.T).astype(np.float64)
+        complete = np.eye(len(covariance))
         if not good.all():
-            complete, missing = self._completion(good)
-            noise = complete @ noise @ complete.T + missing
-        names = self.parameter_names
-        slope = self._slope(spectrum.parameters.values(names)) * spectrum.parameters.errors(names)
-        return np.asarray(noise + slope @ slope.T)
+            complete, missing = self._completion(good, self.variance(spectrum))
+            covariance = complete @ covariance @ complete.T + missing
+        errors = spectrum.parameters.errors(self.parameter_names)
+        if errors.any():
+            change = self._slope(spectrum.parameters.values(self.parameter_names)) * errors[:, None]
+            slope = complete @ self.components[:, good] @ change[:, good].T
+            covariance = covariance + slope @ slope.T
+        return np.asarray(covariance)
 
     def decode_sd(self, covariance: Array) -> Array:
         """Standard deviation (P,) of the decoded flux for a latent of this covariance (D, D)."""
         return np.asarray(np.sqrt(np.sum(self.components * (covariance @ self.components), axis=0)))
 
-    def _completion(self, good: NDArray[np.bool_]) -> tuple[Array, Array]:
-        """The matrix (D, D) that completes a projection of good pixels, and the covariance it leaves.
+    def _completion(self, good: NDArray[np.bool_], variance: Array) -> tuple[Array, Array]:
+        """The matrix (D, D) that completes a projection of good pixels, and the covariance (D, D) it leaves.
 
-        With V the components on good pixels, A = V V^T, L the prior variances and s the noise variance:
-        z = (I + (I - A) (s / L + A)^-1) V r, with covariance (I - A) s (s / L + A)^-1 (I - A).
+        With V the components on the good pixels, A = V V^T, L the latents' prior variances, d the variance
+        per pixel that the components leave out, s = d plus the mean `variance` (P,) of the good pixels, and
+        M = (s / L + A)^-1: the latent is (I + (I - A) M) V r. What the missing pixels leave open is
+        (I - A) (s^2 M / L M + d M A M) (I - A) + d (I - A), beside the good pixels' noise.
         """
         hidden = self.components[:, ~good]
         unseen = hidden @ hidden.T
-        seen = np.eye(len(unseen)) - unseen
-        inverse = np.linalg.inv(np.diag(self.discarded / self.variances) + seen)
-        return np.eye(len(unseen)) + unseen @ inverse, self.discarded * unseen @ inverse @ unseen
-
-    def _slope(self, parameters: Array) -> Array:
-        """Derivative (D, U) of the latent by the parameters, by central differences of 1 % of the ranges."""
-        steps = np.diag(0.01 * (self.ranges[:, 1] - self.ranges[:, 0]))
-        ahead, behind = (design(parameters + sign * steps, self.ranges, self.degree) for sign in (1, -1))
-        change = (behind - ahead) @ self._projected / (2 * np.diag(steps))[:, None]
-        return np.asarray(change.T)
+        unit = np.eye(len(unseen))
+        prior = np.maximum(self.variances - self.discarded, 1e-3 * self.variances)
+        noise = self.discarded + float(variance[good].mean())
+        inverse = np.linalg.inv(np.diag(noise / prior) + unit - unseen)
+        open_ = noise**2 * (inverse / prior) @ inverse + self.discarded * inverse @ (unit - unseen) @ inverse
+        return unit + unseen @ inverse, unseen @ open_ @ unseen + self.discarded * unseen
 
     @cached_property
     def _single(self) -> NDArray[np.float32]:
         """The components (D, P) in single precision, enough for covariances."""
         return self.components.astype(np.float32)
 
-    @cached_property
-    def _projected(self) -> Array:
-        """The polynomial's coefficients seen by the components (T, D)."""
-        return np.asarray(self.polynomial @ self.components.T)
+    def _slope(self, parameters: Array) -> Array:
+        """Derivative (U, P) of the residual by the parameters (U,), by differences of 1 % of the ranges."""
+        steps = 0.01 * np.diag(self.ranges[:, 1] - self.ranges[:, 0])
+        change = self.expected(parameters - steps) - self.expected(parameters + steps)
+        return np.asarray(change / (2 * np.diag(steps))[:, None])

@@ -79,8 +79,8 @@ class Observation:
     normalized: bool = True
 
     def __post_init__(self) -> None:
-        if self.flux.ndim != 1:
-            raise SpectrumError("bad_shape", "flux must be one-dimensional")
+        if self.flux.ndim != 1 or not self.flux.size:
+            raise SpectrumError("bad_shape", "flux must be one-dimensional, with at least one pixel")
         for name in ("ivar", "bad", "wavelength"):
             array = getattr(self, name)
             if array is not None and array.shape != self.flux.shape:

@@ -15,7 +15,7 @@ from model.polydis import PolyDis
 from training.polydis import PARAMETERS
 from training.survey import Survey, add_noise
 
-NOISE_SEED = 5
+NOISE_STREAM = (0, 5)
 RANDOM_SEED = 6
 
 
@@ -38,7 +38,7 @@ def embed_survey(model: Model, survey: Survey, snr: float = np.inf) -> Array:
     latents = np.empty((len(survey), model.card.latent_dim))
     known = _known(model, survey)
     for rows, flux in survey.blocks(f"embed at S/N {snr:g}"):
-        noisy = add_noise(flux, snr, NOISE_SEED, rows.start)
+        noisy = add_noise(flux, snr, *NOISE_STREAM, rows.start)
         if model.normaliser is not None:
             noisy = model.normaliser.batch(noisy)
         latents[rows] = model.encode(noisy.astype(np.float64), known[rows])
@@ -46,10 +46,10 @@ def embed_survey(model: Model, survey: Survey, snr: float = np.inf) -> Array:
 
 
 def doppelgangers(latents: Array, twin: NDArray[np.int64], block: int = 1024) -> NDArray[np.int64]:
-    """For each star the number of others strictly nearer than its twin (N,), exactly, in blocks.
+    """For each star the number of others at most as far as its twin (N,), exactly, in blocks.
 
-    Distances are Euclidean in double precision, |a|^2 + |b|^2 - 2 a.b with the latents centred; `twin` (N,)
-    are row numbers.
+    Ties count against the twin, so that latents that say nothing find nothing. Distances are Euclidean in
+    double precision, |a|^2 + |b|^2 - 2 a.b with the latents centred; `twin` (N,) are row numbers.
     """
     latents = latents - latents.mean(axis=0)
     squares = np.einsum("nd,nd->n", latents, latents)
@@ -61,7 +61,7 @@ def doppelgangers(latents: Array, twin: NDArray[np.int64], block: int = 1024) ->
         score += squares
         own = np.arange(len(rows))
         score[own, rows] = np.inf
-        count[rows] = np.count_nonzero(score < score[own, twin[rows]][:, None], axis=1)
+        count[rows] = np.count_nonzero(score <= score[own, twin[rows]][:, None], axis=1) - 1
     return count
 
 
@@ -77,14 +77,20 @@ def roc_area(latents: Array, twin: NDArray[np.int64]) -> float:
 
 
 def twin_recovery(model: Model, survey: Survey, snr: float = np.inf) -> TwinRecovery:
-    """Twin recovery of a model on a survey of pairs (paper, figure 3). Raises ValueError without pairs."""
+    """Twin recovery on a noiseless survey of pairs (paper, figure 3). Raises ValueError for another survey."""
+    twin = _twins(survey)
+    latents = embed_survey(model, survey, snr)
+    count = doppelgangers(latents, twin)
+    recovered, within_ten = float(np.mean(count == 0)), float(np.mean(count < 10))
+    return TwinRecovery(snr, recovered, within_ten, roc_area(latents, twin))
+
+
+def _twins(survey: Survey) -> NDArray[np.int64]:
     if survey.twin is None:
         raise ValueError(f"{survey.path} holds no twins (dataset twin_of)")
-    latents = embed_survey(model, survey, snr)
-    count = doppelgangers(latents, survey.twin)
-    return TwinRecovery(
-        snr, float(np.mean(count == 0)), float(np.mean(count < 10)), roc_area(latents, survey.twin)
-    )
+    if np.isfinite(survey.snr).any():
+        raise ValueError(f"{survey.path} has noise of its own: draw it without --snr, evaluation adds noise")
+    return survey.twin
 
 
 @dataclass(frozen=True)
@@ -103,14 +109,12 @@ def recast_errors(model: Model, survey: Survey) -> list[RecastError]:
     "decoder" recasts from the latent, as the service does; "whole residual" is the paper's way for PolyDis.
     Twins must stand in neighbouring rows, as `chemtwin synthesize` writes them.
     """
-    if survey.twin is None:
-        raise ValueError(f"{survey.path} holds no twins (dataset twin_of)")
-    known = _known(model, survey)
-    apart = np.abs(survey.parameters[:, 0] - survey.parameters[survey.twin, 0]) >= 500
+    twin, known = _twins(survey), _known(model, survey)
+    apart = np.abs(survey.parameters[:, 0] - survey.parameters[twin, 0]) >= 500
     ways = ["decoder"] + (["whole residual"] if isinstance(model, PolyDis) else [])
     absolute, squared = np.empty((len(ways), len(survey))), np.empty((len(ways), len(survey)))
     for rows, block in survey.blocks("recast"):
-        local = survey.twin[rows] - rows.start
+        local = twin[rows] - rows.start
         if local.min() < 0 or local.max() >= len(block):
             raise ValueError("twins do not stand in neighbouring rows")
         flux = (block if model.normaliser is None else model.normaliser.batch(block)).astype(np.float64)

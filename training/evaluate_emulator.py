@@ -27,7 +27,7 @@ def evaluate(emulator: Emulator, validation_path: str | Path | None = None) -> d
     of the paper (`median`, `rms`, `p99`, `max`); `pixel_median` and `pixel_rms` (P,) over the held-out
     spectra. `responses`: per label, over the points, the correlation across pixels of the emulator's and
     Turbospectrum's flux differences, `slope` (the least-squares factor on Turbospectrum's) and `ratio` (of
-    their norms).
+    their norms); `pooled` has the same three over all points and pixels at once.
     """
     validation = read_validation(validation_path)
     error = emulator(validation.labels) - validation.flux
@@ -62,17 +62,21 @@ def _response(emulator: Emulator, validation: Validation, name: str) -> dict[str
     inside = emulator.covers(low) & emulator.covers(high)
     found = emulator(high[inside]).astype(np.float64) - emulator(low[inside])
     true = validation.difference[inside, column - 2]
-    product, power = (found * true).sum(1), (true**2).sum(1)
-    centred = [v - v.mean(1, keepdims=True) for v in (found, true)]
-    correlation = (centred[0] * centred[1]).sum(1) / np.sqrt(
-        (centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1)
-    )
+    one_by_one = [_compare(*pair) for pair in zip(found, true, strict=True)]
     return {
         "points": np.flatnonzero(inside).tolist(),
-        "norm": (np.sqrt(power) / (2 * validation.step)).tolist(),
-        "correlation": correlation.tolist(),
-        "slope": (product / power).tolist(),
-        "ratio": np.sqrt((found**2).sum(1) / power).tolist(),
+        "norm": (np.linalg.norm(true, axis=1) / (2 * validation.step)).tolist(),
+        **{key: [row[key] for row in one_by_one] for key in one_by_one[0]},
+        "pooled": _compare(found.ravel(), true.ravel()),
+    }
+
+
+def _compare(found: Floats, true: Floats) -> dict[str, float]:
+    """Correlation, least-squares slope and ratio of norms of two vectors of flux differences."""
+    return {
+        "correlation": float(np.corrcoef(found, true)[0, 1]),
+        "slope": float(found @ true / (true @ true)),
+        "ratio": float(np.linalg.norm(found) / np.linalg.norm(true)),
     }
 
 
@@ -92,17 +96,17 @@ def markdown(result: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "| response to | points | norm (1/dex) | correlation: median | worst | slope: median | worst "
-        "| norm ratio: median | worst |",
+        "| response to | points | norm (1/dex) | correlation: all points | median | worst "
+        "| slope: all points | median | worst |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in result["responses"].items():
         title = "[Fe/H]" if name == "fe_h" else f"[{name}/Fe]"
+        correlation, slope, pooled = row["correlation"], row["slope"], row["pooled"]
         lines.append(
             f"| {title} | {len(row['points'])} | {np.median(row['norm']):.3g} "
-            f"| {np.median(row['correlation']):.4f} | {min(row['correlation']):.4f} "
-            f"| {np.median(row['slope']):.3f} | {farthest_from_one(row['slope']):.3f} "
-            f"| {np.median(row['ratio']):.3f} | {farthest_from_one(row['ratio']):.3f} |"
+            f"| {pooled['correlation']:.4f} | {np.median(correlation):.4f} | {min(correlation):.4f} "
+            f"| {pooled['slope']:.3f} | {np.median(slope):.3f} | {farthest_from_one(slope):.3f} |"
         )
     return "\n".join(lines) + "\n"
 

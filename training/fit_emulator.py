@@ -45,8 +45,8 @@ class Settings:
     """Everything the fit can be told; the emulator's provenance records it."""
 
     components: int = 80
-    shapes: int = 3
-    passes: int = 2
+    shapes: int = 4
+    passes: int = 3
     subset: int = 500
     iterations: int = 35
     p_value: float = 1e-7
@@ -244,7 +244,9 @@ def _ridge(growth: Floats, target: Floats, ridge: float) -> Floats:
 @click.argument("grids", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="Emulator file to write.")
 @click.option("--components", default=Settings.components, show_default=True, help="Principal components.")
+@click.option("--shapes", default=Settings.shapes, show_default=True, help="Shapes of each line element.")
+@click.option("--passes", default=Settings.passes, show_default=True, help="Rounds of the two parts.")
 @click.option("--seed", default=Settings.seed, show_default=True)
-def emulator_fit(grids: Sequence[str], out: str, components: int, seed: int) -> None:
+def emulator_fit(grids: Sequence[str], out: str, components: int, shapes: int, passes: int, seed: int) -> None:
     """Fit the spectral emulator to one or more grids of Turbospectrum spectra."""
-    fit(grids, out, Settings(components=components, seed=seed))
+    fit(grids, out, Settings(components=components, shapes=shapes, passes=passes, seed=seed))

@@ -1,8 +1,8 @@
 """Fitting PolyDis (paper, section 2.2 and 4.2) on a survey of any size, streamed.
 
-Two passes over the survey: the normal equations of the polynomial, then the covariance of its residuals,
-whose leading eigenvectors are the components. A third embeds the survey to say how the latents vary.
-Memory holds three (P, P) matrices and one block of spectra, whatever the survey's size.
+Three passes over the survey: the normal equations of the polynomial; the covariance of its residuals, whose
+leading eigenvectors are the components; and the latents, to measure how those of twins differ. Memory holds two
+(P, P) matrices in single precision and one block of spectra, whatever the survey's size.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from model.spectrum import Parameters
 from training.survey import Survey, add_noise
 
 PARAMETERS = tuple(field.name for field in dataclasses.fields(Parameters))[:3]
-NOISE_SEED = 4
+NOISE_STREAM = (0, 4)
+"""Of the noise that training adds: unlike that of any survey or evaluation."""
+
 CONTINUUM_STARS = 4096
 
 
@@ -50,17 +52,17 @@ def fit(
     grid = Grid(survey.wavelength)
     normaliser = _normaliser(survey, grid) if normalise else None
 
-    def spectra(description: str) -> Iterator[tuple[slice, NDArray[np.float32], Array]]:
+    def spectra(description: str, noise: float) -> Iterator[tuple[slice, NDArray[np.float32], Array]]:
         for rows, flux in survey.blocks(description):
-            flux = add_noise(flux, snr, NOISE_SEED, rows.start)
+            flux = add_noise(flux, noise, *NOISE_STREAM, rows.start)
             if normaliser is not None:
                 flux = normaliser.batch(flux)
             yield rows, flux, design(known[rows], ranges, degree)
 
-    polynomial = _polynomial(spectra("polynomial"))
-    vectors, values, discarded = _components(spectra("residuals"), polynomial, components)
+    polynomial = _polynomial(spectra("polynomial", snr))
+    vectors, values, discarded = _components(spectra("residuals", snr), polynomial, components)
     latents = np.empty((len(survey), components))
-    for rows, flux, terms in spectra("latents"):
+    for rows, flux, terms in spectra("latents", np.inf):
         latents[rows] = (flux - (terms @ polynomial).astype(np.float32)) @ vectors.T
     twins = np.zeros((0, 0)) if survey.twin is None else np.cov((latents - latents[survey.twin]).T)
     card = Card(

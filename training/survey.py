@@ -49,7 +49,8 @@ def draw_labels(
     """Labels (2 * pairs, len(names)) of twin pairs: rows 2i and 2i + 1 share their chemistry.
 
     Teff and logg are uniform over table 1, each star its own; [Fe/H] and [X/Fe] are table 2's independent
-    Gaussians truncated to the box `lo`, `hi` (L,); [C/Fe], which the tables do not list, is 0.
+    Gaussians truncated to the box `lo`, `hi` (L,); [C/Fe], which the tables do not list, is 0, so [O/Fe] is
+    cut at -CARBON_LIMIT.
     """
     generator = np.random.default_rng([seed, 1])
     labels = np.zeros((2 * pairs, len(names)))
@@ -99,16 +100,16 @@ def synthesize(path: Path, emulator: Emulator, pairs: int, seed: int, snr: float
         flux = file.create_dataset("flux", (stars, pixels), "f4", chunks=(min(64, stars), pixels))
         for start in range(0, stars, BLOCK):
             block = emulator(labels[start : start + BLOCK])
-            flux[start : start + len(block)] = add_noise(block, snr, seed, start)
+            flux[start : start + len(block)] = add_noise(block, snr, seed, 2, start)
             bar.update(len(block))
     partial.replace(path)
 
 
-def add_noise(flux: NDArray[np.float32], snr: float, seed: int, start: int) -> NDArray[np.float32]:
-    """Flux (N, P) with noise of standard deviation 1 / `snr`; `seed` and `start` fix the draw."""
+def add_noise(flux: NDArray[np.float32], snr: float, *stream: int) -> NDArray[np.float32]:
+    """Flux (N, P) with Gaussian noise of standard deviation 1 / `snr`; the integers `stream` fix the draw."""
     if np.isinf(snr):
         return flux
-    generator = np.random.default_rng([seed, 2, start])
+    generator = np.random.default_rng(stream)
     return flux + generator.standard_normal(flux.shape, dtype=np.float32) / np.float32(snr)
 
 

@@ -62,6 +62,20 @@ def npy_header(shape: str, descr: str = "<f8") -> bytes:
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
 
 
+def repacked(content: bytes, method: int) -> bytes:
+    """The same members, compressed by another method."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(out, "w", method) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    return out.getvalue()
+
+
+def spoiled(content: bytes) -> bytes:
+    """With a hundred bytes in the middle of the largest member overwritten."""
+    return content[:30_000] + b"\xff" * 100 + content[30_100:]
+
+
 PIXELS = 7514
 EMBED = {
     "not JSON": (JSON, b"{", 422, "bad_json"),
@@ -133,6 +147,14 @@ EMBED = {
     "npz that claims terabytes": (NPZ, npz_member(npy_header("(1000000000000, 8575)")), 422, "bad_npz"),
     "npz of negative shape": (NPZ, npz_member(npy_header("(-1, -8)") + bytes(64)), 422, "bad_npz"),
     "npz with a bad header": (NPZ, npz_member(b"\x93NUMPY\x09\x00zzzz"), 422, "bad_npz"),
+    "npz packed by bzip2": (NPZ, lambda star: repacked(npz()(star), zipfile.ZIP_BZIP2), 422, "bad_npz"),
+    "npz of damaged deflate": (NPZ, lambda star: spoiled(npz()(star)), 422, None),
+    "npz of impossible shape": (NPZ, npz_member(npy_header(f"(0, {10**30})")), 422, "bad_npz"),
+    "npz of boolean shape": (NPZ, npz_member(npy_header("(True,)") + bytes(8)), 422, "bad_npz"),
+    "npz with an unclosed header": (NPZ, npz_member(npy_header("((((1")), 422, "bad_npz"),
+    "npz without pixels": (NPZ, npz(flux=np.ones((1, 0))), 422, "bad_npz"),
+    "meta deeply nested": (JSON, lambda star: changed()(star).replace(b'"logg":', b'"meta": ' + b'{"a":' * 300 + b"1" + b"}" * 300 + b', "logg":'), 422, "invalid_request"),
+    "latent beyond reason": (JSON, changed(ivar=[1e-52] * PIXELS, flux=[1.0, 1e24, -1e24, 1.0] * (PIXELS // 4) + [1.0] * (PIXELS % 4)), 422, None),
     "npz with code in the header": (NPZ, npz_member(npy_header("__import__('os')")), 422, "bad_npz"),
 }  # fmt: skip
 

@@ -119,6 +119,20 @@ def test_a_narrow_filter_still_finds_k_stars(large):
     assert all(t.distance <= 0.5 for t in index.search(query, 1000, Filters(max_distance=0.5)))
 
 
+def test_ties_beyond_the_first_fetch_are_ordered_by_id(tmp_path):
+    """200 stars at one place and more around: FAISS returns ties in its own order, the answer must not."""
+    generator = np.random.default_rng(3)
+    ids = [f"T{i:03d}" for i in generator.permutation(200)]
+    store = Store(tmp_path / "s.sqlite")
+    index = TwinIndex(store, "m@1", DIMENSION)
+    index.upsert(
+        [star(star_id, (1, 0, 0)) for star_id in ids] + [star(f"U{i}", (2 + i, 0, 0)) for i in range(50)]
+    )
+    found = index.search(np.zeros(DIMENSION, np.float32), 5)
+    assert [t.star_id for t in found] == ["T000", "T001", "T002", "T003", "T004"]
+    store.close()
+
+
 def test_a_catalogue_replaced_twice_is_compacted_and_right(large):
     index, stars = large
     for shift in (1, 2):

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_missing_pixels_are_filled_in(toy, stars):
     latents, known, flux = stars
     good = np.random.default_rng(3).random(flux.shape) > 0.4
     spoiled = np.where(good, flux, 99.0)
-    assert np.allclose(toy.encode(spoiled, known, good), latents, atol=1e-3)
+    assert np.allclose(toy.encode(spoiled, known, np.where(good, 0.0, np.inf)), latents, atol=1e-3)
 
 
 def test_the_papers_recast_moves_the_whole_residual(toy, stars):
@@ -73,22 +74,41 @@ def test_the_papers_recast_moves_the_whole_residual(toy, stars):
     )
 
 
-@pytest.mark.parametrize("masked", [0, 150])
-def test_the_covariance_is_that_of_repeats(toy, stars, masked):
-    """A thousand noisy repeats with wrong parameters scatter as the covariance says."""
-    latents, known, flux = stars
-    errors = {"teff_err": 20.0, "logg_err": 0.05, "fe_h_err": 0.02}
-    sigma = 0.02
+@pytest.mark.parametrize("masked", [0, 40, 150])
+def test_the_covariance_is_that_of_the_error(toy, masked):
+    """Stars drawn from the model with what its components leave out, noisy, told wrong parameters: their latents
+    miss the truth as the covariance says."""
     generator = np.random.default_rng(4)
+    errors = {"teff_err": 20.0, "logg_err": 0.05, "fe_h_err": 0.02}
+    rough = copy.copy(toy)
+    rough.discarded = 2e-4
+    sigma, repeats = 0.02, 6000
+    known = np.tile([4400.0, 2.1, -0.2], (repeats, 1))
+    drawn = generator.normal(size=(repeats, LATENTS)) * np.sqrt(rough.variances - rough.discarded)
+    flux = rough.decode(drawn, known) + generator.normal(0, np.sqrt(rough.discarded), (repeats, PIXELS))
+    truth = rough.encode(flux, known)
+    told = known + generator.normal(size=(repeats, 3)) * list(errors.values())
     good = np.arange(PIXELS) >= masked
-    told = known[0] + generator.normal(size=(4000, 3)) * list(errors.values())
-    noisy = flux[0] + generator.normal(0, sigma, (4000, PIXELS))
-    repeats = toy.encode(noisy, told, None if masked == 0 else np.tile(good, (4000, 1)))
+    noisy = flux + generator.normal(0, sigma, flux.shape)
+    found = rough.encode(noisy, told, np.tile(np.where(good, sigma**2, np.inf), (repeats, 1)))
     spectrum = Spectrum(flux[0], np.where(good, sigma**-2, 0), Parameters(*known[0], **errors), has_errors=True)
-    expected = toy.covariance(spectrum)
-    measured = np.cov(repeats.T)
-    assert np.allclose(np.sqrt(np.diag(measured)), np.sqrt(np.diag(expected)), rtol=0.1)
-    assert np.linalg.norm(measured - expected) < 0.15 * np.linalg.norm(expected)
+    expected, measured = rough.covariance(spectrum), np.cov((found - truth).T)
+    assert np.allclose(np.diag(measured), np.diag(expected), rtol=0.1)
+    assert np.linalg.norm(measured - expected) < 0.1 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("detector", [0, 1, 2])
+def test_a_missing_detector_costs_little(model, spectra, survey, detector):
+    """A noisy star without one detector stays far nearer its own latent than the catalogue's stars are to each other."""
+    flux = model.normaliser.batch(spectra[:100]).astype(float)
+    known = survey.parameters[:100]
+    whole = model.encode(flux, known)
+    variance = np.full(flux.shape, 1e-4)
+    variance[:, model.grid.detectors[detector]] = np.inf
+    noisy = flux + np.random.default_rng(1).normal(0, 0.01, flux.shape)
+    error = np.linalg.norm(model.encode(noisy, known, variance) - whole, axis=1)
+    apart = np.linalg.norm(whole[:50] - whole[50:], axis=1)
+    assert np.median(error) < 0.5 * np.median(apart)
 
 
 def test_the_recast_error_is_that_of_the_latent(toy):

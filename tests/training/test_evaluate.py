@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from training.evaluate import doppelgangers, embed_survey, recast_errors, roc_area, twin_recovery
+from training.evaluate import NOISE_STREAM, doppelgangers, embed_survey, recast_errors, roc_area, twin_recovery
+from training.survey import Survey, add_noise
 
 
 def test_doppelgangers_are_counted_exactly():
@@ -37,9 +38,18 @@ def test_the_shipped_model_finds_twins_and_noise_hides_them(model, survey):
 
 
 def test_noise_is_drawn_before_the_normaliser(model, survey, spectra):
-    quiet, noisy = embed_survey(model, survey), embed_survey(model, survey, 100)
-    spread = (noisy - quiet).std()
-    assert spread == pytest.approx(0.01, rel=0.1)
+    noisy = [add_noise(spectra[rows], 100, *NOISE_STREAM, rows.start) for rows, _ in survey.blocks("rows")]
+    expected = model.encode(model.normaliser.batch(np.concatenate(noisy)).astype(float), survey.parameters)
+    assert embed_survey(model, survey, 100) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_survey_with_noise_of_its_own_is_refused(model, catalogue):
+    with pytest.raises(ValueError, match="noise of its own"):
+        twin_recovery(model, Survey.open(catalogue))
+
+
+def test_latents_that_say_nothing_find_nothing():
+    assert np.all(doppelgangers(np.zeros((100, 4)), np.arange(100) ^ 1) == 98)
 
 
 def test_recasting_beats_leaving_the_twin_as_it_is(model, survey, spectra):

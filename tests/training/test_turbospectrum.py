@@ -13,7 +13,6 @@ from training.turbospectrum import atmosphere, grid, synthesis
 BUILT = os.environ.get("CHEMTWIN_TURBOSPECTRUM")
 REFERENCE = Path(__file__).parent / "turbospectrum_reference.npz"
 SHIPPED = [[4515.42846, 2.04822, -0.79564], [4328.68566, 1.84951, 0.48518]]
-BOXES = {name: grid.DESIGNS[name] for name in ("narrow", "wide")}
 CARBON, OXYGEN, SODIUM = (grid.LABELS.index(name) for name in ("C", "O", "Na"))
 
 
@@ -155,17 +154,8 @@ class TestDesign:
 
     def test_the_shipped_designs(self):
         """The first spectrum of each in the grid that the emulator was fitted to."""
-        first = [grid.sample(design, 1, design.seed)[0, :3] for design in BOXES.values()]
+        first = [grid.sample(design, 1, design.seed)[0, :3] for design in grid.DESIGNS.values()]
         np.testing.assert_allclose(first, SHIPPED, atol=5e-5)
-
-    def test_the_survey_design_lies_inside_the_wide_one_and_covers_table_2(self):
-        survey, wide = grid.DESIGNS["survey"], grid.DESIGNS["wide"]
-        assert np.all(survey.low >= wide.low)
-        assert np.all(survey.high <= wide.high)
-        for name, (mean, sd) in grid.TABLE_2.items():
-            i = grid.LABELS.index(name)
-            assert survey.low[i] <= mean - 2.3 * sd
-            assert survey.high[i] >= min(mean + 2.3 * sd, 0.5)
 
     def test_the_split_does_not_change_as_a_grid_grows(self):
         split = grid.held_out(5000, 3)
@@ -203,7 +193,7 @@ def line_at(labels):
 
 class TestGrid:
     def test_spectra_are_gathered_in_the_format_of_the_shipped_grid(self, tmp_path):
-        for name, design in BOXES.items():
+        for name, design in grid.DESIGNS.items():
             labels = grid.sample(design, 5, design.seed)
             run = tmp_path / "parts" / f"{name}-{design.seed}"
             assert grid.make([(run / f"{i:05d}.npz", x) for i, x in enumerate(labels)], line_at, 2, name) == []
@@ -219,8 +209,8 @@ class TestGrid:
             assert file["design"][:].tolist() == [0] * 5 + [1] * 5
             np.testing.assert_array_equal(file["split"][5:], grid.held_out(5, 20261122))
             np.testing.assert_array_equal(file["labels"][5:], labels)
-            np.testing.assert_array_equal(file.attrs["lo"], [d.low for d in BOXES.values()])
-            np.testing.assert_array_equal(file.attrs["hi"], [d.high for d in BOXES.values()])
+            np.testing.assert_array_equal(file.attrs["lo"], [d.low for d in grid.DESIGNS.values()])
+            np.testing.assert_array_equal(file.attrs["hi"], [d.high for d in grid.DESIGNS.values()])
             assert file.attrs["seeds"].tolist() == [20210306, 20261122]
             flux = file["flux"][:] * file.attrs["flux_scale"]
             np.testing.assert_allclose(flux, [line_at(x) for x in file["labels"][:]], atol=0.51 / 65535)
