@@ -134,7 +134,7 @@ def _npz_arrays(content: bytes, limit: int) -> dict[str, NDArray[Any]]:
         name = member.filename.removesuffix(".npy")
         try:
             with archive.open(member) as file:
-                packed = file.read(member.file_size)
+                packed = file.read(member.file_size + 1)  # past the end, where the checksum is looked at
             stream = io.BytesIO(packed)
             version = npy.read_magic(stream)
             header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0

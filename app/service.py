@@ -262,6 +262,7 @@ class Service:
 
     def card(self) -> dict[str, Any]:
         """The answer of GET /model."""
+        self.index.catch_up()
         card, grid, normaliser = self.model.card, self.model.grid, self.model.normaliser
         return {
             "model": self.model_name(),

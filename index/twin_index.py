@@ -157,6 +157,7 @@ class TwinIndex:
         below 1,000 stars.
         """
         with self._lock:
+            self.catch_up()
             if len(self) < RATE_STARS:
                 return None
             stale = self._rates is None or self._changed_since_rates > RATE_DRIFT * len(self)

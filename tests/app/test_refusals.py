@@ -72,8 +72,9 @@ def repacked(content: bytes, method: int) -> bytes:
 
 
 def spoiled(content: bytes) -> bytes:
-    """With a hundred bytes in the middle of the largest member overwritten."""
-    return content[:30_000] + b"\xff" * 100 + content[30_100:]
+    """With a hundred bytes a third of the way in, among the fluxes, overwritten."""
+    place = len(content) // 3
+    return content[:place] + b"\xff" * 100 + content[place + 100 :]
 
 
 PIXELS = 7514
