@@ -28,7 +28,7 @@ from tqdm import tqdm
 from model.grid import Grid
 from training.emulator import FORMAT, LABELS, derived_inputs
 from training.emulator_gp import Hyperparameters, condition, optimise
-from training.emulator_grid import Floats, emulator_validation, read_grid
+from training.emulator_grid import Floats, emulator_validation, read_grid, read_validation
 from training.evaluate_emulator import emulator_evaluate, evaluate
 
 __all__ = ["Settings", "emulator_evaluate", "emulator_fit", "emulator_validation", "evaluate", "fit"]
@@ -67,17 +67,22 @@ class _Part:
 
 
 def fit(grid_paths: Sequence[str | Path], out_path: str | Path, settings: Settings | None = None) -> None:
-    """Fit the emulator to the spectra of `grid_paths` that are not held out and write it to `out_path`."""
+    """Fit the emulator to the spectra of `grid_paths` and write it to `out_path`.
+
+    Held-out spectra are left out, and so is every star of the shipped validation file: a grid made again
+    holds out others.
+    """
     settings = settings or Settings()
     grid = read_grid(grid_paths)
-    used = ~grid.held_out
+    validation = {tuple(row) for row in np.round(read_validation().labels, 6)}
+    used = ~grid.held_out & [tuple(row) not in validation for row in np.round(grid.labels, 6)]
     tensors = fit_tensors(grid.labels[used], grid.flux[used], grid.lo, grid.hi, settings)
     header = {
         "format": FORMAT,
         "labels": LABELS,
         "provenance": {
             "spectra": int(used.sum()),
-            "held_out": int(grid.held_out.sum()),
+            "held_out": int((~used).sum()),
             "synthesis": "Turbospectrum, LTE, plane-parallel, ATLAS9 atmospheres, R = 22500, "
             "vmic = 2.478 - 0.325 logg km/s",
             "command": "chemtwin emulator fit",

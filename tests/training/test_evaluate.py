@@ -31,7 +31,7 @@ def test_perfect_and_useless_latents():
 
 def test_the_shipped_model_finds_twins_and_noise_hides_them(model, survey):
     quiet, noisy = twin_recovery(model, survey), twin_recovery(model, survey, 30)
-    assert quiet.recovered > 0.5
+    assert quiet.recovered > 0.4
     assert quiet.auc > 0.8
     assert noisy.recovered < 0.7 * quiet.recovered
     assert quiet.within_ten >= quiet.recovered
