@@ -95,9 +95,19 @@ def create_app(settings: Settings) -> FastAPI:
                 "too_many_stars", f"send 1 to {settings.max_stars} stars in one request, not {len(stars)}"
             )
 
-        async def attempt(value: Any) -> dict[str, Any]:
+        def parse(values: list[Any]) -> list[Job | Exception]:
+            jobs: list[Job | Exception] = []
+            for value in values:
+                try:
+                    jobs.append(job_of(star_in(value)))
+                except Exception as error:
+                    jobs.append(error)
+            return jobs
+
+        async def attempt(job: Job | Exception) -> dict[str, Any]:
             try:
-                job = await run_in_threadpool(lambda: job_of(star_in(value)))
+                if isinstance(job, Exception):
+                    raise job
                 done = await run_job(job)
                 return {"status": 200 if done.replaced else 201, **service().embedded_answer(job, done)}
             except Exception as error:
@@ -109,7 +119,8 @@ def create_app(settings: Settings) -> FastAPI:
 
         results = []
         for start in range(0, len(stars), settings.batch_size):
-            results += await asyncio.gather(*map(attempt, stars[start : start + settings.batch_size]))
+            jobs = await run_in_threadpool(parse, stars[start : start + settings.batch_size])
+            results += await asyncio.gather(*map(attempt, jobs))
         return answer_json({"results": results})
 
     @app.post("/embed", dependencies=write, openapi_extra=_body(StarIn, FITS[0], NPZ), tags=["stars"])

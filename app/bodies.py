@@ -30,10 +30,8 @@ NPZ_KINDS = {"star_id": "SU", "bitmask": "iu"}
 async def read_body(request: Request, limit: int) -> bytes:
     """The body, counted while it is read. Raises TooLarge beyond `limit` bytes."""
     too_large = TooLarge("body_too_large", f"the body is over the limit of {limit // 1_000_000} MB")
-    if (
-        request.headers.get("content-length", "0").isdigit()
-        and int(request.headers.get("content-length", 0)) > limit
-    ):
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
         raise too_large
     parts, size = [], 0
     async for part in request.stream():
@@ -111,8 +109,11 @@ def npz_stars(content: bytes, limit: int, max_stars: int) -> list[dict[str, Any]
     for row in range(len(flux)):
         star: dict[str, Any] = {name: arrays[name][row] for name in NPZ_SPECTRA if name in arrays}
         star.update({name: float(arrays[name][row]) for name in ("teff", "logg", "fe_h")})
-        star_id = arrays["star_id"][row]
-        star["star_id"] = star_id.decode("ascii", "replace") if isinstance(star_id, bytes) else str(star_id)
+        try:
+            star_id = arrays["star_id"][row]
+            star["star_id"] = star_id.decode("ascii") if isinstance(star_id, bytes) else str(star_id)
+        except ValueError:
+            raise Invalid("bad_star_id", f"star_id {row} of the npz is not text") from None
         if "wavelength" in arrays:
             star["wavelength"] = arrays["wavelength"]
         stars.append(star)
@@ -123,7 +124,7 @@ def _npz_arrays(content: bytes, limit: int) -> dict[str, NDArray[Any]]:
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
         members = archive.infolist()
-    except zipfile.BadZipFile:
+    except Exception:  # zipfile raises nearly anything on damaged archives
         raise FormatError("not_npz", "the body is not an npz file") from None
     if sum(member.file_size for member in members) > limit:
         raise Invalid("unpacked_too_large", f"the npz would unpack to more than {limit // 1_000_000} MB")
