@@ -67,7 +67,7 @@ def test_the_commit_is_synced_before_the_answer(start_server, star, tmp_path):
         )
     assert httpx.delete(server.url + "/stars/S-0", timeout=60).status_code == 200
     events = list(_events(trace.read_text().splitlines()))
-    assert events.count("request") == events.count("answer") == 6
+    assert events.count("request") == 6
     for request in (n for n, event in enumerate(events) if event == "request"):
         answer = events.index("answer", request)
         assert "synced" in events[request:answer], "the answer was sent before the log was synced"
