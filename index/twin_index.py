@@ -117,10 +117,9 @@ class TwinIndex:
             fetch = min(wanted + 16, candidates)
             while wanted:
                 distances, slots = self._nearest(latent, fetch, allowed)
-                # rounding of single precision is far below 1e-4: nothing beyond can belong to the first k
-                if fetch == candidates or distances[-1] > np.partition(distances, wanted - 1)[wanted - 1] * (
-                    1 + 1e-4
-                ):
+                edge = np.partition(distances, wanted - 1)[wanted - 1]
+                # single precision rounds far below 1e-4: nothing beyond the last can belong to the first k
+                if fetch == candidates or distances[-1] > edge * (1 + 1e-4):
                     order = sorted(range(fetch), key=lambda i: (distances[i], self._ids[slots[i]]))
                     return [
                         Twin(self._ids[slots[i]], float(distances[i]))

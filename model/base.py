@@ -18,6 +18,10 @@ EXPLAINED = 4.0
 """A reduced chi-square (with the model's error floor) above this puts a star outside the model's domain."""
 
 
+EDGE = 1e-3
+"""How far beyond the training range, in units of its width, a parameter still counts as inside."""
+
+
 @dataclass(frozen=True)
 class Card:
     """What a model says of itself; the JSON header of its file.
@@ -101,7 +105,7 @@ class Model(ABC):
             f"{name} = {getattr(parameters, name):g} is outside the model's training range "
             f"{low:g} to {high:g} {PARAMETER_UNITS[name]}"
             for name, (low, high) in self.card.parameters.items()
-            if not low <= getattr(parameters, name) <= high
+            if not -EDGE <= (getattr(parameters, name) - low) / (high - low) <= 1 + EDGE
         ]
 
     def variance(self, spectrum: Spectrum) -> Array:

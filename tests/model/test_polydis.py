@@ -134,6 +134,11 @@ def test_embedding_tells_the_domain(model, spectra, survey):
     assert far.warnings[1].startswith("logg = 4.6 is outside")
 
 
+def test_the_ends_of_table_1_are_inside(model):
+    assert model.outside(Parameters(4000.0, 1.5, 0.5)) == model.outside(Parameters(5000.0, 3.0, -1.0)) == []
+    assert len(model.outside(Parameters(3990.0, 3.01, 0.6))) == 3
+
+
 def test_a_spectrum_that_is_no_giant_is_out_of_domain(model, spectra, survey):
     shuffled = np.random.default_rng(6).permutation(spectra[0])
     (odd,) = model.embed([prepared(model, shuffled, Parameters(*survey.parameters[0]))])
