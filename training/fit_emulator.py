@@ -25,10 +25,10 @@ import scipy.stats
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from model.grid import Grid
+from model import grid as wavelengths
 from training.emulator import FORMAT, LABELS, derived_inputs
 from training.emulator_gp import Hyperparameters, condition, optimise
-from training.emulator_grid import Floats, emulator_validation, read_grid, read_validation
+from training.emulator_grid import Floats, Grid, emulator_validation, read_grid, read_validation
 from training.evaluate_emulator import emulator_evaluate, evaluate
 
 __all__ = ["Settings", "emulator_evaluate", "emulator_fit", "emulator_validation", "evaluate", "fit"]
@@ -74,8 +74,7 @@ def fit(grid_paths: Sequence[str | Path], out_path: str | Path, settings: Settin
     """
     settings = settings or Settings()
     grid = read_grid(grid_paths)
-    validation = {tuple(row) for row in np.round(read_validation().labels, 6)}
-    used = ~grid.held_out & [tuple(row) not in validation for row in np.round(grid.labels, 6)]
+    used = training_rows(grid)
     tensors = fit_tensors(grid.labels[used], grid.flux[used], grid.lo, grid.hi, settings)
     header = {
         "format": FORMAT,
@@ -92,6 +91,12 @@ def fit(grid_paths: Sequence[str | Path], out_path: str | Path, settings: Settin
     partial = Path(f"{out_path}.part")
     save_file(tensors, partial, metadata={"emulator": json.dumps(header)})
     partial.replace(out_path)
+
+
+def training_rows(grid: Grid) -> npt.NDArray[np.bool_]:
+    """Which spectra (N,) a fit may see: not those held out, nor any star of the shipped validation file."""
+    validation = {tuple(row) for row in np.round(read_validation().labels, 6)}
+    return ~grid.held_out & [tuple(row) not in validation for row in np.round(grid.labels, 6)]
 
 
 def fit_tensors(labels: Floats, flux: Floats, lo: Floats, hi: Floats, settings: Settings) -> dict[str, Any]:
@@ -113,7 +118,7 @@ def fit_tensors(labels: Floats, flux: Floats, lo: Floats, hi: Floats, settings: 
     assert rest is not None
     parts = [rest, *lines.values()]
     return {
-        "wavelength": Grid.apogee().wavelength,
+        "wavelength": wavelengths.Grid.apogee().wavelength,
         "lo": lo,
         "hi": hi,
         "centre": centre,

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from training.emulator import DEFAULT_PATH, LABELS, Emulator, EmulatorFileError
+from training.emulator_grid import Grid, read_validation
 from training.evaluate_emulator import evaluate
+from training.fit_emulator import training_rows
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +116,12 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
     )
     with pytest.raises(EmulatorFileError, match=r"damaged\.safetensors"):
         Emulator.load(path)
+
+
+def test_a_fit_never_sees_the_validation_stars(emulator):
+    """A grid made again may hold out others than the shipped validation file does."""
+    validation = read_validation()
+    labels = np.concatenate([validation.labels[:3], (emulator.lo + emulator.hi)[None] / 2, emulator.lo[None]])
+    held_out = np.array([False] * 4 + [True])
+    grid = Grid(labels, np.ones((5, 2)), emulator.lo, emulator.hi, held_out)
+    assert training_rows(grid).tolist() == [False, False, False, True, False]
