@@ -112,7 +112,7 @@ def npz_stars(content: bytes, limit: int, max_stars: int) -> list[dict[str, Any]
         try:
             star_id = arrays["star_id"][row]
             star["star_id"] = star_id.decode("ascii") if isinstance(star_id, bytes) else str(star_id)
-        except ValueError:
+        except (ValueError, SystemError):  # numpy's answer to code points beyond Unicode
             raise Invalid("bad_star_id", f"star_id {row} of the npz is not text") from None
         if "wavelength" in arrays:
             star["wavelength"] = arrays["wavelength"]
