@@ -23,7 +23,6 @@ from model.spectrum import Observation, Parameters, Spectrum, prepare
 FE_H_WITHIN = 0.1
 """Default |difference| of [Fe/H] of twins when the model removes [Fe/H] from the latent (paper, 6.2)."""
 
-
 MAX_LATENT = 1e6
 """Beyond this a latent is nonsense, and squares of single-precision differences might overflow in a search."""
 
@@ -180,8 +179,12 @@ class Service:
         filters = self._filters(star, query)
         found = self.index.search(star.latent, query.k, filters, without=star_id)
         stars = self.store.get([twin.star_id for twin in found])
-        # a twin deleted by another process between the search and here is left out
-        pairs = [(twin.distance, stars[twin.star_id]) for twin in found if twin.star_id in stars]
+        # a twin deleted or embedded with another model between the search and here is left out
+        pairs = [
+            (twin.distance, stars[twin.star_id])
+            for twin in found
+            if twin.star_id in stars and stars[twin.star_id].model == star.model
+        ]
         rates = self.index.doppelganger_rates([distance for distance, _ in pairs])
         return {
             "star_id": star_id,

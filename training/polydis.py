@@ -7,7 +7,6 @@ leading eigenvectors are the components; and the latents, to measure how those o
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,10 +17,10 @@ from model.base import Card
 from model.grid import Array, Grid
 from model.normalise import Normaliser
 from model.polydis import PolyDis, design
-from model.spectrum import Parameters
+from model.spectrum import PARAMETER_UNITS
 from training.survey import Survey, add_noise
 
-PARAMETERS = tuple(field.name for field in dataclasses.fields(Parameters))[:3]
+PARAMETERS = tuple(PARAMETER_UNITS)
 NOISE_STREAM = (0, 4)
 """Of the noise that training adds: unlike that of any survey or evaluation."""
 
