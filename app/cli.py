@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -81,112 +79,90 @@ def ingest(survey: Path, data_dir: Path | None) -> None:
 
 @cli.command()
 @click.argument("out", type=OUT)
-@click.option("--pairs", default=25_000, show_default=True, type=click.IntRange(1), help="twin pairs")
+@click.option(
+    "--pairs", default=25_000, show_default=True, type=click.IntRange(1), help="twin pairs, or groups"
+)
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0))
 @click.option(
     "--snr", default=float("inf"), show_default=True, type=click.FloatRange(1), help="noise of 1/snr per pixel"
 )
-def synthesize(out: Path, pairs: int, seed: int, snr: float) -> None:
+@click.option(
+    "--members", default=2, show_default=True, type=click.IntRange(2, 26), help="stars that share a chemistry"
+)
+@click.option("--own-fe-h", is_flag=True, help="twins share [X/Fe] only, each star has its own [Fe/H]")
+def synthesize(out: Path, pairs: int, seed: int, snr: float, members: int, own_fe_h: bool) -> None:
     """Draw a twin survey (paper, section 4.1) into an HDF5 file."""
     from training import survey
     from training.emulator import Emulator
 
-    survey.synthesize(out, Emulator.load(), pairs, seed, snr)
+    survey.synthesize(out, Emulator.load(), pairs, seed, snr, members=members, own_fe_h=own_fe_h)
 
 
 @cli.command()
 @click.argument("survey", type=FILE)
 @click.option("--out", type=OUT, required=True, help="the model file to write")
-@click.option("--method", type=click.Choice(["polydis"]), default="polydis", show_default=True)
+@click.option(
+    "--method", type=click.Choice(["polydis", "factordis", "faderdis"]), default="faderdis", show_default=True
+)
+@click.option("--preset", type=click.Choice(["compact", "paper"]), default="compact", show_default=True)
+@click.option("--config", "config_file", type=FILE, help="a TOML file instead of a preset")
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="change one key, e.g. --set kl=0.5; repeatable"
+)
+@click.option("--validation", type=FILE, help="a survey of pairs that decides when to stop")
 @click.option("--name", default=None, help="the model's name; the method's by default")
-@click.option(
-    "--remove", default="teff,logg,fe_h", show_default=True, help="parameters to remove from the latent"
-)
-@click.option(
-    "--snr", default=float("inf"), show_default=True, type=click.FloatRange(1), help="noise for training"
-)
-@click.option("--degree", default=4, show_default=True, type=click.IntRange(1, 8))
-@click.option("--components", default=50, show_default=True, type=click.IntRange(1, 500))
-@click.option(
-    "--true-continuum", is_flag=True, help="keep the survey's continuum (for comparison with the paper)"
-)
-@click.option(
-    "--error-floor", default=0.02, show_default=True, type=float, help="rms of real against synthetic spectra"
-)
+@click.option("--device", default=None, help="cuda or cpu; the best there is by default")
 def train(
     survey: Path,
     out: Path,
     method: str,
+    preset: str,
+    config_file: Path | None,
+    changes: tuple[str, ...],
+    validation: Path | None,
     name: str | None,
-    remove: str,
-    snr: float,
-    degree: int,
-    components: int,
-    true_continuum: bool,
-    error_floor: float,
+    device: str | None,
 ) -> None:
-    """Fit a model on a survey file."""
-    import resource
-    import time
+    """Fit a model on a survey file; a stopped run goes on where it was (docs/training.md)."""
+    from training.config import PRESETS, read_config
+    from training.train import train_model
 
-    from model.bundle import load_model, save_model
-    from training import polydis
-    from training.survey import Survey
-
-    parameters = tuple(remove.split(","))
-    unknown = set(parameters) - set(polydis.PARAMETERS)
-    if unknown:
-        raise click.BadParameter(f"unknown parameters: {', '.join(sorted(unknown))}", param_hint="--remove")
-    started = time.monotonic()
-    model = polydis.fit(
-        Survey.open(survey),
-        name=name or method,
-        parameters=parameters,
-        degree=degree,
-        components=components,
-        snr=snr,
-        normalise=not true_continuum,
-        error_floor=error_floor,
-    )
-    save_model(model, out)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    click.echo(f"{load_model(out).card.identity} written to {out} ({out.stat().st_size / 1e6:.1f} MB)")
-    click.echo(f"{time.monotonic() - started:.0f} s, peak memory {peak:.1f} GB")
+    config = read_config(config_file or PRESETS / f"{method}-{preset}.toml", changes)
+    click.echo(train_model(survey, validation, config, out, name=name or method, device=device))
 
 
 @cli.command()
-@click.argument("model", type=FILE)
-@click.option("--survey", type=FILE, required=True, help="a test survey without noise, not used in fitting")
-@click.option("--snr", default="inf,100,50,30", show_default=True, help="noise levels, comma-separated")
-@click.option("--json", "json_out", type=OUT, help="write the figures here too")
-def evaluate(model: Path, survey: Path, snr: str, json_out: Path | None) -> None:
-    """Measure twin recovery and recasting on a test survey (paper, figure 3, tables 3 and 4)."""
-    from dataclasses import asdict
-
-    from model.bundle import load_model
-    from training.evaluate import recast_errors, twin_recovery
+@click.argument("models", type=FILE, nargs=-1, required=True)
+@click.option(
+    "--survey",
+    "pairs",
+    type=FILE,
+    multiple=True,
+    required=True,
+    help="pairs without noise, not used in training",
+)
+@click.option("--groups", type=FILE, help="a survey of groups, for group finding")
+@click.option("--abundances", type=FILE, help="a survey that teaches the map from latents to abundances")
+@click.option(
+    "--report", type=click.Path(file_okay=False, path_type=Path), required=True, help="folder of the report"
+)
+def evaluate(
+    models: tuple[Path, ...],
+    pairs: tuple[Path, ...],
+    groups: Path | None,
+    abundances: Path | None,
+    report: Path,
+) -> None:
+    """Measure models on test surveys and write a report (the paper's figures 2 to 6, tables 3 and 4)."""
+    from training import report as reports
     from training.survey import Survey
 
-    loaded, test = load_model(model), Survey.open(survey)
-    if test.seed is not None and test.seed == loaded.card.training.get("survey_seed"):
-        raise click.ClickException("this survey has the seed of the training survey: draw another")
-    recovery = [twin_recovery(loaded, test, float(level)) for level in snr.split(",")]
-    recasts = recast_errors(loaded, test)
-    click.echo(f"\n{loaded.card.identity} on {len(test)} stars of {survey.name}")
-    click.echo("| S/N | twin is nearest | fewer than 10 doppelgangers | ROC area |\n|---|---|---|---|")
-    for row in recovery:
-        click.echo(f"| {row.snr:g} | {row.recovered:.3f} | {row.within_ten:.3f} | {row.auc:.4f} |")
-    click.echo("\n| twins recast | from | mean absolute residual | mean squared residual |\n|---|---|---|---|")
-    for recast in recasts:
-        click.echo(f"| {recast.pairs} | {recast.way} | {recast.residual:.5f} | {recast.squared:.3g} |")
-    if json_out is not None:
-        figures: dict[str, Any] = {
-            "model": loaded.card.identity,
-            "stars": len(test),
-            "recovery": [asdict(row) for row in recovery],
-            "recast": [asdict(recast) for recast in recasts],
-        }
-        json_out.write_text(json.dumps(figures, indent=1) + "\n")
+    surveys = reports.Surveys(
+        tuple(Survey.open(path) for path in pairs),
+        None if groups is None else Survey.open(groups),
+        None if abundances is None else Survey.open(abundances),
+    )
+    click.echo(reports.evaluate(models, surveys, report))
 
 
 def main() -> None:

@@ -224,10 +224,9 @@ class Service:
         return Filters(tuple(ranges), np.inf if query.max_distance is None else query.max_distance)
 
     def _p_same(self, star: Star, other: Star, distance: float) -> float | None:
-        twins = self.model.twin_covariance()
-        if twins is None or star.covariance is None or other.covariance is None:
+        if not self.model.twins.size or star.covariance is None or other.covariance is None:
             return None
-        covariance = twins + star.covariance + other.covariance
+        covariance = self.model.twins + star.covariance + other.covariance
         return float(p_same(np.array([distance]), covariance[None])[0])
 
     def recast(self, source: str | tuple[Parameters, Embedding], to: To) -> dict[str, Any]:
@@ -247,10 +246,11 @@ class Service:
                 "not_conditioned", f"this model does not know {', '.join(unused)}: it has {', '.join(names)}"
             )
         outside = self.model.outside(target)
-        flux = self.model.decode(latent[None].astype(np.float64), target.values(names)[None])[0]
+        exact, known = latent.astype(np.float64), target.values(names)
+        flux = self.model.decode(exact[None], known[None])[0]
         if not np.all(np.isfinite(flux)):
             raise Invalid("no_recast", "the model has no finite spectrum at these parameters", outside)
-        sd = None if covariance is None else self.model.decode_sd(covariance.astype(np.float64))
+        sd = None if covariance is None else self.model.decode_sd(exact, known, covariance.astype(np.float64))
         return {
             "star_id": source if isinstance(source, str) else None,
             "model": self.model_name(),

@@ -18,7 +18,7 @@ from training.survey import Survey
 
 def main() -> None:
     model, survey = load_model(Path(sys.argv[1])), Survey.open(Path(sys.argv[2]))
-    twins = model.twin_covariance()
+    twins = model.twins
     assert isinstance(model, PolyDis)
     assert twins is not None
     assert survey.twin is not None

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from model.basis import Basis
 from model.grid import Array, Grid
 from model.normalise import Normaliser
 from model.spectrum import PARAMETER_UNITS, Parameters, Spectrum
@@ -58,14 +59,21 @@ class Embedding:
 
 
 class Model(ABC):
-    """A method with its grid, its normaliser and its card; subclasses bring the mathematics."""
+    """A method with its grid, its normaliser and its card; subclasses bring the mathematics.
+
+    `twins` is the covariance (D, D) of two noiseless twins' latent difference, empty where never measured;
+    `basis` the spectral basis that every method carries.
+    """
 
     method: ClassVar[str]
+    basis: Basis
 
-    def __init__(self, card: Card, grid: Grid, normaliser: Normaliser | None) -> None:
+    def __init__(self, card: Card, grid: Grid, normaliser: Normaliser | None, twins: NDArray[Any]) -> None:
         self.card = card
         self.grid = grid
         self.normaliser = normaliser
+        self.twins = twins.astype(np.float64)
+        self.ranges = np.array(list(card.parameters.values()), dtype=np.float64)
 
     @abstractmethod
     def encode(self, flux: Array, parameters: Array, variance: Array | None = None) -> Array:
@@ -83,16 +91,12 @@ class Model(ABC):
         """Covariance (D, D) of a spectrum's latent, from its ivar and its parameters' errors."""
 
     @abstractmethod
-    def decode_sd(self, covariance: Array) -> Array:
-        """Standard deviation (P,) of the decoded flux for a latent of this covariance (D, D)."""
+    def decode_sd(self, latent: Array, parameters: Array, covariance: Array) -> Array:
+        """Standard deviation (P,) of the flux decoded from a latent (D,) of this covariance (D, D) at (U,)."""
 
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What the model file holds beside the card."""
-
-    @abstractmethod
-    def twin_covariance(self) -> Array | None:
-        """Covariance (D, D) of two noiseless twins' latent difference, None where it was never measured."""
 
     @property
     def parameter_names(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from model.autoencoder import FactorDis, FaderDis
 from model.base import Card, Model
 from model.errors import ModelFileError
 from model.grid import Grid
@@ -25,7 +26,7 @@ from model.normalise import METHOD, Normaliser
 from model.polydis import PolyDis
 
 FORMAT = "chemtwin-model-1"
-METHODS: dict[str, type[Model]] = {PolyDis.method: PolyDis}
+METHODS: dict[str, type[Model]] = {kind.method: kind for kind in (PolyDis, FactorDis, FaderDis)}
 SHIPPED = Path(__file__).with_name("default.safetensors")
 """The model that the service uses when none is named."""
 

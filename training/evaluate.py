@@ -12,7 +12,7 @@ from tqdm import tqdm
 from model.base import Model
 from model.grid import Array
 from model.polydis import PolyDis
-from training.polydis import PARAMETERS
+from training.basis import known
 from training.survey import Survey, add_noise
 
 NOISE_STREAM = (0, 5)
@@ -20,15 +20,34 @@ RANDOM_SEED = 6
 
 
 @dataclass(frozen=True)
-class TwinRecovery:
-    """One row of the answer: at `snr`, the share of stars whose twin is the nearest of all others
-    (`recovered`), with fewer than ten doppelgangers (`within_ten`), and the area under the ROC curve of
-    twins against random pairs by latent distance (`auc`)."""
+class TwinSearch:
+    """How twins were found at `snr`: for each star the number of others at most as far as its twin (N,), and
+    the distances of twins `near` (N,) and of random pairs `far` (M,)."""
 
     snr: float
-    recovered: float
-    within_ten: float
-    auc: float
+    doppelgangers: NDArray[np.int64]
+    near: Array
+    far: Array
+
+    @property
+    def recovered(self) -> float:
+        """Share of stars whose twin is the nearest of all others."""
+        return float(np.mean(self.doppelgangers == 0))
+
+    @property
+    def within_ten(self) -> float:
+        """Share of stars with fewer than ten doppelgangers."""
+        return float(np.mean(self.doppelgangers < 10))
+
+    @property
+    def auc(self) -> float:
+        """Probability that a random pair lies further apart than a twin pair (the area under the ROC curve)."""
+        ranks = rankdata(np.concatenate([self.near, self.far]))[len(self.near) :]
+        return float((ranks.sum() - len(ranks) * (len(ranks) + 1) / 2) / (len(self.near) * len(ranks)))
+
+    def summary(self) -> dict[str, float]:
+        """Its three figures."""
+        return {"recovered": self.recovered, "within_ten": self.within_ten, "auc": self.auc}
 
 
 def embed_survey(model: Model, survey: Survey, snr: float = np.inf) -> Array:
@@ -36,56 +55,58 @@ def embed_survey(model: Model, survey: Survey, snr: float = np.inf) -> Array:
     if len(model.grid) != len(survey.wavelength) or not np.allclose(model.grid.wavelength, survey.wavelength):
         raise ValueError("the survey is not on the model's wavelength grid")
     latents = np.empty((len(survey), model.card.latent_dim))
-    known = _known(model, survey)
+    u = known(survey, model.parameter_names)
     for rows, flux in survey.blocks(f"embed at S/N {snr:g}"):
         noisy = add_noise(flux, snr, *NOISE_STREAM, rows.start)
         if model.normaliser is not None:
             noisy = model.normaliser.batch(noisy)
-        latents[rows] = model.encode(noisy.astype(np.float64), known[rows])
+        latents[rows] = model.encode(noisy.astype(np.float64), u[rows])
     return latents
 
 
-def doppelgangers(latents: Array, twin: NDArray[np.int64], block: int = 1024) -> NDArray[np.int64]:
+def doppelgangers(
+    latents: Array, twin: NDArray[np.int64], block: int = 64, shown: bool = True
+) -> NDArray[np.int64]:
     """For each star the number of others at most as far as its twin (N,), exactly, in blocks.
 
     Ties count against the twin, so that latents that say nothing find nothing. Distances are Euclidean in
-    double precision, |a|^2 + |b|^2 - 2 a.b with the latents centred; `twin` (N,) are row numbers.
+    double precision, |b|^2 - 2 a.b with the latents centred; `twin` (N,) are row numbers.
     """
     latents = latents - latents.mean(axis=0)
     squares = np.einsum("nd,nd->n", latents, latents)
+    left = np.hstack([-2 * latents, np.ones((len(latents), 1))])
+    right = np.ascontiguousarray(np.hstack([latents, squares[:, None]]).T)
     count = np.empty(len(latents), dtype=np.int64)
-    for start in tqdm(range(0, len(latents), block), desc="rank", unit="block", disable=None):
-        rows = np.arange(start, min(start + block, len(latents)))
-        score = latents[rows] @ latents.T
-        score *= -2.0
-        score += squares
-        own = np.arange(len(rows))
-        score[own, rows] = np.inf
-        count[rows] = np.count_nonzero(score <= score[own, twin[rows]][:, None], axis=1) - 1
+    for start in tqdm(range(0, len(latents), block), desc="rank", disable=None if shown else True):
+        scores = left[start : start + block] @ right
+        for row, score in enumerate(scores, start):
+            score[row] = np.inf
+            count[row] = np.count_nonzero(score <= score[twin[row]]) - 1
     return count
 
 
-def roc_area(latents: Array, twin: NDArray[np.int64]) -> float:
-    """Probability that a random pair lies further apart than a twin pair (the area under the ROC curve)."""
+def twin_search(latents: Array, twin: NDArray[np.int64], snr: float = np.inf) -> TwinSearch:
+    """Search every star's twin among all others by Euclidean distance (paper, sections 5.1 and 5.2)."""
     partner = np.random.default_rng(RANDOM_SEED).permutation(len(latents))
-    own = np.arange(len(latents))
-    strangers = (partner != own) & (partner != twin)
+    strangers = (partner != np.arange(len(latents))) & (partner != twin)
     near = np.linalg.norm(latents - latents[twin], axis=1)
     far = np.linalg.norm(latents - latents[partner], axis=1)[strangers]
-    ranks = rankdata(np.concatenate([near, far]))[len(near) :]
-    return float((ranks.sum() - len(far) * (len(far) + 1) / 2) / (len(near) * len(far)))
+    return TwinSearch(snr, doppelgangers(latents, twin), near, far)
 
 
-def twin_recovery(model: Model, survey: Survey, snr: float = np.inf) -> TwinRecovery:
-    """Twin recovery on a noiseless survey of pairs (paper, figure 3). Raises ValueError for another survey."""
-    twin = _twins(survey)
-    latents = embed_survey(model, survey, snr)
-    count = doppelgangers(latents, twin)
-    recovered, within_ten = float(np.mean(count == 0)), float(np.mean(count < 10))
-    return TwinRecovery(snr, recovered, within_ten, roc_area(latents, twin))
+def twin_recovery(model: Model, survey: Survey, snr: float = np.inf) -> TwinSearch:
+    """Twin search on a noiseless survey of pairs (paper, figure 3). Raises ValueError for another survey."""
+    return twin_search(embed_survey(model, survey, snr), twins(survey), snr)
 
 
-def _twins(survey: Survey) -> NDArray[np.int64]:
+def twin_covariance(model: Model, survey: Survey) -> Array:
+    """Covariance (D, D) of noiseless twins' latent differences, which calibrates `p_same`."""
+    latents = embed_survey(model, survey)
+    return np.asarray(np.cov((latents - latents[twins(survey)]).T))
+
+
+def twins(survey: Survey) -> NDArray[np.int64]:
+    """The row of each star's twin (N,). Raises ValueError for a survey without twins, or with noise."""
     if survey.twin is None:
         raise ValueError(f"{survey.path} holds no twins (dataset twin_of)")
     if np.isfinite(survey.snr).any():
@@ -109,7 +130,7 @@ def recast_errors(model: Model, survey: Survey) -> list[RecastError]:
     "decoder" recasts from the latent, as the service does; "whole residual" is the paper's way for PolyDis.
     Twins must stand in neighbouring rows, as `chemtwin synthesize` writes them.
     """
-    twin, known = _twins(survey), _known(model, survey)
+    twin, u = twins(survey), known(survey, model.parameter_names)
     apart = np.abs(survey.parameters[:, 0] - survey.parameters[twin, 0]) >= 500
     ways = ["decoder"] + (["whole residual"] if isinstance(model, PolyDis) else [])
     absolute, squared = np.empty((len(ways), len(survey))), np.empty((len(ways), len(survey)))
@@ -118,7 +139,7 @@ def recast_errors(model: Model, survey: Survey) -> list[RecastError]:
         if local.min() < 0 or local.max() >= len(block):
             raise ValueError("twins do not stand in neighbouring rows")
         flux = (block if model.normaliser is None else model.normaliser.batch(block)).astype(np.float64)
-        own, other = known[rows], known[rows][local]
+        own, other = u[rows], u[rows][local]
         recasts = [model.decode(model.encode(flux[local], other), own)]
         if isinstance(model, PolyDis):
             recasts.append(model.transfer(flux[local], other, own))
@@ -130,8 +151,3 @@ def recast_errors(model: Model, survey: Survey) -> list[RecastError]:
         for label, chosen in (("all", np.full(len(survey), True)), ("500 K apart", apart))
         for i, way in enumerate(ways)
     ]
-
-
-def _known(model: Model, survey: Survey) -> Array:
-    """The survey's parameters (N, U) that the model is conditioned on."""
-    return survey.parameters[:, [PARAMETERS.index(name) for name in model.parameter_names]]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 
 import h5py
 import numpy as np
@@ -42,38 +43,64 @@ TABLE_2 = {
 
 BLOCK = 512
 
+OWN_FE_H = "[X/Fe]"
+"""What twins share in a survey whose every star has its own [Fe/H]."""
+
 
 def draw_labels(
-    pairs: int, seed: int, names: tuple[str, ...], lo: NDArray[np.float64], hi: NDArray[np.float64]
+    groups: int,
+    seed: int,
+    names: tuple[str, ...],
+    lo: NDArray[np.float64],
+    hi: NDArray[np.float64],
+    *,
+    members: int = 2,
+    own_fe_h: bool = False,
 ) -> NDArray[np.float64]:
-    """Labels (2 * pairs, len(names)) of twin pairs: rows 2i and 2i + 1 share their chemistry.
+    """Labels (groups * members, len(names)): each run of `members` rows shares its chemistry.
 
     Teff and logg are uniform over table 1, each star its own; [Fe/H] and [X/Fe] are table 2's independent
     Gaussians truncated to the box `lo`, `hi` (L,); [C/Fe], which the tables do not list, is 0, so [O/Fe] is
-    cut at -CARBON_LIMIT.
+    cut at -CARBON_LIMIT. With `own_fe_h` a group shares [X/Fe] only and each star has its own [Fe/H].
     """
     generator = np.random.default_rng([seed, 1])
-    labels = np.zeros((2 * pairs, len(names)))
+    stars = groups * members
+    labels = np.zeros((stars, len(names)))
     for column, name in enumerate(names):
         if name in TABLE_1:
-            labels[:, column] = generator.uniform(*TABLE_1[name], size=2 * pairs)
+            labels[:, column] = generator.uniform(*TABLE_1[name], size=stars)
         elif name in TABLE_2:
             mean, sd = TABLE_2[name]
             low = max(lo[column], -CARBON_LIMIT) if name == "O" else lo[column]
-            chosen = truncnorm.ppf(generator.uniform(size=pairs), (low - mean) / sd, (hi[column] - mean) / sd)
-            labels[:, column] = np.repeat(mean + sd * chosen, 2)
+            own = own_fe_h and name == "fe_h"
+            uniform = generator.uniform(size=stars if own else groups)
+            chosen = mean + sd * truncnorm.ppf(uniform, (low - mean) / sd, (hi[column] - mean) / sd)
+            labels[:, column] = chosen if own else np.repeat(chosen, members)
     return labels
 
 
-def synthesize(path: Path, emulator: Emulator, pairs: int, seed: int, snr: float = np.inf) -> None:
-    """Draw a twin survey of 2 * `pairs` stars into an HDF5 file, streamed; the same seed gives the same file.
+def synthesize(
+    path: Path,
+    emulator: Emulator,
+    groups: int,
+    seed: int,
+    snr: float = np.inf,
+    *,
+    members: int = 2,
+    own_fe_h: bool = False,
+) -> None:
+    """Draw a survey of `groups` of `members` twins into an HDF5 file, streamed; the same seed, the same file.
 
     Flux is normalised by the true continuum; Gaussian noise of standard deviation 1 / `snr` is added to
-    every pixel (paper, section 4.2). Star ids are SYN-<seed>-<pair>A and B.
+    every pixel (paper, section 4.2). Star ids are SYN-<seed>-<group>A, B and so on; pairs get `twin_of`.
+    Groups share all abundances, or with `own_fe_h` all [X/Fe] but not [Fe/H].
     """
-    labels = draw_labels(pairs, seed, emulator.labels, emulator.lo, emulator.hi)
+    labels = draw_labels(
+        groups, seed, emulator.labels, emulator.lo, emulator.hi, members=members, own_fe_h=own_fe_h
+    )
     stars, pixels = len(labels), len(emulator.wavelength)
-    ids = np.array([f"SYN-{seed}-{pair:06d}{member}" for pair in range(pairs) for member in "AB"], dtype="S64")
+    letters = ascii_uppercase[:members]
+    ids = np.array([f"SYN-{seed}-{i:06d}{letter}" for i in range(groups) for letter in letters], dtype="S64")
     elements = [i for i, name in enumerate(emulator.labels) if name not in ("teff", "logg", "fe_h")]
     partial = path.with_name(path.name + ".partial")
     with (
@@ -85,12 +112,15 @@ def synthesize(path: Path, emulator: Emulator, pairs: int, seed: int, snr: float
             seed=seed,
             snr=snr,
             continuum="true",
+            shared=OWN_FE_H if own_fe_h else "[Fe/H] and [X/Fe]",
             emulator=json.dumps(emulator.provenance),
         )
         file["wavelength"] = emulator.wavelength
         file["wavelength"].attrs["unit"] = "Angstrom (vacuum)"
         file["star_id"] = ids
-        file["twin_of"] = ids.reshape(-1, 2)[:, ::-1].reshape(-1)
+        file["group"] = np.repeat(np.arange(groups), members)
+        if members == 2:
+            file["twin_of"] = ids.reshape(-1, 2)[:, ::-1].reshape(-1)
         for name in ("teff", "logg", "fe_h"):
             file[name] = labels[:, emulator.labels.index(name)]
         file["abundances"] = labels[:, elements]
@@ -117,7 +147,8 @@ def add_noise(flux: NDArray[np.float32], snr: float, *stream: int) -> NDArray[np
 class Survey:
     """A survey file opened for streaming; fluxes are read block by block.
 
-    `parameters` (N, 3) are teff, logg, fe_h; `twin` (N,) is each star's twin's row, or None.
+    `parameters` (N, 3) are teff, logg, fe_h; `twin` (N,) is each star's twin's row, or None; `group` (N,) the
+    number of each star's chemistry, or None; `own_fe_h` says that twins differ in [Fe/H].
     """
 
     path: Path
@@ -126,6 +157,8 @@ class Survey:
     parameters: NDArray[np.float64]
     snr: NDArray[np.float64]
     twin: NDArray[np.int64] | None
+    group: NDArray[np.int64] | None
+    own_fe_h: bool
     seed: int | None
 
     @classmethod
@@ -147,11 +180,18 @@ class Survey:
                 parameters=np.stack([file[name][:] for name in ("teff", "logg", "fe_h")], axis=1),
                 snr=file["snr"][:] if "snr" in file else np.full(len(ids), np.inf),
                 twin=twin,
+                group=file["group"][:] if "group" in file else None,
+                own_fe_h=file.attrs.get("shared") == OWN_FE_H,
                 seed=int(file.attrs["seed"]) if "seed" in file.attrs else None,
             )
 
     def __len__(self) -> int:
         return len(self.star_id)
+
+    def flux(self, rows: slice) -> NDArray[np.float32]:
+        """Flux (n, P) of some rows."""
+        with h5py.File(self.path, "r") as file:
+            return np.asarray(file["flux"][rows])
 
     def blocks(self, description: str, size: int = BLOCK) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Rows and flux (n, P) of the survey, block by block, behind a progress bar."""

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from model.base import Card, Model
+from model.basis import design, exponents
 from model.grid import Grid
-from model.polydis import PolyDis, design, exponents
+from model.polydis import PolyDis
 from model.spectrum import Parameters, Spectrum
 
 PIXELS, LATENTS = 400, 5

@@ -1,0 +1,136 @@
+"""The linear spectral basis: a polynomial of u per wavelength, and the leading components of what it leaves.
+
+It is all of PolyDis (paper, section 2.2, after Price-Jones & Bovy 2017, 2019), and the way in and out of the
+compact networks. Fitting is in `training.basis`.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.grid import Array
+from model.spectrum import Spectrum
+
+
+def exponents(parameters: int, degree: int) -> list[tuple[int, ...]]:
+    """Exponents of all monomials of `parameters` variables up to total `degree`, the constant first."""
+    return [
+        tuple(chosen.count(i) for i in range(parameters))
+        for total in range(degree + 1)
+        for chosen in combinations_with_replacement(range(parameters), total)
+    ]
+
+
+def scaled(parameters: Array, ranges: Array) -> Array:
+    """Parameters (N, U) such that `ranges` (U, 2) becomes -1 to 1."""
+    return np.asarray(2 * (parameters - ranges[:, 0]) / (ranges[:, 1] - ranges[:, 0]) - 1)
+
+
+def design(parameters: Array, ranges: Array, degree: int) -> Array:
+    """Monomials (N, T) of the scaled parameters (N, U)."""
+    unit = scaled(parameters, ranges)
+    columns = [np.prod(unit**power, axis=1) for power in exponents(parameters.shape[1], degree)]
+    return np.stack(columns, axis=1)
+
+
+class Basis:
+    """Polynomial `polynomial` (T, P) over parameters in `ranges` (U, 2), and `components` (K, P).
+
+    `components` have orthonormal rows; `variances` (K,) are those of the training survey's coefficients, and
+    `discarded` (1,) is the mean variance per pixel of what the components leave out.
+    """
+
+    def __init__(
+        self,
+        ranges: Array,
+        *,
+        polynomial: NDArray[Any],
+        components: NDArray[Any],
+        variances: NDArray[Any],
+        discarded: NDArray[Any],
+    ) -> None:
+        self.ranges = ranges
+        self.polynomial = polynomial.astype(np.float64)
+        self.components = components.astype(np.float64)
+        self.variances = variances.astype(np.float64)
+        self.discarded = float(discarded.item())
+        self.degree = next(d for d in range(20) if len(exponents(len(ranges), d)) == len(polynomial))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What a model file holds of it."""
+        names = ("polynomial", "components", "variances", "discarded")
+        return {name: np.atleast_1d(np.asarray(getattr(self, name), dtype=np.float32)) for name in names}
+
+    def expected(self, parameters: Array) -> Array:
+        """The polynomial's flux (N, P) at parameters (N, U): a star of the survey's mean chemistry."""
+        return np.asarray(design(parameters, self.ranges, self.degree) @ self.polynomial)
+
+    def project(self, flux: Array, parameters: Array, variance: Array | None = None) -> Array:
+        """Coefficients (N, K) of the residuals.
+
+        Pixels of infinite `variance` (N, P) are filled with their expectation given the good ones and their
+        noise, under the training residuals' Gaussian (probabilistic PCA); a complete spectrum is projected as
+        it is.
+        """
+        residual = flux - self.expected(parameters)
+        if variance is None:
+            return np.asarray(residual @ self.components.T)
+        good = np.isfinite(variance)
+        projected = np.where(good, residual, 0.0) @ self.components.T
+        for row, mask in enumerate(good):
+            if not mask.all():
+                projected[row] = self._completion(mask, variance[row])[0] @ projected[row]
+        return np.asarray(projected)
+
+    def rebuild(self, coefficients: Array, parameters: Array) -> Array:
+        """Flux (N, P) of coefficients (N, K) at parameters (N, U)."""
+        return np.asarray(self.expected(parameters) + coefficients @ self.components)
+
+    def errors(self, spectrum: Spectrum, parameters: Array, variance: Array) -> tuple[Array, Array]:
+        """How a spectrum's coefficients err at parameters (U,).
+
+        Covariance (K, K) from pixel noise and missing pixels, and the derivative (K, U) by the parameters;
+        `variance` (P,) is what `project` was given.
+        """
+        good = spectrum.ivar > 0
+        noise = np.divide(1.0, spectrum.ivar, out=np.zeros(len(good)), where=good).astype(np.float32)
+        covariance = ((self._single * noise) @ self._single.T).astype(np.float64)
+        complete = np.eye(len(covariance))
+        if not good.all():
+            complete, missing = self._completion(good, variance)
+            covariance = complete @ covariance @ complete.T + missing
+        change = self._slope(parameters)
+        return covariance, complete @ self.components[:, good] @ change[:, good].T
+
+    def _completion(self, good: NDArray[np.bool_], variance: Array) -> tuple[Array, Array]:
+        """The matrix (K, K) that completes a projection of good pixels, and the covariance (K, K) it leaves.
+
+        With V the components on the good pixels, A = V V^T, L the latents' prior variances, d the variance
+        per pixel that the components leave out, s = d plus the mean `variance` (P,) of the good pixels, and
+        M = (s / L + A)^-1: the coefficients are (I + (I - A) M) V r. What the missing pixels leave open is
+        (I - A) (s^2 M / L M + d M A M) (I - A) + d (I - A), beside the good pixels' noise.
+        """
+        hidden = self.components[:, ~good]
+        unseen = hidden @ hidden.T
+        unit = np.eye(len(unseen))
+        prior = np.maximum(self.variances - self.discarded, 1e-3 * self.variances)
+        noise = self.discarded + float(variance[good].mean())
+        inverse = np.linalg.inv(np.diag(noise / prior) + unit - unseen)
+        open_ = noise**2 * (inverse / prior) @ inverse + self.discarded * inverse @ (unit - unseen) @ inverse
+        return unit + unseen @ inverse, unseen @ open_ @ unseen + self.discarded * unseen
+
+    @cached_property
+    def _single(self) -> NDArray[np.float32]:
+        """The components (K, P) in single precision, enough for covariances."""
+        return self.components.astype(np.float32)
+
+    def _slope(self, parameters: Array) -> Array:
+        """Derivative (U, P) of the residual by the parameters (U,), by differences of 1 % of the ranges."""
+        steps = 0.01 * np.diag(self.ranges[:, 1] - self.ranges[:, 0])
+        change = self.expected(parameters - steps) - self.expected(parameters + steps)
+        return np.asarray(change / (2 * np.diag(steps))[:, None])

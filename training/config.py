@@ -1,0 +1,129 @@
+"""What a training run can be told: flat TOML files, one for each method and preset; unknown keys are errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from training.basis import PARAMETERS
+
+PRESETS = Path(__file__).with_name("presets")
+
+
+@dataclass(frozen=True)
+class PolyDisConfig:
+    """Settings of the baseline."""
+
+    method: Literal["polydis"]
+    parameters: tuple[str, ...] = PARAMETERS
+    continuum: Literal["survey", "pseudo"] = "survey"
+    degree: int = 4
+    components: int = 50
+    snr: float = float("inf")
+    error_floor: float = 0.0
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Settings of FactorDis and FaderDis; docs/training.md explains each."""
+
+    method: Literal["factordis", "faderdis"]
+    parameters: tuple[str, ...]
+    continuum: Literal["survey", "pseudo"]
+    error_floor: float
+    inputs: Literal["pixels", "components"]
+    degree: int
+    components: int
+    latents: int
+    encoder: tuple[int, ...]
+    decoder: tuple[int, ...]
+    adversary: tuple[int, ...]
+    noise: Literal["none", "fixed", "redrawn"]
+    snr: tuple[float, float]
+    reconstruction: Literal["mse", "likelihood"]
+    kl: float
+    metric: Literal["euclidean", "whitened"]
+    disentangle: float
+    bins: int
+    joint_bins: bool
+    gradient_penalty: float
+    critic_steps: int
+    critic_sees: Literal["spectra", "reconstructions"]
+    batch: int
+    steps: int
+    learning_rate: float
+    adversary_learning_rate: float
+    schedule: Literal["constant", "cosine"]
+    clip_norm: float
+    precision: Literal["float32", "tf32", "bf16"]
+    compile: bool
+    validate_every: int
+    validate_snr: tuple[float, ...]
+    patience: int
+    seed: int
+
+
+Config = PolyDisConfig | NetworkConfig
+
+
+def presets() -> list[str]:
+    """The names of the presets, as <method>-<preset>."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def read_config(path: Path, changes: Iterable[str] = ()) -> Config:
+    """The configuration in a TOML file, with `changes` as key=value in TOML's notation.
+
+    Raises ValueError for unknown or missing keys and for values of a wrong kind.
+    """
+    values = tomllib.loads(path.read_text())
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise ValueError(f"{change!r} is not key=value")
+        try:
+            values[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key.strip()] = value.strip()
+    kind = PolyDisConfig if values.get("method") == "polydis" else NetworkConfig
+    return build(kind, values, str(path))
+
+
+def build(kind: type[PolyDisConfig] | type[NetworkConfig], values: dict[str, Any], source: str) -> Config:
+    """A configuration from plain values, checked against its fields' types."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    if unknown := sorted(set(values) - set(fields)):
+        raise ValueError(f"{source}: unknown keys {', '.join(unknown)}; known are {', '.join(fields)}")
+    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    if missing := sorted(required - set(values)):
+        raise ValueError(f"{source}: missing keys {', '.join(missing)}")
+    hints = typing.get_type_hints(kind)
+    config = kind(**{key: _checked(key, value, hints[key], source) for key, value in values.items()})
+    if unknown := sorted(set(config.parameters) - set(PARAMETERS)):
+        raise ValueError(f"{source}: unknown parameters {', '.join(unknown)}")
+    return config
+
+
+def _checked(key: str, value: Any, hint: Any, source: str) -> Any:
+    """`value` as `hint` asks for it; integers pass for floats."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise ValueError(f"{source}: {key} must be one of {', '.join(map(repr, arguments))}, not {value!r}")
+    if origin is tuple and isinstance(value, list | tuple):
+        if arguments[-1] is not ... and len(value) != len(arguments):
+            raise ValueError(f"{source}: {key} must have {len(arguments)} values, not {value!r}")
+        return tuple(_checked(key, item, arguments[0], source) for item in value)
+    if hint is float and type(value) in (int, float):
+        return float(value)
+    if origin is None and type(value) is hint:
+        return value
+    wanted = hint.__name__ if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else str(hint)
+    raise ValueError(f"{source}: {key} must be {wanted}, not {value!r}")

@@ -1,0 +1,306 @@
+"""The evaluation report: every figure and table of the paper, for several models side by side.
+
+    chemtwin evaluate a.safetensors b.safetensors --survey test.h5 --survey test_xfe.h5 \\
+        --groups groups.h5 --abundances train.h5 --report report
+
+Each model's figures are written to the report's folder as soon as they are measured (<model>.json and .npz); a
+second call measures only what is missing and writes report.md, report.json and the pictures.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.base import Model
+from model.bundle import load_model
+from training import figures, probes
+from training.basis import known
+from training.evaluate import embed_survey, recast_errors, twin_search, twins
+from training.survey import Survey
+
+LEVELS = (np.inf, 100.0, 50.0, 30.0)
+GROUP_LEVELS = (np.inf, 100.0, 50.0)
+CURVE = np.unique(np.round(np.geomspace(1, 50_000, 200)).astype(int))
+SCATTER = 2000
+PROBED = 20_000
+PIXELS = slice(0, 256)
+"""Pixels that figure 6 shows, as in the paper."""
+
+
+@dataclass(frozen=True)
+class Surveys:
+    """What models are measured on: pairs of either kind, groups, and a survey whose abundances teach the
+    maps of section 5.3."""
+
+    pairs: tuple[Survey, ...]
+    groups: Survey | None = None
+    abundances: Survey | None = None
+
+    def told(self) -> dict[str, Any]:
+        """Which surveys these are."""
+        named = {"groups": self.groups, "abundances": self.abundances}
+        return {
+            "pairs": [_told(survey) for survey in self.pairs],
+            **{name: None if survey is None else _told(survey) for name, survey in named.items()},
+        }
+
+
+def _told(survey: Survey) -> dict[str, Any]:
+    return {"stars": len(survey), "seed": survey.seed, "own_fe_h": survey.own_fe_h}
+
+
+def kind(survey: Survey) -> str:
+    """What the twins of a survey share."""
+    return "[X/Fe] pairs" if survey.own_fe_h else "paper's pairs"
+
+
+def measure(model: Model, surveys: Surveys, folder: Path, label: str) -> None:
+    """Measure one model into `folder`, unless it has been measured there on these surveys.
+
+    Raises ValueError for a survey that the model was trained or selected on.
+    """
+    used = {model.card.training.get("survey_seed"), model.card.training.get("validation_seed")} - {None}
+    for survey in (*surveys.pairs, *([surveys.groups] if surveys.groups else [])):
+        if survey.seed in used:
+            raise ValueError(f"{survey.path} has the seed of a survey that {label} was trained or selected on")
+    told = {"model": model.card.identity, "surveys": surveys.told()}
+    path = folder / f"{label}.json"
+    if path.exists() and {key: json.loads(path.read_text())[key] for key in told} == told:
+        return
+    arrays: dict[str, Any] = {}
+    result: dict[str, Any] = {**told, "label": label, "card": _card(model)}
+    result["twins"], result["data_space"], result["recast"] = {}, {}, {}
+    for survey in surveys.pairs:
+        name = kind(survey)
+        result["twins"][name], result["data_space"][name] = {}, {}
+        for level in LEVELS:
+            latents = embed_survey(model, survey, level)
+            found = twin_search(latents, twins(survey), level)
+            result["twins"][name][f"{level:g}"] = found.summary()
+            arrays[f"curve {name} {level:g}"] = np.searchsorted(
+                np.sort(found.doppelgangers), CURVE, side="left"
+            ) / len(survey)
+            if survey is surveys.pairs[0]:
+                arrays[f"near {level:g}"], arrays[f"far {level:g}"] = found.near, found.far
+            decoded = twin_search(probes.data_space(model, latents), twins(survey), level)
+            result["data_space"][name][f"{level:g}"] = decoded.summary()
+        result["recast"][name] = [asdict(error) for error in recast_errors(model, survey)]
+    result["dependence"] = _dependence(model, surveys.pairs[-1])
+    if surveys.abundances is not None:
+        result["abundances"] = _abundances(model, surveys.abundances, surveys.pairs[0], arrays)
+    if surveys.groups is not None and surveys.groups.group is not None:
+        result["groups"] = {}
+        for level in GROUP_LEVELS:
+            latents, group = embed_survey(model, surveys.groups, level), surveys.groups.group
+            result["groups"][f"{level:g}"] = {
+                "members": probes.nearest_group(latents, group),
+                **probes.kmeans_groups(latents, group),
+            }
+    _examples(model, surveys.pairs[0], arrays)
+    kept: Any = {name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()}
+    np.savez_compressed(folder / f"{label}.npz", **kept)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _card(model: Model) -> dict[str, Any]:
+    card = model.card
+    return {"method": card.method, "parameters": list(card.parameters), "latent_dim": card.latent_dim} | {
+        key: card.training.get(key) for key in ("config", "seconds", "survey_seed", "validation_seed")
+    }
+
+
+def _dependence(model: Model, survey: Survey) -> dict[str, dict[str, float]]:
+    """How well u is predicted from noiseless latents; pairs stay on one side of the split."""
+    latents = embed_survey(model, survey)[: 2 * PROBED]
+    shares = probes.dependence(latents, known(survey, model.parameter_names)[: len(latents)])
+    return {
+        name: dict(zip(model.parameter_names, share.tolist(), strict=True)) for name, share in shares.items()
+    }
+
+
+def _abundances(model: Model, teacher: Survey, survey: Survey, arrays: dict[str, Any]) -> dict[str, Any]:
+    """Root mean squared error (dex) of each abundance estimated from noiseless latents (figure 4)."""
+    names, taught = probes.abundances(teacher)
+    _, truth = probes.abundances(survey)
+    z, fresh = embed_survey(model, teacher), embed_survey(model, survey)
+    maps = {
+        "linear": probes.linear_map(z, taught),
+        "network": probes.network_map(z[:PROBED], taught[:PROBED], shown="abundances"),
+    }
+    arrays["truth"] = truth[:SCATTER]
+    out: dict[str, Any] = {"names": names, "spread": truth.std(axis=0).tolist()}
+    for name, predict in maps.items():
+        estimated = predict(fresh)
+        arrays[f"estimated {name}"] = estimated[:SCATTER]
+        out[name] = np.sqrt(np.mean((estimated - truth) ** 2, axis=0)).tolist()
+    return out
+
+
+def example_pairs(survey: Survey) -> list[int]:
+    """First rows of a metal-rich and a metal-poor pair that differ by 300 to 700 K in Teff."""
+    apart = np.abs(survey.parameters[::2, 0] - survey.parameters[1::2, 0])
+    chosen = np.flatnonzero((apart > 300) & (apart < 700))
+    metals = survey.parameters[2 * chosen, 2]
+    targets = np.quantile(survey.parameters[:, 2], [0.9, 0.1])
+    return [int(2 * chosen[np.abs(metals - target).argmin()]) for target in targets]
+
+
+def _examples(model: Model, survey: Survey, arrays: dict[str, Any]) -> None:
+    """Twins before and after recasting, for figures 5 and 6."""
+    rows = example_pairs(survey)
+    arrays["example rows"] = rows
+    for place, row in enumerate(rows):
+        flux = survey.flux(slice(row, row + 2))
+        seen = (flux if model.normaliser is None else model.normaliser.batch(flux)).astype(np.float64)
+        u = known(survey, model.parameter_names)[row : row + 2]
+        latent = model.encode(seen[:1], u[:1])
+        arrays[f"example {place}"] = np.concatenate([seen, model.decode(latent, u[1:])])
+
+
+def write(labels: Sequence[str], surveys: Surveys, folder: Path) -> str:
+    """Write report.md, report.json and the pictures from what was measured; returns the Markdown."""
+    results = [json.loads((folder / f"{label}.json").read_text()) for label in labels]
+    arrays = {label: dict(np.load(folder / f"{label}.npz")) for label in labels}
+    (folder / "report.json").write_text(json.dumps(results, indent=1) + "\n")
+    wavelength = surveys.pairs[0].wavelength
+    pictures = [
+        figures.distances(folder, results, arrays),
+        figures.doppelgangers(folder, results, arrays, CURVE),
+        *(
+            figures.abundances(folder, result, arrays[result["label"]])
+            for result in results
+            if "abundances" in result
+        ),
+        *(
+            figures.twins(folder, result, arrays[result["label"]], wavelength, surveys.pairs[0])
+            for result in results
+        ),
+        figures.residuals(folder, results, arrays, wavelength, PIXELS),
+    ]
+    text = "\n\n".join([_heading(surveys), *_tables(results), *(f"![{alt}]({name})" for name, alt in pictures)])
+    (folder / "report.md").write_text(text + "\n")
+    return text
+
+
+def evaluate(paths: Sequence[Path], surveys: Surveys, folder: Path) -> str:
+    """Measure the models in `paths` and write the report; a model's label is its file's name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = [path.stem for path in paths]
+    if len(set(labels)) < len(labels):
+        raise ValueError("two model files have the same name: the report could not tell them apart")
+    for path, label in zip(paths, labels, strict=True):
+        measure(load_model(path), surveys, folder, label)
+    return write(labels, surveys, folder)
+
+
+def _heading(surveys: Surveys) -> str:
+    lines = ["# Evaluation", ""]
+    for survey in surveys.pairs:
+        lines.append(f"- {kind(survey)}: {len(survey)} stars, seed {survey.seed}")
+    if surveys.groups is not None:
+        lines.append(f"- groups: {len(surveys.groups)} stars, seed {surveys.groups.seed}")
+    return "\n".join(lines)
+
+
+REMOVED = {"teff": "Teff", "logg": "logg", "fe_h": "[Fe/H]"}
+
+
+def _tables(results: list[dict[str, Any]]) -> list[str]:
+    """Headings, explanations and tables in order."""
+    out = [*_models(results)]
+    out += ["## Twin recovery", RECOVERY, _recovery(results, "twins")]
+    out += ["## Twin recovery in data space", DATA_SPACE, _recovery(results, "data_space")]
+    out += ["## Recasting", RECASTING, _recasts(results)]
+    out += ["## What is left of u", DEPENDENCE, _dependences(results)]
+    if probed := [r for r in results if "abundances" in r]:
+        out += ["## Abundances from the latents", ABUNDANCES, _abundance_errors(probed)]
+    if grouped := [r for r in results if "groups" in r]:
+        out += ["## Groups", GROUPS, _groups(grouped)]
+    return out
+
+
+RECOVERY = (
+    "Share of stars whose twin is the nearest of all others; in brackets the area under the ROC curve of twins "
+    "against random pairs."
+)
+DATA_SPACE = "The same, between spectra decoded at common parameters."
+RECASTING = "Each star's twin recast to the star's parameters (paper, tables 3 and 4)."
+DEPENDENCE = (
+    "Share of each parameter's variance that a regressor predicts from noiseless latents (0: independent; "
+    "below 0: worse than the mean; -: not removed)."
+)
+ABUNDANCES = (
+    "Root mean squared error, dex, without noise (paper, figure 4); `spread` is the survey's own standard "
+    "deviation."
+)
+GROUPS = (
+    "Share of true members among each star's nearest stars, as many as it has siblings; K-means with as many "
+    "clusters as groups."
+)
+
+
+def _models(results: list[dict[str, Any]]) -> list[str]:
+    rows = [
+        [r["label"], r["model"], r["card"]["method"], ", ".join(REMOVED[p] for p in r["card"]["parameters"])]
+        for r in results
+    ]
+    return ["## Models", table(["label", "model", "method", "removed"], rows)]
+
+
+def _recovery(results: list[dict[str, Any]], key: str) -> str:
+    rows = [
+        [r["label"], pairs, *(f"{s['recovered']:.3f} ({s['auc']:.4f})" for s in levels.values())]
+        for r in results
+        for pairs, levels in r[key].items()
+    ]
+    levels = [f"S/N {level:g}" if np.isfinite(level) else "no noise" for level in LEVELS]
+    return table(["label", "twins", *levels], rows)
+
+
+def _recasts(results: list[dict[str, Any]]) -> str:
+    rows = [
+        [r["label"], pairs, e["pairs"], e["way"], f"{e['residual']:.5f}", f"{e['squared']:.3g}"]
+        for r in results
+        for pairs, errors in r["recast"].items()
+        for e in errors
+    ]
+    return table(["label", "twins", "pairs", "from", "mean absolute residual", "mean squared residual"], rows)
+
+
+def _dependences(results: list[dict[str, Any]]) -> str:
+    rows = [
+        [r["label"], name, *(f"{shares[p]:.3f}" if p in shares else "-" for p in REMOVED)]
+        for r in results
+        for name, shares in r["dependence"].items()
+    ]
+    return table(["label", "regressor", *REMOVED.values()], rows)
+
+
+def _abundance_errors(results: list[dict[str, Any]]) -> str:
+    rows = [
+        [r["label"], name, *(f"{value:.3f}" for value in r["abundances"][name])]
+        for r in results
+        for name in ("linear", "network", "spread")
+    ]
+    return table(["label", "map", *results[0]["abundances"]["names"]], rows)
+
+
+def _groups(results: list[dict[str, Any]]) -> str:
+    rows = [
+        [r["label"], level, f"{g['members']:.3f}", f"{g['adjusted_rand']:.3f}", f"{g['homogeneity']:.3f}"]
+        for r in results
+        for level, g in r["groups"].items()
+    ]
+    return table(["label", "S/N", "members", "K-means adjusted Rand", "homogeneity"], rows)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

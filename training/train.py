@@ -1,0 +1,85 @@
+"""Training a model of any method into a model file, with a record of how it went beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.base import Model
+from model.bundle import load_model, save_model
+from training import network, polydis
+from training.config import Config, PolyDisConfig
+from training.evaluate import twin_covariance
+from training.metric import fit_metric
+from training.survey import Survey
+
+
+def checkpoint_folder(out: Path) -> Path:
+    """Where a run that writes `out` keeps its checkpoints and TensorBoard logs."""
+    return out.with_name(out.name + ".run")
+
+
+def train_model(
+    survey: Path, validation: Path | None, config: Config, out: Path, *, name: str, device: str | None
+) -> str:
+    """Train, write `out` and `out`.json, and say in one paragraph what was done."""
+    started = time.monotonic()
+    record: dict[str, Any]
+    model: Model
+    if isinstance(config, PolyDisConfig):
+        model = polydis.fit(
+            Survey.open(survey),
+            name=name,
+            parameters=config.parameters,
+            degree=config.degree,
+            components=config.components,
+            snr=config.snr,
+            normalise=config.continuum == "pseudo",
+            error_floor=config.error_floor,
+        )
+        record = {"seconds": round(time.monotonic() - started, 1)}
+    else:
+        run = network.train(
+            Survey.open(survey),
+            None if validation is None else Survey.open(validation),
+            config,
+            checkpoint_folder(out),
+            name=name,
+            device=_device(device),
+        )
+        model, record = run.model, run.record
+        if config.metric == "whitened" and validation is not None and not _follows():
+            record["metric"] = fit_metric(
+                run.model, Survey.open(survey), Survey.open(validation), config.validate_snr
+            )
+    if _follows():
+        return ""
+    if validation is not None:
+        model.twins = twin_covariance(model, Survey.open(validation))
+    save_model(model, out)
+    record["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
+    identity = load_model(out).card.identity
+    out.with_name(out.name + ".json").write_text(json.dumps({"model": identity, **record}, indent=1) + "\n")
+    told = ", ".join(f"{key} {value}" for key, value in record.items() if key != "history")
+    return f"{identity} written to {out} ({out.stat().st_size / 1e6:.1f} MB)\n{told}"
+
+
+def _follows() -> bool:
+    """Whether another process of the same run writes the model."""
+    return int(os.environ.get("RANK", "0")) > 0
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of this name; by default this process's GPU, or the CPU."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(name)
+    return torch.device(name)

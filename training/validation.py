@@ -1,0 +1,91 @@
+"""What decides when training stops and which step is kept: the pairs of a validation survey, never the test's.
+
+Models that remove [Fe/H] are judged by pairs that share [X/Fe] but not [Fe/H]: pairs that shared [Fe/H] would
+reward a model that leaks it into the latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from model.autoencoder import FLUX_SCALE
+from training.basis import training_spectra
+from training.config import NetworkConfig
+from training.evaluate import doppelgangers
+from training.frontend import Frontend
+from training.loader import coefficients, network_pixels, unit_parameters
+from training.survey import Survey
+
+RECAST_PRICE = 1e4
+"""What a unit of mean squared recast error costs: 1e-6 of it, as much as one twin in a hundred."""
+
+NOISE_SEED = 9
+BATCH = 1000
+
+Encode = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
+Decode = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Validation:
+    """A validation survey, ready to judge networks. Raises ValueError for pairs of the wrong kind."""
+
+    def __init__(self, survey: Survey, frontend: Frontend, config: NetworkConfig, device: torch.device) -> None:
+        if survey.twin is None:
+            raise ValueError(f"{survey.path} holds no twins (dataset twin_of)")
+        if survey.own_fe_h != ("fe_h" in config.parameters):
+            raise ValueError(
+                f"{survey.path}: a model that removes [Fe/H] is selected on pairs that differ in it "
+                "(chemtwin synthesize --own-fe-h), any other model on pairs that share it"
+            )
+        self.levels, self.twin = config.validate_snr, survey.twin
+        unit = 1 / frontend.scale if frontend.scale.size else np.array([FLUX_SCALE])
+        self._unit = torch.from_numpy(unit.astype(np.float32)).to(device)
+        self._pixels = len(survey.wavelength)
+        if config.inputs == "pixels":
+            blocks = training_spectra(survey, frontend.normaliser, np.inf, "validation")
+            values = np.concatenate([network_pixels(flux) for _, flux in blocks])
+        else:
+            values = coefficients(survey, frontend.normaliser, frontend.basis, config.parameters, np.inf)
+            values /= frontend.scale
+        self._x = torch.from_numpy(values.astype(np.float32)).to(device)
+        known = unit_parameters(survey, config.parameters, frontend.basis.ranges)
+        self._u = torch.from_numpy(known).to(device)
+        noise = None if frontend.noise is None else torch.from_numpy(frontend.noise.T.astype(np.float32))
+        self._colour = None if noise is None else noise.to(device)
+
+    @torch.no_grad()
+    def __call__(self, encode: Encode, decode: Decode) -> dict[str, float]:
+        """Twins found at each noise level, mean squared recast error, and the score that combines them."""
+        figures = {}
+        clean = self._latents(encode, np.inf)
+        for level in self.levels:
+            latents = clean if np.isinf(level) else self._latents(encode, level)
+            found = doppelgangers(latents.double().cpu().numpy(), self.twin, shown=False) == 0
+            figures[f"twins_{level:g}"] = float(found.mean())
+        score = float(np.mean(list(figures.values())))
+        figures["recast"] = self._recast(clean[torch.from_numpy(self.twin)], decode)
+        return figures | {"score": score - RECAST_PRICE * figures["recast"]}
+
+    def _latents(self, encode: Encode, snr: float) -> torch.Tensor:
+        """Latents (N, D) with noise of 1 / `snr`, the same in every validation."""
+        generator = torch.Generator(self._x.device).manual_seed(NOISE_SEED)
+        latents = []
+        for x, u in zip(torch.split(self._x, BATCH), torch.split(self._u, BATCH), strict=True):
+            if not np.isinf(snr):
+                white = torch.randn(x.shape, generator=generator, device=x.device)
+                x = x + self._unit / snr * (white if self._colour is None else white @ self._colour)
+            latents.append(encode(x, u)[0])
+        return torch.cat(latents)
+
+    def _recast(self, latents: torch.Tensor, decode: Decode) -> float:
+        """Mean squared error, in flux, of stars decoded from their twins' `latents` (N, D)."""
+        total = 0.0
+        blocks = zip(
+            torch.split(latents, BATCH), torch.split(self._x, BATCH), torch.split(self._u, BATCH), strict=True
+        )
+        for z, x, u in blocks:
+            total += float(((decode(z, u) - x) / self._unit).square().sum())
+        return total / (len(self._x) * self._pixels)
