@@ -132,6 +132,42 @@ def train(
 
 
 @cli.command()
+@click.argument("survey", type=FILE)
+@click.option("--validation", type=FILE, required=True, help="the survey of pairs that judges")
+@click.option(
+    "--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="for the trials"
+)
+@click.option("--method", type=click.Choice(["factordis", "faderdis"]), default="faderdis", show_default=True)
+@click.option("--preset", type=click.Choice(["compact", "paper"]), default="compact", show_default=True)
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="change one key of the preset")
+@click.option("--weights", default="disentangle", show_default=True, help="keys to search, comma-separated")
+@click.option("--trials", default=20, show_default=True, type=click.IntRange(1))
+@click.option("--device", default=None, help="cuda or cpu; the best there is by default")
+def search(
+    survey: Path,
+    validation: Path,
+    folder: Path,
+    method: str,
+    preset: str,
+    changes: tuple[str, ...],
+    weights: str,
+    trials: int,
+    device: str | None,
+) -> None:
+    """Search a network's loss weights on a validation survey."""
+    from training.config import PRESETS, NetworkConfig, read_config
+    from training.search import search as run
+    from training.survey import Survey
+    from training.train import choose_device
+
+    config = read_config(PRESETS / f"{method}-{preset}.toml", changes)
+    assert isinstance(config, NetworkConfig)
+    surveys = Survey.open(survey), Survey.open(validation)
+    keys = tuple(weights.split(","))
+    click.echo(run(*surveys, config, folder, keys=keys, trials=trials, device=choose_device(device)))
+
+
+@cli.command()
 @click.argument("models", type=FILE, nargs=-1, required=True)
 @click.option(
     "--survey",

@@ -1,15 +1,17 @@
 """The metric: a linear map of the latents after which plain Euclidean distance is a good search.
 
-Noise does not move all latents alike. The map whitens what noise at S/N 100 does to them, plus a floor, equal
-in all directions, for what is left of u. The noise part needs no labels at all; how high the floor is, is chosen
-on the validation survey's pairs.
+Noise does not move all latents alike. The map whitens what noise at S/N 100 does to them, plus a floor that is
+equal in all directions, for what is left of u. The noise part needs no labels; the floor's height is chosen on
+the validation survey's pairs.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.autoencoder import Autoencoder
 from model.grid import Array
@@ -19,7 +21,7 @@ from training.survey import Survey, add_noise
 
 SNR = 100.0
 NOISE_STARS = 4096
-FLOORS = (np.inf, 0.3, 0.1, 0.05, 0.02, 0.01)
+FLOORS = (np.inf, 0.2, 0.1, 0.05, 0.02)
 """Floors that are tried, in units of the latents' mean variance; inf: the latents as they are."""
 
 
@@ -48,6 +50,26 @@ def whitening(noise: Array, variance: float, floor: float) -> Array:
     return np.asarray(np.linalg.cholesky(np.linalg.inv(noise + floor * variance * unit)))
 
 
+def twins_found(latents: Sequence[Array], pairs: NDArray[np.int64], noise: Array) -> dict[float, list[float]]:
+    """For each floor the share of twins found at each noise level.
+
+    `latents` are (N, D) for each level, the first noiseless; `pairs` (N,) the row of each star's twin; `noise`
+    (D, D) the covariance to be whitened.
+    """
+    variance = float(latents[0].var(axis=0).mean())
+    found = {}
+    for floor in FLOORS:
+        metric = whitening(noise, variance, floor)
+        counts = [doppelgangers(z @ metric, pairs, shown=False) for z in latents]
+        found[floor] = [float(np.mean(count == 0)) for count in counts]
+    return found
+
+
+def best_floor(found: dict[float, list[float]]) -> float:
+    """The floor that finds most twins, averaged over the noise levels."""
+    return max(found, key=lambda floor: float(np.mean(found[floor])))
+
+
 def fit_metric(
     model: Autoencoder, survey: Survey, validation: Survey, levels: tuple[float, ...]
 ) -> dict[str, float]:
@@ -56,16 +78,13 @@ def fit_metric(
     Returns that share for each floor. Noise is measured on `survey`, without labels.
     """
     latents = [embed_survey(model, validation, level) for level in levels]
-    noise, variance = noise_covariance(model, survey), float(latents[0].var(axis=0).mean())
-    pairs = twins(validation)
-    found = {}
-    for floor in FLOORS:
-        metric = whitening(noise, variance, floor)
-        shares = [np.mean(doppelgangers(z @ metric, pairs, shown=False) == 0) for z in latents]
-        found[f"{floor:g}"] = float(np.mean(shares))
-    best = max(FLOORS, key=lambda floor: found[f"{floor:g}"])
-    model.metric = model.metric @ whitening(noise, variance, best)
-    told = f"Euclidean distance of the latents, whitened by the noise at S/N {SNR:g} plus a floor of {best:g}"
-    if np.isfinite(best):
+    noise = noise_covariance(model, survey)
+    found = twins_found(latents, twins(validation), noise)
+    floor = best_floor(found)
+    model.metric = model.metric @ whitening(noise, float(latents[0].var(axis=0).mean()), floor)
+    if np.isfinite(floor):
+        told = (
+            f"Euclidean distance of the latents, whitened by the noise at S/N {SNR:g} plus a floor of {floor:g}"
+        )
         model.card = dataclasses.replace(model.card, metric=told)
-    return found
+    return {f"{floor:g}": float(np.mean(shares)) for floor, shares in found.items()}

@@ -16,7 +16,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from training.survey import Survey
 from training.validation import Validation
 
 FORMAT = 1
+FRONTEND = "frontend.npz"
 CHECKPOINT_SECONDS = 120.0
 LOG_EVERY = 100
 LOG_VARIANCE = (-14.0, 4.0)
@@ -311,10 +312,12 @@ def train(
     name: str,
     device: torch.device,
     resident: bool | None = None,
+    judge: Callable[[int, float], None] | None = None,
 ) -> Run:
     """Train on `survey`; go on from the checkpoint in `folder` if there is one.
 
-    Raises ValueError when the checkpoint is of another survey or configuration.
+    `judge` is told step and score of every validation. Raises ValueError when the checkpoint is of another
+    survey or configuration.
     """
     processes = Processes.join(device)
     torch.set_float32_matmul_precision("highest" if config.precision == "float32" else "high")
@@ -322,7 +325,7 @@ def train(
     _same_run(folder, survey, config)
     frontend = _frontend(folder, survey, config, processes)
     trainer = Trainer(survey, frontend, config, device, processes, resident=resident)
-    judge = None if validation is None else Validation(validation, frontend, config, device)
+    measure = None if validation is None else Validation(validation, frontend, config, device)
     state: dict[str, Any] = {"best": None, "waited": 0, "history": [], "seconds": 0.0}
     if (folder / "state.pt").exists():
         saved = torch.load(folder / "state.pt", map_location=device, weights_only=True)
@@ -336,9 +339,9 @@ def train(
         losses = trainer.step()
         log.step(trainer.done, losses)
         due = trainer.done % config.validate_every == 0 or trainer.done == config.steps
-        if due and judge is not None:
+        if due and measure is not None:
             if processes.rank == 0:
-                figures = judge(trainer.encode, trainer.decode)
+                figures = measure(trainer.encode, trainer.decode)
                 log.validation(trainer.done, figures)
                 state["history"].append({"step": trainer.done, **figures})
                 better = state["best"] is None or figures["score"] > state["best"]["score"]
@@ -346,6 +349,8 @@ def train(
                 if better:
                     tensors = {key: torch.from_numpy(value) for key, value in trainer.weights().items()}
                     state["best"] = {"score": figures["score"], "step": trainer.done, "weights": tensors}
+                if judge is not None:
+                    judge(trainer.done, figures["score"])
             stop = processes.agree(state["waited"] >= config.patience)
         if processes.rank == 0 and (due or time.monotonic() - last > CHECKPOINT_SECONDS):
             state["seconds"] = time.monotonic() - started
@@ -371,15 +376,21 @@ def _same_run(folder: Path, survey: Survey, config: NetworkConfig) -> None:
 
 
 def _frontend(folder: Path, survey: Survey, config: NetworkConfig, processes: Processes) -> Frontend:
-    path = folder / "frontend.npz"
-    if processes.rank == 0 and not path.exists():
-        partial = folder / "frontend.partial.npz"
-        np.savez(partial, **Frontend.fit(survey, config).arrays())  # type: ignore[arg-type]
-        partial.replace(path)
+    if processes.rank == 0 and not (folder / FRONTEND).exists():
+        save_frontend(folder, Frontend.fit(survey, config))
     if processes.count > 1:
         dist.barrier()
-    with np.load(path) as arrays:
+    with np.load(folder / FRONTEND) as arrays:
         return Frontend.from_arrays(dict(arrays), survey, config)
+
+
+def save_frontend(folder: Path, frontend: Frontend) -> None:
+    """Put a fitted frontend where `train` looks for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"partial-{FRONTEND}"
+    arrays: Any = frontend.arrays()
+    np.savez(partial, **arrays)
+    partial.replace(folder / FRONTEND)
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:

@@ -60,21 +60,25 @@ def kind(survey: Survey) -> str:
     return "[X/Fe] pairs" if survey.own_fe_h else "paper's pairs"
 
 
-def measure(model: Model, surveys: Surveys, folder: Path, label: str) -> None:
+def measure(path: Path, surveys: Surveys, folder: Path) -> None:
     """Measure one model into `folder`, unless it has been measured there on these surveys.
 
-    Raises ValueError for a survey that the model was trained or selected on.
+    The record that `chemtwin train` writes beside a model goes into the report. Raises ValueError for a survey
+    that the model was trained or selected on.
     """
+    model, label = load_model(path), path.stem
+    record = path.with_name(path.name + ".json")
     used = {model.card.training.get("survey_seed"), model.card.training.get("validation_seed")} - {None}
     for survey in (*surveys.pairs, *([surveys.groups] if surveys.groups else [])):
         if survey.seed in used:
             raise ValueError(f"{survey.path} has the seed of a survey that {label} was trained or selected on")
     told = {"model": model.card.identity, "surveys": surveys.told()}
-    path = folder / f"{label}.json"
-    if path.exists() and {key: json.loads(path.read_text())[key] for key in told} == told:
+    out = folder / f"{label}.json"
+    if out.exists() and {key: json.loads(out.read_text())[key] for key in told} == told:
         return
     arrays: dict[str, Any] = {}
     result: dict[str, Any] = {**told, "label": label, "card": _card(model)}
+    result["training"] = json.loads(record.read_text()) if record.exists() else None
     result["twins"], result["data_space"], result["recast"] = {}, {}, {}
     for survey in surveys.pairs:
         name = kind(survey)
@@ -105,13 +109,13 @@ def measure(model: Model, surveys: Surveys, folder: Path, label: str) -> None:
     _examples(model, surveys.pairs[0], arrays)
     kept: Any = {name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()}
     np.savez_compressed(folder / f"{label}.npz", **kept)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def _card(model: Model) -> dict[str, Any]:
     card = model.card
     return {"method": card.method, "parameters": list(card.parameters), "latent_dim": card.latent_dim} | {
-        key: card.training.get(key) for key in ("config", "seconds", "survey_seed", "validation_seed")
+        key: card.training.get(key) for key in ("config", "survey_seed", "validation_seed")
     }
 
 
@@ -194,8 +198,8 @@ def evaluate(paths: Sequence[Path], surveys: Surveys, folder: Path) -> str:
     labels = [path.stem for path in paths]
     if len(set(labels)) < len(labels):
         raise ValueError("two model files have the same name: the report could not tell them apart")
-    for path, label in zip(paths, labels, strict=True):
-        measure(load_model(path), surveys, folder, label)
+    for path in paths:
+        measure(path, surveys, folder)
     return write(labels, surveys, folder)
 
 
@@ -246,11 +250,15 @@ GROUPS = (
 
 
 def _models(results: list[dict[str, Any]]) -> list[str]:
-    rows = [
-        [r["label"], r["model"], r["card"]["method"], ", ".join(REMOVED[p] for p in r["card"]["parameters"])]
-        for r in results
-    ]
-    return ["## Models", table(["label", "model", "method", "removed"], rows)]
+    rows = []
+    for r in results:
+        card, training = r["card"], r["training"] or {}
+        seeds = "/".join(str(card[key]) for key in ("survey_seed", "validation_seed") if card[key] is not None)
+        removed = ", ".join(REMOVED[p] for p in card["parameters"])
+        told = [str(training.get(key, "-")) for key in ("seconds", "steps", "spectra_per_s", "device")]
+        rows.append([r["label"], r["model"], card["method"], removed, seeds, *told])
+    head = ["label", "model", "method", "removed", "seeds", "training s", "steps", "spectra/s", "device"]
+    return ["## Models", table(head, rows)]
 
 
 def _recovery(results: list[dict[str, Any]], key: str) -> str:

@@ -51,7 +51,7 @@ def train_model(
             config,
             checkpoint_folder(out),
             name=name,
-            device=_device(device),
+            device=choose_device(device),
         )
         model, record = run.model, run.record
         if config.metric == "whitened" and validation is not None and not _follows():
@@ -75,7 +75,7 @@ def _follows() -> bool:
     return int(os.environ.get("RANK", "0")) > 0
 
 
-def _device(name: str | None) -> torch.device:
+def choose_device(name: str | None) -> torch.device:
     """The device of this name; by default this process's GPU, or the CPU."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"

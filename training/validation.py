@@ -12,11 +12,13 @@ import numpy as np
 import torch
 
 from model.autoencoder import FLUX_SCALE
+from model.grid import Array
 from training.basis import training_spectra
 from training.config import NetworkConfig
 from training.evaluate import doppelgangers
 from training.frontend import Frontend
 from training.loader import coefficients, network_pixels, unit_parameters
+from training.metric import SNR, best_floor, twins_found
 from training.survey import Survey
 
 RECAST_PRICE = 1e4
@@ -41,6 +43,7 @@ class Validation:
                 "(chemtwin synthesize --own-fe-h), any other model on pairs that share it"
             )
         self.levels, self.twin = config.validate_snr, survey.twin
+        self._whitened = config.metric == "whitened"
         unit = 1 / frontend.scale if frontend.scale.size else np.array([FLUX_SCALE])
         self._unit = torch.from_numpy(unit.astype(np.float32)).to(device)
         self._pixels = len(survey.wavelength)
@@ -59,19 +62,21 @@ class Validation:
     @torch.no_grad()
     def __call__(self, encode: Encode, decode: Decode) -> dict[str, float]:
         """Twins found at each noise level, mean squared recast error, and the score that combines them."""
-        figures = {}
         clean = self._latents(encode, np.inf)
-        for level in self.levels:
-            latents = clean if np.isinf(level) else self._latents(encode, level)
-            found = doppelgangers(latents.double().cpu().numpy(), self.twin, shown=False) == 0
-            figures[f"twins_{level:g}"] = float(found.mean())
-        score = float(np.mean(list(figures.values())))
+        latents = [_array(self._latents(encode, level)) for level in self.levels]
+        if self._whitened:
+            repeats = [_array(self._latents(encode, SNR, seed)) for seed in (NOISE_SEED + 1, NOISE_SEED + 2)]
+            found = twins_found(latents, self.twin, np.cov((repeats[0] - repeats[1]).T))
+            shares = found[best_floor(found)]
+        else:
+            shares = [float(np.mean(doppelgangers(z, self.twin, shown=False) == 0)) for z in latents]
+        figures = {f"twins_{level:g}": share for level, share in zip(self.levels, shares, strict=True)}
         figures["recast"] = self._recast(clean[torch.from_numpy(self.twin)], decode)
-        return figures | {"score": score - RECAST_PRICE * figures["recast"]}
+        return figures | {"score": float(np.mean(shares)) - RECAST_PRICE * figures["recast"]}
 
-    def _latents(self, encode: Encode, snr: float) -> torch.Tensor:
+    def _latents(self, encode: Encode, snr: float, seed: int = NOISE_SEED) -> torch.Tensor:
         """Latents (N, D) with noise of 1 / `snr`, the same in every validation."""
-        generator = torch.Generator(self._x.device).manual_seed(NOISE_SEED)
+        generator = torch.Generator(self._x.device).manual_seed(seed)
         latents = []
         for x, u in zip(torch.split(self._x, BATCH), torch.split(self._u, BATCH), strict=True):
             if not np.isinf(snr):
@@ -89,3 +94,7 @@ class Validation:
         for z, x, u in blocks:
             total += float(((decode(z, u) - x) / self._unit).square().sum())
         return total / (len(self._x) * self._pixels)
+
+
+def _array(latents: torch.Tensor) -> Array:
+    return np.asarray(latents.double().cpu().numpy())

@@ -38,7 +38,7 @@ def toy() -> PolyDis:
 @pytest.fixture(scope="module")
 def stars(toy):
     generator = np.random.default_rng(2)
-    latents = generator.normal(size=(30, LATENTS)) * np.sqrt(toy.variances)
+    latents = generator.normal(size=(30, LATENTS)) * np.sqrt(toy.basis.variances)
     known = generator.uniform(toy.ranges[:, 0], toy.ranges[:, 1], (30, 3))
     return latents, known, toy.decode(latents, known)
 
@@ -81,12 +81,12 @@ def test_the_covariance_is_that_of_the_error(toy, masked):
     miss the truth as the covariance says."""
     generator = np.random.default_rng(4)
     errors = {"teff_err": 20.0, "logg_err": 0.05, "fe_h_err": 0.02}
-    rough = copy.copy(toy)
-    rough.discarded = 2e-4
+    rough = copy.deepcopy(toy)
+    rough.basis.discarded = 2e-4
     sigma, repeats = 0.02, 6000
     known = np.tile([4400.0, 2.1, -0.2], (repeats, 1))
-    drawn = generator.normal(size=(repeats, LATENTS)) * np.sqrt(rough.variances - rough.discarded)
-    flux = rough.decode(drawn, known) + generator.normal(0, np.sqrt(rough.discarded), (repeats, PIXELS))
+    drawn = generator.normal(size=(repeats, LATENTS)) * np.sqrt(rough.basis.variances - rough.basis.discarded)
+    flux = rough.decode(drawn, known) + generator.normal(0, np.sqrt(rough.basis.discarded), (repeats, PIXELS))
     truth = rough.encode(flux, known)
     told = known + generator.normal(size=(repeats, 3)) * list(errors.values())
     good = np.arange(PIXELS) >= masked
@@ -115,7 +115,11 @@ def test_a_missing_detector_costs_little(model, spectra, survey, detector):
 def test_the_recast_error_is_that_of_the_latent(toy):
     covariance = np.diag([0.1, 0.2, 0.0, 0.0, 0.0])
     draws = np.random.default_rng(5).multivariate_normal(np.zeros(5), covariance, 20_000)
-    assert np.allclose((draws @ toy.components).std(axis=0), toy.decode_sd(covariance), rtol=0.1)
+    assert np.allclose(
+        (draws @ toy.basis.components).std(axis=0),
+        toy.decode_sd(np.zeros(LATENTS), toy.ranges.mean(axis=1), covariance),
+        rtol=0.1,
+    )
 
 
 def prepared(model: Model, flux, parameters, ivar=1e4) -> Spectrum:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from model.polydis import PolyDis, design
+from model.basis import design
+from model.polydis import PolyDis
 from training.polydis import fit
 from training.survey import Survey, synthesize
 
@@ -16,14 +17,14 @@ def test_the_streamed_fit_is_the_plain_one(fitted, spectra, survey):
     terms = design(survey.parameters, fitted.ranges, 4)
     flux = spectra.astype(np.float64)
     polynomial, *_ = np.linalg.lstsq(terms, flux, rcond=None)
-    assert np.abs(terms @ (fitted.polynomial - polynomial)).max() < 2e-4
+    assert np.abs(terms @ (fitted.basis.polynomial - polynomial)).max() < 2e-4
     residual = flux - terms @ polynomial
     _, values, vectors = np.linalg.svd(residual, full_matrices=False)
-    assert fitted.variances == pytest.approx(values[:40] ** 2 / len(flux), rel=2e-3)
-    overlap = np.linalg.svd(fitted.components[:15] @ vectors[:15].T)[1]
+    assert fitted.basis.variances == pytest.approx(values[:40] ** 2 / len(flux), rel=2e-3)
+    overlap = np.linalg.svd(fitted.basis.components[:15] @ vectors[:15].T)[1]
     assert overlap.min() > 0.99
-    assert fitted.discarded == pytest.approx(np.sum(values[40:] ** 2) / len(flux) / (7514 - 40), rel=0.02)
-    assert fitted.components @ fitted.components.T == pytest.approx(np.eye(40), abs=1e-5)
+    assert fitted.basis.discarded == pytest.approx(np.sum(values[40:] ** 2) / len(flux) / (7514 - 40), rel=0.02)
+    assert fitted.basis.components @ fitted.basis.components.T == pytest.approx(np.eye(40), abs=1e-5)
 
 
 def test_the_latent_knows_less_of_u_than_the_spectrum(fitted, emulator, tmp_path):
@@ -32,7 +33,7 @@ def test_the_latent_knows_less_of_u_than_the_spectrum(fitted, emulator, tmp_path
     fresh = Survey.open(tmp_path / "fresh.h5")
     flux = np.concatenate([block for _, block in fresh.blocks("read")]).astype(float)
     latents = fitted.encode(flux, fresh.parameters)
-    spectral = (flux - flux.mean(axis=0)) @ fitted.components.T
+    spectral = (flux - flux.mean(axis=0)) @ fitted.basis.components.T
     for i in range(3):
         told, hidden = (_explained(x[:, :8], fresh.parameters[:, i]) for x in (spectral, latents))
         assert told > 0.5
@@ -49,18 +50,11 @@ def _explained(inputs, target):
     return 1 - rest.var() / target[half:].var()
 
 
-def test_without_twins_there_is_no_twin_covariance(survey):
-    import dataclasses
-
-    alone = dataclasses.replace(survey, twin=None)
-    assert fit(alone, components=5, normalise=False).twin_covariance() is None
-
-
 def test_noise_and_fewer_parameters(survey):
     quiet, noisy = (fit(survey, components=5, parameters=("teff", "logg"), snr=snr) for snr in (np.inf, 20))
     assert quiet.parameter_names == ("teff", "logg")
-    assert noisy.discarded == pytest.approx(1 / 400, rel=0.1)
-    assert quiet.discarded < 1e-4
+    assert noisy.basis.discarded == pytest.approx(1 / 400, rel=0.1)
+    assert quiet.basis.discarded < 1e-4
 
 
 def test_the_shipped_model_covers_table_1(model):

@@ -79,3 +79,25 @@ def test_a_file_that_is_no_survey_says_what_it_lacks(tmp_path):
         file["flux"] = np.zeros((1, 2))
     with pytest.raises(ValueError, match="lacks fe_h, logg"):
         Survey.open(tmp_path / "x.h5")
+
+
+def test_twins_can_share_all_but_fe_h(emulator, tmp_path):
+    synthesize(tmp_path / "xfe.h5", emulator, 20, seed=5, own_fe_h=True)
+    survey = Survey.open(tmp_path / "xfe.h5")
+    assert survey.own_fe_h
+    with h5py.File(survey.path) as file:
+        chemistry = file["abundances"][:]
+    assert np.array_equal(chemistry[::2], chemistry[1::2])
+    assert np.abs(survey.parameters[::2] - survey.parameters[1::2]).min() > 0
+
+
+def test_groups_share_a_chemistry(emulator, tmp_path):
+    synthesize(tmp_path / "groups.h5", emulator, 7, seed=6, members=5)
+    survey = Survey.open(tmp_path / "groups.h5")
+    assert np.array_equal(survey.group, np.repeat(np.arange(7), 5))
+    assert survey.twin is None
+    assert not survey.own_fe_h
+    assert survey.star_id[:2] == ["SYN-6-000000A", "SYN-6-000000B"]
+    fe_h = survey.parameters[:, 2].reshape(7, 5)
+    assert np.all(fe_h == fe_h[:, :1])
+    assert len(np.unique(survey.parameters[:, 0])) == 35

@@ -1,0 +1,192 @@
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from model.bundle import load_model, save_model
+from training.frontend import Frontend
+from training.network import Processes, Trainer, train
+from training.train import checkpoint_folder, train_model
+from training.validation import Validation
+
+CPU = torch.device("cpu")
+SMALL = [
+    "--method", "faderdis", "--set", "components=20", "--set", "encoder=[48]", "--set", "decoder=[48]", "--set",
+    "adversary=[32]", "--set", "batch=128", "--set", "continuum=survey", "--device", "cpu",
+]  # fmt: skip
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from app.cli import main; main()", *arguments]
+
+
+def digest(path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("method", ["faderdis", "factordis"])
+@pytest.mark.parametrize("inputs", ["components", "pixels"])
+def test_training_learns_to_rebuild_spectra(tiny, survey, xfe_survey, tmp_path, method, inputs):
+    changes = [f"inputs={inputs}", "critic_steps=2"]
+    if inputs == "pixels":
+        changes += ["reconstruction=mse", "kl=0", "noise=fixed", "snr=[100, 100]", "disentangle=1e-4"]
+    run = train(survey, xfe_survey, tiny(method, *changes), tmp_path, name="tiny", device=CPU)
+    first, last = run.record["history"][0], run.record["history"][-1]
+    assert [first["step"], last["step"]] == [30, 60]
+    flux = survey.flux(slice(0, 200)).astype(float)
+    u = survey.parameters[:200]
+    assert last["recast"] < first["recast"]
+    assert run.model.card.latent_dim == 20
+    assert run.record["spectra_per_s"] > 0
+    assert list((tmp_path / "tensorboard").glob("events*"))
+    save_model(run.model, tmp_path / "m.safetensors")
+    assert np.array_equal(load_model(tmp_path / "m.safetensors").encode(flux, u), run.model.encode(flux, u))
+
+
+def test_a_run_killed_in_the_middle_ends_as_if_it_had_not_been(survey, xfe_survey, tmp_path):
+    """SIGKILL after the first checkpoint, twice; the model file is the same to the last byte."""
+    common = ["train", str(survey.path), "--validation", str(xfe_survey.path), *SMALL]
+    common += ["--set", "steps=1500", "--set", "validate_every=100"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    subprocess.run(
+        command(*common, "--out", str(whole), "--name", "same"),
+        check=True,
+        env=environment,
+        capture_output=True,
+    )
+    state = checkpoint_folder(cut) / "state.pt"
+    kills = 0
+    while kills < 2:
+        process = subprocess.Popen(
+            command(*common, "--out", str(cut), "--name", "same"), env=environment, stderr=subprocess.DEVNULL
+        )
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        deadline = time.monotonic() + 120
+        while not state.exists() or state.stat().st_mtime_ns == before:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+        assert not cut.exists()
+    subprocess.run(
+        command(*common, "--out", str(cut), "--name", "same"), check=True, env=environment, capture_output=True
+    )
+    assert digest(cut) == digest(whole)
+    assert json.loads((tmp_path / "cut.safetensors.json").read_text())["steps"] == 1500
+
+
+def test_a_checkpoint_of_another_run_is_refused(tiny, survey, tmp_path):
+    train(survey, None, tiny("faderdis", "steps=2"), tmp_path, name="a", device=CPU)
+    with pytest.raises(ValueError, match="checkpoint of another run"):
+        train(survey, None, tiny("faderdis", "steps=3"), tmp_path, name="a", device=CPU)
+
+
+def test_two_processes_train_what_one_does(survey, tmp_path):
+    """torchrun on two CPU processes: the same batches and noise, gradients averaged."""
+    common = ["train", str(survey.path), *SMALL, "--set", "steps=20"]
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(command(*common, "--out", str(one)), check=True, env=environment, capture_output=True)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    shared_run = [sys.executable, *launch, *command(*common, "--out", str(two))]
+    subprocess.run(shared_run, check=True, env=environment, capture_output=True, timeout=300)
+    alone, shared = load_file(one), load_file(two)
+    for name, values in alone.items():
+        assert np.allclose(values, shared[name], atol=2e-4), name
+    assert json.loads((tmp_path / "two.safetensors.json").read_text())["processes"] == 2
+
+
+def test_the_seed_decides(tiny, survey):
+    config = tiny()
+    frontend = Frontend.fit(survey, config)
+
+    def after_three_steps(seed: int) -> np.ndarray:
+        trainer = Trainer(survey, frontend, dataclasses.replace(config, seed=seed), CPU, Processes())
+        for _ in range(3):
+            trainer.step()
+        return trainer.weights()["decoder.0.weight"]
+
+    assert np.array_equal(after_three_steps(1), after_three_steps(1))
+    assert not np.array_equal(after_three_steps(1), after_three_steps(2))
+
+
+def test_early_stopping_keeps_the_best_step(tiny, survey, xfe_survey, tmp_path):
+    """A learning rate that ruins the network: it stops after `patience` validations and keeps the best."""
+    config = tiny(
+        "faderdis", "steps=400", "validate_every=20", "patience=2", "learning_rate=0.3", "clip_norm=0"
+    )
+    run = train(survey, xfe_survey, config, tmp_path, name="tiny", device=CPU)
+    history = run.record["history"]
+    best = max(history, key=lambda figures: figures["score"])
+    assert run.record["best_step"] == best["step"]
+    assert run.record["steps"] == best["step"] + 40
+
+
+def test_what_decides_refuses_the_wrong_pairs(tiny, survey, xfe_survey):
+    config = tiny()
+    frontend = Frontend.fit(survey, config)
+    with pytest.raises(ValueError, match="--own-fe-h"):
+        Validation(survey, frontend, config, CPU)
+    two = tiny("faderdis", 'parameters=["teff", "logg"]')
+    with pytest.raises(ValueError, match="pairs that share it"):
+        Validation(xfe_survey, Frontend.fit(survey, two), two, CPU)
+
+
+def test_a_deliberate_leak_does_not_win(tiny, survey, xfe_survey):
+    """u appended to z: a network that hands u on scores worse than the same network without the leak."""
+    config = tiny("faderdis", "steps=300")
+    frontend = Frontend.fit(survey, config)
+    trainer = Trainer(survey, frontend, config, CPU, Processes())
+    for _ in range(config.steps):
+        trainer.step()
+    judge = Validation(xfe_survey, frontend, config, CPU)
+    decode = lambda z, u: trainer.decode(z[:, : config.latents], u)  # noqa: E731
+    honest = judge(trainer.encode, decode)
+
+    def leaking(weight: float, column: int):
+        def encode(x, u):
+            return torch.cat([trainer.encode(x, u)[0], weight * u[:, column : column + 1]], dim=1), None
+
+        return encode
+
+    for weight in (0.5, 3.0):
+        for column in range(3):
+            assert judge(leaking(weight, column), decode)["score"] < honest["score"], (weight, column)
+
+
+def test_the_cuda_path(tiny, survey, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device: the GPU path was not run here")
+    run = train(
+        survey, None, tiny("faderdis", "precision=bf16"), tmp_path, name="tiny", device=torch.device("cuda")
+    )
+    assert "cpu" not in run.record["device"]
+
+
+def test_bfloat16_trains_too(tiny, survey, tmp_path):
+    run = train(survey, None, tiny("faderdis", "precision=bf16"), tmp_path, name="tiny", device=CPU)
+    assert all(np.isfinite(values).all() for values in run.model.arrays().values())
+
+
+def test_polydis_is_trained_by_the_same_command(survey, xfe_survey, tmp_path):
+    from training.config import PRESETS, read_config
+
+    out = tmp_path / "poly.safetensors"
+    config = read_config(PRESETS / "polydis-paper.toml", ["components=10"])
+    told = train_model(survey.path, xfe_survey.path, config, out, name="poly", device=None)
+    model = load_model(out)
+    assert model.card.identity in told
+    assert model.twins.shape == (10, 10)
+    assert np.linalg.eigvalsh(model.twins).min() > 0

@@ -1,0 +1,82 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+from matplotlib.image import imread
+
+from app.cli import cli
+from model.bundle import save_model
+from training.polydis import fit
+from training.survey import Survey, synthesize
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory, emulator, survey, xfe_survey):
+    """A report on two models, three surveys, by the command line."""
+    folder = tmp_path_factory.mktemp("report")
+    synthesize(folder / "groups.h5", emulator, 60, seed=505, members=5)
+    synthesize(folder / "teacher.h5", emulator, 400, seed=606)
+    for name, parameters in (("three", ("teff", "logg", "fe_h")), ("two", ("teff", "logg"))):
+        model = fit(
+            Survey.open(folder / "teacher.h5"), name=name, components=20, normalise=False, parameters=parameters
+        )
+        save_model(model, folder / f"{name}.safetensors")
+    arguments = [
+        "evaluate", str(folder / "three.safetensors"), str(folder / "two.safetensors"), "--survey", str(survey.path),
+        "--survey", str(xfe_survey.path), "--groups", str(folder / "groups.h5"),
+        "--abundances", str(folder / "teacher.h5"), "--report", str(folder / "out"),
+    ]  # fmt: skip
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    return folder / "out", result.output, arguments
+
+
+def test_the_report_has_every_figure_and_table(report):
+    folder, text, _ = report
+    results = json.loads((folder / "report.json").read_text())
+    assert [r["label"] for r in results] == ["three", "two"]
+    first = results[0]
+    assert set(first["twins"]) == {"paper's pairs", "[X/Fe] pairs"}
+    assert set(first["twins"]["paper's pairs"]) == {"inf", "100", "50", "30"}
+    assert set(first["dependence"]["network"]) == {"teff", "logg", "fe_h"}
+    assert set(results[1]["dependence"]["network"]) == {"teff", "logg"}
+    assert set(first["groups"]) == {"inf", "100", "50"}
+    assert len(first["abundances"]["linear"]) == 18
+    for heading in ("Twin recovery", "data space", "Recasting", "What is left of u", "Abundances", "Groups"):
+        assert heading in text
+    for picture in ("distances", "doppelgangers", "abundances-two", "twins-three", "residuals"):
+        assert imread(folder / f"{picture}.png").std() > 0.05
+        assert f"({picture}.png)" in text
+    assert text.strip() == (folder / "report.md").read_text().strip()
+
+
+def test_the_numbers_in_the_text_are_those_measured(report):
+    folder, text, _ = report
+    for result in json.loads((folder / "report.json").read_text()):
+        for pairs, levels in result["twins"].items():
+            cells = " | ".join(f"{s['recovered']:.3f} ({s['auc']:.4f})" for s in levels.values())
+            assert f"| {result['label']} | {pairs} | {cells} |" in text
+
+
+def test_a_latent_that_keeps_fe_h_tells_the_pairs_apart(report):
+    """Where [Fe/H] is not removed, pairs that differ in it are no twins."""
+    three, two = json.loads((report[0] / "report.json").read_text())
+    assert two["twins"]["paper's pairs"]["inf"]["recovered"] > 0.15
+    assert two["twins"]["[X/Fe] pairs"]["inf"]["recovered"] < 0.05
+    assert three["twins"]["[X/Fe] pairs"]["inf"]["recovered"] > 0.2
+
+
+def test_a_second_call_measures_nothing_again(report):
+    folder, text, arguments = report
+    before = (folder / "three.json").stat().st_mtime_ns
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert (folder / "three.json").stat().st_mtime_ns == before
+    assert result.output == text
+
+
+def test_two_models_of_one_name_are_refused(report, tmp_path):
+    folder, _, arguments = report
+    other = tmp_path / "three.safetensors"
+    other.write_bytes((folder.parent / "three.safetensors").read_bytes())
+    result = CliRunner().invoke(cli, ["evaluate", str(other), *arguments[1:]])
+    assert "same name" in str(result.exception)

@@ -1,0 +1,21 @@
+import pytest
+import torch
+
+from training.search import search
+
+CPU = torch.device("cpu")
+
+
+def test_the_search_tries_its_trials_and_goes_on(tiny, survey, xfe_survey, tmp_path):
+    config = tiny()
+    told = search(survey, xfe_survey, config, tmp_path, keys=("disentangle", "kl"), trials=2, device=CPU)
+    assert told.startswith("trial 0: disentangle 30, kl 1")
+    assert "best: --set disentangle=" in told
+    more = search(survey, xfe_survey, config, tmp_path, keys=("disentangle", "kl"), trials=3, device=CPU)
+    assert more.splitlines()[:2] == told.splitlines()[:2]
+    assert len(more.splitlines()) == 4
+
+
+def test_a_weight_that_is_none_is_refused(tiny, survey, xfe_survey, tmp_path):
+    with pytest.raises(ValueError, match="latents is no positive number"):
+        search(survey, xfe_survey, tiny(), tmp_path, keys=("latents",), trials=1, device=CPU)
