@@ -201,6 +201,22 @@ def evaluate(
     click.echo(reports.evaluate(models, surveys, report))
 
 
+@cli.command()
+@click.argument("model", type=FILE)
+@click.option(
+    "--report",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="a report's folder",
+)
+@click.option("--out", type=OUT, required=True, help="the model file to write")
+def card(model: Path, report: Path, out: Path) -> None:
+    """Write a model with a report's figures in its card."""
+    from training.report import describe
+
+    describe(model, report, out)
+
+
 def main() -> None:
     """Entry point; an error of ours becomes one line."""
     from index.store import StoreError

@@ -32,7 +32,11 @@ SHIPPED = Path(__file__).with_name("default.safetensors")
 
 
 def save_model(model: Model, path: Path) -> None:
-    """Write `model` to `path`, whole or not at all. Its version becomes a digest of what the file holds."""
+    """Write `model` to `path`, whole or not at all.
+
+    Its version becomes a digest of what the file holds, except the card's `quality`: measuring a model does not
+    make it another.
+    """
     tensors: dict[str, NDArray[Any]] = {"wavelength": model.grid.wavelength, **model.arrays()}
     if model.normaliser is not None:
         tensors["continuum_pixels"] = model.normaliser.pixels
@@ -40,7 +44,8 @@ def save_model(model: Model, path: Path) -> None:
     header: dict[str, Any] = {"format": FORMAT, "card": card}
     if model.normaliser is not None:
         header["normalisation"] = model.normaliser.header()
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    unmeasured = header | {"card": card | {"quality": {}}}
+    digest = hashlib.sha256(json.dumps(unmeasured, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(name.encode() + np.ascontiguousarray(tensors[name]).tobytes())
     card["version"] = digest.hexdigest()[:12]

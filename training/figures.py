@@ -90,7 +90,7 @@ def doppelgangers(
     for axis in axes[:, 0]:
         axis.set_ylabel("% of stars with fewer than\nN doppelgangers")
     axes[0, 0].legend(fontsize=7, loc="lower right")
-    kinds = list(results[0]["twins"])
+    kinds = list({pairs: None for result in results for pairs in result["twins"]})
     figure.suptitle(
         "; ".join(f"{line}: {name}" for line, name in zip(("solid", "dashed"), kinds, strict=False)), fontsize=8
     )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.autoencoder import Autoencoder
+from model.base import Model
 from model.grid import Array
 from training.basis import known
 from training.evaluate import NOISE_STREAM, doppelgangers, embed_survey, twins
@@ -25,7 +26,7 @@ FLOORS = (np.inf, 0.2, 0.1, 0.05, 0.02)
 """Floors that are tried, in units of the latents' mean variance; inf: the latents as they are."""
 
 
-def noise_covariance(model: Autoencoder, survey: Survey) -> Array:
+def noise_covariance(model: Model, survey: Survey) -> Array:
     """Covariance (D, D) of the difference between two noisy latents of one star at S/N 100."""
     differences = []
     u = known(survey, model.parameter_names)

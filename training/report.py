@@ -9,6 +9,7 @@ second call measures only what is missing and writes report.md, report.json and 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from model.base import Model
-from model.bundle import load_model
+from model.bundle import load_model, save_model
+from model.grid import Array
 from training import figures, probes
 from training.basis import known
 from training.evaluate import embed_survey, recast_errors, twin_search, twins
@@ -80,24 +82,26 @@ def measure(path: Path, surveys: Surveys, folder: Path) -> None:
     result: dict[str, Any] = {**told, "label": label, "card": _card(model)}
     result["training"] = json.loads(record.read_text()) if record.exists() else None
     result["twins"], result["data_space"], result["recast"] = {}, {}, {}
-    for survey in surveys.pairs:
+    clean: list[Array] = []
+    for survey in _comparable(model, surveys.pairs):
         name = kind(survey)
         result["twins"][name], result["data_space"][name] = {}, {}
         for level in LEVELS:
             latents = embed_survey(model, survey, level)
             found = twin_search(latents, twins(survey), level)
             result["twins"][name][f"{level:g}"] = found.summary()
-            arrays[f"curve {name} {level:g}"] = np.searchsorted(
-                np.sort(found.doppelgangers), CURVE, side="left"
-            ) / len(survey)
+            below = np.searchsorted(np.sort(found.doppelgangers), CURVE, side="left")
+            arrays[f"curve {name} {level:g}"] = below / len(survey)
             if survey is surveys.pairs[0]:
                 arrays[f"near {level:g}"], arrays[f"far {level:g}"] = found.near, found.far
             decoded = twin_search(probes.data_space(model, latents), twins(survey), level)
             result["data_space"][name][f"{level:g}"] = decoded.summary()
+            if np.isinf(level):
+                clean.append(latents)
         result["recast"][name] = [asdict(error) for error in recast_errors(model, survey)]
-    result["dependence"] = _dependence(model, surveys.pairs[-1])
+    result["dependence"] = _dependence(model, _comparable(model, surveys.pairs)[-1], clean[-1])
     if surveys.abundances is not None:
-        result["abundances"] = _abundances(model, surveys.abundances, surveys.pairs[0], arrays)
+        result["abundances"] = _abundances(model, surveys.abundances, surveys.pairs[0], clean[0], arrays)
     if surveys.groups is not None and surveys.groups.group is not None:
         result["groups"] = {}
         for level in GROUP_LEVELS:
@@ -119,20 +123,27 @@ def _card(model: Model) -> dict[str, Any]:
     }
 
 
-def _dependence(model: Model, survey: Survey) -> dict[str, dict[str, float]]:
+def _comparable(model: Model, pairs: tuple[Survey, ...]) -> tuple[Survey, ...]:
+    """The surveys whose pairs are twins to the model: where it keeps [Fe/H], twins must share it."""
+    return tuple(s for s in pairs if "fe_h" in model.parameter_names or not s.own_fe_h)
+
+
+def _dependence(model: Model, survey: Survey, latents: Array) -> dict[str, dict[str, float]]:
     """How well u is predicted from noiseless latents; pairs stay on one side of the split."""
-    latents = embed_survey(model, survey)[: 2 * PROBED]
+    latents = latents[: 2 * PROBED]
     shares = probes.dependence(latents, known(survey, model.parameter_names)[: len(latents)])
     return {
         name: dict(zip(model.parameter_names, share.tolist(), strict=True)) for name, share in shares.items()
     }
 
 
-def _abundances(model: Model, teacher: Survey, survey: Survey, arrays: dict[str, Any]) -> dict[str, Any]:
-    """Root mean squared error (dex) of each abundance estimated from noiseless latents (figure 4)."""
+def _abundances(
+    model: Model, teacher: Survey, survey: Survey, fresh: Array, arrays: dict[str, Any]
+) -> dict[str, Any]:
+    """Root mean squared error (dex) of each abundance estimated from noiseless latents, `fresh` (figure 4)."""
     names, taught = probes.abundances(teacher)
     _, truth = probes.abundances(survey)
-    z, fresh = embed_survey(model, teacher), embed_survey(model, survey)
+    z = embed_survey(model, teacher)
     maps = {
         "linear": probes.linear_map(z, taught),
         "network": probes.network_map(z[:PROBED], taught[:PROBED], shown="abundances"),
@@ -203,6 +214,23 @@ def evaluate(paths: Sequence[Path], surveys: Surveys, folder: Path) -> str:
     return write(labels, surveys, folder)
 
 
+def describe(path: Path, folder: Path, out: Path) -> None:
+    """Write the model in `path` to `out` with the report's figures as its card's quality.
+
+    Raises ValueError when the report is of another model of that name.
+    """
+    model = load_model(path)
+    result = json.loads((folder / f"{path.stem}.json").read_text())
+    if result["model"] != model.card.identity:
+        raise ValueError(f"the report in {folder} is of {result['model']}, not of {model.card.identity}")
+    told = ("surveys", "training", "twins", "data_space", "recast", "dependence", "abundances", "groups")
+    quality = {key: result[key] for key in told if result.get(key) is not None}
+    if "training" in quality:
+        quality["training"] = {k: v for k, v in quality["training"].items() if k != "history"}
+    model.card = dataclasses.replace(model.card, quality=quality)
+    save_model(model, out)
+
+
 def _heading(surveys: Surveys) -> str:
     lines = ["# Evaluation", ""]
     for survey in surveys.pairs:
@@ -218,7 +246,7 @@ REMOVED = {"teff": "Teff", "logg": "logg", "fe_h": "[Fe/H]"}
 def _tables(results: list[dict[str, Any]]) -> list[str]:
     """Headings, explanations and tables in order."""
     out = [*_models(results)]
-    out += ["## Twin recovery", RECOVERY, _recovery(results, "twins")]
+    out += ["## Twin recovery", RECOVERY, _recovery(results, "twins"), PAPER_RECOVERY, _paper_recovery()]
     out += ["## Twin recovery in data space", DATA_SPACE, _recovery(results, "data_space")]
     out += ["## Recasting", RECASTING, _recasts(results)]
     out += ["## What is left of u", DEPENDENCE, _dependences(results)]
@@ -229,6 +257,23 @@ def _tables(results: list[dict[str, Any]]) -> list[str]:
     return out
 
 
+PAPER = (
+    ("PolyDis", "Teff, logg, [Fe/H]", (0.521, 0.377, 0.114, 0.018)),
+    ("FactorDis", "Teff, logg, [Fe/H]", (0.759, 0.572, 0.414, 0.172)),
+    ("FaderDis", "Teff, logg, [Fe/H]", (0.969, 0.882, 0.367, 0.061)),
+    ("FactorDis", "Teff, logg", (0.803, 0.698, 0.515, 0.225)),
+    ("FaderDis", "Teff, logg", (0.990, 0.968, 0.644, 0.193)),
+)
+"""Twin recovery at `LEVELS`, from the rankings that the paper's authors published with their code."""
+
+PAPER_RECASTS = (
+    ("FactorDis", (0.0021, 1.26e-5), (0.0027, 2.13e-5)),
+    ("FaderDis", (0.0030, 1.68e-5), (0.0033, 2.14e-5)),
+    ("PolyDis", (0.0018, 1.50e-5), (0.0029, 3.33e-5)),
+)
+"""The paper's tables 3 and 4: mean absolute and mean squared residual, all pairs and those 500 K apart."""
+
+PAPER_RECOVERY = "The paper's networks and PolyDis on its own survey (its PolyDis ranked by L1, ours by L2):"
 RECOVERY = (
     "Share of stars whose twin is the nearest of all others; in brackets the area under the ROC curve of twins "
     "against random pairs."
@@ -261,14 +306,22 @@ def _models(results: list[dict[str, Any]]) -> list[str]:
     return ["## Models", table(head, rows)]
 
 
+def _paper_recovery() -> str:
+    rows = [[method, removed, *(f"{share:.3f}" for share in shares)] for method, removed, shares in PAPER]
+    return table(["the paper's", "removed", *_level_names()], rows)
+
+
+def _level_names() -> list[str]:
+    return [f"S/N {level:g}" if np.isfinite(level) else "no noise" for level in LEVELS]
+
+
 def _recovery(results: list[dict[str, Any]], key: str) -> str:
     rows = [
         [r["label"], pairs, *(f"{s['recovered']:.3f} ({s['auc']:.4f})" for s in levels.values())]
         for r in results
         for pairs, levels in r[key].items()
     ]
-    levels = [f"S/N {level:g}" if np.isfinite(level) else "no noise" for level in LEVELS]
-    return table(["label", "twins", *levels], rows)
+    return table(["label", "twins", *_level_names()], rows)
 
 
 def _recasts(results: list[dict[str, Any]]) -> str:
@@ -278,6 +331,11 @@ def _recasts(results: list[dict[str, Any]]) -> str:
         for pairs, errors in r["recast"].items()
         for e in errors
     ]
+    for method, *both in PAPER_RECASTS:
+        for pairs, (absolute, squared) in zip(("all", "500 K apart"), both, strict=True):
+            rows.append(
+                [f"the paper's {method}", "paper's pairs", pairs, "-", f"{absolute:.5f}", f"{squared:.3g}"]
+            )
     return table(["label", "twins", "pairs", "from", "mean absolute residual", "mean squared residual"], rows)
 
 
