@@ -269,6 +269,7 @@ class Service:
         card, grid, normaliser = self.model.card, self.model.grid, self.model.normaliser
         return {
             "model": self.model_name(),
+            "method": card.method,
             "latent_dim": card.latent_dim,
             "parameters": {name: {"min": low, "max": high} for name, (low, high) in card.parameters.items()},
             "grid": {

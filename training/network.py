@@ -419,6 +419,15 @@ def _record(trainer: Trainer, state: dict[str, Any], device: torch.device) -> di
     }
 
 
+def _plain(value: Any) -> Any:
+    """`value` as JSON can hold it: infinity, no noise, becomes null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and math.isinf(value) else value
+
+
 def _model(
     name: str,
     survey: Survey,
@@ -444,7 +453,7 @@ def _model(
             "stars": len(survey),
             "survey_seed": survey.seed,
             "validation_seed": None if validation is None else validation.seed,
-            "config": dataclasses.asdict(config),
+            "config": _plain(dataclasses.asdict(config)),
         },
     )
     return kind(

@@ -24,7 +24,7 @@ def test_a_star_is_stored_and_replaced(client, star, posted):
     assert posted.status_code == 201, posted.text
     first = posted.json()
     assert first["star_id"] == "TEST-1"
-    assert len(first["latent"]) == len(first["latent_sd"]) == 50
+    assert len(first["latent"]) == len(first["latent_sd"]) == 20
     assert set(first["model"]) == {"name", "version", "method"}
     assert first["snr"] == pytest.approx(97, abs=6)
     assert first["chi2"] == pytest.approx(1, abs=0.1)
@@ -235,7 +235,9 @@ def test_stars_are_listed_page_by_page(client):
 def test_the_model_card(client, model):
     card = client.get("/model").json()
     assert card["grid"]["pixels"] == len(model.grid)
-    assert card["latent_dim"] == 50
+    assert card["latent_dim"] == 20
+    assert card["method"] == model.card.method
+    assert card["quality"] == model.card.quality
     assert list(card["parameters"]) == ["teff", "logg", "fe_h"]
     assert card["normalisation"]["method"] == "continuum_pixels"
 
