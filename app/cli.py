@@ -223,6 +223,11 @@ def main() -> None:
 
     try:
         cli()
+    except ModuleNotFoundError as error:
+        click.echo(
+            f"chemtwin: {error.name} is not installed; pip install 'chemtwin[train]' brings it", err=True
+        )
+        sys.exit(1)
     except (ChemtwinError, StoreError, ValueError, OSError) as error:
         click.echo(f"chemtwin: {error}", err=True)
         sys.exit(1)

@@ -102,11 +102,15 @@ class Autoencoder(Model):
 
     def decode(self, latents: Array, parameters: Array) -> Array:
         """Flux (N, P) of latents (N, D) at parameters (N, U)."""
-        raw = np.asarray(np.linalg.solve(self.metric.T, latents.T).T)
-        shown = self.decoder(self._conditioned(raw, parameters)).numpy()
         if self.scale.size:
-            return self.basis.rebuild(shown * self.scale, parameters)
-        return np.asarray((shown + FLUX_SHIFT) / FLUX_SCALE)
+            return self.basis.rebuild(self.coefficients(latents, parameters), parameters)
+        return np.asarray((self._decoded(latents, parameters) + FLUX_SHIFT) / FLUX_SCALE)
+
+    def coefficients(self, latents: Array, parameters: Array) -> Array:
+        """Coefficients (N, K) in the spectral basis of the flux that `decode` gives."""
+        if self.scale.size:
+            return np.asarray(self._decoded(latents, parameters) * self.scale)
+        return super().coefficients(latents, parameters)
 
     def covariance(self, spectrum: Spectrum) -> Array:
         """Pixel noise, missing pixels and the parameters' errors, propagated to first order (D, D)."""
@@ -146,6 +150,11 @@ class Autoencoder(Model):
             return flux
         coefficients = self.basis.project(flux, parameters, variance)
         return np.where(np.isfinite(variance), flux, self.basis.rebuild(coefficients, parameters))
+
+    def _decoded(self, latents: Array, parameters: Array) -> Array:
+        """The decoder's output (N, M)."""
+        raw = np.asarray(np.linalg.solve(self.metric.T, latents.T).T)
+        return np.asarray(self.decoder(self._conditioned(raw, parameters)).numpy())
 
     def _conditioned(self, values: Array, parameters: Array) -> torch.Tensor:
         """Network input (N, M + U): `values` (N, M) and the scaled parameters (N, U)."""

@@ -86,6 +86,10 @@ class Model(ABC):
     def decode(self, latents: Array, parameters: Array) -> Array:
         """Flux (N, P) of latents (N, D) at parameters (N, U)."""
 
+    def coefficients(self, latents: Array, parameters: Array) -> Array:
+        """Coefficients (N, K) in the spectral basis of the flux that `decode` gives."""
+        return self.basis.project(self.decode(latents, parameters), parameters)
+
     @abstractmethod
     def covariance(self, spectrum: Spectrum) -> Array:
         """Covariance (D, D) of a spectrum's latent, from its ivar and its parameters' errors."""

@@ -50,6 +50,10 @@ class PolyDis(Model):
         """Flux (N, P): the polynomial at the parameters plus the latents' residuals."""
         return self.basis.rebuild(latents, parameters)
 
+    def coefficients(self, latents: Array, parameters: Array) -> Array:
+        """The latents (N, D) themselves."""
+        return latents
+
     def transfer(self, flux: Array, parameters: Array, to: Array) -> Array:
         """The paper's own recasting for PolyDis (section 5.4): the whole residual moves to new parameters."""
         return np.asarray(flux - self.basis.expected(parameters) + self.basis.expected(to))

@@ -50,14 +50,16 @@ class TwinSearch:
         return {"recovered": self.recovered, "within_ten": self.within_ten, "auc": self.auc}
 
 
-def embed_survey(model: Model, survey: Survey, snr: float = np.inf) -> Array:
+def embed_survey(
+    model: Model, survey: Survey, snr: float = np.inf, stream: tuple[int, int] = NOISE_STREAM
+) -> Array:
     """Latents (N, D) of a survey, streamed, with noise of 1 / `snr` added before the model's normaliser."""
     if len(model.grid) != len(survey.wavelength) or not np.allclose(model.grid.wavelength, survey.wavelength):
         raise ValueError("the survey is not on the model's wavelength grid")
     latents = np.empty((len(survey), model.card.latent_dim))
     u = known(survey, model.parameter_names)
     for rows, flux in survey.blocks(f"embed at S/N {snr:g}"):
-        noisy = add_noise(flux, snr, *NOISE_STREAM, rows.start)
+        noisy = add_noise(flux, snr, *stream, rows.start)
         if model.normaliser is not None:
             noisy = model.normaliser.batch(noisy)
         latents[rows] = model.encode(noisy.astype(np.float64), u[rows])

@@ -82,6 +82,11 @@ class Processes:
         return bool(answer.item())
 
 
+def step_seed(seed: int, step: int) -> int:
+    """The seed of a step's random numbers: 32 bits, all that torch's generator for the CPU looks at."""
+    return int(np.random.SeedSequence([seed, 3, step]).generate_state(1)[0])
+
+
 class Trainer:
     """Networks, optimisers and data of one run; `step` is the only thing that changes them."""
 
@@ -158,7 +163,7 @@ class Trainer:
         config = self.config
         self._schedule()
         x, u = self.batches(self.done, self.processes.rank, self.processes.count)
-        generator = torch.Generator(self.device).manual_seed((config.seed << 40) + self.done)
+        generator = torch.Generator(self.device).manual_seed(step_seed(config.seed, self.done))
         learns = self.done % config.critic_steps == 0
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             x, sigma = self._noisy(x, generator)

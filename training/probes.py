@@ -127,5 +127,5 @@ def data_space(model: Model, latents: Array) -> Array:
     for start in range(0, len(latents), 512):
         rows = slice(start, start + 512)
         known = np.tile(middle, (len(latents[rows]), 1))
-        out[rows] = model.basis.project(model.decode(latents[rows], known), known)
+        out[rows] = model.coefficients(latents[rows], known)
     return out
