@@ -128,7 +128,7 @@ def train(
     from training.train import train_model
 
     config = read_config(config_file or PRESETS / f"{method}-{preset}.toml", changes)
-    click.echo(train_model(survey, validation, config, out, name=name or method, device=device))
+    click.echo(train_model(survey, validation, config, out, name=name or config.method, device=device))
 
 
 @cli.command()
@@ -193,8 +193,8 @@ def evaluate(
     from training import report as reports
     from training.survey import Survey
 
-    surveys = reports.Surveys(
-        tuple(Survey.open(path) for path in pairs),
+    surveys = reports.Surveys.sorted(
+        [Survey.open(path) for path in pairs],
         None if groups is None else Survey.open(groups),
         None if abundances is None else Survey.open(abundances),
     )

@@ -80,6 +80,8 @@ class Autoencoder(Model):
         self.basis = Basis(self.ranges, **tensors)
         self.scale = scale.astype(np.float64)
         self.metric = metric.astype(np.float64)
+        if self.metric.shape != (card.latent_dim, card.latent_dim):
+            raise ValueError(f"a metric of shape {self.metric.shape} for {card.latent_dim} latents")
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What the model file holds beside the card."""
@@ -94,10 +96,7 @@ class Autoencoder(Model):
 
     def encode(self, flux: Array, parameters: Array, variance: Array | None = None) -> Array:
         """Latents (N, D); missing pixels are first completed by the basis (`Basis.project`)."""
-        if self.scale.size:
-            seen = self.basis.project(flux, parameters, variance) / self.scale
-        else:
-            seen = FLUX_SCALE * self._complete(flux, parameters, variance) - FLUX_SHIFT
+        seen = self._seen(flux, parameters, variance)
         return np.asarray(self.encoder(self._conditioned(seen, parameters)).numpy() @ self.metric)
 
     def decode(self, latents: Array, parameters: Array) -> Array:
@@ -115,26 +114,29 @@ class Autoencoder(Model):
     def covariance(self, spectrum: Spectrum) -> Array:
         """Pixel noise, missing pixels and the parameters' errors, propagated to first order (D, D)."""
         known = spectrum.parameters.values(self.parameter_names)
+        errors = spectrum.parameters.errors(self.parameter_names)
         variance = self.variance(spectrum)
-        noise, slope = self.basis.errors(spectrum, known, variance)
-        flux, errors = spectrum.flux[None], spectrum.parameters.errors(self.parameter_names)
-        unit = 2 * errors / (self.ranges[:, 1] - self.ranges[:, 0])
+        complete, missing = self.basis.completion(spectrum, variance)
+        good = spectrum.ivar > 0
+        seen_by = self.basis.components[:, good]
+        moved = self.basis.slope(known)
+        coefficients_moved = -complete @ seen_by @ moved[:, good].T
+        seen = self._seen(spectrum.flux[None], known[None], variance[None])
+        by_seen, by_known = self._jacobian(seen, known)
+        label = by_known * 2 / (self.ranges[:, 1] - self.ranges[:, 0])
         if self.scale.size:
-            seen = self.basis.project(flux, known[None], variance[None]) / self.scale
-            by_seen, by_known = self._jacobian(seen, known)
-            by_seen /= self.scale
-            label = by_seen @ slope * errors + by_known * unit
-            covariance = by_seen @ noise @ by_seen.T + label @ label.T
+            by_seen = by_seen / self.scale
+            noise = complete @ self.basis.noise(spectrum) @ complete.T + missing
+            covariance = by_seen @ noise @ by_seen.T
+            label = label + by_seen @ coefficients_moved
         else:
-            good = spectrum.ivar > 0
-            seen = FLUX_SCALE * self._complete(flux, known[None], variance[None]) - FLUX_SHIFT
-            by_seen, by_known = self._jacobian(seen, known)
-            by_seen *= FLUX_SCALE
-            hidden = by_seen[:, ~good] @ self.basis.components[:, ~good].T
-            seen_noise = by_seen[:, good] / np.sqrt(spectrum.ivar[good])
-            label = by_known * unit
-            covariance = seen_noise @ seen_noise.T + hidden @ noise @ hidden.T + label @ label.T
-        return np.asarray(self.metric.T @ covariance @ self.metric)
+            by_seen = by_seen * FLUX_SCALE
+            filled = by_seen[:, ~good] @ self.basis.components[:, ~good].T
+            noisy = (by_seen[:, good] + filled @ complete @ seen_by) / np.sqrt(spectrum.ivar[good])
+            covariance = noisy @ noisy.T + filled @ missing @ filled.T
+            label = label + by_seen[:, ~good] @ moved[:, ~good].T + filled @ coefficients_moved
+        label = label * errors
+        return np.asarray(self.metric.T @ (covariance + label @ label.T) @ self.metric)
 
     def decode_sd(self, latent: Array, parameters: Array, covariance: Array) -> Array:
         """Standard deviation (P,) of the decoded flux for a latent (D,) of this covariance, to first order."""
@@ -144,12 +146,14 @@ class Autoencoder(Model):
         slope = (around[: len(latent)] - around[len(latent) :]) / (2 * steps[:, None])
         return np.asarray(np.sqrt(np.maximum(np.sum(slope * (covariance @ slope), axis=0), 0)))
 
-    def _complete(self, flux: Array, parameters: Array, variance: Array | None) -> Array:
-        """Flux (N, P) whose missing pixels are the basis's expectation given the others."""
-        if variance is None or np.isfinite(variance).all():
-            return flux
-        coefficients = self.basis.project(flux, parameters, variance)
-        return np.where(np.isfinite(variance), flux, self.basis.rebuild(coefficients, parameters))
+    def _seen(self, flux: Array, parameters: Array, variance: Array | None) -> Array:
+        """What the encoder sees of a spectrum (N, M): scaled coefficients, or completed and scaled pixels."""
+        if self.scale.size:
+            return self.basis.project(flux, parameters, variance) / self.scale
+        if variance is not None and not np.isfinite(variance).all():
+            coefficients = self.basis.project(flux, parameters, variance)
+            flux = np.where(np.isfinite(variance), flux, self.basis.rebuild(coefficients, parameters))
+        return np.asarray(FLUX_SCALE * flux - FLUX_SHIFT)
 
     def _decoded(self, latents: Array, parameters: Array) -> Array:
         """The decoder's output (N, M)."""

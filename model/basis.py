@@ -91,21 +91,28 @@ class Basis:
         """Flux (N, P) of coefficients (N, K) at parameters (N, U)."""
         return np.asarray(self.expected(parameters) + coefficients @ self.components)
 
-    def errors(self, spectrum: Spectrum, parameters: Array, variance: Array) -> tuple[Array, Array]:
-        """How a spectrum's coefficients err at parameters (U,).
+    def completion(self, spectrum: Spectrum, variance: Array) -> tuple[Array, Array]:
+        """How a spectrum's good pixels give its coefficients.
 
-        Covariance (K, K) from pixel noise and missing pixels, and the derivative (K, U) by the parameters;
-        `variance` (P,) is what `project` was given.
+        The matrix (K, K) that takes the good residuals' projection to the coefficients, and the covariance
+        (K, K) that the missing pixels leave; `variance` (P,) is what `project` was given.
         """
         good = spectrum.ivar > 0
-        noise = np.divide(1.0, spectrum.ivar, out=np.zeros(len(good)), where=good).astype(np.float32)
-        covariance = ((self._single * noise) @ self._single.T).astype(np.float64)
-        complete = np.eye(len(covariance))
-        if not good.all():
-            complete, missing = self._completion(good, variance)
-            covariance = complete @ covariance @ complete.T + missing
-        change = self._slope(parameters)
-        return covariance, complete @ self.components[:, good] @ change[:, good].T
+        if good.all():
+            return np.eye(len(self.components)), np.zeros((len(self.components),) * 2)
+        return self._completion(good, variance)
+
+    def noise(self, spectrum: Spectrum) -> Array:
+        """Covariance (K, K) of the good residuals' projection, from the pixels' ivar."""
+        good = spectrum.ivar > 0
+        variance = np.divide(1.0, spectrum.ivar, out=np.zeros(len(good)), where=good).astype(np.float32)
+        return ((self._single * variance) @ self._single.T).astype(np.float64)
+
+    def slope(self, parameters: Array) -> Array:
+        """Derivative (U, P) of `expected` by the parameters (U,), by differences of 1 % of the ranges."""
+        steps = 0.01 * np.diag(self.ranges[:, 1] - self.ranges[:, 0])
+        change = self.expected(parameters + steps) - self.expected(parameters - steps)
+        return np.asarray(change / (2 * np.diag(steps))[:, None])
 
     def _completion(self, good: NDArray[np.bool_], variance: Array) -> tuple[Array, Array]:
         """The matrix (K, K) that completes a projection of good pixels, and the covariance (K, K) it leaves.
@@ -128,9 +135,3 @@ class Basis:
     def _single(self) -> NDArray[np.float32]:
         """The components (K, P) in single precision, enough for covariances."""
         return self.components.astype(np.float32)
-
-    def _slope(self, parameters: Array) -> Array:
-        """Derivative (U, P) of the residual by the parameters (U,), by differences of 1 % of the ranges."""
-        steps = 0.01 * np.diag(self.ranges[:, 1] - self.ranges[:, 0])
-        change = self.expected(parameters - steps) - self.expected(parameters + steps)
-        return np.asarray(change / (2 * np.diag(steps))[:, None])

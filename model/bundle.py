@@ -83,5 +83,5 @@ def load_model(path: Path = SHIPPED) -> Model:
             pixels = tensors.pop("continuum_pixels")
             normaliser = Normaliser(grid, pixels, header["normalisation"]["degree"])
         return METHODS[card.method](card, grid, normaliser, **tensors)
-    except (KeyError, TypeError, ValueError) as error:
+    except (IndexError, KeyError, RuntimeError, StopIteration, TypeError, ValueError) as error:
         raise ModelFileError("bad_model_file", f"{path} lacks or confuses {error}") from error

@@ -61,9 +61,11 @@ class PolyDis(Model):
     def covariance(self, spectrum: Spectrum) -> Array:
         """Pixel noise, missing pixels and the parameters' errors, propagated to the latent (D, D)."""
         known = spectrum.parameters.values(self.parameter_names)
-        noise, slope = self.basis.errors(spectrum, known, self.variance(spectrum))
-        slope = slope * spectrum.parameters.errors(self.parameter_names)
-        return np.asarray(noise + slope @ slope.T)
+        complete, missing = self.basis.completion(spectrum, self.variance(spectrum))
+        good = spectrum.ivar > 0
+        moved = self.basis.slope(known)[:, good] * spectrum.parameters.errors(self.parameter_names)[:, None]
+        slope = self.basis.components[:, good] @ moved.T
+        return np.asarray(complete @ (self.basis.noise(spectrum) + slope @ slope.T) @ complete.T + missing)
 
     def decode_sd(self, latent: Array, parameters: Array, covariance: Array) -> Array:
         """Standard deviation (P,) of the decoded flux for a latent of this covariance (D, D)."""

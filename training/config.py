@@ -68,6 +68,27 @@ class NetworkConfig:
     patience: int
     seed: int
 
+    def __post_init__(self) -> None:
+        whole = (
+            "components",
+            "latents",
+            "bins",
+            "critic_steps",
+            "batch",
+            "steps",
+            "validate_every",
+            "patience",
+        )
+        for key in (*whole, "learning_rate", "adversary_learning_rate"):
+            if getattr(self, key) <= 0:
+                raise ValueError(f"{key} must be above 0, not {getattr(self, key)}")
+        if not 0 < self.snr[0] <= self.snr[1]:
+            raise ValueError(f"snr must be two rising numbers above 0, not {self.snr}")
+        if self.validate_snr[:1] != (float("inf"),):
+            raise ValueError(f"validate_snr must begin with inf, not {self.validate_snr}")
+        if not self.parameters or len(set(self.parameters)) < len(self.parameters):
+            raise ValueError(f"parameters must be one or more different names, not {self.parameters}")
+
 
 Config = PolyDisConfig | NetworkConfig
 

@@ -103,7 +103,7 @@ class Streamed:
         for block in dict.fromkeys((rows // BLOCK).tolist()):
             known = self._block.pop(block) if block in self._block else None
             self._block[block] = known or self._pool.submit(self._read, block)
-        while len(self._block) > 3 * WINDOW:
+        while len(self._block) > max(3 * WINDOW, len(rows) // BLOCK + WINDOW):
             del self._block[next(iter(self._block))]
 
     def __call__(self, rows: NDArray[np.int64]) -> torch.Tensor:

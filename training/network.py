@@ -26,6 +26,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from model.autoencoder import FLUX_SCALE, Autoencoder, FactorDis, FaderDis, feedforward
@@ -36,10 +37,10 @@ from training.disentangle import Adversary, Auxiliary, Critic
 from training.frontend import Frontend
 from training.loader import Batches, Resident, coefficients, fits, pixel_source, unit_parameters
 from training.survey import Survey
-from training.validation import Validation
+from training.validation import Validation, check_validation
 
 FORMAT = 1
-FRONTEND = "frontend.npz"
+FRONTEND, STATE = "frontend.npz", "state.pt"
 CHECKPOINT_SECONDS = 120.0
 LOG_EVERY = 100
 LOG_VARIANCE = (-14.0, 4.0)
@@ -217,7 +218,8 @@ class Trainer:
         """Floating-point operations for one star and step, by the usual count of 6 for each weight.
 
         The adversary's share counts a forward and backward pass, three of these for a critic, whose step has
-        the joint, the scrambled and the penalty's samples; the autoencoder's is divided by `critic_steps`.
+        the joint, the scrambled and the penalty's samples; the autoencoder's is divided by `critic_steps`. The
+        critic's samples, decoded without gradients, are left out.
         """
 
         def size(module: nn.Module) -> int:
@@ -273,8 +275,6 @@ class Log:
     """What a run tells: a progress bar, TensorBoard files, and the history of validations."""
 
     def __init__(self, folder: Path, steps: int, done: int, shown: bool) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self._writer = SummaryWriter(str(folder), purge_step=done) if shown else None
         self._bar = tqdm(total=steps, initial=done, unit="step", desc="train", disable=None if shown else True)
 
@@ -324,16 +324,19 @@ def train(
     `judge` is told step and score of every validation. Raises ValueError when the checkpoint is of another
     survey or configuration.
     """
+    if validation is not None:
+        check_validation(survey, validation, config.parameters)
     processes = Processes.join(device)
     torch.set_float32_matmul_precision("highest" if config.precision == "float32" else "high")
     folder.mkdir(parents=True, exist_ok=True)
-    _same_run(folder, survey, config)
+    if processes.rank == 0:
+        _same_run(folder, survey, validation, config)
     frontend = _frontend(folder, survey, config, processes)
     trainer = Trainer(survey, frontend, config, device, processes, resident=resident)
     measure = None if validation is None else Validation(validation, frontend, config, device)
     state: dict[str, Any] = {"best": None, "waited": 0, "history": [], "seconds": 0.0}
-    if (folder / "state.pt").exists():
-        saved = torch.load(folder / "state.pt", map_location=device, weights_only=True)
+    if (folder / STATE).exists():
+        saved = torch.load(folder / STATE, map_location=device, weights_only=True)
         trainer.restore(saved.pop("trainer"))
         state = saved
     log = Log(folder / "tensorboard", config.steps, trainer.done, shown=processes.rank == 0)
@@ -359,22 +362,25 @@ def train(
             stop = processes.agree(state["waited"] >= config.patience)
         if processes.rank == 0 and (due or time.monotonic() - last > CHECKPOINT_SECONDS):
             state["seconds"] = time.monotonic() - started
-            _write(folder / "state.pt", {**state, "trainer": trainer.state()})
+            _write(folder / STATE, {**state, "trainer": trainer.state()})
             last = time.monotonic()
     log.close()
     best = state["best"]
+    if best is None and not all(np.isfinite(values).all() for values in trainer.weights().values()):
+        raise ValueError("the training has diverged: try a lower learning_rate, or clip_norm")
     kept = trainer.weights() if best is None else {k: v.cpu().numpy() for k, v in best["weights"].items()}
     model = _model(name, survey, validation, frontend, config, kept)
     return Run(model, _record(trainer, state, device))
 
 
-def _same_run(folder: Path, survey: Survey, config: NetworkConfig) -> None:
+def _same_run(folder: Path, survey: Survey, validation: Survey | None, config: NetworkConfig) -> None:
     """Refuse to go on from a checkpoint of something else."""
-    told = json.dumps(
-        {"format": FORMAT, "stars": len(survey), "seed": survey.seed, **dataclasses.asdict(config)}, indent=1
-    )
+    surveys = [survey.identity(), None if validation is None else validation.identity()]
+    told = json.dumps({"format": FORMAT, "surveys": surveys, **dataclasses.asdict(config)}, indent=1)
     path = folder / "run.json"
-    if not path.exists():
+    if not (folder / STATE).exists():
+        if path.exists() and path.read_text() != told:
+            (folder / FRONTEND).unlink(missing_ok=True)
         path.write_text(told)
     elif path.read_text() != told:
         raise ValueError(f"{folder} holds a checkpoint of another run: remove it, or write to another file")

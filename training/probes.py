@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score, homogeneity_score
 from torch import nn
 from tqdm import tqdm
 
@@ -27,8 +29,13 @@ EPOCHS, BATCH, RATE = 15, 256, 1e-3
 
 
 def abundances(survey: Survey) -> tuple[list[str], Array]:
-    """Names, and values (N, E) in dex, of a synthetic survey's [Fe/H] and the [X/Fe] that vary in it."""
+    """Names, and values (N, E) in dex, of a synthetic survey's [Fe/H] and the [X/Fe] that vary in it.
+
+    Raises ValueError for a survey without abundances.
+    """
     with h5py.File(survey.path, "r") as file:
+        if "abundances" not in file:
+            raise ValueError(f"{survey.path} holds no abundances")
         names = [str(name) for name in file["abundances"].attrs["names"]]
         values = file["abundances"][:]
     varied = values.std(axis=0) > 0
@@ -61,9 +68,9 @@ def network_map(
         generator = torch.Generator().manual_seed(seed)
         network = feedforward([x.shape[1], *REGRESSOR, 1])
         optimiser = torch.optim.Adam(network.parameters(), lr=RATE, fused=True)
-        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, EPOCHS * (len(x) // BATCH))
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, EPOCHS * -(-len(x) // BATCH))
         for _ in range(EPOCHS):
-            for rows in torch.split(torch.randperm(len(x), generator=generator), BATCH)[: len(x) // BATCH]:
+            for rows in torch.split(torch.randperm(len(x), generator=generator), BATCH):
                 loss = nn.functional.mse_loss(network(x[rows])[:, 0], y[rows, column])
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -105,9 +112,6 @@ def nearest_group(latents: Array, group: NDArray[np.int64]) -> float:
 
 def kmeans_groups(latents: Array, group: NDArray[np.int64], seed: int = 1) -> dict[str, float]:
     """K-means with as many clusters as there are groups: adjusted Rand index and homogeneity."""
-    from sklearn.cluster import KMeans
-    from sklearn.metrics import adjusted_rand_score, homogeneity_score
-
     count = len(np.unique(group))
     labels = KMeans(count, n_init=1, random_state=seed).fit_predict(latents)
     return {

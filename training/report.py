@@ -37,12 +37,26 @@ PIXELS = slice(0, 256)
 
 @dataclass(frozen=True)
 class Surveys:
-    """What models are measured on: pairs of either kind, groups, and a survey whose abundances teach the
-    maps of section 5.3."""
+    """What models are measured on: the paper's pairs, then perhaps pairs that share [X/Fe] only, groups, and a
+    survey whose abundances teach the maps of section 5.3."""
 
     pairs: tuple[Survey, ...]
     groups: Survey | None = None
     abundances: Survey | None = None
+
+    @classmethod
+    def sorted(cls, pairs: Sequence[Survey], groups: Survey | None, abundances: Survey | None) -> Surveys:
+        """Pairs in any order. Raises ValueError unless one survey is of the paper's kind and at most one of the
+        other, and for a teacher that is also a test."""
+        ordered = tuple(sorted(pairs, key=lambda survey: survey.own_fe_h))
+        if [survey.own_fe_h for survey in ordered] not in ([False], [False, True]):
+            raise ValueError(
+                "a report needs one survey whose twins share all abundances, and takes one more whose twins "
+                "share [X/Fe] only (chemtwin synthesize --own-fe-h)"
+            )
+        if abundances is not None and _same(abundances, pairs):
+            raise ValueError(f"{abundances.path} is one of the surveys that models are measured on")
+        return cls(ordered, groups, abundances)
 
     def told(self) -> dict[str, Any]:
         """Which surveys these are."""
@@ -51,6 +65,11 @@ class Surveys:
             "pairs": [_told(survey) for survey in self.pairs],
             **{name: None if survey is None else _told(survey) for name, survey in named.items()},
         }
+
+
+def _same(survey: Survey, others: Sequence[Survey]) -> bool:
+    """Whether a survey is one of the others."""
+    return any(survey.identity() == other.identity() for other in others)
 
 
 def _told(survey: Survey) -> dict[str, Any]:
@@ -100,7 +119,7 @@ def measure(path: Path, surveys: Surveys, folder: Path) -> None:
             if np.isinf(level):
                 clean.append(latents)
         result["recast"][name] = [asdict(error) for error in recast_errors(model, survey)]
-    result["dependence"] = _dependence(model, _comparable(model, surveys.pairs)[-1], clean[-1])
+    result["dependence"] = _dependence(model, surveys.pairs[0], clean[0])
     if surveys.abundances is not None:
         result["abundances"] = _abundances(model, surveys.abundances, surveys.pairs[0], clean[0], arrays)
     if surveys.groups is not None and surveys.groups.group is not None:
@@ -114,7 +133,9 @@ def measure(path: Path, surveys: Surveys, folder: Path) -> None:
     _examples(model, surveys.pairs[0], arrays)
     kept: Any = {name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()}
     np.savez_compressed(folder / f"{label}.npz", **kept)
-    out.write_text(json.dumps(result, indent=1) + "\n")
+    partial = out.with_name(out.name + ".partial")
+    partial.write_text(json.dumps(result, indent=1) + "\n")
+    partial.replace(out)
 
 
 def _card(model: Model) -> dict[str, Any]:
@@ -143,7 +164,9 @@ def _abundances(
 ) -> dict[str, Any]:
     """Root mean squared error (dex) of each abundance estimated from noiseless latents, `fresh` (figure 4)."""
     names, taught = probes.abundances(teacher)
-    _, truth = probes.abundances(survey)
+    others, truth = probes.abundances(survey)
+    if names != others:
+        raise ValueError(f"{teacher.path} and {survey.path} vary other elements")
     z = embed_survey(model, teacher)
     maps = {
         "linear": probes.linear_map(z, taught),
@@ -162,6 +185,8 @@ def example_pairs(survey: Survey) -> list[int]:
     """First rows of a metal-rich and a metal-poor pair that differ by 300 to 700 K in Teff."""
     apart = np.abs(survey.parameters[::2, 0] - survey.parameters[1::2, 0])
     chosen = np.flatnonzero((apart > 300) & (apart < 700))
+    if not len(chosen):
+        raise ValueError(f"{survey.path} is too small to show an example: no pair differs by 300 to 700 K")
     metals = survey.parameters[2 * chosen, 2]
     targets = np.quantile(survey.parameters[:, 2], [0.9, 0.1])
     return [int(2 * chosen[np.abs(metals - target).argmin()]) for target in targets]

@@ -19,6 +19,7 @@ from training.config import NetworkConfig
 from training.frontend import Frontend
 from training.network import save_frontend, train
 from training.survey import Survey
+from training.validation import check_validation
 
 DECADES = 10.0
 """Weights are drawn log-uniformly within this factor of the configuration's own, either way."""
@@ -42,6 +43,7 @@ def search(
         value = getattr(config, key, None)
         if not isinstance(value, float) or value <= 0:
             raise ValueError(f"{key} is no positive number in this configuration: there is nothing to search")
+    check_validation(survey, validation, config.parameters)
     folder.mkdir(parents=True, exist_ok=True)
     frontend = Frontend.fit(survey, config)
 
@@ -74,15 +76,25 @@ def search(
         storage=f"sqlite:///{folder / 'study.db'}",
         load_if_exists=True,
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=config.seed),
     )
+    identity = [survey.identity(), validation.identity(), str(config), list(keys)]
+    if study.user_attrs.setdefault("identity", identity) != identity:
+        raise ValueError(f"{folder} holds a search of something else: remove it, or search in another folder")
+    study.set_user_attr("identity", identity)
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
     study.enqueue_trial({key: getattr(config, key) for key in keys}, skip_if_exists=True)
-    finished = [t for t in study.trials if t.state.is_finished()]
-    study.optimize(objective, n_trials=max(0, trials - len(finished)))
+    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    left = trials - len(study.get_trials(deepcopy=False, states=ended))
+    study.optimize(objective, n_trials=max(0, left), catch=(ValueError,))
     lines = [
         f"trial {t.number}: {', '.join(f'{key} {value:.3g}' for key, value in t.params.items())}: "
-        + ("stopped early" if t.value is None else f"score {t.value:.4f}")
+        + (t.state.name.lower() if t.value is None else f"score {t.value:.4f}")
         for t in study.trials
     ]
+    if not study.get_trials(deepcopy=False, states=ended[:1]):
+        return "\n".join([*lines, "no trial came to its end"])
     best = " ".join(f"--set {key}={value:.4g}" for key, value in study.best_params.items())
     return "\n".join([*lines, f"best: {best} (score {study.best_value:.4f})"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -187,6 +188,13 @@ class Survey:
 
     def __len__(self) -> int:
         return len(self.star_id)
+
+    def identity(self) -> str:
+        """A digest of stars, parameters, noise and grid: what tells one survey from another."""
+        digest = hashlib.sha256("\n".join(self.star_id).encode())
+        for values in (self.parameters, self.snr, self.wavelength):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()[:16]
 
     def flux(self, rows: slice) -> NDArray[np.float32]:
         """Flux (n, P) of some rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import resource
@@ -18,6 +19,7 @@ from training.config import Config, PolyDisConfig
 from training.evaluate import twin_covariance
 from training.metric import fit_metric
 from training.survey import Survey
+from training.validation import check_validation
 
 
 def checkpoint_folder(out: Path) -> Path:
@@ -30,6 +32,8 @@ def train_model(
 ) -> str:
     """Train, write `out` and `out`.json, and say in one paragraph what was done."""
     started = time.monotonic()
+    if validation is not None:
+        check_validation(Survey.open(survey), Survey.open(validation), config.parameters)
     record: dict[str, Any]
     model: Model
     if isinstance(config, PolyDisConfig):
@@ -61,13 +65,16 @@ def train_model(
     if _follows():
         return ""
     if validation is not None:
-        model.twins = twin_covariance(model, Survey.open(validation))
+        judged = Survey.open(validation)
+        model.twins = twin_covariance(model, judged)
+        told = model.card.training | {"validation_seed": judged.seed}
+        model.card = dataclasses.replace(model.card, training=told)
     save_model(model, out)
     record["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
     identity = load_model(out).card.identity
     out.with_name(out.name + ".json").write_text(json.dumps({"model": identity, **record}, indent=1) + "\n")
-    told = ", ".join(f"{key} {value}" for key, value in record.items() if key != "history")
-    return f"{identity} written to {out} ({out.stat().st_size / 1e6:.1f} MB)\n{told}"
+    facts = ", ".join(f"{key} {value}" for key, value in record.items() if key != "history")
+    return f"{identity} written to {out} ({out.stat().st_size / 1e6:.1f} MB)\n{facts}"
 
 
 def _follows() -> bool:

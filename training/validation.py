@@ -15,7 +15,7 @@ from model.autoencoder import FLUX_SCALE
 from model.grid import Array
 from training.basis import training_spectra
 from training.config import NetworkConfig
-from training.evaluate import doppelgangers
+from training.evaluate import doppelgangers, twins
 from training.frontend import Frontend
 from training.loader import coefficients, network_pixels, unit_parameters
 from training.metric import SNR, best_floor, twins_found
@@ -31,18 +31,28 @@ Encode = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor
 Decode = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+def check_validation(survey: Survey, validation: Survey, parameters: tuple[str, ...]) -> None:
+    """Raise ValueError for a validation survey that cannot judge a model trained on `survey`.
+
+    It must be noiseless pairs on the same grid, other stars than the training's, and pairs of the right kind.
+    """
+    twins(validation)
+    if not np.array_equal(survey.wavelength, validation.wavelength):
+        raise ValueError(f"{validation.path} is on another wavelength grid than {survey.path}")
+    if survey.identity() == validation.identity():
+        raise ValueError(f"{validation.path} is the training survey: a model cannot be selected on it")
+    if validation.own_fe_h != ("fe_h" in parameters):
+        raise ValueError(
+            f"{validation.path}: a model that removes [Fe/H] is selected on pairs that differ in it "
+            "(chemtwin synthesize --own-fe-h), any other model on pairs that share it"
+        )
+
+
 class Validation:
-    """A validation survey, ready to judge networks. Raises ValueError for pairs of the wrong kind."""
+    """A validation survey, ready to judge networks."""
 
     def __init__(self, survey: Survey, frontend: Frontend, config: NetworkConfig, device: torch.device) -> None:
-        if survey.twin is None:
-            raise ValueError(f"{survey.path} holds no twins (dataset twin_of)")
-        if survey.own_fe_h != ("fe_h" in config.parameters):
-            raise ValueError(
-                f"{survey.path}: a model that removes [Fe/H] is selected on pairs that differ in it "
-                "(chemtwin synthesize --own-fe-h), any other model on pairs that share it"
-            )
-        self.levels, self.twin = config.validate_snr, survey.twin
+        self.levels, self.twin = config.validate_snr, twins(survey)
         self._whitened = config.metric == "whitened"
         unit = 1 / frontend.scale if frontend.scale.size else np.array([FLUX_SCALE])
         self._unit = torch.from_numpy(unit.astype(np.float32)).to(device)
@@ -63,6 +73,8 @@ class Validation:
     def __call__(self, encode: Encode, decode: Decode) -> dict[str, float]:
         """Twins found at each noise level, mean squared recast error, and the score that combines them."""
         clean = self._latents(encode, np.inf)
+        if not torch.isfinite(clean).all():
+            raise ValueError("the training has diverged: try a lower learning_rate, or clip_norm")
         latents = [_array(self._latents(encode, level)) for level in self.levels]
         if self._whitened:
             repeats = [_array(self._latents(encode, SNR, seed)) for seed in (NOISE_SEED + 1, NOISE_SEED + 2)]

@@ -41,6 +41,10 @@ def test_the_paper_presets_follow_appendix_a():
         ("noise=loud", "noise must be one of 'none', 'fixed', 'redrawn', not 'loud'"),
         ('parameters=["teff", "age"]', "unknown parameters age"),
         ("kl", "'kl' is not key=value"),
+        ("batch=0", "batch must be above 0"),
+        ("snr=[0, 10]", "snr must be two rising numbers"),
+        ("validate_snr=[100]", "validate_snr must begin with inf"),
+        ("parameters=[]", "parameters must be one or more"),
     ],
 )
 def test_a_wrong_change_is_refused_and_named(change, message):

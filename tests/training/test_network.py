@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -14,9 +15,10 @@ from safetensors.numpy import load_file
 
 from model.bundle import load_model, save_model
 from training.frontend import Frontend
-from training.network import Processes, Trainer, train
+from training.network import Processes, Trainer, step_seed, train
+from training.survey import Survey
 from training.train import checkpoint_folder, train_model
-from training.validation import Validation
+from training.validation import Validation, check_validation
 
 CPU = torch.device("cpu")
 SMALL = [
@@ -134,14 +136,45 @@ def test_early_stopping_keeps_the_best_step(tiny, survey, xfe_survey, tmp_path):
     assert run.record["steps"] == best["step"] + 40
 
 
-def test_what_decides_refuses_the_wrong_pairs(tiny, survey, xfe_survey):
-    config = tiny()
-    frontend = Frontend.fit(survey, config)
-    with pytest.raises(ValueError, match="--own-fe-h"):
-        Validation(survey, frontend, config, CPU)
-    two = tiny("faderdis", 'parameters=["teff", "logg"]')
-    with pytest.raises(ValueError, match="pairs that share it"):
-        Validation(xfe_survey, Frontend.fit(survey, two), two, CPU)
+def test_what_decides_refuses_the_wrong_pairs(survey, xfe_survey, catalogue):
+    three, two = ("teff", "logg", "fe_h"), ("teff", "logg")
+    check_validation(survey, xfe_survey, three)
+    for validation, parameters, message in (
+        (survey, three, "is the training survey"),
+        (xfe_survey, two, "pairs that share it"),
+        (dataclasses.replace(survey, star_id=survey.star_id[::-1]), three, "--own-fe-h"),
+        (Survey.open(catalogue), two, "noise of its own"),
+        (dataclasses.replace(xfe_survey, wavelength=xfe_survey.wavelength + 1), three, "wavelength grid"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_validation(survey, validation, parameters)
+
+
+def test_training_does_not_look_at_abundances_or_twins(tiny, survey, tmp_path):
+    bare = tmp_path / "bare.h5"
+    bare.write_bytes(survey.path.read_bytes())
+    with h5py.File(bare, "a") as file:
+        for name in ("abundances", "twin_of", "group"):
+            del file[name]
+    config = tiny("faderdis", "steps=3")
+    one, two = (
+        train(s, None, config, tmp_path / name, name="t", device=CPU).model.arrays()
+        for name, s in (("full", survey), ("bare", Survey.open(bare)))
+    )
+    assert all(np.array_equal(values, two[name]) for name, values in one.items())
+
+
+def test_the_seed_decides_the_noise():
+    assert len({step_seed(seed, step) for seed in (0, 1, 2, 2**40) for step in range(100)}) == 400
+    assert max(step_seed(2**40, step) for step in range(100)) < 2**32
+
+
+def test_a_training_that_diverges_says_so(tiny, survey, xfe_survey, tmp_path):
+    config = tiny("faderdis", "steps=40", "learning_rate=1e30", "clip_norm=0")
+    with pytest.raises(ValueError, match="has diverged"):
+        train(survey, xfe_survey, config, tmp_path / "a", name="t", device=CPU)
+    with pytest.raises(ValueError, match="has diverged"):
+        train(survey, None, config, tmp_path / "b", name="t", device=CPU)
 
 
 def test_a_deliberate_leak_does_not_win(tiny, survey, xfe_survey):

@@ -13,7 +13,10 @@ def test_the_search_tries_its_trials_and_goes_on(tiny, survey, xfe_survey, tmp_p
     assert "best: --set disentangle=" in told
     more = search(survey, xfe_survey, config, tmp_path, keys=("disentangle", "kl"), trials=3, device=CPU)
     assert more.splitlines()[:2] == told.splitlines()[:2]
+    assert len({line.partition(": ")[2] for line in more.splitlines()[:3]}) == 3
     assert len(more.splitlines()) == 4
+    with pytest.raises(ValueError, match="search of something else"):
+        search(survey, xfe_survey, tiny("faderdis", "latents=5"), tmp_path, keys=("kl",), trials=3, device=CPU)
 
 
 def test_a_weight_that_is_none_is_refused(tiny, survey, xfe_survey, tmp_path):
