@@ -272,7 +272,7 @@ def test_a_star_of_another_model_is_a_conflict(start_server, star, tmp_path, mod
     assert httpx.post(server.url + "/embed", json=star, timeout=60).status_code == 201
     server.stop()
     other = load_model()
-    other.polynomial = other.polynomial * 1.001
+    other.basis.polynomial = other.basis.polynomial * 1.001
     save_model(other, tmp_path / "other.safetensors")
     server = start_server(CHEMTWIN_MODEL=str(tmp_path / "other.safetensors"))
     answer = httpx.get(server.url + "/twins/TEST-1")
