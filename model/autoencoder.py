@@ -118,9 +118,8 @@ class Autoencoder(Model):
         variance = self.variance(spectrum)
         complete, missing = self.basis.completion(spectrum, variance)
         good = spectrum.ivar > 0
-        seen_by = self.basis.components[:, good]
         moved = self.basis.slope(known)
-        coefficients_moved = -complete @ seen_by @ moved[:, good].T
+        coefficients_moved = -complete @ (self.basis.components @ np.where(good, moved, 0.0).T)
         seen = self._seen(spectrum.flux[None], known[None], variance[None])
         by_seen, by_known = self._jacobian(seen, known)
         label = by_known * 2 / (self.ranges[:, 1] - self.ranges[:, 0])
@@ -132,7 +131,8 @@ class Autoencoder(Model):
         else:
             by_seen = by_seen * FLUX_SCALE
             filled = by_seen[:, ~good] @ self.basis.components[:, ~good].T
-            noisy = (by_seen[:, good] + filled @ complete @ seen_by) / np.sqrt(spectrum.ivar[good])
+            total = by_seen[:, good] + filled @ complete @ self.basis.components[:, good]
+            noisy = total / np.sqrt(spectrum.ivar[good])
             covariance = noisy @ noisy.T + filled @ missing @ filled.T
             label = label + by_seen[:, ~good] @ moved[:, ~good].T + filled @ coefficients_moved
         label = label * errors

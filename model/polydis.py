@@ -62,9 +62,8 @@ class PolyDis(Model):
         """Pixel noise, missing pixels and the parameters' errors, propagated to the latent (D, D)."""
         known = spectrum.parameters.values(self.parameter_names)
         complete, missing = self.basis.completion(spectrum, self.variance(spectrum))
-        good = spectrum.ivar > 0
-        moved = self.basis.slope(known)[:, good] * spectrum.parameters.errors(self.parameter_names)[:, None]
-        slope = self.basis.components[:, good] @ moved.T
+        moved = np.where(spectrum.ivar > 0, self.basis.slope(known), 0.0)
+        slope = self.basis.components @ moved.T * spectrum.parameters.errors(self.parameter_names)
         return np.asarray(complete @ (self.basis.noise(spectrum) + slope @ slope.T) @ complete.T + missing)
 
     def decode_sd(self, latent: Array, parameters: Array, covariance: Array) -> Array:
