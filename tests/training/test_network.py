@@ -15,9 +15,10 @@ from safetensors.numpy import load_file
 
 from model.bundle import load_model, save_model
 from training.frontend import Frontend
-from training.network import Processes, Trainer, step_seed, train
+from training.network import train
 from training.survey import Survey
 from training.train import checkpoint_folder, train_model
+from training.trainer import Processes, Trainer, step_seed
 from training.validation import Validation, check_validation
 
 CPU = torch.device("cpu")
