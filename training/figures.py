@@ -1,4 +1,4 @@
-"""The report's pictures: figures 2 to 6 of the paper, for any models. Colours after Okabe and Ito."""
+"""The report's pictures: figures 2 to 6 of the paper and more, for any models. Colours after Okabe and Ito."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from training.perturb import CASES
 from training.survey import Survey
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#555555"
@@ -31,6 +32,15 @@ def _panels(rows: int, columns: int, width: float, height: float, **shared: Any)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
         return figure, figure.subplots(rows, columns, squeeze=False, **shared)
+
+
+def _grid(count: int, width: float, height: float) -> tuple[Figure, Any]:
+    """Panels for `count` models, four in a row, on the same axes; those left over are hidden."""
+    columns = min(count, 4)
+    figure, axes = _panels(-(-count // columns), columns, width, height, sharex=True, sharey=True)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return figure, axes
 
 
 def _save(figure: Figure, folder: Path, name: str, alt: str) -> Picture:
@@ -71,11 +81,7 @@ def doppelgangers(
     folder: Path, results: list[dict[str, Any]], arrays: dict[str, Arrays], curve: NDArray[np.int64]
 ) -> Picture:
     """Figure 3: percentage of stars with fewer than N doppelgangers, on both kinds of pairs."""
-    columns = min(len(results), 4)
-    rows = -(-len(results) // columns)
-    figure, axes = _panels(rows, columns, 2.7, 2.6, sharex=True, sharey=True)
-    for axis in axes.flat[len(results) :]:
-        axis.set_visible(False)
+    figure, axes = _grid(len(results), 2.7, 2.6)
     for axis, result in zip(axes.flat, results, strict=False):
         for pairs, line in zip(result["twins"], ("-", "--"), strict=False):
             for level, (name, colour) in NOISE.items():
@@ -176,3 +182,77 @@ def residuals(
     lower.margins(y=0.35)
     lower.legend(fontsize=7, ncols=2)
     return _save(figure, folder, "residuals.png", "Figure 6: residuals of a recast twin")
+
+
+def robustness(folder: Path, results: list[dict[str, Any]]) -> Picture | None:
+    """Share of recovered twins under each perturbation, and without as a line; None if not measured."""
+    measured = [result for result in results if "robustness" in result]
+    if not measured:
+        return None
+    kinds = [kind for kind in CASES if kind != "none"]
+    figure, axes = _panels(1, 1, 7.5, 1.2 + 0.22 * len(kinds) * (1 + len(measured)) / 2)
+    axis, height = axes[0, 0], 0.8 / len(measured)
+    for place, (result, colour) in enumerate(zip(measured, COLOURS * 3, strict=False)):
+        found = result["robustness"]["cases"]
+        drawn = [(row, found[kind]["recovered"]) for row, kind in enumerate(kinds) if kind in found]
+        rows, shares = np.array(drawn).T
+        offset = (place - (len(measured) - 1) / 2) * height
+        axis.barh(rows + offset, 100 * shares, height, color=colour, label=result["label"])
+        axis.axvline(100 * found["none"]["recovered"], color=colour, linewidth=1, linestyle="--")
+    axis.set_yticks(range(len(kinds)), [CASES[kind] for kind in kinds])
+    axis.invert_yaxis()
+    first = measured[0]["robustness"]
+    axis.set(xlim=(0, 100), xlabel=f"% of twins found among {first['stars']} stars at S/N {first['snr']:g}")
+    figure.legend(loc="outside upper center", ncols=min(len(measured), 4), fontsize=8)
+    return _save(figure, folder, "robustness.png", "Twins found in perturbed spectra (dashed: noise only)")
+
+
+def reliability(folder: Path, results: list[dict[str, Any]], arrays: dict[str, Arrays]) -> Picture | None:
+    """Share of true twins with `p_same` below each value, by noise level; None if no model has them.
+
+    A model's `p_same <level>` (M,) are the p-values of its true pairs: calibrated ones lie on the diagonal.
+    """
+    measured = [r for r in results if any(name.startswith("p_same ") for name in arrays[r["label"]])]
+    if not measured:
+        return None
+    figure, axes = _grid(len(measured), 2.7, 2.7)
+    for axis, result in zip(axes.flat, measured, strict=False):
+        held = arrays[result["label"]]
+        axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
+        for level, (name, colour) in NOISE.items():
+            if f"p_same {level}" in held:
+                p = np.sort(held[f"p_same {level}"])
+                axis.step(p, np.arange(1, len(p) + 1) / len(p), where="post", color=colour, label=name)
+        axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="p")
+        axis.set_title(_title(result), fontsize=8)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("share of true twins\nwith p_same below p")
+    axes[0, 0].legend(fontsize=7, loc="upper left")
+    return _save(figure, folder, "reliability.png", "Reliability of p_same over true twins")
+
+
+def drift(folder: Path, results: list[dict[str, Any]], arrays: dict[str, Arrays]) -> Picture | None:
+    """Mean offset of the same stars' latents from their noiseless ones against S/N; None if no model has it.
+
+    A model's `drift` (L, D) at `drift levels` (L,) is drawn in units of the posterior's `drift sd` (L, D) and
+    of the population's `drift spread` (D,): each dimension thin, their root mean square thick.
+    """
+    measured = [r for r in results if "drift" in arrays[r["label"]]]
+    if not measured:
+        return None
+    figure, axes = _panels(2, len(measured), 2.7, 2.3, sharex=True, sharey="row")
+    for column, result in enumerate(measured):
+        held = arrays[result["label"]]
+        for axis, unit in zip(axes[:, column], ("drift sd", "drift spread"), strict=True):
+            offsets = held["drift"] / held[unit]
+            axis.axhline(0, color=GREY, linewidth=0.5)
+            axis.plot(held["drift levels"], offsets, color=BLUE, linewidth=0.5, alpha=0.5)
+            rms = np.sqrt(np.mean(offsets**2, axis=1))
+            axis.plot(held["drift levels"], rms, color=ORANGE, marker="o", markersize=3)
+        axes[0, column].set_title(_title(result), fontsize=8)
+        axes[1, column].set_xlabel("S/N")
+    axes[0, 0].invert_xaxis()
+    for axis, unit in zip(axes[:, 0], ("posterior sd", "population sd"), strict=True):
+        axis.set_ylabel(f"mean offset, {unit}")
+    alt = "Drift of the latents with noise (thin: each dimension; thick: root mean square)"
+    return _save(figure, folder, "drift.png", alt)

@@ -24,6 +24,7 @@ from model.grid import Array
 from training import figures, probes
 from training.basis import known
 from training.evaluate import embed_survey, recast_errors, twin_search, twins
+from training.markdown import table
 from training.survey import Survey
 
 LEVELS = (np.inf, 100.0, 50.0, 30.0)
@@ -395,9 +396,3 @@ def _groups(results: list[dict[str, Any]]) -> str:
         for level, g in r["groups"].items()
     ]
     return table(["label", "S/N", "members", "K-means adjusted Rand", "homogeneity"], rows)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
