@@ -1,4 +1,4 @@
-"""The command line: chemtwin serve, ingest, synthesize, train, evaluate, emulator, turbospectrum."""
+"""The command line: chemtwin serve, ingest, synthesize, train, evaluate, visits, emulator, turbospectrum."""
 
 from __future__ import annotations
 
@@ -215,6 +215,20 @@ def card(model: Path, report: Path, out: Path) -> None:
     from training.report import describe
 
     describe(model, report, out)
+
+
+@cli.command()
+@click.argument("model", type=FILE)
+@click.argument("stars", type=FILE)
+def visits(model: Path, stars: Path) -> None:
+    """Compare a model's latents of real stars: visits of one star, its files, and different stars.
+
+    STARS is a CSV with columns star, file, teff, logg, fe_h.
+    """
+    from model.bundle import load_model
+    from training.visits import visits as compared
+
+    click.echo(compared(stars, load_model(model)))
 
 
 def main() -> None:

@@ -23,13 +23,19 @@ from model.spectrum import BAD_BITS
 METALS = 3
 """Where [M/H] stands in ASPCAP's PARAM array (Teff, logg, log vdop, [M/H], [C/M], [N/M], [alpha/M], ...)."""
 
+FIRST_VISIT = 2
+"""The row of an apStar's first visit, in the star's rest frame; before it are two combinations."""
+
 STAR_BAD = 1 << 23
 """The bit of ASPCAPFLAG with which the pipeline disowns its own parameters."""
 
 
 @dataclass(frozen=True)
 class StarFile:
-    """What an APOGEE file holds of a star. `labels` has those of teff, logg, fe_h that may be trusted."""
+    """What an APOGEE file holds of a star: one of its `rows` spectra.
+
+    `labels` has those of teff, logg, fe_h that may be trusted.
+    """
 
     kind: str
     flux: Array
@@ -41,13 +47,15 @@ class StarFile:
     ra: float | None = None
     dec: float | None = None
     labels: dict[str, float] = field(default_factory=dict)
+    rows: int = 1
     warnings: tuple[str, ...] = ()
 
 
-def read_fits(content: bytes, bad_bits: int = BAD_BITS) -> StarFile:
+def read_fits(content: bytes, bad_bits: int = BAD_BITS, row: int = 0) -> StarFile:
     """Read an apStar or aspcapStar file from its bytes.
 
-    `bad_bits`: the bits of the pixel mask that make a pixel unusable. Raises FormatError when the bytes
+    `bad_bits`: the bits of the pixel mask that make a pixel unusable; `row`: 0 for the combined spectrum,
+    `FIRST_VISIT` and on for an apStar's visits. Raises FormatError when the bytes
     are no such file. An apStar gives no labels: those in its header are a radial-velocity template's.
     """
     if not content.startswith(b"SIMPLE  ="):
@@ -56,22 +64,23 @@ def read_fits(content: bytes, bad_bits: int = BAD_BITS) -> StarFile:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
             with fits.open(io.BytesIO(content), memmap=False, disable_image_compression=True) as hdus:
-                return _read(hdus, bad_bits)
+                return _read(hdus, bad_bits, row)
     except FormatError:
         raise
     except Exception as error:  # astropy raises nearly anything on damaged files
         raise FormatError("bad_fits", f"the FITS file cannot be read: {type(error).__name__}") from error
 
 
-def _read(hdus: Any, bad_bits: int) -> StarFile:
+def _read(hdus: Any, bad_bits: int, row: int) -> StarFile:
     if len(hdus) < 4 or not all(isinstance(hdu, fits.ImageHDU) for hdu in hdus[1:4]):
         raise FormatError(
             "unknown_fits",
             "not an apStar or aspcapStar file: image extensions 1 to 3 (flux, error, mask) are missing",
         )
-    rows = [_first_row(hdu) for hdu in hdus[1:4]]
-    flux, error = rows[0].astype(np.float64), rows[1].astype(np.float64)
-    mask_is_integer = rows[2].dtype.kind in "iu"
+    first, second, mask = (_image(hdu, row) for hdu in hdus[1:4])
+    flux, error = first.astype(np.float64), second.astype(np.float64)
+    count = len(np.atleast_2d(hdus[1].data))
+    mask_is_integer = mask.dtype.kind in "iu"
     with np.errstate(divide="ignore", invalid="ignore"):
         ivar = np.where((error > 0) & np.isfinite(error) & np.isfinite(flux), 1 / error**2, 0.0)
     primary, wavelength = hdus[0].header, _wavelength(hdus[1].header, len(flux))
@@ -80,12 +89,13 @@ def _read(hdus: Any, bad_bits: int) -> StarFile:
             kind="apStar",
             flux=flux,
             ivar=ivar,
-            bad=(rows[2] & bad_bits) != 0,
+            bad=(mask & bad_bits) != 0,
             wavelength=wavelength,
             normalized=False,
             star_id=_text(primary.get("OBJID")),
             ra=_number(primary.get("RA")),
             dec=_number(primary.get("DEC")),
+            rows=count,
         )
     labels, star_id, notes = _aspcap_labels(hdus)
     return StarFile(
@@ -99,16 +109,20 @@ def _read(hdus: Any, bad_bits: int) -> StarFile:
         ra=_number(primary.get("RA")),
         dec=_number(primary.get("DEC")),
         labels=labels,
+        rows=count,
         warnings=notes,
     )
 
 
-def _first_row(hdu: Any) -> NDArray[Any]:
+def _image(hdu: Any, row: int) -> NDArray[Any]:
     shape = hdu.shape
     if len(shape) not in (1, 2) or not shape[-1] or not 1 <= shape[-1] <= 10 * APOGEE_PIXELS:
         raise FormatError("unknown_fits", f"an image extension has shape {shape}, not (rows, pixels)")
-    row: NDArray[Any] = np.atleast_2d(hdu.data)[0]
-    return row.astype(row.dtype.newbyteorder("="))
+    rows: NDArray[Any] = np.atleast_2d(hdu.data)
+    if not 0 <= row < len(rows):
+        raise FormatError("no_such_row", f"an image extension has {len(rows)} rows, none of number {row}")
+    chosen: NDArray[Any] = rows[row]
+    return chosen.astype(rows.dtype.newbyteorder("="))
 
 
 def _wavelength(header: Any, pixels: int) -> Array | None:

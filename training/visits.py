@@ -1,0 +1,136 @@
+"""Whether a model recognises real stars: `p_same` between visits of a star, its files, and different stars.
+
+    chemtwin visits model.safetensors stars.csv
+
+The CSV has columns star, file, teff, logg, fe_h, one line for a file; file names are relative to the CSV's
+folder, and labels left empty are the file's own.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from model.apogee import FIRST_VISIT, StarFile, read_fits
+from model.base import Embedding, Model
+from model.metric import p_same
+from model.spectrum import PARAMETER_UNITS, Observation, Parameters, Spectrum, prepare
+from training.markdown import table
+
+COMBINED, VISIT = "combined", "visit"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One embedded spectrum of a star: `name` tells which, `part` is "combined" or "visit"."""
+
+    star: str
+    name: str
+    part: str
+    spectrum: Spectrum
+    embedding: Embedding
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two spectra, their latent distance and `p_same`, None for a model without a twin covariance."""
+
+    what: str
+    first: Seen
+    second: Seen
+    distance: float
+    p_same: float | None
+
+
+def read_stars(path: Path, model: Model) -> list[Seen]:
+    """Embed every spectrum of the files in a CSV: combined ones and an apStar's visits.
+
+    Raises ValueError for a CSV that lacks a column or a label, ChemtwinError for a file that cannot be used.
+    """
+    with path.open(newline="") as text:
+        lines = list(csv.DictReader(text))
+    missing = {"star", "file", *PARAMETER_UNITS} - set(lines[0] if lines else ())
+    if missing:
+        raise ValueError(f"{path} lacks the columns {', '.join(sorted(missing))}")
+    return [seen for line in lines for seen in _seen(line, path.parent, model)]
+
+
+def _seen(line: dict[str, str], folder: Path, model: Model) -> Iterator[Seen]:
+    content = (folder / line["file"]).read_bytes()
+    combined = read_fits(content)
+    given = {name: float(line[name]) for name in PARAMETER_UNITS if line[name]}
+    labels = {**combined.labels, **given}
+    if absent := sorted(set(PARAMETER_UNITS) - set(labels)):
+        raise ValueError(f"{line['file']} gives no {', '.join(absent)}, and neither does the table")
+    parameters = Parameters(**labels)
+    yield _embedded(line["star"], combined.kind, COMBINED, combined, parameters, model)
+    if combined.kind == "apStar":
+        for row in range(FIRST_VISIT, combined.rows):
+            name = f"{combined.kind} visit {row - FIRST_VISIT + 1}"
+            yield _embedded(line["star"], name, VISIT, read_fits(content, row=row), parameters, model)
+
+
+def _embedded(star: str, name: str, part: str, file: StarFile, parameters: Parameters, model: Model) -> Seen:
+    observation = Observation(file.flux, parameters, file.ivar, file.bad, file.wavelength, file.normalized)
+    spectrum = prepare(observation, model.grid, model.normaliser)
+    return Seen(star, name, part, spectrum, model.embed([spectrum])[0])
+
+
+def compare(seen: list[Seen], model: Model) -> list[Pair]:
+    """All pairs of one star's visits, of its combined spectra, and of different stars' combined spectra."""
+    pairs = []
+    for first, second in combinations(seen, 2):
+        same = first.star == second.star
+        if first.part != second.part or (not same and first.part == VISIT):
+            continue
+        what = "different stars" if not same else "visits" if first.part == VISIT else "files"
+        pairs.append(_pair(what, first, second, model))
+    return pairs
+
+
+def _pair(what: str, first: Seen, second: Seen, model: Model) -> Pair:
+    """`p_same` from both noises and the covariance of twins, as the service has it."""
+    one, other = first.embedding, second.embedding
+    distance = float(np.linalg.norm(one.latent.astype(np.float64) - other.latent))
+    if not model.twins.size or one.covariance is None or other.covariance is None:
+        return Pair(what, first, second, distance, None)
+    covariance = model.twins + one.covariance + other.covariance
+    return Pair(what, first, second, distance, float(p_same(np.array([distance]), covariance[None])[0]))
+
+
+def visits(path: Path, model: Model) -> str:
+    """Two Markdown tables: every spectrum of the stars in a CSV, and the pairs among them."""
+    seen = read_stars(path, model)
+    spectra = [
+        [
+            each.star,
+            each.name,
+            f"{each.spectrum.snr:.0f}",
+            f"{each.spectrum.masked_fraction:.1%}",
+            f"{each.embedding.chi2:.1f}",
+            "yes" if each.embedding.in_domain else "no",
+        ]
+        for each in seen
+    ]
+    pairs = [
+        [
+            pair.what,
+            f"{pair.first.star} {pair.first.name}",
+            f"{pair.second.star} {pair.second.name}",
+            f"{pair.distance:.2f}",
+            "-" if pair.p_same is None else f"{pair.p_same:.2g}",
+        ]
+        for pair in sorted(compare(seen, model), key=lambda pair: pair.what, reverse=True)
+    ]
+    return "\n\n".join(
+        [
+            model.card.identity,
+            table(["star", "spectrum", "S/N", "masked", "chi2", "in domain"], spectra),
+            table(["pair", "first", "second", "distance", "p_same"], pairs),
+        ]
+    )
