@@ -50,8 +50,8 @@ def test_a_shift_and_its_inverse_leave_a_real_looking_spectrum_as_it_was(spectra
     assert np.abs(there - spectra[:20]).max() > 0.02
     for chip in GRID.detectors:
         inner = slice(chip.start + 20, chip.stop - 20)
-        assert back[:, inner] == pytest.approx(spectra[:20, inner], abs=2e-4)
-        assert back[:, chip] == pytest.approx(spectra[:20, chip], abs=0.05)
+        assert np.abs(back[:, inner] - spectra[:20, inner]).max() < 2e-4
+        assert np.abs(back[:, chip] - spectra[:20, chip]).max() < 0.05
 
 
 def test_a_lower_resolution_keeps_the_equivalent_width_and_widens_by_the_quadrature(line):
@@ -79,7 +79,7 @@ def test_a_tenth_of_the_pixels_is_masked_at_random():
 def test_a_tenth_of_the_pixels_is_masked_in_blocks_of_each_stars_own():
     masked = blocks((500, len(GRID)), np.random.default_rng(3))
     assert masked.mean() == pytest.approx(0.1, abs=5e-3)
-    assert masked.mean(axis=0) == pytest.approx(0.1, abs=0.07)
+    assert np.abs(masked.mean(axis=0) - 0.1).max() < 0.07
     for star in masked:
         edges = np.flatnonzero(np.diff(star.astype(int)))
         inside = edges[1:-1] if star[0] or star[-1] else edges
@@ -89,24 +89,24 @@ def test_a_tenth_of_the_pixels_is_masked_in_blocks_of_each_stars_own():
 
 
 def test_slopes_are_straight_have_no_mean_and_the_right_size():
-    factors = slopes(4000, np.random.default_rng(4), GRID.wavelength)
+    factors = slopes(2000, np.random.default_rng(4), GRID.wavelength)
     for chip in GRID.detectors:
         part = factors[:, chip]
-        assert part.mean(axis=1) == pytest.approx(1, abs=1e-12)
-        assert np.diff(part, 2, axis=1) == pytest.approx(0, abs=1e-12)
-        assert (part[:, -1] - 1).mean() == pytest.approx(0, abs=5e-4)
+        assert np.abs(part.mean(axis=1) - 1).max() < 1e-12
+        assert np.abs(np.diff(part, 2, axis=1)).max() < 1e-12
+        assert (part[:, -1] - 1).mean() == pytest.approx(0, abs=1e-3)
         assert (part[:, -1] - 1).std() == pytest.approx(0.01, rel=0.05)
     first, second, _ = (factors[:, chip.stop - 1] - 1 for chip in GRID.detectors)
-    assert np.corrcoef(first, second)[0, 1] == pytest.approx(0, abs=0.05)
+    assert np.corrcoef(first, second)[0, 1] == pytest.approx(0, abs=0.1)
 
 
 @pytest.mark.parametrize("kind", ["labels", *LABEL_SD])
 def test_labels_get_errors_of_the_right_size_and_flux_stays(kind):
-    flux, parameters, masked = changed(np.ones((4000, len(GRID)), dtype=np.float32), kind)
+    flux, parameters, masked = changed(np.ones((4000, 10)), kind)
     error = parameters - [4500.0, 2.0, 0.0]
     expected = np.array([sd if kind in ("labels", name) else 0 for name, sd in LABEL_SD.items()])
     assert error.std(axis=0) == pytest.approx(expected, rel=0.05)
-    assert error.mean(axis=0) == pytest.approx(0, abs=4 * expected.max() / np.sqrt(4000))
+    assert np.all(np.abs(error.mean(axis=0)) <= 4 * expected / np.sqrt(4000))
     assert np.all(flux == 1)
     assert not masked.any()
 
@@ -132,7 +132,7 @@ def test_an_unknown_kind_is_refused(spectra):
 
 def test_without_perturbation_it_is_the_twin_search_of_the_report(model, survey):
     latents = perturbed_latents(model, survey, "none", stars=200)
-    assert latents == pytest.approx(embed_survey(model, survey, 100)[:200], abs=1e-4)
+    assert np.abs(latents - embed_survey(model, survey, 100)[:200]).max() < 1e-4
 
 
 @pytest.fixture(scope="module")
