@@ -224,10 +224,10 @@ class Service:
         return Filters(tuple(ranges), np.inf if query.max_distance is None else query.max_distance)
 
     def _p_same(self, star: Star, other: Star, distance: float) -> float | None:
-        if not self.model.twins.size or star.covariance is None or other.covariance is None:
+        if star.covariance is None or other.covariance is None:
             return None
-        covariance = self.model.twins + star.covariance + other.covariance
-        return float(p_same(np.array([distance]), covariance[None])[0])
+        covariance = self.model.pair_covariance(star.covariance[None], other.covariance[None])
+        return None if covariance is None else float(p_same(np.array([distance]), covariance)[0])
 
     def recast(self, source: str | tuple[Parameters, Embedding], to: To) -> dict[str, Any]:
         """The answer of POST /recast for a stored star's id, or for an embedded spectrum."""

@@ -138,14 +138,6 @@ class Autoencoder(Model):
         label = label * errors
         return np.asarray(self.metric.T @ (covariance + label @ label.T) @ self.metric)
 
-    def decode_sd(self, latent: Array, parameters: Array, covariance: Array) -> Array:
-        """Standard deviation (P,) of the decoded flux for a latent (D,) of this covariance, to first order."""
-        steps = np.sqrt(np.diag(covariance)) + 1e-6
-        known = np.tile(parameters, (2 * len(latent), 1))
-        around = self.decode(latent + np.concatenate([np.diag(steps), -np.diag(steps)]), known)
-        slope = (around[: len(latent)] - around[len(latent) :]) / (2 * steps[:, None])
-        return np.asarray(np.sqrt(np.maximum(np.sum(slope * (covariance @ slope), axis=0), 0)))
-
     def _seen(self, flux: Array, parameters: Array, variance: Array | None) -> Array:
         """What the encoder sees of a spectrum (N, M): scaled coefficients, or completed and scaled pixels."""
         if self.scale.size:

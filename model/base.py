@@ -94,9 +94,13 @@ class Model(ABC):
     def covariance(self, spectrum: Spectrum) -> Array:
         """Covariance (D, D) of a spectrum's latent, from its ivar and its parameters' errors."""
 
-    @abstractmethod
     def decode_sd(self, latent: Array, parameters: Array, covariance: Array) -> Array:
-        """Standard deviation (P,) of the flux decoded from a latent (D,) of this covariance (D, D) at (U,)."""
+        """Standard deviation (P,) of the decoded flux for a latent (D,) of this covariance, to first order."""
+        steps = np.sqrt(np.diag(covariance)) + 1e-6
+        known = np.tile(parameters, (2 * len(latent), 1))
+        around = self.decode(latent + np.concatenate([np.diag(steps), -np.diag(steps)]), known)
+        slope = (around[: len(latent)] - around[len(latent) :]) / (2 * steps[:, None])
+        return np.asarray(np.sqrt(np.maximum(np.sum(slope * (covariance @ slope), axis=0), 0)))
 
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -124,30 +128,41 @@ class Model(ABC):
 
     def embed(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
         """Embed prepared spectra; the order is kept."""
+        parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
+        latents, covariances = self.infer(spectra)
+        rebuilt = self.decode(latents, parameters)
+        return [
+            self._embedding(*found) for found in zip(spectra, latents, covariances, rebuilt, strict=True)
+        ]
+
+    def infer(self, spectra: Sequence[Spectrum]) -> tuple[Array, list[Array | None]]:
+        """Latents (N, D), and the covariance (D, D) of each spectrum that came with errors."""
         flux = np.stack([s.flux for s in spectra])
         variance = np.stack([self.variance(s) for s in spectra])
         parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
         latents = self.encode(flux, parameters, variance)
-        rebuilt = self.decode(latents, parameters)
-        return [
-            self._embedding(spectrum, latent, model_flux)
-            for spectrum, latent, model_flux in zip(spectra, latents, rebuilt, strict=True)
-        ]
+        return latents, [self.covariance(s) if s.has_errors else None for s in spectra]
 
-    def _embedding(self, spectrum: Spectrum, latent: Array, model_flux: Array) -> Embedding:
+    def pair_covariance(self, left: Array, right: Array) -> Array | None:
+        """Covariance (N, D, D) of twins' latent difference, from their covariances (N, D, D); None: unknown."""
+        return self.twins + left + right if self.twins.size else None
+
+    def _embedding(
+        self, spectrum: Spectrum, latent: Array, covariance: Array | None, model_flux: Array
+    ) -> Embedding:
         warnings = list(spectrum.warnings)
         outside = self.outside(spectrum.parameters)
-        chi2, covariance = None, None
+        chi2 = None
         good = spectrum.ivar > 0
         residual = (spectrum.flux - model_flux)[good]
         freedom = max(1, int(good.sum()) - len(latent))
         if spectrum.has_errors:
             chi2 = float(np.sum(residual**2 * spectrum.ivar[good]) / freedom)
-            covariance = self.covariance(spectrum).astype(np.float32)
         variance = self.variance(spectrum)[good]
         if variance.all() and np.sum(residual**2 / variance) / freedom > EXPLAINED:
             outside.append(
                 f"the reconstruction is off by {np.sqrt(np.mean(residual**2)):.3f} rms of the continuum: "
                 "more than noise and the model's error floor explain"
             )
-        return Embedding(latent.astype(np.float32), covariance, chi2, not outside, (*warnings, *outside))
+        single = None if covariance is None else covariance.astype(np.float32)
+        return Embedding(latent.astype(np.float32), single, chi2, not outside, (*warnings, *outside))

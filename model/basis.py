@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.blas import ssyrk
 
 from model.grid import Array
 from model.spectrum import Spectrum
@@ -113,6 +114,39 @@ class Basis:
         steps = 0.01 * np.diag(self.ranges[:, 1] - self.ranges[:, 0])
         change = self.expected(parameters + steps) - self.expected(parameters - steps)
         return np.asarray(change / (2 * np.diag(steps))[:, None])
+
+    def information(self, residual: Array, ivar: Array) -> tuple[Array, Array]:
+        """Information (N, K, K) of residuals (N, P) of inverse variance (N, P) on the coefficients.
+
+        And the weighted projections (N, K): the information times the least-squares coefficients.
+        """
+        count = len(self.components)
+        information, weighted = np.empty((len(residual), count, count)), np.empty((len(residual), count))
+        scale = np.sqrt(ivar).astype(np.float32)
+        for row, root in enumerate(scale):
+            scaled_components = self._single * root
+            upper = ssyrk(1.0, scaled_components.T, trans=1)
+            information[row] = np.triu(upper) + np.triu(upper, 1).T
+            weighted[row] = scaled_components @ (residual[row] * root).astype(np.float32)
+        return information, weighted
+
+    def coefficient_slope(self, parameters: Array) -> Array:
+        """Derivatives (N, U, K) of the coefficients of `expected` by the parameters (N, U)."""
+        widths = self.ranges[:, 1] - self.ranges[:, 0]
+        steps = 0.01 * np.diag(widths)
+        projected = self.polynomial @ self.components.T
+        return np.stack(
+            [
+                (
+                    design(parameters + step, self.ranges, self.degree)
+                    - design(parameters - step, self.ranges, self.degree)
+                )
+                @ projected
+                / (0.02 * width)
+                for step, width in zip(steps, widths, strict=True)
+            ],
+            axis=1,
+        )
 
     def _completion(self, good: NDArray[np.bool_], variance: Array) -> tuple[Array, Array]:
         """The matrix (K, K) that completes a projection of good pixels, and the covariance (K, K) it leaves.

@@ -21,12 +21,13 @@ from safetensors.numpy import save
 from model.autoencoder import FactorDis, FaderDis
 from model.base import Card, Model
 from model.errors import ModelFileError
+from model.gaussdis import GaussDis
 from model.grid import Grid
 from model.normalise import METHOD, Normaliser
 from model.polydis import PolyDis
 
 FORMAT = "chemtwin-model-1"
-METHODS: dict[str, type[Model]] = {kind.method: kind for kind in (PolyDis, FactorDis, FaderDis)}
+METHODS: dict[str, type[Model]] = {kind.method: kind for kind in (PolyDis, FactorDis, FaderDis, GaussDis)}
 SHIPPED = Path(__file__).with_name("default.safetensors")
 """The model that the service uses when none is named."""
 

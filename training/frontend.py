@@ -46,25 +46,7 @@ class Frontend:
         if config.inputs == "pixels":
             return cls(normaliser, basis, np.zeros(0), None)
         scale = np.sqrt(basis.variances + config.snr[1] ** -2)
-        return cls(normaliser, basis, scale, cls._noise(survey, normaliser, basis))
-
-    @staticmethod
-    def _noise(survey: Survey, normaliser: Normaliser | None, basis: Basis) -> NDArray[np.float64] | None:
-        """Cholesky factor of the coefficients' covariance for white noise of unit variance in the pixels.
-
-        Coefficients of white noise are white; the normaliser, which divides by a continuum fitted to the same
-        noise, makes them a little less so: measured on spectra at S/N 100.
-        """
-        if normaliser is None:
-            return None
-        differences = []
-        for rows, flux in survey.blocks("noise"):
-            noisy = add_noise(flux, 100, *NOISE_STREAM, rows.start)
-            change = normaliser.batch(noisy) - normaliser.batch(flux)
-            differences.append(100 * change @ basis.components.T)
-            if rows.stop >= NOISE_STARS:
-                break
-        return np.asarray(np.linalg.cholesky(np.cov(np.concatenate(differences).T)), dtype=np.float64)
+        return cls(normaliser, basis, scale, coefficient_noise(survey, normaliser, basis))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All of it, for a checkpoint."""
@@ -82,3 +64,23 @@ class Frontend:
             scale,
             noise if len(noise) else None,
         )
+
+
+def coefficient_noise(
+    survey: Survey, normaliser: Normaliser | None, basis: Basis
+) -> NDArray[np.float64] | None:
+    """Cholesky factor (K, K) of the coefficients' covariance for white noise of unit variance in the pixels.
+
+    Coefficients of white noise are white (None); the normaliser, which divides by a continuum fitted to the
+    same noise, makes them a little less so: measured on spectra at S/N 100.
+    """
+    if normaliser is None:
+        return None
+    differences = []
+    for rows, flux in survey.blocks("noise"):
+        noisy = add_noise(flux, 100, *NOISE_STREAM, rows.start)
+        change = normaliser.batch(noisy) - normaliser.batch(flux)
+        differences.append(100 * change @ basis.components.T)
+        if rows.stop >= NOISE_STARS:
+            break
+    return np.asarray(np.linalg.cholesky(np.cov(np.concatenate(differences).T)), dtype=np.float64)

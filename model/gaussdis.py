@@ -1,0 +1,174 @@
+"""GaussDis: every latent is a Gaussian posterior, mean and covariance, given the noise of each pixel.
+
+The decoder is a polynomial response (`model.response`) in a spectral basis; the prior of the latent is the same
+unit Gaussian at all parameters u, which is what disentangles it. A spectrum is embedded by an ivar-weighted fit:
+masked pixels carry no information, and noise widens the posterior without biasing what it is a posterior of.
+Training is in `training.gaussdis` and `training.calibrate`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.base import Card, Model
+from model.basis import Basis
+from model.grid import Array, Grid
+from model.normalise import Normaliser
+from model.response import Response
+from model.spectrum import Spectrum
+
+ASSUMED_SNR = 100.0
+"""Of spectra that come without errors."""
+
+NOISELESS_SNR = 1e4
+"""No spectrum is taken to be better than this."""
+
+
+class GaussDis(Model):
+    """A polynomial response with the noise of its residuals.
+
+    Tensors: those of `Basis`; `response_mean`, `response_linear`, `response_square` (`Response`); `scatter`
+    (K, K), the covariance of the coefficients about the response; `continuum` (K, K), what the normaliser adds
+    to the coefficients' covariance for white noise of unit variance; `residue` (D, D), the covariance of twins'
+    noiseless latent differences; `metric` (D, D), from the unit-prior latent to the one returned; `twins`, empty.
+    """
+
+    method: ClassVar[str] = "gaussdis"
+
+    def __init__(
+        self,
+        card: Card,
+        grid: Grid,
+        normaliser: Normaliser | None,
+        *,
+        scatter: NDArray[Any],
+        continuum: NDArray[Any],
+        residue: NDArray[Any],
+        metric: NDArray[Any],
+        twins: NDArray[Any],
+        response_mean: NDArray[Any],
+        response_linear: NDArray[Any],
+        response_square: NDArray[Any],
+        **basis: NDArray[Any],
+    ) -> None:
+        super().__init__(card, grid, normaliser, twins)
+        self.basis = Basis(self.ranges, **basis)
+        self.response = Response(self.ranges, response_mean, response_linear, response_square)
+        self.scatter, self.continuum, self.residue, self.metric = (
+            values.astype(np.float64) for values in (scatter, continuum, residue, metric)
+        )
+        if self.metric.shape != (card.latent_dim, card.latent_dim) or self.response.latents != card.latent_dim:
+            raise ValueError(f"tensors of another size than the card's {card.latent_dim} latents")
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What the model file holds beside the card."""
+        own = ("scatter", "continuum", "residue", "metric", "twins")
+        return {
+            **self.basis.arrays(),
+            **self.response.arrays(),
+            **{name: getattr(self, name).astype(np.float32) for name in own},
+        }
+
+    def encode(self, flux: Array, parameters: Array, variance: Array | None = None) -> Array:
+        """Posterior means (N, D) of flux (N, P) at parameters (N, U); `variance` as for `posterior`."""
+        return self.posterior(flux, parameters, variance)[0]
+
+    def posterior(
+        self,
+        flux: Array,
+        parameters: Array,
+        variance: Array | None = None,
+        errors: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """Posterior means (N, D) and covariances (N, D, D) of flux (N, P) at parameters (N, U).
+
+        `variance` (N, P) of each pixel, infinite where it carries nothing (None: noiseless and complete);
+        `errors` (N, U) the parameters' standard deviations (None: exact).
+        """
+        if variance is None:
+            variance = np.broadcast_to(np.float64(0.0), flux.shape)
+        seen, covariance = self._seen(flux, parameters, np.maximum(variance, NOISELESS_SNR**-2))
+        if errors is not None and errors.any():
+            first, _ = self.response.fit(seen, parameters, np.linalg.inv(covariance))
+            moved = self._moved(first, parameters) * errors[:, :, None]
+            covariance = covariance + np.matmul(moved.transpose(0, 2, 1), moved)
+        latents, information = self.response.fit(seen, parameters, np.linalg.inv(covariance))
+        return self._shrunk(latents, information)
+
+    def infer(self, spectra: Sequence[Spectrum]) -> tuple[Array, list[Array | None]]:
+        """Posterior means (N, D), and the covariance (D, D) of each spectrum that came with errors."""
+        flux = np.stack([s.flux for s in spectra])
+        parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
+        errors = np.stack([s.parameters.errors(self.parameter_names) for s in spectra])
+        variance = np.full(flux.shape, np.inf)
+        for row, spectrum in enumerate(spectra):
+            good = spectrum.ivar > 0
+            variance[row, good] = 1 / spectrum.ivar[good] if spectrum.has_errors else ASSUMED_SNR**-2
+        means, covariances = self.posterior(flux, parameters, variance, errors)
+        return means, [c if s.has_errors else None for c, s in zip(covariances, spectra, strict=True)]
+
+    def decode(self, latents: Array, parameters: Array) -> Array:
+        """Flux (N, P) of latents (N, D) at parameters (N, U)."""
+        return self.basis.rebuild(self.coefficients(latents, parameters), parameters)
+
+    def coefficients(self, latents: Array, parameters: Array) -> Array:
+        """Coefficients (N, K) in the spectral basis of the flux that `decode` gives."""
+        return self.response(self.unit(latents), parameters)
+
+    def covariance(self, spectrum: Spectrum) -> Array:
+        """Posterior covariance (D, D), from the spectrum's ivar and its parameters' errors."""
+        return np.asarray(self.infer([dataclasses.replace(spectrum, has_errors=True)])[1][0])
+
+    def unit(self, latents: Array) -> Array:
+        """Latents (N, D) as the response knows them, of unit Gaussian prior."""
+        return np.asarray(np.linalg.solve(self.metric.T, latents.T).T)
+
+    def unit_covariance(self, covariances: Array) -> Array:
+        """Covariances (N, D, D) in the frame of `unit`."""
+        inverse = np.linalg.inv(self.metric)
+        return np.asarray(inverse.T @ covariances @ inverse)
+
+    def pair_covariance(self, left: Array, right: Array) -> Array:
+        """Covariance (N, D, D) of the difference of twins' posterior means, from their covariances (N, D, D).
+
+        Posterior means shrink towards the prior's, each by its own noise: with unit prior and posterior
+        covariances A and B the difference has covariance A + B - A B - B A.
+        """
+        a, b = self.unit_covariance(left), self.unit_covariance(right)
+        mixed = np.matmul(a, b)
+        return np.asarray(self.metric.T @ (a + b - mixed - np.swapaxes(mixed, -1, -2)) @ self.metric)
+
+    def _seen(self, flux: Array, parameters: Array, variance: Array) -> tuple[Array, Array]:
+        """Coefficients (N, K) by weighted least squares and their covariance, (N, K, K) or, if shared, (K, K)."""
+        residual = flux - self.basis.expected(parameters)
+        level = float(variance.flat[0])
+        if np.all(variance == level):
+            noise = level * (np.eye(len(self.scatter)) + self.continuum) + self.scatter
+            return residual @ self.basis.components.T, noise
+        information, weighted = self.basis.information(residual, 1 / variance)
+        noise = np.linalg.inv(information)
+        seen = np.matmul(noise, weighted[:, :, None])[:, :, 0]
+        typical = np.nanmean(np.where(np.isfinite(variance), variance, np.nan), axis=1)
+        return seen, noise + typical[:, None, None] * self.continuum + self.scatter
+
+    def _moved(self, latents: Array, parameters: Array) -> Array:
+        """How coefficients measured about the polynomial (N, U, K) depend on the parameters they are taken at."""
+        return self.response.slope(latents, parameters) + self.basis.coefficient_slope(parameters)
+
+    def _shrunk(self, latents: Array, information: Array) -> tuple[Array, Array]:
+        """Posterior with the residue as half of each twin's noise, from the most probable latents (N, D)."""
+        unit = np.eye(len(self.residue))
+        own = unit + information @ (0.5 * self.residue)
+        whole = own + information
+        pulled = np.matmul(information + unit, latents[:, :, None])
+        means = np.linalg.solve(whole, pulled)[:, :, 0]
+        covariances = np.linalg.solve(whole, own)
+        covariances = 0.5 * (covariances + covariances.transpose(0, 2, 1))
+        return means @ self.metric, self.metric.T @ covariances @ self.metric
+
+

@@ -1,0 +1,174 @@
+"""How spectra respond to latents: spectral coefficients as a low-order polynomial of latent and parameters.
+
+The coefficients c (K,) of a star with latent z (D,) at scaled parameters u (U,) are
+
+    c = mean(u) + z . linear(u) + zz . square(u),
+
+where zz (M,) are the M = D (D + 1) / 2 products of latents and mean, linear and square are polynomials of u. A
+response of low degree in u is smooth in u: it has no room for a latent that means another thing at each u.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.basis import design, exponents
+from model.grid import Array
+
+STEPS = 30
+TOLERANCE = 1e-6
+LONGEST = 3.0
+"""No step of the fit is longer, in units of the prior's standard deviation."""
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Local:
+    """The response at given parameters: `mean` (N, K), `linear` (N, D, K), `square` (N, D, D, K) symmetric."""
+
+    mean: torch.Tensor
+    linear: torch.Tensor
+    square: torch.Tensor
+
+    def __call__(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Coefficients (N, K) of latents (N, D), and their derivatives (N, D, K)."""
+        bent = torch.matmul(latents[:, None, None, :], self.square)[:, :, 0]
+        value = self.mean + torch.matmul(latents[:, None], self.linear + bent)[:, 0]
+        return value, self.linear + 2 * bent
+
+    def keep(self, rows: torch.Tensor) -> Local:
+        """The response of some stars."""
+        return Local(self.mean[rows], self.linear[rows], self.square[rows])
+
+
+class Response:
+    """Tensors `mean` (T0, K), `linear` (T1, D, K), `square` (T2, M, K) over parameters in `ranges` (U, 2)."""
+
+    def __init__(
+        self, ranges: Array, mean: NDArray[Any], linear: NDArray[Any], square: NDArray[Any]
+    ) -> None:
+        self.ranges = ranges
+        self.mean, self.linear, self.square = (
+            torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64)) for values in (mean, linear, square)
+        )
+        self.degrees = tuple(_degree(len(ranges), len(values)) for values in (mean, linear, square))
+        self.latents = linear.shape[1]
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """What a model file holds of it."""
+        return {
+            f"response_{name}": getattr(self, name).numpy().astype(np.float32)
+            for name in ("mean", "linear", "square")
+        }
+
+    def at(self, parameters: Array) -> Local:
+        """The response at parameters (N, U)."""
+        mean, linear, square = (
+            torch.from_numpy(design(parameters, self.ranges, degree)) for degree in self.degrees
+        )
+        rows, columns = self._products
+        size = self.latents
+        products = (square @ self.square.flatten(1)).view(len(parameters), len(rows), -1)
+        whole = torch.zeros(len(parameters), size, size, products.shape[2], dtype=torch.float64)
+        whole[:, rows, columns] += 0.5 * products
+        whole[:, columns, rows] += 0.5 * products
+        return Local(
+            mean @ self.mean, (linear @ self.linear.flatten(1)).view(len(parameters), size, -1), whole
+        )
+
+    def __call__(self, latents: Array, parameters: Array) -> Array:
+        """Coefficients (N, K) of latents (N, D) at parameters (N, U)."""
+        parts = [
+            self.at(parameters[rows])(torch.from_numpy(np.ascontiguousarray(latents[rows])))[0].numpy()
+            for rows in _blocks(len(latents))
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, self.mean.shape[1]))
+
+    def slope(self, latents: Array, parameters: Array) -> Array:
+        """Derivatives (N, U, K) of the coefficients by the parameters, by differences of 1 % of the ranges."""
+        widths = self.ranges[:, 1] - self.ranges[:, 0]
+        steps = 0.01 * np.diag(widths)
+        return np.stack(
+            [
+                (self(latents, parameters + step) - self(latents, parameters - step)) / (0.02 * width)
+                for step, width in zip(steps, widths, strict=True)
+            ],
+            axis=1,
+        )
+
+    def fit(
+        self, seen: Array, parameters: Array, precision: Array, start: Array | None = None, tolerance: float = TOLERANCE
+    ) -> tuple[Array, Array]:
+        """The most probable latents (N, D) under a unit Gaussian prior, and the information (N, D, D) on them.
+
+        `seen` (N, K) are coefficients of parameters (N, U), `precision` (K, K) or (N, K, K) the inverse of their
+        covariance. Gauss-Newton from `start` (N, D), by default from the prior's mean, until the step is below
+        `tolerance` in units of the prior's standard deviation.
+        """
+        latents, informations = [], []
+        for rows in _blocks(len(seen)):
+            at = self.at(parameters[rows])
+            begin = None if start is None else start[rows]
+            weight = torch.from_numpy(np.ascontiguousarray(precision if precision.ndim == 2 else precision[rows]))
+            found, information = _gauss_newton(at, torch.from_numpy(seen[rows]), weight, begin, tolerance)
+            latents.append(found)
+            informations.append(information)
+        return np.concatenate(latents), np.concatenate(informations)
+
+    @cached_property
+    def _products(self) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, columns = np.triu_indices(self.latents)
+        return torch.from_numpy(rows), torch.from_numpy(columns)
+
+
+def terms(latents: Array, parameters: Array, ranges: Array, degrees: Sequence[int]) -> Array:
+    """The features (N, T0 + T1 D + T2 M) that a response is linear in, in the order of its tensors."""
+    rows, columns = np.triu_indices(latents.shape[1])
+    mean, linear, square = (design(parameters, ranges, degree) for degree in degrees)
+    products = latents[:, rows] * latents[:, columns]
+    parts = [mean]
+    for polynomial, values in ((linear, latents), (square, products)):
+        parts.append((polynomial[:, :, None] * values[:, None]).reshape(len(latents), -1))
+    return np.concatenate(parts, axis=1)
+
+
+def _gauss_newton(
+    at: Local, seen: torch.Tensor, precision: torch.Tensor, start: Array | None, tolerance: float
+) -> tuple[Array, Array]:
+    """The fit of one batch; stars leave the iteration once their step is below `tolerance`."""
+    size = at.linear.shape[1]
+    unit = torch.eye(size, dtype=torch.float64)
+    latents = torch.zeros(len(seen), size, dtype=torch.float64)
+    if start is not None:
+        latents = torch.from_numpy(np.ascontiguousarray(start)).clone()
+    information = torch.zeros(len(seen), size, size, dtype=torch.float64)
+    open_ = torch.arange(len(seen))
+    for _ in range(STEPS):
+        own = precision if precision.dim() == 2 else precision[open_]
+        value, slope = at.keep(open_)(latents[open_])
+        weighted = torch.matmul(slope, own)
+        information[open_] = torch.matmul(weighted, slope.transpose(1, 2))
+        pull = torch.matmul(weighted, (seen[open_] - value)[:, :, None])[:, :, 0] - latents[open_]
+        step = torch.linalg.solve(information[open_] + unit, pull)
+        length = step.norm(dim=1, keepdim=True)
+        latents[open_] += step * torch.clamp(LONGEST / length.clamp(min=1e-300), max=1.0)
+        open_ = open_[length[:, 0] > tolerance]
+        if not len(open_):
+            break
+    return latents.numpy(), information.numpy()
+
+
+def _degree(parameters: int, count: int) -> int:
+    return next(d for d in range(20) if len(exponents(parameters, d)) == count)
+
+
+def _blocks(count: int) -> list[slice]:
+    return [slice(start, start + BATCH) for start in range(0, count, BATCH)]

@@ -1,0 +1,181 @@
+"""GaussDis from a trained autoencoder: a polynomial response fitted to its latents, refined by its own inference.
+
+    chemtwin refine faderdis.safetensors train.h5 --out gaussdis.safetensors
+
+The autoencoder has learned which latents there are and that they do not depend on u. A response of low degree in
+u is fitted to them (ridge regression), then the latents are inferred again with it, in turns. Flux and
+parameters are all that is seen. `training.calibrate` goes on from there with known pairs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from model.autoencoder import Autoencoder
+from model.base import Card
+from model.basis import design, scaled
+from model.gaussdis import GaussDis
+from model.grid import Array, Grid
+from model.normalise import Normaliser
+from model.response import Response, terms
+from training.basis import known
+from training.frontend import coefficient_noise
+from training.loader import coefficients
+from training.survey import Survey
+
+DEGREES = (4, 3, 1)
+"""Degrees in u of the response's mean, of its linear and of its square terms."""
+
+ACTIVE = 0.3
+"""A variational latent of smaller standard deviation (its prior's is 1) carries nothing, and is dropped."""
+
+RIDGE = 1e-5
+ROUNDS = 2
+FLOOR = 0.003
+"""Least standard deviation of a coefficient about the response while latents are refined."""
+
+METRIC_SNR = 100.0
+TOLERANCE = 1e-3
+STARS = 16_384
+"""Stars that a response is fitted to; more do not make it better."""
+
+BLOCK = 4096
+SAMPLE = 4000
+
+
+@dataclass
+class Stars:
+    """A survey's stars while a response is fitted: coefficients `seen` (N, K), `parameters` (N, U) and the
+    current `latents` (N, D)."""
+
+    seen: Array
+    parameters: Array
+    latents: Array
+
+    def fitted(self, ranges: Array) -> tuple[Response, Array]:
+        """The response of these latents, by ridge regression, and the covariance (K, K) of what it leaves."""
+        size, count = self.latents.shape[1], self.seen.shape[1]
+        gram: Array | float = 0.0
+        moment: Array | float = 0.0
+        for start in range(0, len(self.seen), BLOCK):
+            rows = slice(start, start + BLOCK)
+            features = terms(self.latents[rows], self.parameters[rows], ranges, DEGREES)
+            gram = gram + features.T @ features
+            moment = moment + features.T @ self.seen[rows]
+        gram = np.asarray(gram)
+        gram[np.diag_indices_from(gram)] += RIDGE * len(self.seen)
+        weights = np.linalg.solve(gram, np.asarray(moment))
+        first, second, third = (design(ranges.T[:1], ranges, degree).shape[1] for degree in DEGREES)
+        split = np.split(weights, [first, first + second * size])
+        response = Response(
+            ranges, split[0], split[1].reshape(second, size, count), split[2].reshape(third, -1, count)
+        )
+        left = self.seen[:SAMPLE] - response(self.latents[:SAMPLE], self.parameters[:SAMPLE])
+        return response, np.asarray(left.T @ left) / len(left)
+
+    def refine(self, response: Response, scatter: Array) -> None:
+        """Infer the latents again."""
+        precision = np.linalg.inv(scatter + FLOOR**2 * np.eye(len(scatter)))
+        self.latents, _ = response.fit(self.seen, self.parameters, precision, self.latents, TOLERANCE)
+
+    def whiten(self) -> None:
+        """Give the latents zero mean and unit covariance, as their prior has."""
+        self.latents = self.latents - self.latents.mean(axis=0)
+        self.latents = self.latents @ np.linalg.cholesky(np.linalg.inv(np.cov(self.latents.T)))
+
+
+def stars_of(survey: Survey, model: Autoencoder | GaussDis) -> tuple[Array, Array]:
+    """Coefficients (N, K) in a model's basis, without noise, and parameters (N, U)."""
+    names = model.parameter_names
+    seen = coefficients(survey, model.normaliser, model.basis, names, np.inf)
+    return np.asarray(seen, dtype=np.float64), known(survey, names)
+
+
+def refine(start: Autoencoder, survey: Survey, name: str) -> GaussDis:
+    """GaussDis from a compact variational autoencoder and its training survey.
+
+    Raises ValueError for an autoencoder that works on pixels or whose latents are not variational.
+    """
+    if not start.scale.size:
+        raise ValueError("only an autoencoder between coefficients (inputs = components) can be refined")
+    seen, parameters = (values[:STARS] for values in stars_of(survey, start))
+    inputs = np.concatenate([seen / start.scale, scaled(parameters, start.ranges)], axis=1)
+    latents = np.concatenate(
+        [start.encoder(torch.from_numpy(inputs[i : i + BLOCK])).numpy() for i in range(0, len(inputs), BLOCK)]
+    )
+    active = latents.std(axis=0) > ACTIVE
+    stars = Stars(seen, parameters, latents[:, active])
+    stars.whiten()
+    for turn in tqdm(range(ROUNDS), desc="refine", file=sys.stderr, disable=None):
+        response, scatter = stars.fitted(start.ranges)
+        stars.refine(response, scatter)
+        if turn + 1 < ROUNDS:
+            stars.whiten()
+    size = int(active.sum())
+    card = Card(
+        name=name,
+        version="unsaved",
+        method=GaussDis.method,
+        parameters=start.card.parameters,
+        latent_dim=size,
+        metric="",
+        error_floor=start.card.error_floor,
+        training={
+            "stars": len(survey),
+            "survey_seed": survey.seed,
+            "start": start.card.identity,
+            "start_training": start.card.training,
+        },
+    )
+    model = GaussDis(
+        card,
+        Grid(survey.wavelength),
+        start.normaliser,
+        scatter=scatter,
+        continuum=_continuum(survey, start.normaliser, start),
+        residue=np.zeros((size, size)),
+        metric=np.eye(size),
+        twins=np.zeros((0, 0)),
+        **response.arrays(),
+        **start.basis.arrays(),
+    )
+    set_metric(model, stars.parameters[:SAMPLE], stars.latents[:SAMPLE], "without labels")
+    return model
+
+
+def _continuum(survey: Survey, normaliser: Normaliser | None, start: Autoencoder) -> Array:
+    """What the normaliser adds to the coefficients' covariance (K, K) for white noise of unit variance."""
+    factor = coefficient_noise(survey, normaliser, start.basis)
+    unit = np.eye(len(start.basis.components))
+    return np.zeros_like(unit) if factor is None else factor @ factor.T - unit
+
+
+def spread(model: GaussDis, parameters: Array, latents: Array, snr: float) -> Array:
+    """Mean posterior covariance (n, D, D) of stars of unit-prior `latents` at white noise of 1 / `snr`."""
+    count = len(model.scatter)
+    noise = snr**-2 * (np.eye(count) + model.continuum) + model.scatter
+    precision = torch.from_numpy(np.linalg.inv(noise))
+    _, slope = model.response.at(parameters)(torch.from_numpy(latents))
+    information = (slope @ precision @ slope.transpose(1, 2)).numpy()
+    unit = np.eye(latents.shape[1])
+    own = unit + information @ (0.5 * model.residue)
+    return np.asarray(np.linalg.solve(own + information, own))
+
+
+def set_metric(model: GaussDis, parameters: Array, latents: Array, how: str) -> None:
+    """The metric in which twins' latent differences at S/N 100, residue included, have unit covariance."""
+    model.metric = np.eye(latents.shape[1])
+    noise = spread(model, parameters[:SAMPLE], latents[:SAMPLE], METRIC_SNR)
+    pair = model.pair_covariance(noise, np.roll(noise, 1, axis=0)).mean(axis=0)
+    model.metric = np.linalg.cholesky(np.linalg.inv(pair))
+    told = (
+        "Euclidean distance of the posterior means, in units of the difference of twins at "
+        f"S/N {METRIC_SNR:g}, calibrated {how}"
+    )
+    model.card = dataclasses.replace(model.card, metric=told)
