@@ -200,8 +200,8 @@ def _usual(measured: Array) -> NDArray[np.bool_]:
 
 
 def _within(rows: Array, lo: Array, hi: Array) -> NDArray[np.bool_]:
-    outside = (rows < lo) | (rows > hi)
-    return ~np.asarray(outside).any(axis=1)
+    inside: NDArray[np.bool_] = np.all((rows >= lo) & (rows <= hi), axis=1)
+    return inside
 
 
 def _redraw(

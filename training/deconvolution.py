@@ -23,7 +23,7 @@ class Mixture:
 
     def draw(self, generator: np.random.Generator, count: int) -> Array:
         """Draws (count, D)."""
-        chosen = generator.choice(len(self.weights), size=count, p=self.weights)
+        chosen = generator.choice(len(self.weights), size=count, p=self.weights / self.weights.sum())
         return self.means[chosen] + _deviates(generator, self.covariances, chosen)
 
     def draw_given_last(self, generator: np.random.Generator, last: Array) -> Array:

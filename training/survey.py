@@ -65,8 +65,17 @@ def draw_labels(
     Teff and logg are uniform over table 1, each star its own; [Fe/H] and [X/Fe] are table 2's independent
     Gaussians truncated to the box `lo`, `hi` (L,); [C/Fe], which the tables do not list, is 0, so [O/Fe] is
     cut at -CARBON_LIMIT. With `own_fe_h` a group shares [X/Fe] only and each star has its own [Fe/H].
+    With a `chemistry` the labels are drawn from it, within table 1 and the box.
     """
     generator = np.random.default_rng([seed, 1])
+    if chemistry is not None:
+        if own_fe_h:
+            raise ValueError("real [X/Fe] depend on [Fe/H]: stars of one [X/Fe] cannot have their own [Fe/H]")
+        lo, hi = lo.copy(), hi.copy()
+        for name, (low, high) in TABLE_1.items():
+            column = names.index(name)
+            lo[column], hi[column] = max(lo[column], low), min(hi[column], high)
+        return chemistry.draw(generator, groups, members, names, lo, hi)
     stars = groups * members
     labels = np.zeros((stars, len(names)))
     for column, name in enumerate(names):
