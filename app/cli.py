@@ -1,4 +1,4 @@
-"""The command line: chemtwin serve, ingest, synthesize, train, evaluate, visits, emulator, turbospectrum."""
+"""The command line: chemtwin serve, ingest, chemistry, synthesize, train, evaluate, visits, emulator, turbospectrum."""
 
 from __future__ import annotations
 
@@ -78,6 +78,22 @@ def ingest(survey: Path, data_dir: Path | None) -> None:
 
 
 @cli.command()
+@click.argument("labels", type=FILE)
+@click.option("--out", type=OUT, required=True, help="the chemistry file to write")
+def chemistry(labels: Path, out: Path) -> None:
+    """Fit the distribution of real giants' labels to a CSV table (docs/realistic-survey.md)."""
+    from training.chemistry import fit_chemistry
+    from training.emulator import Emulator
+    from training.survey import TABLE_1
+
+    emulator = Emulator.load()
+    iron = emulator.labels.index("fe_h")
+    fitted = fit_chemistry(labels, {**TABLE_1, "fe_h": (float(emulator.lo[iron]), float(emulator.hi[iron]))})
+    fitted.save(out)
+    click.echo(fitted.table())
+
+
+@cli.command()
 @click.argument("out", type=OUT)
 @click.option(
     "--pairs", default=25_000, show_default=True, type=click.IntRange(1), help="twin pairs, or groups"
@@ -87,15 +103,28 @@ def ingest(survey: Path, data_dir: Path | None) -> None:
     "--snr", default=float("inf"), show_default=True, type=click.FloatRange(1), help="noise of 1/snr per pixel"
 )
 @click.option(
-    "--members", default=2, show_default=True, type=click.IntRange(2, 26), help="stars that share a chemistry"
+    "--members", default=2, show_default=True, type=click.IntRange(1, 26), help="stars that share a chemistry"
 )
 @click.option("--own-fe-h", is_flag=True, help="twins share [X/Fe] only, each star has its own [Fe/H]")
-def synthesize(out: Path, pairs: int, seed: int, snr: float, members: int, own_fe_h: bool) -> None:
+@click.option(
+    "--chemistry",
+    type=click.Choice(["paper", "realistic"]),
+    default="paper",
+    show_default=True,
+    help="independent Gaussians, or the distribution of real giants",
+)
+def synthesize(
+    out: Path, pairs: int, seed: int, snr: float, members: int, own_fe_h: bool, chemistry: str
+) -> None:
     """Draw a twin survey (paper, section 4.1) into an HDF5 file."""
     from training import survey
+    from training.chemistry import Chemistry
     from training.emulator import Emulator
 
-    survey.synthesize(out, Emulator.load(), pairs, seed, snr, members=members, own_fe_h=own_fe_h)
+    drawn_from = Chemistry.load() if chemistry == "realistic" else None
+    survey.synthesize(
+        out, Emulator.load(), pairs, seed, snr, members=members, own_fe_h=own_fe_h, chemistry=drawn_from
+    )
 
 
 @cli.command()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import truncnorm
 from tqdm import tqdm
 
+from training.chemistry import Chemistry
 from training.emulator import CARBON_LIMIT, Emulator
 
 TABLE_1 = {"teff": (4000.0, 5000.0), "logg": (1.5, 3.0)}
@@ -57,14 +58,24 @@ def draw_labels(
     *,
     members: int = 2,
     own_fe_h: bool = False,
+    chemistry: Chemistry | None = None,
 ) -> NDArray[np.float64]:
     """Labels (groups * members, len(names)): each run of `members` rows shares its chemistry.
 
     Teff and logg are uniform over table 1, each star its own; [Fe/H] and [X/Fe] are table 2's independent
     Gaussians truncated to the box `lo`, `hi` (L,); [C/Fe], which the tables do not list, is 0, so [O/Fe] is
     cut at -CARBON_LIMIT. With `own_fe_h` a group shares [X/Fe] only and each star has its own [Fe/H].
+    With a `chemistry` the labels are drawn from it, within table 1 and the box.
     """
     generator = np.random.default_rng([seed, 1])
+    if chemistry is not None:
+        if own_fe_h:
+            raise ValueError("real [X/Fe] depend on [Fe/H]: stars of one [X/Fe] cannot have their own [Fe/H]")
+        lo, hi = lo.copy(), hi.copy()
+        for name, (low, high) in TABLE_1.items():
+            column = names.index(name)
+            lo[column], hi[column] = max(lo[column], low), min(hi[column], high)
+        return chemistry.draw(generator, groups, members, names, lo, hi)
     stars = groups * members
     labels = np.zeros((stars, len(names)))
     for column, name in enumerate(names):
@@ -89,15 +100,24 @@ def synthesize(
     *,
     members: int = 2,
     own_fe_h: bool = False,
+    chemistry: Chemistry | None = None,
 ) -> None:
     """Draw a survey of `groups` of `members` twins into an HDF5 file, streamed; the same seed, the same file.
 
     Flux is normalised by the true continuum; Gaussian noise of standard deviation 1 / `snr` is added to
     every pixel (paper, section 4.2). Star ids are SYN-<seed>-<group>A, B and so on; pairs get `twin_of`.
-    Groups share all abundances, or with `own_fe_h` all [X/Fe] but not [Fe/H].
+    Groups share all abundances, or with `own_fe_h` all [X/Fe] but not [Fe/H]. Labels are the paper's, or
+    those of a `chemistry`.
     """
     labels = draw_labels(
-        groups, seed, emulator.labels, emulator.lo, emulator.hi, members=members, own_fe_h=own_fe_h
+        groups,
+        seed,
+        emulator.labels,
+        emulator.lo,
+        emulator.hi,
+        members=members,
+        own_fe_h=own_fe_h,
+        chemistry=chemistry,
     )
     stars, pixels = len(labels), len(emulator.wavelength)
     letters = ascii_uppercase[:members]
@@ -114,6 +134,7 @@ def synthesize(
             snr=snr,
             continuum="true",
             shared=OWN_FE_H if own_fe_h else "[Fe/H] and [X/Fe]",
+            chemistry="paper" if chemistry is None else json.dumps(chemistry.provenance),
             emulator=json.dumps(emulator.provenance),
         )
         file["wavelength"] = emulator.wavelength
