@@ -90,12 +90,28 @@ def ingest(survey: Path, data_dir: Path | None) -> None:
     "--members", default=2, show_default=True, type=click.IntRange(2, 26), help="stars that share a chemistry"
 )
 @click.option("--own-fe-h", is_flag=True, help="twins share [X/Fe] only, each star has its own [Fe/H]")
-def synthesize(out: Path, pairs: int, seed: int, snr: float, members: int, own_fe_h: bool) -> None:
+@click.option(
+    "--broadening",
+    type=(float, float),
+    metavar="LOW HIGH",
+    help="each star's own Gaussian line broadening, standard deviation in km/s, as dataset vbroad",
+)
+def synthesize(
+    out: Path,
+    pairs: int,
+    seed: int,
+    snr: float,
+    members: int,
+    own_fe_h: bool,
+    broadening: tuple[float, float] | None,
+) -> None:
     """Draw a twin survey (paper, section 4.1) into an HDF5 file."""
     from training import survey
     from training.emulator import Emulator
 
-    survey.synthesize(out, Emulator.load(), pairs, seed, snr, members=members, own_fe_h=own_fe_h)
+    survey.synthesize(
+        out, Emulator.load(), pairs, seed, snr, members=members, own_fe_h=own_fe_h, broadening=broadening
+    )
 
 
 @cli.command()
