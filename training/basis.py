@@ -102,13 +102,19 @@ def fit_normaliser(survey: Survey) -> Normaliser:
 
 
 def _polynomial(spectra: Iterator[tuple[NDArray[np.float32], Array]]) -> Array:
-    """Least-squares coefficients (T, P) of the design's terms, wavelength by wavelength."""
+    """Least-squares coefficients (T, P) of the design's terms, wavelength by wavelength.
+
+    Where a parameter has too few values to tell its powers apart (0 and 1, say), the smallest coefficients.
+    """
     gram: Array | float = 0.0
     moment: Array | float = 0.0
     for flux, terms in spectra:
         gram = gram + terms.T @ terms
         moment = moment + terms.T @ flux
-    return np.linalg.solve(np.asarray(gram), np.asarray(moment))
+    gram, moment = np.asarray(gram), np.asarray(moment)
+    if np.linalg.matrix_rank(gram, hermitian=True) < len(gram):
+        return np.asarray(np.linalg.lstsq(gram, moment, rcond=None)[0])
+    return np.linalg.solve(gram, moment)
 
 
 def _components(
