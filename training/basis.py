@@ -114,7 +114,7 @@ def _polynomial(spectra: Iterator[tuple[NDArray[np.float32], Array]]) -> Array:
     gram, moment = np.asarray(gram), np.asarray(moment)
     if np.linalg.matrix_rank(gram, hermitian=True) < len(gram):
         return np.asarray(np.linalg.lstsq(gram, moment, rcond=None)[0])
-    return np.linalg.solve(gram, moment)
+    return np.asarray(np.linalg.solve(gram, moment), dtype=np.float64)
 
 
 def _components(
