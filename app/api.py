@@ -134,10 +134,11 @@ def create_app(settings: Settings) -> FastAPI:
                 return await embed_many(value["stars"])
             return await embed_one(await run_in_threadpool(lambda: job_of(star_in(value))))
         if kind in FITS:
-            query = FitsQuery.model_validate(dict(request.query_params))
+            query = FitsQuery.of(dict(request.query_params), service().further)
             return await embed_one(await run_in_threadpool(fits_job, content, query))
         if kind == NPZ:
-            return await embed_many(await run_in_threadpool(npz_stars, content, limit, settings.max_stars))
+            stars = await run_in_threadpool(npz_stars, content, limit, settings.max_stars, service().further)
+            return await embed_many(stars)
         raise UnsupportedMedia(
             "unsupported_media_type",
             f"Content-Type must be {JSON}, {FITS[0]} or {NPZ}; HDF5 and pickles are never accepted",

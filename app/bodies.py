@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def fits_star(content: bytes, query: FitsQuery, bad_bits: int) -> tuple[str, Obs
     errors = {name: getattr(query, name) for name in ("teff_err", "logg_err", "fe_h_err")}
     observation = Observation(
         flux=file.flux,
-        parameters=Parameters(**labels, **errors),
+        parameters=Parameters(**labels, **errors, others=query.parameters, others_err=query.parameters_err),
         ivar=file.ivar,
         bad=file.bad,
         wavelength=file.wavelength,
@@ -84,16 +85,16 @@ def fits_star(content: bytes, query: FitsQuery, bad_bits: int) -> tuple[str, Obs
     return star_id, observation, file
 
 
-def npz_stars(content: bytes, limit: int, max_stars: int) -> list[dict[str, Any]]:
-    """The stars of an npz body, as dictionaries for `StarIn`.
+def npz_stars(content: bytes, limit: int, max_stars: int, further: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The stars of an npz body, as dictionaries for `StarIn`; the parameters `further` are arrays too.
 
     Headers and sizes are checked before any array is read. Raises FormatError or Invalid.
     """
     arrays = _npz_arrays(content, limit)
-    missing = [name for name in (*NPZ_STAR, "flux") if name not in arrays]
+    missing = [name for name in (*NPZ_STAR, *further, "flux") if name not in arrays]
     if missing:
         raise Invalid("missing_arrays", f"the npz lacks {', '.join(missing)}")
-    unknown = set(arrays) - {*NPZ_STAR, *NPZ_SPECTRA, "wavelength"}
+    unknown = set(arrays) - {*NPZ_STAR, *further, *NPZ_SPECTRA, "wavelength"}
     if unknown:
         raise Invalid("unknown_arrays", f"the npz has unknown arrays: {', '.join(sorted(unknown)[:10])}")
     flux = arrays["flux"]
@@ -109,6 +110,7 @@ def npz_stars(content: bytes, limit: int, max_stars: int) -> list[dict[str, Any]
     for row in range(len(flux)):
         star: dict[str, Any] = {name: arrays[name][row] for name in NPZ_SPECTRA if name in arrays}
         star.update({name: float(arrays[name][row]) for name in ("teff", "logg", "fe_h")})
+        star["parameters"] = {name: float(arrays[name][row]) for name in further}
         try:
             star_id = arrays["star_id"][row]
             star["star_id"] = star_id.decode("ascii") if isinstance(star_id, bytes) else str(star_id)

@@ -1,4 +1,4 @@
-"""The command line: chemtwin serve, ingest, chemistry, synthesize, train, evaluate, visits, emulator, turbospectrum."""
+"""The command line: see `chemtwin --help`."""
 
 from __future__ import annotations
 
@@ -113,8 +113,21 @@ def chemistry(labels: Path, out: Path) -> None:
     show_default=True,
     help="independent Gaussians, or the distribution of real giants",
 )
+@click.option(
+    "--broadening",
+    type=(float, float),
+    metavar="LOW HIGH",
+    help="each star's own Gaussian line broadening, standard deviation in km/s, as dataset vbroad",
+)
 def synthesize(
-    out: Path, pairs: int, seed: int, snr: float, members: int, own_fe_h: bool, chemistry: str
+    out: Path,
+    pairs: int,
+    seed: int,
+    snr: float,
+    members: int,
+    own_fe_h: bool,
+    chemistry: str,
+    broadening: tuple[float, float] | None,
 ) -> None:
     """Draw a twin survey (paper, section 4.1) into an HDF5 file."""
     from training import survey
@@ -123,7 +136,15 @@ def synthesize(
 
     drawn_from = Chemistry.load() if chemistry == "realistic" else None
     survey.synthesize(
-        out, Emulator.load(), pairs, seed, snr, members=members, own_fe_h=own_fe_h, chemistry=drawn_from
+        out,
+        Emulator.load(),
+        pairs,
+        seed,
+        snr,
+        members=members,
+        own_fe_h=own_fe_h,
+        chemistry=drawn_from,
+        broadening=broadening,
     )
 
 
@@ -194,6 +215,46 @@ def search(
     surveys = Survey.open(survey), Survey.open(validation)
     keys = tuple(weights.split(","))
     click.echo(run(*surveys, config, folder, keys=keys, trials=trials, device=choose_device(device)))
+
+
+@cli.command()
+@click.argument("start", type=FILE)
+@click.argument("survey", type=FILE)
+@click.option("--out", type=OUT, required=True, help="the model file to write")
+@click.option("--name", default="gaussdis", show_default=True, help="the model's name")
+def refine(start: Path, survey: Path, out: Path, name: str) -> None:
+    """Make GaussDis, noise-aware, of the compact FaderDis or FactorDis START, on its training survey."""
+    from model.autoencoder import Autoencoder
+    from model.bundle import load_model, save_model
+    from training import gaussdis
+    from training.survey import Survey
+
+    model = load_model(start)
+    if not isinstance(model, Autoencoder):
+        raise ValueError(f"{start} is a {model.card.method}: refine takes a faderdis or factordis")
+    save_model(gaussdis.refine(model, Survey.open(survey), name), out)
+    click.echo(f"{load_model(out).card.identity} written to {out}")
+
+
+@cli.command()
+@click.argument("model", type=FILE)
+@click.argument("survey", type=FILE)
+@click.option("--pairs", type=FILE, required=True, help="CSV of known pairs: star_id, twin_id")
+@click.option("--out", type=OUT, required=True, help="the model file to write")
+@click.option("--name", default="gaussdis", show_default=True, help="the model's name")
+def calibrate(model: Path, survey: Path, pairs: Path, out: Path, name: str) -> None:
+    """Calibrate a GaussDis MODEL on known pairs of chemically identical stars in SURVEY."""
+    from model.bundle import load_model, save_model
+    from model.gaussdis import GaussDis
+    from training import calibrate as calibration
+    from training.survey import Survey
+
+    given, stars = load_model(model), Survey.open(survey)
+    if not isinstance(given, GaussDis):
+        raise ValueError(f"{model} is a {given.card.method}: calibrate takes a gaussdis")
+    known = calibration.read_pairs(pairs, stars)
+    save_model(calibration.calibrate(given, stars, known, name), out)
+    click.echo(f"{load_model(out).card.identity} written to {out}, calibrated on {len(known)} pairs")
 
 
 @cli.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -77,6 +78,10 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+Others = dict[str, float]
+Errors = dict[str, Annotated[float, Field(ge=0)]]
+
+
 class Labels(Strict):
     """A star's parameters as the sender knows them."""
 
@@ -86,10 +91,13 @@ class Labels(Strict):
     teff_err: float = Field(0.0, ge=0, description="1-sigma error, K")
     logg_err: float = Field(0.0, ge=0, description="1-sigma error, dex")
     fe_h_err: float = Field(0.0, ge=0, description="1-sigma error, dex")
+    parameters: Others = Field({}, description="what else the model is conditioned on, by name")
+    parameters_err: Errors = Field({}, description="1-sigma errors of those")
 
-    def parameters(self) -> Parameters:
+    def known(self) -> Parameters:
         """As the model wants them."""
-        return Parameters(**{name: getattr(self, name) for name in Labels.model_fields})
+        usual = {name: getattr(self, name) for name in Labels.model_fields if not name.startswith("parameters")}
+        return Parameters(**usual, others=self.parameters, others_err=self.parameters_err)
 
 
 class SpectrumIn(Labels):
@@ -116,7 +124,7 @@ class SpectrumIn(Labels):
                 ivar = np.where(self.error > 0, 1 / self.error**2, 0.0)
         return Observation(
             flux=self.flux,
-            parameters=self.parameters(),
+            parameters=self.known(),
             ivar=ivar,
             bad=None if self.bitmask is None else (self.bitmask & bad_bits) != 0,
             wavelength=self.wavelength,
@@ -145,7 +153,7 @@ class StarIn(SpectrumIn):
 
 
 class FitsQuery(BaseModel):
-    """The query string that goes with a FITS body."""
+    """The query string that goes with a FITS body; `of` gathers the model's further parameters."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -156,6 +164,17 @@ class FitsQuery(BaseModel):
     teff_err: float = Field(0.0, ge=0)
     logg_err: float = Field(0.0, ge=0)
     fe_h_err: float = Field(0.0, ge=0)
+    parameters: Others = {}
+    parameters_err: Errors = {}
+
+    @classmethod
+    def of(cls, query: Mapping[str, str], further: Sequence[str]) -> FitsQuery:
+        """A query string in which the parameters `further` stand by their names, their errors as <name>_err."""
+        errors = {f"{name}_err": name for name in further}
+        usual = {name: value for name, value in query.items() if name not in further and name not in errors}
+        given = {name: query[name] for name in further if name in query}
+        told = {name: query[key] for key, name in errors.items() if key in query}
+        return cls.model_validate({"parameters": given, "parameters_err": told} | usual)
 
     @field_validator("star_id", mode="before")
     @classmethod
@@ -188,6 +207,7 @@ class To(Strict):
     teff: float | None = None
     logg: float | None = None
     fe_h: float | None = None
+    parameters: Others = Field({}, description="what else the model is conditioned on, by name")
 
 
 class RecastIn(Strict):

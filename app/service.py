@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from index.twin_index import Filters, TwinIndex
 from model.base import Embedding
 from model.bundle import load_model
 from model.metric import p_same
-from model.spectrum import Observation, Parameters, Spectrum, prepare
+from model.spectrum import PARAMETER_UNITS, Observation, Parameters, Spectrum, prepare
 
 FE_H_WITHIN = 0.1
 """Default |difference| of [Fe/H] of twins when the model removes [Fe/H] from the latent (paper, 6.2)."""
@@ -56,6 +57,7 @@ class Service:
         threadpool_limits(1, user_api="blas")  # one star's products are too small to share among threads
         self.settings = settings
         self.model = load_model(settings.model)
+        self.further = tuple(name for name in self.model.parameter_names if name not in PARAMETER_UNITS)
         self.store = Store(settings.store)
         self.index = TwinIndex(self.store, self.model.card.identity, self.model.card.latent_dim)
 
@@ -79,6 +81,7 @@ class Service:
             try:
                 if job.star_id is not None and not re.match(STAR_ID, job.star_id):
                     raise Invalid("bad_star_id", f"{job.star_id[:64]!r} is no star id: it must match {STAR_ID}")
+                job.observation.parameters.check(self.model.parameter_names)
                 spectra[place] = prepare(job.observation, self.model.grid, self.model.normaliser)
             except Exception as error:
                 results[place] = error
@@ -117,6 +120,7 @@ class Service:
             ra=job.ra,
             dec=job.dec,
             meta=job.meta,
+            others=dict(parameters.others),
         )
 
     def embedded_answer(self, job: Job, done: Embedded) -> dict[str, Any]:
@@ -150,6 +154,7 @@ class Service:
             "teff": star.teff,
             "logg": star.logg,
             "fe_h": star.fe_h,
+            **_further(star.others),
             "latent": star.latent,
             "latent_sd": _sd(star.covariance),
             "model": {"name": name, "version": version},
@@ -202,6 +207,7 @@ class Service:
                     "teff": other.teff,
                     "logg": other.logg,
                     "fe_h": other.fe_h,
+                    **_further(other.others),
                     "snr": other.snr,
                 }
                 for rank, (distance, other) in enumerate(pairs)
@@ -226,24 +232,29 @@ class Service:
     def _p_same(self, star: Star, other: Star, distance: float) -> float | None:
         if star.covariance is None or other.covariance is None:
             return None
-        covariance = self.model.pair_covariance(star.covariance[None], other.covariance[None])
+        covariance = self.model.pair_covariance(
+            star.covariance[None].astype(np.float64), other.covariance[None].astype(np.float64)
+        )
         return None if covariance is None else float(p_same(np.array([distance]), covariance)[0])
 
     def recast(self, source: str | tuple[Parameters, Embedding], to: To) -> dict[str, Any]:
         """The answer of POST /recast for a stored star's id, or for an embedded spectrum."""
         if isinstance(source, str):
             star = self._comparable(source)
-            own = Parameters(star.teff, star.logg, star.fe_h)
+            own = Parameters(star.teff, star.logg, star.fe_h, others=star.others)
             latent, covariance, warnings = star.latent, star.covariance, list(star.warnings)
         else:
             own, embedding = source
             latent, covariance, warnings = embedding.latent, embedding.covariance, list(embedding.warnings)
-        target = Parameters(**{**_labels(own), **to.model_dump(exclude_none=True)})
+        wish = to.model_dump(exclude_none=True, exclude={"parameters"})
+        target = Parameters(**{**_usual(own), **wish}, others={**own.others, **to.parameters})
         names = self.model.parameter_names
-        unused = [name for name in to.model_fields_set if name not in names]
+        unused = [name for name in to.model_fields_set - {"parameters"} if name not in names]
+        unused += [name[:40] for name in to.parameters if name not in self.further]
         if unused:
             raise Invalid(
-                "not_conditioned", f"this model does not know {', '.join(unused)}: it has {', '.join(names)}"
+                "not_conditioned",
+                f"this model does not know {', '.join(unused[:10])}: it has {', '.join(names)}",
             )
         outside = self.model.outside(target)
         exact, known = latent.astype(np.float64), target.values(names)
@@ -271,7 +282,10 @@ class Service:
             "model": self.model_name(),
             "method": card.method,
             "latent_dim": card.latent_dim,
-            "parameters": {name: {"min": low, "max": high} for name, (low, high) in card.parameters.items()},
+            "parameters": {
+                name: {"min": low, "max": high, **({"unit": card.units[name]} if name in card.units else {})}
+                for name, (low, high) in card.parameters.items()
+            },
             "grid": {
                 "pixels": len(grid),
                 "min": grid.wavelength[0],
@@ -288,8 +302,17 @@ class Service:
         }
 
 
-def _labels(parameters: Parameters) -> dict[str, float]:
+def _usual(parameters: Parameters) -> dict[str, float]:
     return {"teff": parameters.teff, "logg": parameters.logg, "fe_h": parameters.fe_h}
+
+
+def _further(others: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Further parameters as answers show them: not at all where there are none."""
+    return {"parameters": dict(others)} if others else {}
+
+
+def _labels(parameters: Parameters) -> dict[str, Any]:
+    return {**_usual(parameters), **_further(parameters.others)}
 
 
 def _sd(covariance: Any) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE stars (
     star_id TEXT PRIMARY KEY,
@@ -28,12 +28,15 @@ CREATE TABLE stars (
     model TEXT, latent BLOB, covariance BLOB,
     teff REAL, logg REAL, fe_h REAL,
     snr REAL, chi2 REAL, masked_fraction REAL, in_domain INTEGER, warnings TEXT,
-    ra REAL, dec REAL, meta TEXT
+    ra REAL, dec REAL, meta TEXT, others TEXT
 ) WITHOUT ROWID;
 """
+FROM_1 = "ALTER TABLE stars ADD COLUMN others TEXT"
+"""What a store of version 1, whose stars had no further parameters, lacks."""
+
 COLUMNS = (
     "star_id, model, latent, covariance, teff, logg, fe_h, snr, chi2, masked_fraction, in_domain, warnings, "
-    "ra, dec, meta"
+    "ra, dec, meta, others"
 )
 
 
@@ -43,7 +46,10 @@ class StoreError(Exception):
 
 @dataclass(frozen=True)
 class Star:
-    """An embedded star: `latent` (D,) float32, `covariance` (D, D) float32 or None, and what came with it."""
+    """An embedded star: `latent` (D,) float32, `covariance` (D, D) float32 or None, and what came with it.
+
+    `others` are its parameters beyond teff, logg and fe_h.
+    """
 
     star_id: str
     model: str
@@ -60,6 +66,7 @@ class Star:
     ra: float | None = None
     dec: float | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    others: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,10 @@ class Store:
     """Stars by id in one SQLite file. Safe to use from several threads and several processes."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create the store. Raises StoreError for a file that is damaged or not a store."""
+        """Open or create the store; one of version 1 becomes one of version 2.
+
+        Raises StoreError for a file that is damaged or not a store.
+        """
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,8 +103,10 @@ class Store:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables and connection.execute("PRAGMA user_version").fetchone() != (SCHEMA_VERSION,):
-            raise StoreError(f"{self.path} is not a store of version {SCHEMA_VERSION}. It was left as it is.")
+        if tables and connection.execute("PRAGMA user_version").fetchone() not in ((1,), (SCHEMA_VERSION,)):
+            raise StoreError(
+                f"{self.path} is not a store of version 1 or {SCHEMA_VERSION}. It was left as it is."
+            )
         if connection.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):
             raise StoreError(f"{self.path} is on a file system that allows no write-ahead log")
         connection.execute("PRAGMA synchronous=FULL")
@@ -103,8 +115,9 @@ class Store:
     def _prepare(self) -> None:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
-            if self._writer.execute("PRAGMA user_version").fetchone() == (0,):
-                self._writer.execute(SCHEMA)
+            (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+            if version < SCHEMA_VERSION:
+                self._writer.execute(SCHEMA if version == 0 else FROM_1)
                 self._writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         finally:
             self._writer.execute("COMMIT")
@@ -148,7 +161,7 @@ class Store:
                 ).fetchone()
                 replaced.append(old == (0,))
                 connection.execute(
-                    f"INSERT OR REPLACE INTO stars (seq, deleted, {COLUMNS}) VALUES (?, 0{', ?' * 15})",
+                    f"INSERT OR REPLACE INTO stars (seq, deleted, {COLUMNS}) VALUES (?, 0{', ?' * 16})",
                     (seq, *_row(star)),
                 )
         return replaced
@@ -158,7 +171,8 @@ class Store:
         with self._transaction() as (connection, last):
             cursor = connection.execute(
                 "UPDATE stars SET deleted = 1, seq = ?, model = NULL, latent = NULL, covariance = NULL, "
-                "meta = NULL, warnings = NULL, ra = NULL, dec = NULL WHERE star_id = ? AND deleted = 0",
+                "meta = NULL, others = NULL, warnings = NULL, ra = NULL, dec = NULL "
+                "WHERE star_id = ? AND deleted = 0",
                 (last + 1, star_id),
             )
             return cursor.rowcount == 1
@@ -217,13 +231,13 @@ def _row(star: Star) -> tuple[Any, ...]:
         star.ra,
         star.dec,
         json.dumps(star.meta),
+        json.dumps(star.others),
     )
 
 
 def _star(row: tuple[Any, ...]) -> Star:
-    star_id, model, latent, packed, teff, logg, fe_h, snr, chi2, masked, in_domain, warnings, ra, dec, meta = (
-        row
-    )
+    star_id, model, latent, packed, teff, logg, fe_h, snr, chi2, masked, in_domain, warnings, *rest = row
+    ra, dec, meta, others = rest
     vector = np.frombuffer(latent, dtype="<f4")
     covariance = None
     if packed is not None:
@@ -246,4 +260,5 @@ def _star(row: tuple[Any, ...]) -> Star:
         ra=ra,
         dec=dec,
         meta=json.loads(meta),
+        others={} if others is None else json.loads(others),
     )

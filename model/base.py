@@ -27,8 +27,9 @@ EDGE = 1e-3
 class Card:
     """What a model says of itself; the JSON header of its file.
 
-    `parameters` maps each conditioned parameter to its training range; `error_floor` is the rms, in units
-    of the continuum, by which observed giants differ from the synthetic spectra that the model knows.
+    `parameters` maps each conditioned parameter to its training range, `units` those beyond teff, logg and fe_h
+    to their units; `error_floor` is the rms, in units of the continuum, by which observed giants differ from
+    the synthetic spectra that the model knows.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Card:
     error_floor: float = 0.0
     training: dict[str, Any] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
@@ -114,10 +116,10 @@ class Model(ABC):
     def outside(self, parameters: Parameters) -> list[str]:
         """One sentence for each parameter that lies outside the training range."""
         return [
-            f"{name} = {getattr(parameters, name):g} is outside the model's training range "
-            f"{low:g} to {high:g} {PARAMETER_UNITS[name]}"
+            f"{name} = {parameters.value(name):g} is outside the model's training range "
+            f"{low:g} to {high:g} {(PARAMETER_UNITS | self.card.units).get(name, '')}".rstrip()
             for name, (low, high) in self.card.parameters.items()
-            if not -EDGE <= (getattr(parameters, name) - low) / (high - low) <= 1 + EDGE
+            if not -EDGE <= (parameters.value(name) - low) / (high - low) <= 1 + EDGE
         ]
 
     def variance(self, spectrum: Spectrum) -> Array:
@@ -131,9 +133,7 @@ class Model(ABC):
         parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
         latents, covariances = self.infer(spectra)
         rebuilt = self.decode(latents, parameters)
-        return [
-            self._embedding(*found) for found in zip(spectra, latents, covariances, rebuilt, strict=True)
-        ]
+        return [self._embedding(*found) for found in zip(spectra, latents, covariances, rebuilt, strict=True)]
 
     def infer(self, spectra: Sequence[Spectrum]) -> tuple[Array, list[Array | None]]:
         """Latents (N, D), and the covariance (D, D) of each spectrum that came with errors."""

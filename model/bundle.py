@@ -36,12 +36,14 @@ def save_model(model: Model, path: Path) -> None:
     """Write `model` to `path`, whole or not at all.
 
     Its version becomes a digest of what the file holds, except the card's `quality`: measuring a model does not
-    make it another.
+    make it another. A card without `units` has no such key.
     """
     tensors: dict[str, NDArray[Any]] = {"wavelength": model.grid.wavelength, **model.arrays()}
     if model.normaliser is not None:
         tensors["continuum_pixels"] = model.normaliser.pixels
     card = dataclasses.asdict(model.card) | {"version": ""}
+    if not model.card.units:
+        del card["units"]
     header: dict[str, Any] = {"format": FORMAT, "card": card}
     if model.normaliser is not None:
         header["normalisation"] = model.normaliser.header()

@@ -1,8 +1,8 @@
 """GaussDis: every latent is a Gaussian posterior, mean and covariance, given the noise of each pixel.
 
-The decoder is a polynomial response (`model.response`) in a spectral basis; the prior of the latent is the same
-unit Gaussian at all parameters u, which is what disentangles it. A spectrum is embedded by an ivar-weighted fit:
-masked pixels carry no information, and noise widens the posterior without biasing what it is a posterior of.
+The decoder is a polynomial response (`model.response`) in a spectral basis; the prior of the latent is the
+same unit Gaussian at all parameters u, which is what disentangles it. A spectrum is embedded by a fit weighted
+with its pixels' ivar: masked pixels carry no information, and noise widens the posterior but does not move it.
 Training is in `training.gaussdis` and `training.calibrate`.
 """
 
@@ -35,7 +35,8 @@ class GaussDis(Model):
     Tensors: those of `Basis`; `response_mean`, `response_linear`, `response_square` (`Response`); `scatter`
     (K, K), the covariance of the coefficients about the response; `continuum` (K, K), what the normaliser adds
     to the coefficients' covariance for white noise of unit variance; `residue` (D, D), the covariance of twins'
-    noiseless latent differences; `metric` (D, D), from the unit-prior latent to the one returned; `twins`, empty.
+    noiseless latent differences; `metric` (D, D), from the unit-prior latent to the one returned; `twins`,
+    empty.
     """
 
     method: ClassVar[str] = "gaussdis"
@@ -94,10 +95,10 @@ class GaussDis(Model):
             variance = np.broadcast_to(np.float64(0.0), flux.shape)
         seen, covariance = self._seen(flux, parameters, np.maximum(variance, NOISELESS_SNR**-2))
         if errors is not None and errors.any():
-            first, _ = self.response.fit(seen, parameters, np.linalg.inv(covariance))
+            first, _ = self.response.fit(seen, parameters, _inverse(covariance))
             moved = self._moved(first, parameters) * errors[:, :, None]
             covariance = covariance + np.matmul(moved.transpose(0, 2, 1), moved)
-        latents, information = self.response.fit(seen, parameters, np.linalg.inv(covariance))
+        latents, information = self.response.fit(seen, parameters, _inverse(covariance))
         return self._shrunk(latents, information)
 
     def infer(self, spectra: Sequence[Spectrum]) -> tuple[Array, list[Array | None]]:
@@ -144,20 +145,20 @@ class GaussDis(Model):
         return np.asarray(self.metric.T @ (a + b - mixed - np.swapaxes(mixed, -1, -2)) @ self.metric)
 
     def _seen(self, flux: Array, parameters: Array, variance: Array) -> tuple[Array, Array]:
-        """Coefficients (N, K) by weighted least squares and their covariance, (N, K, K) or, if shared, (K, K)."""
+        """Coefficients (N, K) by weighted least squares; their covariance (N, K, K), or (K, K) if shared."""
         residual = flux - self.basis.expected(parameters)
         level = float(variance.flat[0])
         if np.all(variance == level):
             noise = level * (np.eye(len(self.scatter)) + self.continuum) + self.scatter
             return residual @ self.basis.components.T, noise
         information, weighted = self.basis.information(residual, 1 / variance)
-        noise = np.linalg.inv(information)
+        noise = _inverse(information)
         seen = np.matmul(noise, weighted[:, :, None])[:, :, 0]
         typical = np.nanmean(np.where(np.isfinite(variance), variance, np.nan), axis=1)
         return seen, noise + typical[:, None, None] * self.continuum + self.scatter
 
     def _moved(self, latents: Array, parameters: Array) -> Array:
-        """How coefficients measured about the polynomial (N, U, K) depend on the parameters they are taken at."""
+        """Derivatives (N, U, K) of measured coefficients by the parameters that they are taken at."""
         return self.response.slope(latents, parameters) + self.basis.coefficient_slope(parameters)
 
     def _shrunk(self, latents: Array, information: Array) -> tuple[Array, Array]:
@@ -172,3 +173,6 @@ class GaussDis(Model):
         return means @ self.metric, self.metric.T @ covariances @ self.metric
 
 
+def _inverse(matrices: Array) -> Array:
+    """Inverses of matrices (..., K, K)."""
+    return np.asarray(np.linalg.inv(matrices), dtype=np.float64)

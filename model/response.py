@@ -52,12 +52,11 @@ class Local:
 class Response:
     """Tensors `mean` (T0, K), `linear` (T1, D, K), `square` (T2, M, K) over parameters in `ranges` (U, 2)."""
 
-    def __init__(
-        self, ranges: Array, mean: NDArray[Any], linear: NDArray[Any], square: NDArray[Any]
-    ) -> None:
+    def __init__(self, ranges: Array, mean: NDArray[Any], linear: NDArray[Any], square: NDArray[Any]) -> None:
         self.ranges = ranges
         self.mean, self.linear, self.square = (
-            torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64)) for values in (mean, linear, square)
+            torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
+            for values in (mean, linear, square)
         )
         self.degrees = tuple(_degree(len(ranges), len(values)) for values in (mean, linear, square))
         self.latents = linear.shape[1]
@@ -80,9 +79,7 @@ class Response:
         whole = torch.zeros(len(parameters), size, size, products.shape[2], dtype=torch.float64)
         whole[:, rows, columns] += 0.5 * products
         whole[:, columns, rows] += 0.5 * products
-        return Local(
-            mean @ self.mean, (linear @ self.linear.flatten(1)).view(len(parameters), size, -1), whole
-        )
+        return Local(mean @ self.mean, (linear @ self.linear.flatten(1)).view(len(parameters), size, -1), whole)
 
     def __call__(self, latents: Array, parameters: Array) -> Array:
         """Coefficients (N, K) of latents (N, D) at parameters (N, U)."""
@@ -105,19 +102,26 @@ class Response:
         )
 
     def fit(
-        self, seen: Array, parameters: Array, precision: Array, start: Array | None = None, tolerance: float = TOLERANCE
+        self,
+        seen: Array,
+        parameters: Array,
+        precision: Array,
+        start: Array | None = None,
+        tolerance: float = TOLERANCE,
     ) -> tuple[Array, Array]:
         """The most probable latents (N, D) under a unit Gaussian prior, and the information (N, D, D) on them.
 
-        `seen` (N, K) are coefficients of parameters (N, U), `precision` (K, K) or (N, K, K) the inverse of their
-        covariance. Gauss-Newton from `start` (N, D), by default from the prior's mean, until the step is below
-        `tolerance` in units of the prior's standard deviation.
+        `seen` (N, K) are coefficients at parameters (N, U), `precision` (K, K) or (N, K, K) the inverse of
+        their covariance. Gauss-Newton from `start` (N, D), by default from the prior's mean, until the step
+        is below `tolerance` in units of the prior's standard deviation.
         """
         latents, informations = [], []
         for rows in _blocks(len(seen)):
             at = self.at(parameters[rows])
             begin = None if start is None else start[rows]
-            weight = torch.from_numpy(np.ascontiguousarray(precision if precision.ndim == 2 else precision[rows]))
+            weight = torch.from_numpy(
+                np.ascontiguousarray(precision if precision.ndim == 2 else precision[rows])
+            )
             found, information = _gauss_newton(at, torch.from_numpy(seen[rows]), weight, begin, tolerance)
             latents.append(found)
             informations.append(information)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,6 +16,11 @@ from model.normalise import Normaliser
 PARAMETER_UNITS = {"teff": "K", "logg": "dex (cgs)", "fe_h": "dex"}
 POSSIBLE = {"teff": (1000.0, 100_000.0), "logg": (-3.0, 10.0), "fe_h": (-8.0, 3.0)}
 """Outside of these a parameter is a mistake (another unit, a -9999 sentinel), not a star."""
+
+OTHER_NAME = re.compile(r"(?!.*_err\Z)[A-Za-z][A-Za-z0-9_]{0,31}\Z")
+TAKEN = {"star_id", "flux", "wavelength", "ivar", "error", "bitmask", "normalized", "ra", "dec", "meta"}
+TAKEN |= {"parameters", "snr", "group", "twin_of", "abundances"}
+"""Names with a meaning of their own in requests and survey files."""
 
 BAD_BITS = 0b1111_1111
 """APOGEE pixel mask bits that make a pixel unusable by default: 0 to 7 (BADPIX ... NOSKY)."""
@@ -27,9 +33,18 @@ UNPHYSICAL = 1.3
 """Normalised flux above this (and 5 sigma from it) or 5 sigma below 0 is sky or a cosmic ray, not a star."""
 
 
+def may_name_parameter(name: str) -> bool:
+    """Whether a parameter of u may have this name: letters, digits and _, at most 32, not one in use."""
+    return OTHER_NAME.match(name) is not None and name not in TAKEN
+
+
 @dataclass(frozen=True)
 class Parameters:
-    """Stellar parameters u and their 1-sigma errors: `teff` (K), `logg` (dex, cgs), `fe_h` (dex)."""
+    """Stellar parameters u and their 1-sigma errors: `teff` (K), `logg` (dex, cgs), `fe_h` (dex).
+
+    `others` are further parameters of u by name (line broadening, say), in the model's units, `others_err` the
+    errors of those of them that have one.
+    """
 
     teff: float
     logg: float
@@ -37,6 +52,8 @@ class Parameters:
     teff_err: float = 0.0
     logg_err: float = 0.0
     fe_h_err: float = 0.0
+    others: Mapping[str, float] = field(default_factory=dict)
+    others_err: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         problems = []
@@ -48,18 +65,48 @@ class Parameters:
                 )
             if not (math.isfinite(error) and error >= 0):
                 problems.append(f"{name}_err must be finite and not negative")
+        problems += [f"{name[:40]} must be finite" for name, v in self.others.items() if not math.isfinite(v)]
+        for name, error in self.others_err.items():
+            if name not in self.others:
+                problems.append(f"{name[:40]} has an error and no value")
+            elif not (math.isfinite(error) and error >= 0):
+                problems.append(f"the error of {name[:40]} must be finite and not negative")
         if problems:
             raise ParameterError(
-                "bad_parameters", "impossible stellar parameters: " + "; ".join(problems), problems
+                "bad_parameters", "impossible stellar parameters: " + "; ".join(problems[:10]), problems
             )
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise ParameterError unless `others` are what a model's parameters `names` hold beside the three."""
+        wanted = [name for name in names if name not in PARAMETER_UNITS]
+        if missing := [name for name in wanted if name not in self.others]:
+            raise ParameterError(
+                "missing_parameters",
+                f"this model is conditioned on {', '.join(missing)} as well: give it among the parameters",
+            )
+        if unknown := sorted(name[:40] for name in self.others if name not in wanted):
+            raise ParameterError(
+                "unknown_parameters",
+                f"this model does not know {', '.join(unknown[:10])}: it has {', '.join(names)}",
+            )
+
+    def value(self, name: str) -> float:
+        """One parameter by its name."""
+        return float(getattr(self, name) if name in PARAMETER_UNITS else self.others[name])
 
     def values(self, names: Sequence[str]) -> Array:
         """The named parameters as an array (len(names),)."""
-        return np.array([getattr(self, name) for name in names], dtype=np.float64)
+        return np.array([self.value(name) for name in names], dtype=np.float64)
 
     def errors(self, names: Sequence[str]) -> Array:
         """Their 1-sigma errors (len(names),)."""
-        return np.array([getattr(self, name + "_err") for name in names], dtype=np.float64)
+        return np.array(
+            [
+                getattr(self, name + "_err") if name in PARAMETER_UNITS else self.others_err.get(name, 0.0)
+                for name in names
+            ],
+            dtype=np.float64,
+        )
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,20 @@ CONTINUUM_STARS = 4096
 
 
 def known(survey: Survey, parameters: tuple[str, ...]) -> Array:
-    """The named parameters (N, U) of a survey."""
-    return survey.parameters[:, [PARAMETERS.index(name) for name in parameters]]
+    """The named parameters (N, U) of a survey: teff, logg, fe_h or any other dataset of one number per star.
+
+    Raises ValueError naming what the survey lacks.
+    """
+    return np.stack([survey.column(name) for name in parameters], axis=1)
 
 
 def training_ranges(survey: Survey, parameters: tuple[str, ...]) -> Array:
-    """Smallest and largest value (U, 2) of each named parameter."""
+    """Smallest and largest value (U, 2) of each named parameter. Raises ValueError for one that is constant."""
     values = known(survey, parameters)
-    return np.stack([values.min(axis=0), values.max(axis=0)], axis=1)
+    ranges = np.stack([values.min(axis=0), values.max(axis=0)], axis=1)
+    if same := [name for name, (low, high) in zip(parameters, ranges, strict=True) if low == high]:
+        raise ValueError(f"{survey.path}: all stars have the same {', '.join(same)}: nothing to condition on")
+    return ranges
 
 
 def training_spectra(
@@ -96,13 +102,19 @@ def fit_normaliser(survey: Survey) -> Normaliser:
 
 
 def _polynomial(spectra: Iterator[tuple[NDArray[np.float32], Array]]) -> Array:
-    """Least-squares coefficients (T, P) of the design's terms, wavelength by wavelength."""
+    """Least-squares coefficients (T, P) of the design's terms, wavelength by wavelength.
+
+    Where a parameter has too few values to tell its powers apart (0 and 1, say), the smallest coefficients.
+    """
     gram: Array | float = 0.0
     moment: Array | float = 0.0
     for flux, terms in spectra:
         gram = gram + terms.T @ terms
         moment = moment + terms.T @ flux
-    return np.linalg.solve(np.asarray(gram), np.asarray(moment))
+    gram, moment = np.asarray(gram), np.asarray(moment)
+    if np.linalg.matrix_rank(gram, hermitian=True) < len(gram):
+        return np.asarray(np.linalg.lstsq(gram, moment, rcond=None)[0])
+    return np.asarray(np.linalg.solve(gram, moment), dtype=np.float64)
 
 
 def _components(

@@ -81,7 +81,9 @@ class Frame:
         parts = [linear]
         for polynomial, values in ((linear, latents), (square, products)):
             parts.append((polynomial[:, :, None] * values[:, None]).reshape(len(latents), -1))
-        sizes = np.concatenate([np.ones(parts[0].shape[1] + parts[1].shape[1]), np.full(parts[2].shape[1], SQUARE)])
+        sizes = np.concatenate(
+            [np.ones(parts[0].shape[1] + parts[1].shape[1]), np.full(parts[2].shape[1], SQUARE)]
+        )
         return np.concatenate(parts, axis=1), sizes
 
     def __call__(self, latents: Array, parameters: Array) -> Array:
@@ -137,7 +139,8 @@ def align(model: GaussDis, stars: Stars, pairs: NDArray[np.int64]) -> tuple[Resp
     response, scatter = model.response, model.scatter
     centre = stars.parameters[:SAMPLE]
     for _ in range(ROUNDS):
-        wanted = np.linalg.inv(_typical(model, response, scatter, stars))
+        typical = _typical(model, response, scatter, stars)
+        wanted = np.asarray(np.linalg.inv(typical), dtype=np.float64)
         both = pairs.T
         frame = best_frame(stars.latents[both], stars.parameters[both], wanted, model.ranges, centre)
         stars.latents = frame(stars.latents, stars.parameters)

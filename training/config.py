@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from model.spectrum import may_name_parameter
 from training.basis import PARAMETERS
 
 PRESETS = Path(__file__).with_name("presets")
@@ -126,8 +127,8 @@ def build(kind: type[PolyDisConfig] | type[NetworkConfig], values: dict[str, Any
         raise ValueError(f"{source}: missing keys {', '.join(missing)}")
     hints = typing.get_type_hints(kind)
     config = kind(**{key: _checked(key, value, hints[key], source) for key, value in values.items()})
-    if unknown := sorted(set(config.parameters) - set(PARAMETERS)):
-        raise ValueError(f"{source}: unknown parameters {', '.join(unknown)}")
+    if wrong := [name for name in config.parameters if not may_name_parameter(name)]:
+        raise ValueError(f"{source}: a parameter may not be called {', '.join(map(repr, wrong))}")
     return config
 
 

@@ -51,7 +51,7 @@ def _save(figure: Figure, folder: Path, name: str, alt: str) -> Picture:
 
 def _title(result: dict[str, Any]) -> str:
     removed = {"teff": "Teff", "logg": "log g", "fe_h": "[Fe/H]"}
-    return f"{result['label']}\n({', '.join(removed[p] for p in result['card']['parameters'])} removed)"
+    return f"{result['label']}\n({', '.join(removed.get(p, p) for p in result['card']['parameters'])} removed)"
 
 
 def distances(folder: Path, results: list[dict[str, Any]], arrays: dict[str, Arrays]) -> Picture:

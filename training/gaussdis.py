@@ -1,9 +1,9 @@
-"""GaussDis from a trained autoencoder: a polynomial response fitted to its latents, refined by its own inference.
+"""GaussDis from a trained autoencoder: a polynomial response, fitted to its latents and refined.
 
     chemtwin refine faderdis.safetensors train.h5 --out gaussdis.safetensors
 
-The autoencoder has learned which latents there are and that they do not depend on u. A response of low degree in
-u is fitted to them (ridge regression), then the latents are inferred again with it, in turns. Flux and
+The autoencoder has learned which latents there are and that they do not depend on u. A response of low degree
+in u is fitted to them (ridge regression), then the latents are inferred again with it, in turns. Flux and
 parameters are all that is seen. `training.calibrate` goes on from there with known pairs.
 """
 
@@ -81,7 +81,7 @@ class Stars:
 
     def refine(self, response: Response, scatter: Array) -> None:
         """Infer the latents again."""
-        precision = np.linalg.inv(scatter + FLOOR**2 * np.eye(len(scatter)))
+        precision = np.asarray(np.linalg.inv(scatter + FLOOR**2 * np.eye(len(scatter))), dtype=np.float64)
         self.latents, _ = response.fit(self.seen, self.parameters, precision, self.latents, TOLERANCE)
 
     def whiten(self) -> None:

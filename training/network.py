@@ -229,6 +229,7 @@ def _model(
             parameter: (float(low), float(high))
             for parameter, (low, high) in zip(config.parameters, frontend.basis.ranges, strict=True)
         },
+        units=survey.units(config.parameters),
         latent_dim=config.latents,
         metric="Euclidean distance of the latents",
         error_floor=config.error_floor,

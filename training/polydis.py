@@ -38,6 +38,7 @@ def fit(
         parameters={
             parameter: (float(a), float(b)) for parameter, (a, b) in zip(parameters, basis.ranges, strict=True)
         },
+        units=survey.units(parameters),
         latent_dim=components,
         metric="Euclidean distance of the principal components",
         error_floor=error_floor,

@@ -74,7 +74,8 @@ def _same(survey: Survey, others: Sequence[Survey]) -> bool:
 
 
 def _told(survey: Survey) -> dict[str, Any]:
-    return {"stars": len(survey), "seed": survey.seed, "own_fe_h": survey.own_fe_h}
+    further = {"further": list(survey.further)} if survey.further else {}
+    return {"stars": len(survey), "seed": survey.seed, "own_fe_h": survey.own_fe_h, **further}
 
 
 def kind(survey: Survey) -> str:
@@ -326,7 +327,7 @@ def _models(results: list[dict[str, Any]]) -> list[str]:
     for r in results:
         card, training = r["card"], r["training"] or {}
         seeds = "/".join(str(card[key]) for key in ("survey_seed", "validation_seed") if card[key] is not None)
-        removed = ", ".join(REMOVED[p] for p in card["parameters"])
+        removed = ", ".join(REMOVED.get(p, p) for p in card["parameters"])
         told = [str(training.get(key, "-")) for key in ("seconds", "steps", "spectra_per_s", "device")]
         rows.append([r["label"], r["model"], card["method"], removed, seeds, *told])
     head = ["label", "model", "method", "removed", "seeds", "training s", "steps", "spectra/s", "device"]
@@ -372,12 +373,14 @@ def _recasts(results: list[dict[str, Any]]) -> str:
 
 
 def _dependences(results: list[dict[str, Any]]) -> str:
+    further = {p: p for r in results for p in r["card"]["parameters"] if p not in REMOVED}
+    columns = REMOVED | further
     rows = [
-        [r["label"], name, *(f"{shares[p]:.3f}" if p in shares else "-" for p in REMOVED)]
+        [r["label"], name, *(f"{shares[p]:.3f}" if p in shares else "-" for p in columns)]
         for r in results
         for name, shares in r["dependence"].items()
     ]
-    return table(["label", "regressor", *REMOVED.values()], rows)
+    return table(["label", "regressor", *columns.values()], rows)
 
 
 def _abundance_errors(results: list[dict[str, Any]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from scipy.stats import truncnorm
 from tqdm import tqdm
 
+from model.grid import Array, Grid
+from model.spectrum import PARAMETER_UNITS, may_name_parameter
+from training.broadening import broaden
 from training.chemistry import Chemistry
 from training.emulator import CARBON_LIMIT, Emulator
 
@@ -44,6 +47,8 @@ TABLE_2 = {
 """Mean and standard deviation (dex) of the paper's table 2: [Fe/H], and [X/Fe] of 17 elements."""
 
 BLOCK = 512
+
+BROADENING_STREAM = 12
 
 OWN_FE_H = "[X/Fe]"
 """What twins share in a survey whose every star has its own [Fe/H]."""
@@ -101,14 +106,19 @@ def synthesize(
     members: int = 2,
     own_fe_h: bool = False,
     chemistry: Chemistry | None = None,
+    broadening: tuple[float, float] | None = None,
 ) -> None:
     """Draw a survey of `groups` of `members` twins into an HDF5 file, streamed; the same seed, the same file.
 
     Flux is normalised by the true continuum; Gaussian noise of standard deviation 1 / `snr` is added to
     every pixel (paper, section 4.2). Star ids are SYN-<seed>-<group>A, B and so on; pairs get `twin_of`.
     Groups share all abundances, or with `own_fe_h` all [X/Fe] but not [Fe/H]. Labels are the paper's, or
-    those of a `chemistry`.
+    those of a `chemistry`. With `broadening` each star's
+    lines are widened by a Gaussian of its own, whose standard deviation (km/s), uniform between the two, is
+    dataset vbroad. Raises ValueError for a `broadening` that does not rise from 0 or more.
     """
+    if broadening is not None and not 0 <= broadening[0] < broadening[1] < np.inf:
+        raise ValueError(f"broadening must be two rising numbers, 0 or more, not {broadening}")
     labels = draw_labels(
         groups,
         seed,
@@ -122,6 +132,10 @@ def synthesize(
     stars, pixels = len(labels), len(emulator.wavelength)
     letters = ascii_uppercase[:members]
     ids = np.array([f"SYN-{seed}-{i:06d}{letter}" for i in range(groups) for letter in letters], dtype="S64")
+    vbroad = None
+    if broadening is not None:
+        vbroad = np.random.default_rng([seed, BROADENING_STREAM]).uniform(*broadening, size=stars)
+    grid = Grid(emulator.wavelength)
     elements = [i for i, name in enumerate(emulator.labels) if name not in ("teff", "logg", "fe_h")]
     partial = path.with_name(path.name + ".partial")
     with (
@@ -145,6 +159,9 @@ def synthesize(
             file["twin_of"] = ids.reshape(-1, 2)[:, ::-1].reshape(-1)
         for name in ("teff", "logg", "fe_h"):
             file[name] = labels[:, emulator.labels.index(name)]
+        if vbroad is not None:
+            file["vbroad"] = vbroad
+            file["vbroad"].attrs["unit"] = "km/s"
         file["abundances"] = labels[:, elements]
         file["abundances"].attrs["names"] = [emulator.labels[i] for i in elements]
         file["abundances"].attrs["unit"] = "[X/Fe], dex"
@@ -152,6 +169,8 @@ def synthesize(
         flux = file.create_dataset("flux", (stars, pixels), "f4", chunks=(min(64, stars), pixels))
         for start in range(0, stars, BLOCK):
             block = emulator(labels[start : start + BLOCK])
+            if vbroad is not None:
+                block = broaden(block, vbroad[start : start + BLOCK], grid)
             flux[start : start + len(block)] = add_noise(block, snr, seed, 2, start)
             bar.update(len(block))
     partial.replace(path)
@@ -170,7 +189,8 @@ class Survey:
     """A survey file opened for streaming; fluxes are read block by block.
 
     `parameters` (N, 3) are teff, logg, fe_h; `twin` (N,) is each star's twin's row, or None; `group` (N,) the
-    number of each star's chemistry, or None; `own_fe_h` says that twins differ in [Fe/H].
+    number of each star's chemistry, or None; `own_fe_h` says that twins differ in [Fe/H]. `further` names the
+    file's other datasets of one number per star, which any model may be conditioned on.
     """
 
     path: Path
@@ -182,6 +202,7 @@ class Survey:
     group: NDArray[np.int64] | None
     own_fe_h: bool
     seed: int | None
+    further: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: Path) -> Survey:
@@ -205,16 +226,39 @@ class Survey:
                 group=file["group"][:] if "group" in file else None,
                 own_fe_h=file.attrs.get("shared") == OWN_FE_H,
                 seed=int(file.attrs["seed"]) if "seed" in file.attrs else None,
+                further=tuple(name for name in file if _is_further(name, file[name], len(ids))),
             )
 
     def __len__(self) -> int:
         return len(self.star_id)
+
+    def column(self, name: str) -> Array:
+        """One number per star (N,): teff, logg, fe_h or any of `further`. Raises ValueError for any other."""
+        if name in PARAMETER_UNITS:
+            return self.parameters[:, list(PARAMETER_UNITS).index(name)]
+        if name not in self.further:
+            has = ", ".join((*PARAMETER_UNITS, *self.further))
+            raise ValueError(f"{self.path} lacks {name}, one number per star: it has {has}")
+        with h5py.File(self.path, "r") as file:
+            values = file[name][:].astype(np.float64)
+        if unknown := int(np.count_nonzero(~np.isfinite(values))):
+            raise ValueError(f"{self.path}: {name} is not finite for {unknown} stars")
+        return np.asarray(values)
+
+    def units(self, names: Sequence[str]) -> dict[str, str]:
+        """The units that the file gives for those of `names` that are in `further`."""
+        with h5py.File(self.path, "r") as file:
+            told = {name: file[name].attrs.get("unit", "") for name in names if name in self.further}
+        return {name: unit.decode() if isinstance(unit, bytes) else str(unit) for name, unit in told.items()}
 
     def identity(self) -> str:
         """A digest of stars, parameters, noise and grid: what tells one survey from another."""
         digest = hashlib.sha256("\n".join(self.star_id).encode())
         for values in (self.parameters, self.snr, self.wavelength):
             digest.update(np.ascontiguousarray(values).tobytes())
+        with h5py.File(self.path, "r") as file:
+            for name in self.further:
+                digest.update(name.encode() + file[name][:].tobytes())
         return digest.hexdigest()[:16]
 
     def flux(self, rows: slice) -> NDArray[np.float32]:
@@ -232,3 +276,14 @@ class Survey:
                 rows = slice(start, min(start + size, len(self)))
                 yield rows, file["flux"][rows]
                 bar.update(rows.stop - rows.start)
+
+
+def _is_further(name: str, held: h5py.Dataset | h5py.Group, stars: int) -> bool:
+    """Whether a dataset holds one number per star that a model may be conditioned on."""
+    return (
+        isinstance(held, h5py.Dataset)
+        and held.shape == (stars,)
+        and held.dtype.kind in "iuf"
+        and name not in PARAMETER_UNITS
+        and may_name_parameter(name)
+    )

@@ -13,6 +13,7 @@ import torch
 
 from model.autoencoder import FLUX_SCALE
 from model.grid import Array
+from model.spectrum import PARAMETER_UNITS
 from training.basis import training_spectra
 from training.config import NetworkConfig
 from training.evaluate import doppelgangers, twins
@@ -24,6 +25,9 @@ from training.survey import Survey
 RECAST_PRICE = 1e4
 """What a unit of mean squared recast error costs: 1e-6 of it, as much as one twin in a hundred."""
 
+SHARED = 0.5
+"""The share of pairs, at most, that may have the same value of a further parameter: a few fibres coincide."""
+
 NOISE_SEED = 9
 BATCH = 1000
 
@@ -34,9 +38,10 @@ Decode = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 def check_validation(survey: Survey, validation: Survey, parameters: tuple[str, ...]) -> None:
     """Raise ValueError for a validation survey that cannot judge a model trained on `survey`.
 
-    It must be noiseless pairs on the same grid, other stars than the training's, and pairs of the right kind.
+    It must be noiseless pairs on the same grid, other stars than the training's, and pairs of the right kind,
+    which differ in every further parameter: a model that leaked one that twins share would be rewarded.
     """
-    twins(validation)
+    twin = twins(validation)
     if not np.array_equal(survey.wavelength, validation.wavelength):
         raise ValueError(f"{validation.path} is on another wavelength grid than {survey.path}")
     if survey.identity() == validation.identity():
@@ -46,6 +51,11 @@ def check_validation(survey: Survey, validation: Survey, parameters: tuple[str, 
             f"{validation.path}: a model that removes [Fe/H] is selected on pairs that differ in it "
             "(chemtwin synthesize --own-fe-h), any other model on pairs that share it"
         )
+    for name in parameters:
+        if name not in PARAMETER_UNITS and np.mean((value := validation.column(name)) == value[twin]) > SHARED:
+            raise ValueError(
+                f"{validation.path}: twins share their {name}, so they cannot judge a model that removes it"
+            )
 
 
 class Validation:

@@ -67,7 +67,7 @@ def _seen(line: dict[str, str], folder: Path, model: Model) -> Iterator[Seen]:
     labels = {**combined.labels, **given}
     if absent := sorted(set(PARAMETER_UNITS) - set(labels)):
         raise ValueError(f"{line['file']} gives no {', '.join(absent)}, and neither does the table")
-    parameters = Parameters(**labels)
+    parameters = Parameters(labels["teff"], labels["logg"], labels["fe_h"])
     yield _embedded(line["star"], combined.kind, COMBINED, combined, parameters, model)
     if combined.kind == "apStar":
         for row in range(FIRST_VISIT, combined.rows):

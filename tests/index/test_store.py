@@ -3,7 +3,7 @@ import sqlite3
 import numpy as np
 import pytest
 
-from index.store import Star, Store, StoreError
+from index.store import SCHEMA, Star, Store, StoreError
 
 
 def star(star_id: str, seed: int = 0, **fields) -> Star:
@@ -22,7 +22,15 @@ def store(tmp_path):
 
 def test_a_star_comes_back_as_it_was(store):
     full = star(
-        "A", snr=80.0, chi2=1.1, in_domain=False, warnings=("w",), ra=1.0, dec=-2.0, meta={"a": [1, "é"]}
+        "A",
+        snr=80.0,
+        chi2=1.1,
+        in_domain=False,
+        warnings=("w",),
+        ra=1.0,
+        dec=-2.0,
+        meta={"a": [1, "é"]},
+        others={"vbroad": 6.2},
     )
     assert store.upsert([full]) == [False]
     back = store.get(["A", "none"])
@@ -105,3 +113,32 @@ def test_another_database_is_left_alone(tmp_path):
     with pytest.raises(StoreError, match="not a store"):
         Store(path)
     assert path.read_bytes() == content
+
+
+def test_a_store_of_version_1_is_taken_over(tmp_path):
+    path = tmp_path / "stars.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute(SCHEMA.replace(", others TEXT", ""))
+        connection.execute("PRAGMA user_version=1")
+        connection.execute("PRAGMA journal_mode=WAL")
+        columns = "star_id, seq, model, latent, teff, logg, fe_h, in_domain, warnings, meta"
+        values = ("old", 1, "m@1", np.arange(4, dtype="<f4").tobytes(), 4500.0, 2.0, 0.1, 1, "[]", "{}")
+        connection.execute(f"INSERT INTO stars ({columns}) VALUES ({', '.join('?' * 10)})", values)
+    connection.close()
+    for _ in range(2):
+        store = Store(path)
+        old = store.get(["old"])["old"]
+        assert (old.others, old.teff, old.latent.tolist()) == ({}, 4500.0, [0, 1, 2, 3])
+        store.upsert([star("new", others={"vbroad": 3.0})])
+        assert store.get(["new"])["new"].others == {"vbroad": 3.0}
+        store.close()
+
+
+def test_a_store_of_a_later_version_is_left_alone(tmp_path):
+    path = tmp_path / "stars.sqlite"
+    Store(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version=3")
+    connection.close()
+    with pytest.raises(StoreError, match="not a store of version 1 or 2"):
+        Store(path)

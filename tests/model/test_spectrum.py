@@ -89,3 +89,41 @@ def test_raw_counts_need_a_normaliser(observation, model):
 def test_impossible_parameters_are_named(change):
     with pytest.raises(ParameterError, match=next(iter(change))):
         dataclasses.replace(SUN_LIKE, **change)
+
+
+def test_further_parameters_stand_beside_the_usual_ones():
+    known = Parameters(
+        4500, 2.0, 0.0, teff_err=50, others={"vbroad": 6.2, "fibre": 17}, others_err={"vbroad": 0.5}
+    )
+    assert known.values(["vbroad", "teff", "fibre"]).tolist() == [6.2, 4500, 17]
+    assert known.errors(["vbroad", "teff", "fibre"]).tolist() == [0.5, 50, 0]
+    known.check(["teff", "fibre", "vbroad"])
+    SUN_LIKE.check(["teff", "logg"])
+
+
+@pytest.mark.parametrize(
+    ("others", "code", "named"),
+    [
+        ({}, "missing_parameters", "fibre, vbroad"),
+        ({"vbroad": 1.0}, "missing_parameters", "fibre"),
+        ({"vbroad": 1.0, "fibre": 2, "vmic": 1.0}, "unknown_parameters", "vmic"),
+        ({"vbroad": 1.0, "fibre": 2, "teff": 4500.0}, "unknown_parameters", "teff"),
+    ],
+)
+def test_missing_and_unknown_parameters_are_named(others, code, named):
+    with pytest.raises(ParameterError, match=named) as caught:
+        Parameters(4500, 2.0, 0.0, others=others).check(["teff", "fibre", "vbroad"])
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"others": {"vbroad": float("nan")}},
+        {"others_err": {"vbroad": 1.0}},
+        {"others": {"vbroad": 1.0}, "others_err": {"vbroad": -1.0}},
+    ],
+)
+def test_impossible_further_parameters_are_refused(change):
+    with pytest.raises(ParameterError, match="vbroad"):
+        Parameters(4500, 2.0, 0.0, **change)

@@ -39,7 +39,8 @@ def test_the_paper_presets_follow_appendix_a():
         ("encoder=512", "encoder must be"),
         ("snr=[1]", "snr must have 2 values"),
         ("noise=loud", "noise must be one of 'none', 'fixed', 'redrawn', not 'loud'"),
-        ('parameters=["teff", "age"]', "unknown parameters age"),
+        ('parameters=["teff", "snr"]', "may not be called 'snr'"),
+        ('parameters=["teff_err", "v broad"]', "may not be called 'teff_err', 'v broad'"),
         ("kl", "'kl' is not key=value"),
         ("batch=0", "batch must be above 0"),
         ("snr=[0, 10]", "snr must be two rising numbers"),
@@ -63,3 +64,9 @@ def test_a_missing_key_is_named(tmp_path):
     path.write_text(FADER.read_text().replace("batch = 256\n", ""))
     with pytest.raises(ValueError, match="missing keys batch"):
         read_config(path)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_any_other_name_may_be_a_parameter(name):
+    config = read_config(PRESETS / f"{name}.toml", ['parameters=["teff", "logg", "fe_h", "vbroad"]'])
+    assert config.parameters == ("teff", "logg", "fe_h", "vbroad")

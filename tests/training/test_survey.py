@@ -2,6 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
+from training.basis import known, training_ranges
 from training.emulator import CARBON_LIMIT
 from training.survey import TABLE_1, TABLE_2, Survey, draw_labels, synthesize
 
@@ -101,3 +102,45 @@ def test_groups_share_a_chemistry(emulator, tmp_path):
     fe_h = survey.parameters[:, 2].reshape(7, 5)
     assert np.all(fe_h == fe_h[:, :1])
     assert len(np.unique(survey.parameters[:, 0])) == 35
+
+
+@pytest.fixture
+def with_fibre(tmp_path, survey):
+    """Changes a copy of the survey's labels and opens it; flux is left out."""
+
+    def make(**datasets):
+        path = tmp_path / "further.h5"
+        with h5py.File(survey.path) as old, h5py.File(path, "w") as file:
+            for name in ("wavelength", "star_id", "teff", "logg", "fe_h", "twin_of", "abundances"):
+                old.copy(name, file)
+            file["flux"] = np.zeros((1, 1))
+            for name, values in datasets.items():
+                file[name] = values
+            file["fibre"].attrs["unit"] = "number"
+        return Survey.open(path)
+
+    return make
+
+
+def test_any_dataset_of_one_number_per_star_can_be_asked_for(with_fibre, survey):
+    fibre = np.arange(1200) % 300
+    opened = with_fibre(fibre=fibre, fibre_err=np.ones(1200), comment=np.array([b"x"] * 1200), short=np.ones(7))
+    assert opened.further == ("fibre",)
+    assert np.array_equal(known(opened, ("fe_h", "fibre")), np.stack([survey.parameters[:, 2], fibre], axis=1))
+    assert opened.units(("teff", "fibre")) == {"fibre": "number"}
+    with pytest.raises(ValueError, match="lacks vbroad, one number per star: it has teff, logg, fe_h, fibre"):
+        known(opened, ("teff", "vbroad"))
+    with pytest.raises(ValueError, match="lacks abundances"):
+        known(opened, ("abundances",))
+
+
+def test_values_that_cannot_be_conditioned_on_are_refused(with_fibre):
+    with pytest.raises(ValueError, match="fibre is not finite for 2 stars"):
+        known(with_fibre(fibre=np.r_[np.nan, np.inf, np.ones(1198)]), ("fibre",))
+    with pytest.raises(ValueError, match="all stars have the same fibre"):
+        training_ranges(with_fibre(fibre=np.ones(1200)), ("teff", "fibre"))
+
+
+def test_further_labels_tell_surveys_apart(with_fibre, survey):
+    identities = {with_fibre(fibre=np.arange(1200) + i).identity() for i in range(2)}
+    assert len(identities | {survey.identity()}) == 3
