@@ -1,4 +1,4 @@
-"""The command line: chemtwin serve, ingest, synthesize, train, evaluate, emulator, turbospectrum."""
+"""The command line: chemtwin serve, ingest, synthesize, train, evaluate, limit, emulator, turbospectrum."""
 
 from __future__ import annotations
 
@@ -199,6 +199,21 @@ def evaluate(
         None if abundances is None else Survey.open(abundances),
     )
     click.echo(reports.evaluate(models, surveys, report))
+
+
+@cli.command()
+@click.argument("surveys", type=FILE, nargs=-1, required=True, metavar="SURVEY...")
+@click.option(
+    "--report", type=click.Path(file_okay=False, path_type=Path), required=True, help="folder of limit.json"
+)
+@click.option(
+    "--pairs", default=2000, show_default=True, type=click.IntRange(1), help="twin pairs picked at random"
+)
+def limit(surveys: tuple[Path, ...], report: Path, pairs: int) -> None:
+    """Measure how many twins the noise lets one find who knows the generator (docs/limit.md)."""
+    from training.limit import measure
+
+    click.echo(measure(surveys, report, pairs))
 
 
 @cli.command()
