@@ -9,6 +9,7 @@ F = S^-1 - I says. With L = S^-1 = F + I and h = L m, two spectra i and j have t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from model.grid import Array
 
-NEAREST = 1000
+NEAREST = 300
 """Candidates per query whose exact ratio is computed."""
 
 _CHUNK = 512
@@ -91,22 +92,30 @@ def ranked_doppelgangers(
 ) -> NDArray[np.int64]:
     """For each query row the number of others (Q,) whose ratio is at least that of its twin, row `twin[query]`.
 
-    Exact ratios are computed for the `nearest` by a ratio that takes the query's precision for all; others
-    count as below the twin. Ties count against the twin.
+    Only the `nearest` of `shortlists` can count. Ties count against the twin.
     """
+    count = []
+    for row, others in shortlists(stars, queries, nearest, shown):
+        rows = np.append(others[others != twin[row]], twin[row])
+        ratio = stars.ratio(stars[row : row + 1], rows)
+        count.append(np.count_nonzero(ratio[:-1] >= ratio[-1]))
+    return np.array(count, dtype=np.int64)
+
+
+def shortlists(
+    stars: Likelihood, queries: NDArray[np.int64], nearest: int = NEAREST, shown: bool = True
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Each query row with the `nearest` other rows, in no order, by a ratio that takes the query's precision
+    for all."""
     shortlist = _Shortlist(stars)
-    count = np.empty(len(queries), dtype=np.int64)
+    kept = min(nearest, len(stars) - 1)
     with tqdm(total=len(queries), unit="star", desc="rank", disable=None if shown else True) as bar:
         for start in range(0, len(queries), _BLOCK):
             block = queries[start : start + _BLOCK]
-            for place, (row, score) in enumerate(zip(block, shortlist.scores(block), strict=True), start):
-                score[[row, twin[row]]] = -np.inf
-                kept = min(nearest, len(stars) - 2)
-                others = np.argpartition(score, len(stars) - kept)[len(stars) - kept :]
-                ratio = stars.ratio(stars[row : row + 1], np.append(others, twin[row]))
-                count[place] = np.count_nonzero(ratio[:-1] >= ratio[-1])
+            for row, score in zip(block.tolist(), shortlist.scores(block), strict=True):
+                score[row] = -np.inf
+                yield row, np.argpartition(score, len(stars) - kept)[len(stars) - kept :]
             bar.update(len(block))
-    return count
 
 
 class _Shortlist:

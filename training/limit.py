@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.grid import Array
-from model.likelihood import ranked_doppelgangers
+from model.likelihood import ranked_doppelgangers, shortlists
 from training.emulator import Emulator
 from training.limit_fits import against_fits
 from training.oracle import Oracle, labels_of, varied
@@ -34,23 +34,24 @@ GROUP_LEVELS = (100.0, 50.0)
 HIGHEST = 1e4
 """The S/N that stands for no noise."""
 
-CHECKED = 50
+CHECKED = 20
 """Queries per noise level that are ranked among all stars, to check the shortlist."""
 
-RANDOM_PAIRS = 5_000_000
-
-_PICK, _PARTNERS = 7, 9
+_PICK = 7
 
 
-def share(hits: NDArray[np.bool_]) -> dict[str, float]:
-    """A share and its binomial standard error."""
-    found = float(np.mean(hits))
-    return {"share": found, "error": float(np.sqrt(found * (1 - found) / len(hits)))}
+def _share(hits: int, of: int) -> dict[str, float]:
+    found = hits / of
+    return {"share": found, "error": float(np.sqrt(found * (1 - found) / of))}
 
 
-def doppelganger_rate(near: Array, far: Array) -> dict[str, float]:
-    """Share of random pairs at least as alike as the median pair of siblings, from their similarities."""
-    return share(far >= np.median(near))
+def doppelganger_rate(near: Array, far: Array, unseen: int = 0) -> dict[str, float]:
+    """Share of random pairs at least as alike as the median pair of siblings, from the similarities of both.
+
+    `unseen` is a number of further random pairs that are known to be less alike.
+    """
+    hits, pairs = int(np.sum(far >= np.median(near))), len(far) + unseen
+    return _share(hits, pairs)
 
 
 def recovery(oracle: Oracle, twin: NDArray[np.int64], pairs: int, snr: float) -> dict[str, Any]:
@@ -61,21 +62,25 @@ def recovery(oracle: Oracle, twin: NDArray[np.int64], pairs: int, snr: float) ->
     count = ranked_doppelgangers(stars, twin, picked)
     among_all = ranked_doppelgangers(stars, twin, picked[:CHECKED], nearest=len(stars))
     return {
-        "recovered": share(count == 0),
-        "within_ten": share(count < 10),
+        "recovered": _share(int(np.sum(count == 0)), len(count)),
+        "within_ten": _share(int(np.sum(count < 10)), len(count)),
         "checked": len(among_all),
         "changed": int(np.sum((count[:CHECKED] == 0) != (among_all == 0))),
     }
 
 
 def group_rate(oracle: Oracle, group: NDArray[np.int64], snr: float) -> dict[str, float]:
-    """The oracle's doppelganger rate among groups of stars of one chemistry."""
-    stars = oracle.draw(snr)
-    generator = np.random.default_rng(_PARTNERS)
-    one, other = generator.integers(len(group), size=(2, RANDOM_PAIRS))
-    apart = group[one] != group[other]
-    near = stars.pairs(*siblings(group).T)
-    return doppelganger_rate(near, stars.pairs(one[apart], other[apart]))
+    """The oracle's doppelganger rate among all pairs of stars of different groups."""
+    stars, rows = oracle.draw(snr), np.arange(len(group))
+    relatives = siblings(group)
+    far = []
+    for row, others in shortlists(stars, rows):
+        strangers = others[(others > row) & (group[others] != group[row])]
+        if len(strangers):
+            far.append(stars.ratio(stars[row : row + 1], strangers))
+    listed = np.concatenate(far)
+    pairs = len(group) * (len(group) - 1) // 2 - len(relatives)
+    return doppelganger_rate(stars.pairs(*relatives.T), listed, pairs - len(listed))
 
 
 def siblings(group: NDArray[np.int64]) -> NDArray[np.int64]:

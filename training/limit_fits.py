@@ -17,7 +17,7 @@ from training.slopes import flux_and_slopes
 
 FIT_LEVELS = (100.0, 50.0)
 FIT_PAIRS = 500
-STEPS = 12
+STEPS = 8
 
 _PICK, _NOISE = 10, 11
 _BATCH = 50

@@ -124,10 +124,10 @@ def test_siblings_are_all_pairs_of_a_group():
 def test_the_doppelganger_rate_counts_pairs_as_alike_as_the_median_siblings():
     rate = doppelganger_rate(np.array([1.0, 3.0, 10.0]), np.array([0.0, 3.0, 4.0, 5.0]))
     assert rate == {"share": 0.75, "error": pytest.approx(0.2165, abs=1e-4)}
+    assert doppelganger_rate(np.array([3.0]), np.array([3.0, 0.0]), unseen=8)["share"] == 0.1
 
 
-def test_groups_have_a_rate_and_no_twins(groups, emulator, monkeypatch):
-    monkeypatch.setattr(limits, "RANDOM_PAIRS", 4000)
+def test_groups_have_a_rate_and_no_twins(groups, emulator):
     rates = limit(groups, emulator, 10)["removed"]
     assert list(rates) == ["teff, logg, fe_h", "teff, logg"]
     for found in rates.values():
