@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from training.slopes import flux_and_slopes
 
 FIT_LEVELS = (100.0, 50.0)
 FIT_PAIRS = 500
-STEPS = 8
+STEPS = 15
 
 _PICK, _NOISE = 10, 11
 _BATCH = 50
@@ -67,40 +68,66 @@ def fit(
     Fits start at the prior's mean; the oracle's mean is one Gauss-Newton step from the truth.
     """
     generator = np.random.default_rng([_NOISE, int(snr)])
-    posteriors: list[list[tuple[Array, Array]]] = [[], []]
+    oracle: list[tuple[Array, Array]] = []
+    fits: list[tuple[Array, Array]] = []
     for start in tqdm(range(0, len(labels), _BATCH), desc=f"fit at S/N {snr:g}", disable=None):
         truth = labels[start : start + _BATCH]
         noise = torch.from_numpy(generator.standard_normal((len(truth), len(emulator.wavelength))) / snr)
         observed = flux_and_slopes(emulator, truth, columns)[0] + noise
+        problem = _Problem(emulator, truth, columns, prior, snr, observed)
         latents = prior.latents(truth[:, columns])
-        posteriors[0].append(_step(emulator, truth, columns, prior, snr, observed, latents))
-        latents = np.zeros_like(latents)
+        _, gradient, precision = problem.at(latents)
+        oracle.append((latents + _solve(precision, gradient), np.asarray(np.linalg.inv(precision))))
+        fits.append(problem.minimum(np.zeros_like(latents)))
+    return _joined(oracle), _joined(fits)
+
+
+def _joined(parts: list[tuple[Array, Array]]) -> Likelihood:
+    means, covariances = zip(*parts, strict=True)
+    return Likelihood.of(np.concatenate(means), np.concatenate(covariances))
+
+
+def _solve(matrices: Array, vectors: Array) -> Array:
+    return np.asarray(np.linalg.solve(matrices, vectors[..., None])[..., 0])
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Fits of latents to the spectra `observed` (N, P); what is not in `columns` is as in `truth` (N, 21)."""
+
+    emulator: Emulator
+    truth: Array
+    columns: list[int]
+    prior: Prior
+    snr: float
+    observed: torch.Tensor
+
+    def at(self, latents: Array) -> tuple[Array, Array, Array]:
+        """-2 log posterior (N,) at `latents` (N, D), half its downward gradient (N, D) and the precision
+        (N, D, D)."""
+        labels = self.truth.copy()
+        labels[:, self.columns] = self.prior.mean + latents @ self.prior.axes.T
+        flux, slopes = flux_and_slopes(self.emulator, labels, self.columns)
+        by_latent = self.snr * (torch.from_numpy(self.prior.axes.T) @ slopes.double())
+        residual = self.snr * (self.observed - flux)
+        pull = (by_latent @ residual[..., None])[..., 0].numpy() - latents
+        precision = (by_latent @ by_latent.mT).numpy() + np.eye(latents.shape[1])
+        chi2 = (residual * residual).sum(dim=1).numpy() + np.square(latents).sum(axis=1)
+        return chi2, pull, precision
+
+    def minimum(self, latents: Array) -> tuple[Array, Array]:
+        """Levenberg and Marquardt's steps from `latents` (N, D): the best ones, and their covariances."""
+        damping = np.zeros((len(latents), 1, 1))
+        best = [latents, *self.at(latents)]
         for _ in range(STEPS):
-            latents, covariances = _step(emulator, truth, columns, prior, snr, observed, latents)
-        posteriors[1].append((latents, covariances))
-    oracle, fits = (
-        Likelihood.of(np.concatenate([m for m, _ in part]), np.concatenate([s for _, s in part]))
-        for part in posteriors
-    )
-    return oracle, fits
-
-
-def _step(
-    emulator: Emulator,
-    truth: Array,
-    columns: list[int],
-    prior: Prior,
-    snr: float,
-    observed: torch.Tensor,
-    latents: Array,
-) -> tuple[Array, Array]:
-    """One Gauss-Newton step from `latents` (N, D): the new ones, and their posterior covariance (N, D, D)."""
-    labels = truth.copy()
-    labels[:, columns] = prior.mean + latents @ prior.axes.T
-    flux, slopes = flux_and_slopes(emulator, labels, columns)
-    by_latent = torch.from_numpy(prior.axes.T) @ slopes.double()
-    pull = snr**2 * (by_latent @ (observed - flux)[..., None])[..., 0].numpy()
-    information = snr**2 * (by_latent @ by_latent.mT).numpy()
-    covariances = np.linalg.inv(information + np.eye(latents.shape[1]))
-    moved: Array = latents + np.einsum("nij,nj->ni", covariances, pull - latents)
-    return moved, np.asarray(covariances)
+            latents, _, pull, precision = best
+            damped = precision + damping * precision * np.eye(latents.shape[1])
+            tried = latents + _solve(damped, pull)
+            fresh = [tried, *self.at(tried)]
+            better = fresh[1] < best[1]
+            best = [
+                np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+                for new, old in zip(fresh, best, strict=True)
+            ]
+            damping = np.where(better[:, None, None], damping / 10, np.maximum(10 * damping, 0.1))
+        return best[0], np.asarray(np.linalg.inv(best[3]))
