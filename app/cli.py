@@ -292,6 +292,21 @@ def evaluate(
 
 
 @cli.command()
+@click.argument("surveys", type=FILE, nargs=-1, required=True, metavar="SURVEY...")
+@click.option(
+    "--report", type=click.Path(file_okay=False, path_type=Path), required=True, help="folder of limit.json"
+)
+@click.option(
+    "--pairs", default=2000, show_default=True, type=click.IntRange(1), help="twin pairs picked at random"
+)
+def limit(surveys: tuple[Path, ...], report: Path, pairs: int) -> None:
+    """Measure how many twins the noise lets one find who knows the generator (docs/limit.md)."""
+    from training.limit import measure
+
+    click.echo(measure(surveys, report, pairs))
+
+
+@cli.command()
 @click.argument("model", type=FILE)
 @click.option(
     "--report",

@@ -13,7 +13,7 @@ docs/emulator.md describes the fit and its measured quality; `training.fit_emula
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,18 +144,28 @@ def optical_depth(tensors: Mapping[str, torch.Tensor], labels: npt.NDArray[np.fl
 
     The weights of a smooth process are large and cancel, so its kernel is computed in double precision.
     """
+    components, weights = tensors["components"], tensors["weights"]
+    amplitude = torch.empty((len(labels), len(components)), dtype=torch.float64)
+    for k, (_, _, kernel) in enumerate(kernels(tensors, labels)):
+        amplitude[:, k] = kernel @ weights[k]
+    return tensors["mean"] + amplitude.float() @ components
+
+
+def kernels(
+    tensors: Mapping[str, torch.Tensor], labels: npt.NDArray[np.float64]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Component by component the inputs it uses, scaled, of `labels` (N, 21) and of the J spectra of the fit,
+    (N, D) and (J, D), and the kernel (N, J) between them, which the next component overwrites."""
     z = (torch.from_numpy(derived_inputs(labels)) - tensors["centre"]) / tensors["span"]
-    inputs, components = tensors["inputs"], tensors["components"]
-    amplitude = torch.empty((len(z), len(components)), dtype=torch.float64)
+    inputs = tensors["inputs"]
     exponent = torch.empty((len(z), len(inputs)), dtype=torch.float64)
-    for k, (scale, weight) in enumerate(zip(tensors["scales"], tensors["weights"], strict=True)):
+    for scale in tensors["scales"]:
         used = scale > 0
         near, far = z[:, used] * scale[used], inputs[:, used] * scale[used]
         left = torch.cat([near, _half_square(near), torch.ones(len(near), 1, dtype=torch.float64)], dim=1)
         right = torch.cat([far, torch.ones(len(far), 1, dtype=torch.float64), _half_square(far)], dim=1)
         torch.matmul(left, right.T, out=exponent)
-        amplitude[:, k] = exponent.exp_() @ weight
-    return tensors["mean"] + amplitude.float() @ components
+        yield near, far, exponent.exp_()
 
 
 def _half_square(rows: torch.Tensor) -> torch.Tensor:
