@@ -292,6 +292,21 @@ def evaluate(
 
 
 @cli.command()
+@click.argument("models", type=FILE, nargs=-1, required=True, metavar="MODEL...")
+@click.option("--survey", type=FILE, required=True, help="pairs without noise, not used in training")
+@click.option(
+    "--report", type=click.Path(file_okay=False, path_type=Path), required=True, help="folder of a report"
+)
+@click.option("--stars", type=click.IntRange(2), help="use the survey's first stars only")
+def robustness(models: tuple[Path, ...], survey: Path, report: Path, stars: int | None) -> None:
+    """Measure how many twins models find in spectra perturbed as real ones are."""
+    from training.report import measure_robustness
+    from training.survey import Survey
+
+    click.echo(measure_robustness(models, Survey.open(survey), report, stars))
+
+
+@cli.command()
 @click.argument("surveys", type=FILE, nargs=-1, required=True, metavar="SURVEY...")
 @click.option(
     "--report", type=click.Path(file_okay=False, path_type=Path), required=True, help="folder of limit.json"

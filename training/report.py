@@ -20,14 +20,21 @@ import numpy as np
 
 from model.base import Model
 from model.bundle import load_model, save_model
+from model.gaussdis import GaussDis
 from model.grid import Array
 from training import figures, probes
 from training.basis import known
 from training.evaluate import embed_survey, recast_errors, twin_search, twins
+from training.limit import name_of
 from training.markdown import table
+from training.posteriors import drift, measured, posteriors
+from training.robustness import robustness, robustness_table
 from training.survey import Survey
 
 LEVELS = (np.inf, 100.0, 50.0, 30.0)
+LIMIT_LEVELS = (np.inf, 100.0, 70.0, 50.0, 30.0, 20.0)
+"""Where models whose latents are posteriors are compared with the limit."""
+
 FEW_LEVELS = (np.inf, 100.0, 50.0)
 CURVE = np.unique(np.round(np.geomspace(1, 50_000, 200)).astype(int))
 SCATTER = 2000
@@ -107,10 +114,17 @@ def measure(path: Path, surveys: Surveys, folder: Path) -> None:
     for survey in _comparable(model, surveys.pairs):
         name = kind(survey)
         result["twins"][name] = {}
-        for level in LEVELS:
-            latents = embed_survey(model, survey, level)
+        for level in LIMIT_LEVELS if isinstance(model, GaussDis) else LEVELS:
+            further: dict[str, Any] = {}
+            if isinstance(model, GaussDis):
+                latents, covariances = posteriors(model, survey, level)
+                further, p = measured(model, latents, covariances, twins(survey))
+                if survey is surveys.pairs[0]:
+                    arrays[f"p_same {level:g}"] = p
+            else:
+                latents = embed_survey(model, survey, level)
             found = twin_search(latents, twins(survey), level)
-            result["twins"][name][f"{level:g}"] = found.summary()
+            result["twins"][name][f"{level:g}"] = found.summary() | further
             below = np.searchsorted(np.sort(found.doppelgangers), CURVE, side="left")
             arrays[f"curve {name} {level:g}"] = below / len(survey)
             if survey is surveys.pairs[0]:
@@ -121,6 +135,8 @@ def measure(path: Path, surveys: Surveys, folder: Path) -> None:
             if np.isinf(level):
                 clean.append(latents)
         result["recast"][name] = [asdict(error) for error in recast_errors(model, survey)]
+    if isinstance(model, GaussDis):
+        arrays |= drift(model, surveys.pairs[0])
     result["dependence"] = _dependence(model, surveys.pairs[0], clean[0])
     if surveys.abundances is not None:
         result["abundances"] = _abundances(model, surveys.abundances, surveys.pairs[0], clean[0], arrays)
@@ -208,7 +224,7 @@ def _examples(model: Model, survey: Survey, arrays: dict[str, Any]) -> None:
 
 def write(labels: Sequence[str], surveys: Surveys, folder: Path) -> str:
     """Write report.md, report.json and the pictures from what was measured; returns the Markdown."""
-    results = [json.loads((folder / f"{label}.json").read_text()) for label in labels]
+    results = [_result(folder, label) for label in labels]
     arrays = {label: dict(np.load(folder / f"{label}.npz")) for label in labels}
     (folder / "report.json").write_text(json.dumps(results, indent=1) + "\n")
     wavelength = surveys.pairs[0].wavelength
@@ -226,9 +242,54 @@ def write(labels: Sequence[str], surveys: Surveys, folder: Path) -> str:
         ),
         figures.residuals(folder, results, arrays, wavelength, PIXELS),
     ]
-    text = "\n\n".join([_heading(surveys), *_tables(results), *(f"![{alt}]({name})" for name, alt in pictures)])
+    for drawn in (
+        figures.reliability(folder, results, arrays),
+        figures.drift(folder, results, arrays),
+        figures.robustness(folder, results),
+    ):
+        if drawn is not None:
+            pictures.append(drawn)
+    tables = _tables(results, _limits(surveys, folder))
+    text = "\n\n".join([_heading(surveys), *tables, *(f"![{alt}]({name})" for name, alt in pictures)])
     (folder / "report.md").write_text(text + "\n")
     return text
+
+
+def _result(folder: Path, label: str) -> dict[str, Any]:
+    """What was measured of a model, with its robustness if that was measured too."""
+    result: dict[str, Any] = json.loads((folder / f"{label}.json").read_text())
+    further = folder / f"{label}.robustness.json"
+    if further.exists():
+        perturbed = json.loads(further.read_text())
+        if perturbed["model"] == result["model"]:
+            result["robustness"] = perturbed["robustness"]
+    return result
+
+
+def measure_robustness(paths: Sequence[Path], survey: Survey, folder: Path, stars: int | None) -> str:
+    """Measure models on perturbed spectra into `folder`, which a report there shows; returns the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results = []
+    for path in paths:
+        model = load_model(path)
+        result = {
+            "label": path.stem,
+            "model": model.card.identity,
+            "robustness": robustness(model, survey, stars=stars),
+        }
+        (folder / f"{path.stem}.robustness.json").write_text(json.dumps(result, indent=1) + "\n")
+        results.append(result)
+    return robustness_table(results)
+
+
+def _limits(surveys: Surveys, folder: Path) -> dict[str, Any]:
+    """The limits of these surveys that `chemtwin limit` has left in `folder`, by what their twins share."""
+    path = folder / "limit.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    named = {kind(survey): (found.get(name_of(survey)), survey.identity()) for survey in surveys.pairs}
+    return {
+        pairs: limit for pairs, (limit, identity) in named.items() if limit and limit["identity"] == identity
+    }
 
 
 def evaluate(paths: Sequence[Path], surveys: Surveys, folder: Path) -> str:
@@ -271,10 +332,16 @@ def _heading(surveys: Surveys) -> str:
 REMOVED = {"teff": "Teff", "logg": "logg", "fe_h": "[Fe/H]"}
 
 
-def _tables(results: list[dict[str, Any]]) -> list[str]:
+def _tables(results: list[dict[str, Any]], limits: dict[str, Any]) -> list[str]:
     """Headings, explanations and tables in order."""
     out = [*_models(results)]
     out += ["## Twin recovery", RECOVERY, _recovery(results), PAPER_RECOVERY, _paper_recovery()]
+    if limits:
+        out += ["## The limit", LIMIT, _shares(results, limits)]
+    if any("chi2" in level for r in results for levels in r["twins"].values() for level in levels.values()):
+        out += ["## Honest errors", HONESTY, _honesty(results)]
+    if any("robustness" in r for r in results):
+        out += ["## Robustness", ROBUSTNESS, robustness_table(results)]
     out += ["## Twin recovery in data space", DATA_SPACE, _data_space(results)]
     out += ["## Recasting", RECASTING, _recasts(results)]
     out += ["## What is left of u", DEPENDENCE, _dependences(results)]
@@ -306,6 +373,15 @@ RECOVERY = (
     "Share of stars whose twin is the nearest of all others; in brackets the area under the ROC curve of twins "
     "against random pairs."
 )
+LIMIT = (
+    "What an oracle finds who knows the generator (docs/limit.md), and each method; in brackets its share of "
+    "the limit. Ranked by Euclidean distance of the latents, or by the likelihood ratio of same against "
+    "different chemistry, as the oracle does."
+)
+HONESTY = (
+    "Chi-square per dimension of true twins' latent differences, with each pair's own covariance (1: honest)."
+)
+ROBUSTNESS = "Twins found by distance, and ROC area, when spectra are perturbed as real ones are."
 DATA_SPACE = "The same for the first survey, between spectra decoded at common parameters."
 RECASTING = "Each star's twin recast to the star's parameters (paper, tables 3 and 4)."
 DEPENDENCE = (
@@ -344,8 +420,61 @@ def _level_names(levels: tuple[float, ...] = LEVELS) -> list[str]:
 
 
 def _recovery(results: list[dict[str, Any]]) -> str:
-    rows = [[r["label"], pairs, *_found(levels)] for r in results for pairs, levels in r["twins"].items()]
+    rows = [
+        [r["label"], pairs, *_found({f"{level:g}": levels[f"{level:g}"] for level in LEVELS})]
+        for r in results
+        for pairs, levels in r["twins"].items()
+    ]
     return table(["label", "twins", *_level_names()], rows)
+
+
+def _shares(results: list[dict[str, Any]], limits: dict[str, Any]) -> str:
+    """Every model's recovered share and, in brackets, its share of the limit."""
+    rows = []
+    for pairs, limit in limits.items():
+        for removed, oracle in limit["removed"].items():
+            if "twins" not in oracle:
+                continue
+            best = {level: found["recovered"] for level, found in oracle["twins"].items()}
+            told = [
+                f"{best[f'{level:g}']['share']:.3f} ± {best[f'{level:g}']['error']:.3f}"
+                for level in LIMIT_LEVELS
+            ]
+            rows.append(["the limit", pairs, removed, "likelihood", *told])
+            for r in results:
+                found = r["twins"].get(pairs)
+                if found is None or ", ".join(r["card"]["parameters"]) != removed:
+                    continue
+                for way in ("distance", "likelihood"):
+                    if cells := _of_limit(found, best, way):
+                        rows.append([r["label"], pairs, removed, way, *cells])
+    return table(["label", "twins", "removed", "ranked by", *_level_names(LIMIT_LEVELS)], rows)
+
+
+def _of_limit(found: dict[str, Any], best: dict[str, Any], way: str) -> list[str]:
+    """One row of the table of shares; empty for a model that does not rank this way."""
+    cells = []
+    for level in LIMIT_LEVELS:
+        at = found.get(f"{level:g}")
+        share = (
+            None
+            if at is None
+            else at["recovered"]
+            if way == "distance"
+            else at.get("likelihood", {}).get("share")
+        )
+        cells.append("-" if share is None else f"{share:.3f} ({share / best[f'{level:g}']['share']:.2f})")
+    return cells if set(cells) != {"-"} else []
+
+
+def _honesty(results: list[dict[str, Any]]) -> str:
+    rows = []
+    for r in results:
+        for pairs, levels in r["twins"].items():
+            at = [levels.get(f"{level:g}", {}).get("chi2") for level in LIMIT_LEVELS]
+            if any(chi2 is not None for chi2 in at):
+                rows.append([r["label"], pairs, *("-" if chi2 is None else f"{chi2:.2f}" for chi2 in at)])
+    return table(["label", "twins", *_level_names(LIMIT_LEVELS)], rows)
 
 
 def _data_space(results: list[dict[str, Any]]) -> str:

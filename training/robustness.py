@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.base import Model
+from model.gaussdis import GaussDis
 from model.grid import Array
 from model.normalise import Normaliser
 from training.evaluate import NOISE_STREAM, twin_search, twins
@@ -23,8 +24,14 @@ Embed = Callable[[Array, Array, Array], Array]
 """Latents (N, D) of normalised flux (N, P), parameters (N, U) and variance (N, P), infinite where masked."""
 
 
-def encoder(model: Model) -> Embed:
-    """How the service embeds: the noise's variance and the model's error floor."""
+def encoder(model: Model, kind: str) -> Embed:
+    """How the service embeds: the noise's variance, and what the model makes of errors in parameters."""
+    if isinstance(model, GaussDis):
+        wrong = LABEL_SD if kind == "labels" else {kind: LABEL_SD.get(kind, 0.0)}
+        errors = np.array([wrong.get(name, 0.0) for name in model.parameter_names])
+        return lambda flux, parameters, variance: model.posterior(
+            flux, parameters, variance, np.broadcast_to(errors, parameters.shape)
+        )[0]
     return lambda flux, parameters, variance: model.encode(
         flux, parameters, variance + model.card.error_floor**2
     )
@@ -60,7 +67,7 @@ def perturbed_latents(
     model: Model, survey: Survey, kind: str, embed: Embed | None = None, snr: float = SNR, stars: int = 10_000
 ) -> Array:
     """Latents (N, D) of a survey's first `stars`, streamed: perturbed, then noisy, then normalised."""
-    embed = embed or encoder(model)
+    embed = embed or encoder(model, kind)
     columns = [list(LABEL_SD).index(name) for name in model.parameter_names]
     parts = []
     for start in range(0, stars, BLOCK):

@@ -97,10 +97,13 @@ def _pair(what: str, first: Seen, second: Seen, model: Model) -> Pair:
     """`p_same` from both noises and the covariance of twins, as the service has it."""
     one, other = first.embedding, second.embedding
     distance = float(np.linalg.norm(one.latent.astype(np.float64) - other.latent))
-    if not model.twins.size or one.covariance is None or other.covariance is None:
+    if one.covariance is None or other.covariance is None:
         return Pair(what, first, second, distance, None)
-    covariance = model.twins + one.covariance + other.covariance
-    return Pair(what, first, second, distance, float(p_same(np.array([distance]), covariance[None])[0]))
+    left, right = one.covariance[None].astype(np.float64), other.covariance[None].astype(np.float64)
+    covariance = model.pair_covariance(left, right)
+    if covariance is None:
+        return Pair(what, first, second, distance, None)
+    return Pair(what, first, second, distance, float(p_same(np.array([distance]), covariance)[0]))
 
 
 def visits(path: Path, model: Model) -> str:
