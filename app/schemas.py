@@ -199,6 +199,7 @@ class TwinQuery(BaseModel):
     snr_min: float | None = None
     fe_h_within: Annotated[float, Field(ge=0)] | Literal["any"] | None = None
     max_distance: float | None = Field(None, ge=0)
+    rank: Literal["distance", "likelihood"] = "distance"
 
 
 class To(Strict):

@@ -21,6 +21,9 @@ from model.bundle import load_model
 from model.metric import p_same
 from model.spectrum import PARAMETER_UNITS, Observation, Parameters, Spectrum, prepare
 
+SHORTLIST = 1000
+"""Nearest stars by distance that a ranking by likelihood looks at."""
+
 FE_H_WITHIN = 0.1
 """Default |difference| of [Fe/H] of twins when the model removes [Fe/H] from the latent (paper, 6.2)."""
 
@@ -182,7 +185,9 @@ class Service:
         """The answer of GET /twins. Raises NotFound or ModelMismatch."""
         star = self._comparable(star_id)
         filters = self._filters(star, query)
-        found = self.index.search(star.latent, query.k, filters, without=star_id)
+        by_likelihood = query.rank == "likelihood"
+        wanted = max(query.k, SHORTLIST) if by_likelihood else query.k
+        found = self.index.search(star.latent, wanted, filters, without=star_id)
         stars = self.store.get([twin.star_id for twin in found])
         # a twin deleted or embedded with another model between the search and here is left out
         pairs = [
@@ -190,6 +195,10 @@ class Service:
             for twin in found
             if twin.star_id in stars and stars[twin.star_id].model == star.model
         ]
+        ratios: dict[str, float] = {}
+        if by_likelihood:
+            ratios = self._likelihood_ratios(star, [other for _, other in pairs])
+            pairs = sorted(pairs, key=lambda pair: -ratios.get(pair[1].star_id, -np.inf))[: query.k]
         rates = self.index.doppelganger_rates([distance for distance, _ in pairs])
         return {
             "star_id": star_id,
@@ -197,12 +206,13 @@ class Service:
             "model": self.model_name(),
             "metric": self.model.card.metric,
             "searched": len(self.index),
-            "exact": True,
+            "exact": not by_likelihood or len(found) < wanted,
             "twins": [
                 {
                     "star_id": other.star_id,
                     "distance": distance,
                     "p_same": self._p_same(star, other, distance),
+                    **({"log_likelihood_ratio": ratios.get(other.star_id)} if by_likelihood else {}),
                     "doppelganger_rate": None if rates is None else rates[rank],
                     "teff": other.teff,
                     "logg": other.logg,
@@ -228,6 +238,22 @@ class Service:
         if within != "any":
             ranges.append(("fe_h", star.fe_h - within, star.fe_h + within))
         return Filters(tuple(ranges), np.inf if query.max_distance is None else query.max_distance)
+
+    def _likelihood_ratios(self, star: Star, others: list[Star]) -> dict[str, float]:
+        """Log likelihood ratios by star id; stars without errors have none. Raises Invalid."""
+        if star.covariance is None:
+            raise Invalid("no_errors", f"{star.star_id} came without ivar or error: rank by distance")
+        known = [(other, other.covariance) for other in others if other.covariance is not None]
+        latents = np.array([other.latent for other, _ in known], dtype=np.float64)
+        covariances = np.array([covariance for _, covariance in known], dtype=np.float64)
+        if not known:
+            return {}
+        ratios = self.model.likelihood_ratios(
+            star.latent.astype(np.float64), star.covariance.astype(np.float64), latents, covariances
+        )
+        if ratios is None:
+            raise Invalid("not_ranked_so", f"{self.model.card.method} ranks by distance only")
+        return {other.star_id: float(ratio) for (other, _), ratio in zip(known, ratios, strict=True)}
 
     def _p_same(self, star: Star, other: Star, distance: float) -> float | None:
         if star.covariance is None or other.covariance is None:

@@ -147,6 +147,15 @@ class Model(ABC):
         """Covariance (N, D, D) of twins' latent difference, from their covariances (N, D, D); None: unknown."""
         return self.twins + left + right if self.twins.size else None
 
+    def likelihood_ratios(
+        self, latent: Array, covariance: Array, latents: Array, covariances: Array
+    ) -> Array | None:
+        """Log ratios (N,) of same against different chemistry of one star, (D,) and (D, D), with others.
+
+        None for a method whose latents are no posteriors.
+        """
+        return None
+
     def _embedding(
         self, spectrum: Spectrum, latent: Array, covariance: Array | None, model_flux: Array
     ) -> Embedding:

@@ -67,6 +67,17 @@ class Basis:
         names = ("polynomial", "components", "variances", "discarded")
         return {name: np.atleast_1d(np.asarray(getattr(self, name), dtype=np.float32)) for name in names}
 
+    def leading(self, count: int) -> Basis:
+        """The same polynomial with the first `count` components."""
+        pixels, held = self.components.shape[1], len(self.components)
+        dropped = self.discarded * (pixels - held) + float(self.variances[count:].sum())
+        arrays = self.arrays() | {
+            "components": self.components[:count],
+            "variances": self.variances[:count],
+            "discarded": np.array([dropped / (pixels - min(count, held))]),
+        }
+        return Basis(self.ranges, **arrays)
+
     def expected(self, parameters: Array) -> Array:
         """The polynomial's flux (N, P) at parameters (N, U): a star of the survey's mean chemistry."""
         return np.asarray(design(parameters, self.ranges, self.degree) @ self.polynomial)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from model.base import Card, Model
 from model.basis import Basis
 from model.grid import Array, Grid
+from model.likelihood import likelihood_ratio
 from model.normalise import Normaliser
 from model.response import Response
 from model.spectrum import Spectrum
@@ -143,6 +144,15 @@ class GaussDis(Model):
         a, b = self.unit_covariance(left), self.unit_covariance(right)
         mixed = np.matmul(a, b)
         return np.asarray(self.metric.T @ (a + b - mixed - np.swapaxes(mixed, -1, -2)) @ self.metric)
+
+    def likelihood_ratios(self, latent: Array, covariance: Array, latents: Array, covariances: Array) -> Array:
+        """Log ratios (N,) of same against different chemistry of one star, (D,) and (D, D), with others."""
+        return likelihood_ratio(
+            self.unit(latents),
+            self.unit_covariance(covariances),
+            self.unit(latent[None])[0],
+            self.unit_covariance(covariance),
+        )
 
     def _seen(self, flux: Array, parameters: Array, variance: Array) -> tuple[Array, Array]:
         """Coefficients (N, K) by weighted least squares; their covariance (N, K, K), or (K, K) if shared."""

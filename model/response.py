@@ -23,7 +23,7 @@ from model.basis import design, exponents
 from model.grid import Array
 
 STEPS = 30
-TOLERANCE = 1e-6
+TOLERANCE = 1e-5
 LONGEST = 3.0
 """No step of the fit is longer, in units of the prior's standard deviation."""
 

@@ -38,7 +38,7 @@ SIZES = (0.01, 0.03, 0.1)
 SQUARE = 0.3
 """How much smaller the coefficients of products are expected to be."""
 
-LEFT = 0.3
+LEFT = 0.1
 """Variance that is expected to remain between pairs, in units of the weighting noise."""
 
 WEIGHT_SNR = 50.0

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from model.autoencoder import Autoencoder
 from model.base import Card
-from model.basis import design, scaled
+from model.basis import Basis, design, scaled
 from model.gaussdis import GaussDis
 from model.grid import Array, Grid
 from model.normalise import Normaliser
@@ -37,6 +37,9 @@ ACTIVE = 0.3
 
 RIDGE = 1e-5
 ROUNDS = 2
+COMPONENTS = 64
+"""Of the autoencoder's basis that are kept; the others add 1 % to what spectra say of Rb, less of the rest."""
+
 FLOOR = 0.003
 """Least standard deviation of a coefficient about the response while latents are refined."""
 
@@ -110,7 +113,8 @@ def refine(start: Autoencoder, survey: Survey, name: str) -> GaussDis:
         [start.encoder(torch.from_numpy(inputs[i : i + BLOCK])).numpy() for i in range(0, len(inputs), BLOCK)]
     )
     active = latents.std(axis=0) > ACTIVE
-    stars = Stars(seen, parameters, latents[:, active])
+    basis = start.basis.leading(COMPONENTS)
+    stars = Stars(seen[:, :COMPONENTS], parameters, latents[:, active])
     stars.whiten()
     for turn in tqdm(range(ROUNDS), desc="refine", file=sys.stderr, disable=None):
         response, scatter = stars.fitted(start.ranges)
@@ -138,21 +142,21 @@ def refine(start: Autoencoder, survey: Survey, name: str) -> GaussDis:
         Grid(survey.wavelength),
         start.normaliser,
         scatter=scatter,
-        continuum=_continuum(survey, start.normaliser, start),
+        continuum=_continuum(survey, start.normaliser, basis),
         residue=np.zeros((size, size)),
         metric=np.eye(size),
         twins=np.zeros((0, 0)),
         **response.arrays(),
-        **start.basis.arrays(),
+        **basis.arrays(),
     )
     set_metric(model, stars.parameters[:SAMPLE], stars.latents[:SAMPLE], "without labels")
     return model
 
 
-def _continuum(survey: Survey, normaliser: Normaliser | None, start: Autoencoder) -> Array:
+def _continuum(survey: Survey, normaliser: Normaliser | None, basis: Basis) -> Array:
     """What the normaliser adds to the coefficients' covariance (K, K) for white noise of unit variance."""
-    factor = coefficient_noise(survey, normaliser, start.basis)
-    unit = np.eye(len(start.basis.components))
+    factor = coefficient_noise(survey, normaliser, basis)
+    unit = np.eye(len(basis.components))
     return np.zeros_like(unit) if factor is None else factor @ factor.T - unit
 
 

@@ -1,0 +1,135 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from model.base import Card
+from model.basis import exponents, scaled
+from model.gaussdis import GaussDis
+from model.grid import Grid
+from model.response import Response
+from training.calibrate import align, best_frame, calibrate, read_pairs
+from training.gaussdis import ACTIVE, DEGREES, Stars, refine
+from training.network import train
+from training.survey import Survey
+
+RANGES = np.array([[4000.0, 5000.0], [1.5, 3.0], [-1.0, 0.5]])
+NAMES = ("teff", "logg", "fe_h")
+LATENTS, COMPONENTS, PAIRS, HELD_OUT = 4, 12, 100, 500
+
+
+@pytest.fixture(scope="module")
+def world() -> Stars:
+    """Pairs in neighbouring rows, whose latents have been turned by an angle that grows with Teff."""
+    generator = np.random.default_rng(1)
+    shapes = [(len(exponents(3, degree)),) for degree in (2, 1, 0)]
+    truth = Response(
+        RANGES,
+        generator.normal(0, 0.02, (*shapes[0], COMPONENTS)),
+        np.concatenate(
+            [
+                generator.normal(0, 0.4, (1, LATENTS, COMPONENTS)),
+                generator.normal(0, 0.1, (3, LATENTS, COMPONENTS)),
+            ]
+        ),
+        generator.normal(0, 0.02, (*shapes[2], LATENTS * (LATENTS + 1) // 2, COMPONENTS)),
+    )
+    latents = np.repeat(generator.normal(size=(2000, LATENTS)), 2, axis=0)
+    known = generator.uniform(RANGES[:, 0], RANGES[:, 1], (4000, 3))
+    seen = truth(latents, known)
+    angle = 0.5 * scaled(known, RANGES)[:, 0]
+    turned = latents.copy()
+    turned[:, 0] = np.cos(angle) * latents[:, 0] - np.sin(angle) * latents[:, 1]
+    turned[:, 1] = np.sin(angle) * latents[:, 0] + np.cos(angle) * latents[:, 1]
+    return Stars(seen, known, turned)
+
+
+def gaps(latents: np.ndarray) -> float:
+    """Mean squared distance of the pairs at the end, which no calibration sees."""
+    held = latents[-2 * HELD_OUT :]
+    return float(np.square(held[::2] - held[1::2]).mean())
+
+
+def model_of(stars: Stars) -> GaussDis:
+    response, scatter = stars.fitted(RANGES)
+    generator = np.random.default_rng(2)
+    return GaussDis(
+        Card("toy", "1", "gaussdis", dict(zip(NAMES, map(tuple, RANGES.tolist()), strict=True)), LATENTS, ""),
+        Grid(10 ** (4.2 + 6e-6 * np.arange(50))),
+        None,
+        scatter=scatter,
+        continuum=np.zeros((COMPONENTS, COMPONENTS)),
+        residue=np.zeros((LATENTS, LATENTS)),
+        metric=np.eye(LATENTS),
+        twins=np.zeros((0, 0)),
+        polynomial=np.zeros((len(exponents(3, 4)), 50)),
+        components=np.linalg.qr(generator.normal(size=(50, COMPONENTS)))[0].T,
+        variances=np.ones(COMPONENTS),
+        discarded=np.zeros(1),
+        **response.arrays(),
+    )
+
+
+def test_a_response_is_found_again(world):
+    """The features that are fitted are those that the response computes."""
+    response, scatter = world.fitted(RANGES)
+    again = dataclasses.replace(world, seen=response(world.latents, world.parameters))
+    refitted, left = again.fitted(RANGES)
+    assert response.degrees == DEGREES
+    assert np.sqrt(np.trace(left)) < 1e-2 * np.sqrt(np.trace(scatter))
+    np.testing.assert_allclose(refitted.linear, response.linear, atol=1e-3)
+
+
+def test_pairs_turn_latents_back(world):
+    stars = dataclasses.replace(world)
+    before = gaps(stars.latents)
+    align(model_of(world), stars, np.arange(2 * PAIRS).reshape(-1, 2))
+    assert gaps(stars.latents) < 0.05 * before
+    assert stars.latents.std(axis=0) == pytest.approx(1, abs=0.15), "the latents shrank instead"
+
+
+def test_pairs_that_are_no_twins_change_little(world):
+    generator = np.random.default_rng(3)
+    wrong = generator.permutation(4000 - 2 * HELD_OUT)[: 2 * PAIRS].reshape(-1, 2)
+    both = wrong.T
+    frame = best_frame(
+        world.latents[both], world.parameters[both], np.eye(LATENTS), RANGES, world.parameters[:500]
+    )
+    moved = frame(world.latents, world.parameters) - world.latents
+    assert np.square(moved).mean() < 0.05
+
+
+def test_pairs_are_read_and_wrong_ones_refused(tmp_path, xfe_survey):
+    path, ids = tmp_path / "pairs.csv", xfe_survey.star_id
+    path.write_text("star_id,twin_id\n" + "".join(f"{ids[i]},{ids[i + 1]}\n" for i in range(0, 60, 2)))
+    assert read_pairs(path, xfe_survey).tolist() == [[i, i + 1] for i in range(0, 60, 2)]
+    for text, told in (
+        ("a,b\n", "columns star_id and twin_id"),
+        (f"star_id,twin_id\n{ids[0]},{ids[1]}\n", "20 or more"),
+        (f"star_id,twin_id\n{ids[0]},nobody\n", "nobody"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=told):
+            read_pairs(path, xfe_survey)
+
+
+def test_from_spectra_to_a_calibrated_model(xfe_survey: Survey, tiny, tmp_path):
+    """A real chain on few stars: GaussDis brings unseen pairs closer than it did before calibration."""
+    config = tiny("faderdis", "steps=800", "learning_rate=3e-3", "components=64")
+    import torch
+
+    start = train(xfe_survey, None, config, tmp_path / "run", name="start", device=torch.device("cpu")).model
+    model = refine(start, xfe_survey, "refined")
+    assert 1 <= model.card.latent_dim <= config.latents
+    assert ACTIVE > 0
+    pairs = np.arange(600).reshape(-1, 2)
+    calibrated = calibrate(model, xfe_survey, pairs, "calibrated")
+    flux, known = xfe_survey.flux(slice(600, 1200)).astype(np.float64), xfe_survey.parameters[600:1200]
+
+    def apart(judged: GaussDis) -> float:
+        latents = judged.unit(judged.encode(flux, known))
+        return float(np.square(latents[::2] - latents[1::2]).mean())
+
+    assert apart(calibrated) < 0.8 * apart(model)
+    assert np.trace(calibrated.residue) > 0
+    assert calibrated.card.training["pairs"] == 300
