@@ -307,6 +307,20 @@ def robustness(models: tuple[Path, ...], survey: Path, report: Path, stars: int 
 
 
 @cli.command()
+@click.argument("models", type=FILE, nargs=-1, required=True, metavar="MODEL...")
+@click.option("--groups", type=FILE, required=True, help="a survey of groups without noise")
+@click.option(
+    "--report", type=click.Path(file_okay=False, path_type=Path), required=True, help="folder of a report"
+)
+def rates(models: tuple[Path, ...], groups: Path, report: Path) -> None:
+    """Measure how many random pairs look more alike than siblings do (doppelganger rates)."""
+    from training.rates import measure_rates
+    from training.survey import Survey
+
+    click.echo(measure_rates(models, Survey.open(groups), report))
+
+
+@cli.command()
 @click.argument("surveys", type=FILE, nargs=-1, required=True, metavar="SURVEY...")
 @click.option(
     "--report", type=click.Path(file_okay=False, path_type=Path), required=True, help="folder of limit.json"

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from model.bundle import SHIPPED, load_model
+from model.gaussdis import GaussDis
+from training.evaluate import twins
+from training.posteriors import drift, likelihood_recovery, posteriors, twin_chi2
+from training.survey import Survey
+
+
+@pytest.fixture(scope="module")
+def shipped() -> GaussDis:
+    model = load_model(SHIPPED)
+    assert isinstance(model, GaussDis)
+    return model
+
+
+@pytest.mark.parametrize("snr", [100.0, 50.0, 30.0])
+def test_errors_of_the_shipped_model_are_honest(shipped, xfe_survey: Survey, snr):
+    """Chi-square of true twins' differences, residue included, and p-values uniform enough to use."""
+    means, covariances = posteriors(shipped, xfe_survey, snr)
+    chi2, p = twin_chi2(shipped, means, covariances, twins(xfe_survey))
+    assert chi2 == pytest.approx(1, abs=0.15)
+    for share in (0.05, 0.5):
+        assert np.mean(p < share) == pytest.approx(share, abs=0.06)
+
+
+def test_noise_does_not_move_the_shipped_model_s_latents(shipped, xfe_survey: Survey):
+    moved = drift(shipped, xfe_survey)
+    assert np.abs(moved["drift"] / moved["drift spread"]).max() < 0.1
+
+
+def test_likelihood_finds_more_twins_than_distance_in_noise(shipped, xfe_survey: Survey):
+    means, covariances = posteriors(shipped, xfe_survey, 30.0)
+    twin = twins(xfe_survey)
+    by_likelihood = likelihood_recovery(shipped, means, covariances, twin)["share"]
+    squares = np.square(means).sum(axis=1)
+    apart = squares[:, None] + squares - 2 * means @ means.T
+    np.fill_diagonal(apart, np.inf)
+    by_distance = np.mean(apart.argmin(axis=1) == twin)
+    assert by_likelihood > by_distance + 0.02

@@ -1,0 +1,53 @@
+import json
+
+import numpy as np
+import pytest
+
+from model.bundle import save_model
+from training import rates
+from training.chemistry import Chemistry
+from training.emulator import Emulator
+from training.polydis import fit
+from training.rates import FE_H_WITHIN, measure_rates, strangers
+from training.survey import Survey, synthesize
+
+
+@pytest.fixture(scope="module")
+def groups(tmp_path_factory, emulator: Emulator) -> Survey:
+    """Forty groups of five with the chemistry of real giants."""
+    path = tmp_path_factory.mktemp("groups") / "groups.h5"
+    synthesize(path, emulator, 40, seed=505, members=5, chemistry=Chemistry.load())
+    return Survey.open(path)
+
+
+def test_the_rate_of_values_that_say_nothing_is_a_half_and_of_perfect_ones_nil(groups):
+    generator = np.random.default_rng(1)
+    assert groups.group is not None
+    near, far = rates.siblings(groups.group), strangers(groups.group)
+    assert np.all(groups.group[near[:, 0]] == groups.group[near[:, 1]])
+    assert np.all(groups.group[far[:, 0]] != groups.group[far[:, 1]])
+    nothing = rates.rates(generator.normal(size=(len(groups), 4)), near, far)
+    assert nothing["share"] == pytest.approx(0.5, abs=0.05)
+    perfect = groups.group[:, None].astype(float) + generator.normal(0, 1e-3, (len(groups), 1))
+    assert rates.rates(perfect, near, far)["share"] == 0
+
+
+def test_unlike_metallicity_counts_as_unlike(groups):
+    near, far = rates.siblings(groups.group), strangers(groups.group)
+    same = np.zeros((len(groups), 1))
+    fe_h = groups.parameters[:, 2]
+    within = np.abs(fe_h[far[:, 0]] - fe_h[far[:, 1]]) <= FE_H_WITHIN
+    assert rates.rates(same, near, far)["share"] == 1
+    assert rates.rates(same, near, far, fe_h)["share"] == pytest.approx(within.mean())
+
+
+def test_a_table_of_rates(groups, xfe_survey, tmp_path):
+    save_model(fit(xfe_survey, components=20, normalise=False), tmp_path / "polydis.safetensors")
+    text = measure_rates([tmp_path / "polydis.safetensors"], groups, tmp_path)
+    assert "polydis" in text
+    found = json.loads((tmp_path / "rates.json").read_text())["rates"]
+    published = found["a search on abundances"][rates.ABUNDANCES]
+    assert 0 < published["100"]["share"] < 0.3
+    assert published["100"]["share"] < published["50"]["share"], "larger errors must make more look alike"
+    latents = found["polydis"]
+    assert latents[rates.WITHIN]["100"]["share"] <= latents[rates.DISTANCE]["100"]["share"]
