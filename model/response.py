@@ -157,7 +157,8 @@ def _gauss_newton(
     open_ = torch.arange(len(seen))
     for _ in range(STEPS):
         own = precision if precision.dim() == 2 else precision[open_]
-        value, slope = at.keep(open_)(latents[open_])
+        local = at if len(open_) == len(seen) else at.keep(open_)
+        value, slope = local(latents[open_])
         weighted = torch.matmul(slope, own)
         information[open_] = torch.matmul(weighted, slope.transpose(1, 2))
         pull = torch.matmul(weighted, (seen[open_] - value)[:, :, None])[:, :, 0] - latents[open_]
