@@ -23,8 +23,11 @@ from model.normalise import Normaliser
 from model.response import Response
 from model.spectrum import Spectrum
 
-ASSUMED_SNR = 100.0
-"""Of spectra that come without errors."""
+MARGIN = 0.2
+"""How far beyond the training range, in units of its width, the polynomials are trusted to extrapolate."""
+
+FILLS = 3
+"""Times that masked pixels are filled from the others before a spectrum is compared with the basis."""
 
 NOISELESS_SNR = 1e4
 """No spectrum is taken to be better than this."""
@@ -92,6 +95,7 @@ class GaussDis(Model):
         `variance` (N, P) of each pixel, infinite where it carries nothing (None: noiseless and complete);
         `errors` (N, U) the parameters' standard deviations (None: exact).
         """
+        parameters = self._nearest(parameters)
         if variance is None:
             variance = np.broadcast_to(np.float64(0.0), flux.shape)
         seen, covariance = self._seen(flux, parameters, np.maximum(variance, NOISELESS_SNR**-2))
@@ -103,24 +107,27 @@ class GaussDis(Model):
         return self._shrunk(latents, information)
 
     def infer(self, spectra: Sequence[Spectrum]) -> tuple[Array, list[Array | None]]:
-        """Posterior means (N, D), and the covariance (D, D) of each spectrum that came with errors."""
+        """Posterior means (N, D), and the covariance (D, D) of each spectrum that came with errors.
+
+        What no combination of the basis explains of a spectrum counts as noise, beside what it came with.
+        """
         flux = np.stack([s.flux for s in spectra])
         parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
         errors = np.stack([s.parameters.errors(self.parameter_names) for s in spectra])
-        variance = np.full(flux.shape, np.inf)
-        for row, spectrum in enumerate(spectra):
-            good = spectrum.ivar > 0
-            variance[row, good] = 1 / spectrum.ivar[good] if spectrum.has_errors else ASSUMED_SNR**-2
+        good = np.stack([s.ivar > 0 for s in spectra])
+        noise = np.stack([1 / np.maximum(s.ivar, 1e-30) if s.has_errors else 0 * s.ivar for s in spectra])
+        unexplained = self._unexplained(flux, parameters, noise, good)
+        variance = np.where(good, noise + unexplained[:, None], np.inf)
         means, covariances = self.posterior(flux, parameters, variance, errors)
         return means, [c if s.has_errors else None for c, s in zip(covariances, spectra, strict=True)]
 
     def decode(self, latents: Array, parameters: Array) -> Array:
         """Flux (N, P) of latents (N, D) at parameters (N, U)."""
-        return self.basis.rebuild(self.coefficients(latents, parameters), parameters)
+        return self.basis.rebuild(self.coefficients(latents, parameters), self._nearest(parameters))
 
     def coefficients(self, latents: Array, parameters: Array) -> Array:
         """Coefficients (N, K) in the spectral basis of the flux that `decode` gives."""
-        return self.response(self.unit(latents), parameters)
+        return self.response(self.unit(latents), self._nearest(parameters))
 
     def covariance(self, spectrum: Spectrum) -> Array:
         """Posterior covariance (D, D), from the spectrum's ivar and its parameters' errors."""
@@ -153,6 +160,22 @@ class GaussDis(Model):
             self.unit(latent[None])[0],
             self.unit_covariance(covariance),
         )
+
+    def _nearest(self, parameters: Array) -> Array:
+        """Parameters (N, U), those far outside the training range at its `MARGIN`."""
+        low, high = self.ranges.T
+        return np.asarray(np.clip(parameters, low - MARGIN * (high - low), high + MARGIN * (high - low)))
+
+    def _unexplained(self, flux: Array, parameters: Array, noise: Array, good: NDArray[np.bool_]) -> Array:
+        """Mean variance per pixel (N,) of what the basis leaves of flux (N, P), beyond `noise` (N, P)."""
+        given = flux - self.basis.expected(self._nearest(parameters))
+        filled = np.where(good, given, 0.0)
+        for _ in range(FILLS):
+            rebuilt = filled @ self.basis.components.T @ self.basis.components
+            filled = np.where(good, given, rebuilt)
+        freedom = np.maximum(good.sum(axis=1) - len(self.basis.components), 1)
+        excess = np.where(good, np.square(given - rebuilt) - noise, 0.0).sum(axis=1) / freedom
+        return np.asarray(np.maximum(excess, 0.0))
 
     def _seen(self, flux: Array, parameters: Array, variance: Array) -> tuple[Array, Array]:
         """Coefficients (N, K) by weighted least squares; their covariance (N, K, K), or (K, K) if shared."""

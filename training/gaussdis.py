@@ -129,6 +129,7 @@ def refine(start: Autoencoder, survey: Survey, name: str) -> GaussDis:
         parameters=start.card.parameters,
         latent_dim=size,
         metric="",
+        units=start.card.units,
         error_floor=start.card.error_floor,
         training={
             "stars": len(survey),
