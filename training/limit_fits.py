@@ -115,14 +115,20 @@ class _Problem:
         chi2 = (residual * residual).sum(dim=1).numpy() + np.square(latents).sum(axis=1)
         return chi2, pull, precision
 
+    def inside(self, latents: Array) -> Array:
+        """The latents (N, D) whose labels are clipped to the emulator's box."""
+        lo, hi = self.emulator.lo[self.columns], self.emulator.hi[self.columns]
+        clipped = np.clip(self.prior.mean + latents @ self.prior.axes.T, lo, hi)
+        return self.prior.latents(clipped)
+
     def minimum(self, latents: Array) -> tuple[Array, Array]:
-        """Levenberg and Marquardt's steps from `latents` (N, D): the best ones, and their covariances."""
+        """Levenberg and Marquardt's steps in the box from `latents` (N, D): the best, and their covariances."""
         damping = np.zeros((len(latents), 1, 1))
         best = [latents, *self.at(latents)]
         for _ in range(STEPS):
             latents, _, pull, precision = best
             damped = precision + damping * precision * np.eye(latents.shape[1])
-            tried = latents + _solve(damped, pull)
+            tried = self.inside(latents + _solve(damped, pull))
             fresh = [tried, *self.at(tried)]
             better = fresh[1] < best[1]
             best = [
