@@ -62,7 +62,8 @@ def embed_survey(
         noisy = add_noise(flux, snr, *stream, rows.start)
         if model.normaliser is not None:
             noisy = model.normaliser.batch(noisy)
-        latents[rows] = model.encode(noisy.astype(np.float64), u[rows])
+        variance = None if np.isinf(snr) else np.broadcast_to(np.float64(snr**-2), noisy.shape)
+        latents[rows] = model.encode(noisy.astype(np.float64), u[rows], variance)
     return latents
 
 

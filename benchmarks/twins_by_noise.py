@@ -1,0 +1,26 @@
+"""Twins that a GaussDis model finds in a survey of pairs, by distance and by likelihood, and how honest it is.
+
+python benchmarks/twins_by_noise.py model.safetensors test.h5 100 50 30
+"""
+
+import sys
+from pathlib import Path
+
+from model.bundle import load_model
+from model.gaussdis import GaussDis
+from training.evaluate import twin_search, twins
+from training.posteriors import measured, posteriors
+from training.survey import Survey
+
+model, survey = load_model(Path(sys.argv[1])), Survey.open(Path(sys.argv[2]))
+assert isinstance(model, GaussDis)
+print(f"{model.card.identity}, {len(survey)} stars")
+for level in map(float, sys.argv[3:]):
+    means, covariances = posteriors(model, survey, level)
+    found, _ = measured(model, means, covariances, twins(survey))
+    likelihood = found["likelihood"]
+    print(
+        f"S/N {level:g}: by distance {twin_search(means, twins(survey)).recovered:.3f}, by likelihood "
+        f"{likelihood['share']:.3f} ({likelihood['error']:.3f}), chi2 per dimension {found['chi2']:.2f}",
+        flush=True,
+    )
