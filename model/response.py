@@ -73,13 +73,12 @@ class Response:
         mean, linear, square = (
             torch.from_numpy(design(parameters, self.ranges, degree)) for degree in self.degrees
         )
-        rows, columns = self._products
-        size = self.latents
-        products = (square @ self.square.flatten(1)).view(len(parameters), len(rows), -1)
-        whole = torch.zeros(len(parameters), size, size, products.shape[2], dtype=torch.float64)
-        whole[:, rows, columns] += 0.5 * products
-        whole[:, columns, rows] += 0.5 * products
-        return Local(mean @ self.mean, (linear @ self.linear.flatten(1)).view(len(parameters), size, -1), whole)
+        count, size = len(parameters), self.latents
+        return Local(
+            mean @ self.mean,
+            (linear @ self.linear.flatten(1)).view(count, size, -1),
+            (square @ self._symmetric).view(count, size, size, -1),
+        )
 
     def __call__(self, latents: Array, parameters: Array) -> Array:
         """Coefficients (N, K) of latents (N, D) at parameters (N, U)."""
@@ -128,9 +127,15 @@ class Response:
         return np.concatenate(latents), np.concatenate(informations)
 
     @cached_property
-    def _products(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _symmetric(self) -> torch.Tensor:
+        """`square` as symmetric matrices, (T2, D * D * K)."""
         rows, columns = np.triu_indices(self.latents)
-        return torch.from_numpy(rows), torch.from_numpy(columns)
+        whole = torch.zeros(
+            len(self.square), self.latents, self.latents, self.square.shape[2], dtype=torch.float64
+        )
+        whole[:, rows, columns] += 0.5 * self.square
+        whole[:, columns, rows] += 0.5 * self.square
+        return whole.flatten(1)
 
 
 def terms(latents: Array, parameters: Array, ranges: Array, degrees: Sequence[int]) -> Array:
