@@ -70,6 +70,16 @@ def test_parameter_errors_widen_the_latent(client, star, posted):
     assert ratios.max() > 1.1
 
 
+def test_a_spectrum_that_says_nothing_gets_the_prior(client, star):
+    pixels = len(star["flux"])
+    wild = {"star_id": "WILD", "flux": ([1.0, 1e24, -1e24] * pixels)[:pixels], "ivar": [1e-52] * pixels}
+    answer = client.post("/embed", json=star | wild).json()
+    assert max(np.abs(answer["latent"])) < 1e-9
+    twins = client.get("/twins/WILD?k=3&fe_h_within=any").json()["twins"]
+    assert all(twin["p_same"] > 0.01 for twin in twins)
+    client.delete("/stars/WILD")
+
+
 def test_masked_pixels_may_be_null(client, star, posted):
     flux, mask = list(star["flux"]), [0] * len(star["flux"])
     for pixel in range(100, 130):
