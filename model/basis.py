@@ -134,8 +134,9 @@ class Basis:
         count = len(self.components)
         information, weighted = np.empty((len(residual), count, count)), np.empty((len(residual), count))
         scale = np.sqrt(ivar).astype(np.float32)
+        scaled_components = np.empty_like(self._single)
         for row, root in enumerate(scale):
-            scaled_components = self._single * root
+            np.multiply(self._single, root, out=scaled_components)
             upper = ssyrk(1.0, scaled_components.T, trans=1)
             information[row] = np.triu(upper) + np.triu(upper, 1).T
             weighted[row] = scaled_components @ (residual[row] * root).astype(np.float32)
