@@ -47,7 +47,8 @@ def test_the_shipped_model_finds_twins_and_noise_hides_them(model, survey):
 
 def test_noise_is_drawn_before_the_normaliser(model, survey, spectra):
     noisy = [add_noise(spectra[rows], 100, *NOISE_STREAM, rows.start) for rows, _ in survey.blocks("rows")]
-    expected = model.encode(model.normaliser.batch(np.concatenate(noisy)).astype(float), survey.parameters)
+    flux = model.normaliser.batch(np.concatenate(noisy)).astype(float)
+    expected = model.encode(flux, survey.parameters, np.full(flux.shape, 1e-4))
     assert embed_survey(model, survey, 100) == pytest.approx(expected, abs=1e-5)
 
 
