@@ -90,10 +90,14 @@ def siblings(group: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array([pair for rows in members for pair in combinations(rows, 2)], dtype=np.int64)
 
 
+def kind(survey: Survey) -> str:
+    """What the stars of a survey share."""
+    return "groups" if survey.twin is None else "[X/Fe] pairs" if survey.own_fe_h else "paper's pairs"
+
+
 def name_of(survey: Survey) -> str:
     """What a survey is, and its seed."""
-    kind = "groups" if survey.twin is None else "[X/Fe] pairs" if survey.own_fe_h else "paper's pairs"
-    return f"{kind}/{survey.seed}"
+    return f"{kind(survey)}/{survey.seed}"
 
 
 def limit(survey: Survey, emulator: Emulator, pairs: int) -> dict[str, Any]:
