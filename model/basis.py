@@ -6,25 +6,28 @@ compact networks. Fitting is in `training.basis`.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.blas import ssyrk
 
 from model.grid import Array
 from model.spectrum import Spectrum
 
+FEW = 16
+"""Fewer stars than this are weighted one by one: it does not pay to read the table of products."""
 
-def exponents(parameters: int, degree: int) -> list[tuple[int, ...]]:
+
+@cache
+def exponents(parameters: int, degree: int) -> tuple[tuple[int, ...], ...]:
     """Exponents of all monomials of `parameters` variables up to total `degree`, the constant first."""
-    return [
+    return tuple(
         tuple(chosen.count(i) for i in range(parameters))
         for total in range(degree + 1)
         for chosen in combinations_with_replacement(range(parameters), total)
-    ]
+    )
 
 
 def scaled(parameters: Array, ranges: Array) -> Array:
@@ -131,15 +134,14 @@ class Basis:
 
         And the weighted projections (N, K): the information times the least-squares coefficients.
         """
-        count = len(self.components)
-        information, weighted = np.empty((len(residual), count, count)), np.empty((len(residual), count))
-        scale = np.sqrt(ivar).astype(np.float32)
-        scaled_components = np.empty_like(self._single)
-        for row, root in enumerate(scale):
-            np.multiply(self._single, root, out=scaled_components)
-            upper = ssyrk(1.0, scaled_components.T, trans=1)
-            information[row] = np.triu(upper) + np.triu(upper, 1).T
-            weighted[row] = scaled_components @ (residual[row] * root).astype(np.float32)
+        weighted = (residual * ivar) @ self.components.T
+        weights = ivar.astype(np.float32)
+        if len(weights) < FEW:
+            information = np.stack([(self._single * weight) @ self._single.T for weight in weights])
+            return information.astype(np.float64), weighted
+        rows, columns = np.triu_indices(len(self.components))
+        information = np.empty((len(weights), len(self.components), len(self.components)))
+        information[:, rows, columns] = information[:, columns, rows] = weights @ self._products.T
         return information, weighted
 
     def coefficient_slope(self, parameters: Array) -> Array:
@@ -181,3 +183,9 @@ class Basis:
     def _single(self) -> NDArray[np.float32]:
         """The components (K, P) in single precision, enough for covariances."""
         return self.components.astype(np.float32)
+
+    @cached_property
+    def _products(self) -> NDArray[np.float32]:
+        """The products (K (K + 1) / 2, P) of all pairs of components."""
+        rows, columns = np.triu_indices(len(self.components))
+        return self._single[rows] * self._single[columns]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from model.base import Card, Model
@@ -169,10 +170,9 @@ class GaussDis(Model):
     def _unexplained(self, flux: Array, parameters: Array, noise: Array, good: NDArray[np.bool_]) -> Array:
         """Mean variance per pixel (N,) of what the basis leaves of flux (N, P), beyond `noise` (N, P)."""
         given = flux - self.basis.expected(self._nearest(parameters))
-        filled = np.where(good, given, 0.0)
+        rebuilt = np.zeros_like(given)
         for _ in range(FILLS):
-            rebuilt = filled @ self.basis.components.T @ self.basis.components
-            filled = np.where(good, given, rebuilt)
+            rebuilt = np.where(good, given, rebuilt) @ self.basis.components.T @ self.basis.components
         freedom = np.maximum(good.sum(axis=1) - len(self.basis.components), 1)
         excess = np.where(good, np.square(given - rebuilt) - noise, 0.0).sum(axis=1) / freedom
         return np.asarray(np.maximum(excess, 0.0))
@@ -208,4 +208,4 @@ class GaussDis(Model):
 
 def _inverse(matrices: Array) -> Array:
     """Inverses of matrices (..., K, K)."""
-    return np.asarray(np.linalg.inv(matrices), dtype=np.float64)
+    return np.asarray(torch.linalg.inv(torch.from_numpy(matrices)).numpy())

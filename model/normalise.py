@@ -101,7 +101,8 @@ class Normaliser:
             good = good[np.abs(flux[good] / continuum[good] - 1) < limit]
             if len(good) < enough:
                 return None
-            coefficients, *_ = np.linalg.lstsq(basis[good], flux[good] / continuum[good], rcond=None)
+            seen = basis[good]
+            coefficients = np.linalg.solve(seen.T @ seen, seen.T @ (flux[good] / continuum[good]))
             continuum = continuum * (basis @ coefficients)
             if not np.all(continuum > 0.1 * scale):
                 return None

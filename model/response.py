@@ -32,21 +32,24 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class Local:
-    """The response at given parameters: `mean` (N, K), `linear` (N, D, K), `square` (N, D, D, K) symmetric."""
+    """The response at given parameters: `mean` (N, K), `linear` (N, D, K), and for the square terms the
+    monomials `design` (N, T2) of the parameters and the symmetric tensors `square` (T2 * D, D * K) of all."""
 
     mean: torch.Tensor
     linear: torch.Tensor
+    design: torch.Tensor
     square: torch.Tensor
 
     def __call__(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Coefficients (N, K) of latents (N, D), and their derivatives (N, D, K)."""
-        bent = torch.matmul(latents[:, None, None, :], self.square)[:, :, 0]
+        bent = (self.design[:, :, None] * latents[:, None]).flatten(1) @ self.square
+        bent = bent.view(self.linear.shape)
         value = self.mean + torch.matmul(latents[:, None], self.linear + bent)[:, 0]
         return value, self.linear + 2 * bent
 
     def keep(self, rows: torch.Tensor) -> Local:
         """The response of some stars."""
-        return Local(self.mean[rows], self.linear[rows], self.square[rows])
+        return Local(self.mean[rows], self.linear[rows], self.design[rows], self.square)
 
 
 class Response:
@@ -77,7 +80,8 @@ class Response:
         return Local(
             mean @ self.mean,
             (linear @ self.linear.flatten(1)).view(count, size, -1),
-            (square @ self._symmetric).view(count, size, size, -1),
+            square,
+            self._symmetric,
         )
 
     def __call__(self, latents: Array, parameters: Array) -> Array:
@@ -128,14 +132,14 @@ class Response:
 
     @cached_property
     def _symmetric(self) -> torch.Tensor:
-        """`square` as symmetric matrices, (T2, D * D * K)."""
+        """`square` as symmetric matrices, (T2 * D, D * K)."""
         rows, columns = np.triu_indices(self.latents)
         whole = torch.zeros(
             len(self.square), self.latents, self.latents, self.square.shape[2], dtype=torch.float64
         )
         whole[:, rows, columns] += 0.5 * self.square
         whole[:, columns, rows] += 0.5 * self.square
-        return whole.flatten(1)
+        return whole.flatten(2).flatten(0, 1)
 
 
 def terms(latents: Array, parameters: Array, ranges: Array, degrees: Sequence[int]) -> Array:
