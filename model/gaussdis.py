@@ -185,10 +185,10 @@ class GaussDis(Model):
             noise = level * (np.eye(len(self.scatter)) + self.continuum) + self.scatter
             return residual @ self.basis.components.T, noise
         information, weighted = self.basis.information(residual, 1 / variance)
-        noise = _inverse(information)
-        seen = np.matmul(noise, weighted[:, :, None])[:, :, 0]
-        typical = np.nanmean(np.where(np.isfinite(variance), variance, np.nan), axis=1)
-        return seen, noise + typical[:, None, None] * self.continuum + self.scatter
+        root = _inverse_root(information)
+        seen = np.matmul(root.transpose(0, 2, 1), np.matmul(root, weighted[:, :, None]))[:, :, 0]
+        whole = np.eye(len(self.scatter)) + self.continuum
+        return seen, root.transpose(0, 2, 1) @ whole @ root + self.scatter
 
     def _moved(self, latents: Array, parameters: Array) -> Array:
         """Derivatives (N, U, K) of measured coefficients by the parameters that they are taken at."""
@@ -209,3 +209,10 @@ class GaussDis(Model):
 def _inverse(matrices: Array) -> Array:
     """Inverses of matrices (..., K, K)."""
     return np.asarray(torch.linalg.inv(torch.from_numpy(matrices)).numpy())
+
+
+def _inverse_root(matrices: Array) -> Array:
+    """Lower triangular L (..., K, K) with L' L the inverse of the positive definite `matrices` (..., K, K)."""
+    factor = torch.linalg.cholesky(torch.from_numpy(matrices))
+    unit = torch.eye(matrices.shape[-1], dtype=factor.dtype)
+    return np.asarray(torch.linalg.solve_triangular(factor, unit, upper=False).numpy())

@@ -4,16 +4,15 @@
 
 Independence of latent and u does not say which latent at one u means the same as which at another; pairs do, in
 the manner of RSCA (de Mijolla & Ness 2022), but with a map that depends on u: z' = z + sum of polynomials of u
-times (a constant, z, products of z), fitted by ridge regression to make the pairs meet. After each map the
-response is fitted again to the whole survey, without labels, which smooths what the few pairs leave open. What
-still separates pairs is measured on those that a first calibration did not see, and goes into every posterior.
+times (a constant, z, products of z), fitted by ridge regression to make the pairs meet. The response is then
+fitted again to the whole survey, without labels but with twins at one latent, which smooths what the few pairs
+leave open. What still separates pairs is measured on those left out in turn, and goes into every posterior.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,26 +21,51 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from model.basis import design
+from model.basis import design, exponents
 from model.gaussdis import GaussDis
 from model.grid import Array
 from model.response import Response
-from training.gaussdis import ROUNDS, SAMPLE, STARS, Stars, set_metric, spread, stars_of
+from training.gaussdis import SAMPLE, STARS, Stars, set_metric, spread, stars_of
 from training.survey import Survey
 
-DEGREES = ((1, 0), (2, 0), (2, 1))
-"""Degrees in u of the map's linear and square terms that are tried."""
 
-SIZES = (0.01, 0.03, 0.1)
-"""Standard deviations of the map's coefficients that are tried."""
+@dataclass(frozen=True)
+class Freedom:
+    """How much a map may do: its terms' degrees in u, and their expected sizes.
 
-SQUARE = 0.3
-"""How much smaller the coefficients of products are expected to be."""
+    A turn between a latent that moves spectra much and one that moves them little would show in the response:
+    its expected size is `linear` times the ratio of the two, that of a product `square` times that of the
+    smallest to the largest of the three latents in it.
+    """
 
-LEFT = 0.1
-"""Variance that is expected to remain between pairs, in units of the weighting noise."""
+    degree: int
+    square_degree: int
+    linear: float
+    square: float
+    left: float
+    """Variance that is expected to remain between pairs, in units of the noise at `WEIGHT_SNR`."""
+
+
+FREEDOMS = tuple(
+    Freedom(degree, square_degree, linear, square, left)
+    for degree, square_degree in ((2, 0), (2, 1), (3, 1), (3, 2))
+    for linear in (0.03, 0.1)
+    for square in ((0.003, 0.01, 0.03) if square_degree else (0.0,))
+    for left in (0.01, 0.1, 10.0)
+)
+"""What is tried; each latent has what pairs left out prefer."""
+
+OFFSET = 0.1
+"""Expected size of the terms without a latent."""
+
+SHARED = 30.0
+"""Weight of a star whose twin is known, where the response is fitted again; others have 1."""
 
 WEIGHT_SNR = 50.0
+WEAKEST = 1e-3
+"""Least information that an axis is taken to have."""
+
+FOLDS = 5
 FEWEST = 20
 
 
@@ -63,98 +87,115 @@ def read_pairs(path: Path, survey: Survey) -> NDArray[np.int64]:
 
 @dataclass
 class Frame:
-    """The map z' = z + features(z, u) . `weights` over parameters in `ranges` (U, 2), of `degrees` in u.
+    """The map from the latents of a response to those in which twins meet, over parameters in `ranges` (U, 2).
 
-    Polynomials of u are taken about their means over `centre` (S, U), so the map changes nothing on average.
+    Fitted along `axes` (D, D), those of the mean posterior covariance at `WEIGHT_SNR`, of variances `noise`
+    (D,). Polynomials of u have zero mean and unit scatter over `centre` (S, U), so the map changes nothing on
+    average.
     """
 
     ranges: Array
     centre: Array
-    degrees: tuple[int, int]
-    weights: Array
+    axes: Array
+    noise: Array
 
-    def features(self, latents: Array, parameters: Array) -> tuple[Array, Array]:
-        """What the map is linear in (N, F), and the expected size of each coefficient (F,)."""
-        rows, columns = np.triu_indices(latents.shape[1])
-        linear, square = (self._centred(parameters, degree) for degree in self.degrees)
-        products = latents[:, rows] * latents[:, columns] - (rows == columns)
-        parts = [linear]
-        for polynomial, values in ((linear, latents), (square, products)):
-            parts.append((polynomial[:, :, None] * values[:, None]).reshape(len(latents), -1))
-        sizes = np.concatenate(
-            [np.ones(parts[0].shape[1] + parts[1].shape[1]), np.full(parts[2].shape[1], SQUARE)]
-        )
-        return np.concatenate(parts, axis=1), sizes
+    @classmethod
+    def of(cls, covariance: Array, ranges: Array, centre: Array) -> Frame:
+        """For a mean posterior covariance (D, D)."""
+        noise, axes = np.linalg.eigh(covariance)
+        return cls(ranges, centre, axes, noise)
+
+    def fit(self, pairs: Array, parameters: Array) -> None:
+        """Make latents `pairs` (2, P, D) at parameters (2, P, U) meet, by ridge regression.
+
+        The freedom of each latent is the one with the smallest mean square of what is left of each pair by a
+        fit to the others.
+        """
+        along = pairs @ self.axes
+        gap = along[0] - along[1]
+        best = np.full(len(self.noise), np.inf)
+        self.chosen: list[tuple[Freedom, Array]] = [(FREEDOMS[0], np.zeros(0))] * len(best)
+        for freedom in FREEDOMS:
+            change = np.subtract(
+                *(self._features(z, u, freedom) for z, u in zip(along, parameters, strict=True))
+            )
+            for latent, noise in enumerate(self.noise):
+                sizes = self._sizes(latent, freedom)
+                scaled = change * sizes
+                inverse = np.linalg.inv(scaled @ scaled.T + freedom.left * noise * np.eye(len(gap)))
+                dual = inverse @ gap[:, latent]
+                missed = float(np.square(dual / np.diag(inverse)).mean())
+                if missed < best[latent]:
+                    best[latent] = missed
+                    self.chosen[latent] = freedom, -sizes * (scaled.T @ dual)
 
     def __call__(self, latents: Array, parameters: Array) -> Array:
         """Mapped latents (N, D)."""
         out = np.empty_like(latents)
         for start in range(0, len(latents), SAMPLE):
             rows = slice(start, start + SAMPLE)
-            features, _ = self.features(latents[rows], parameters[rows])
-            out[rows] = latents[rows] + features @ self.weights
+            along = latents[rows] @ self.axes
+            moved = along.copy()
+            for degrees in {(freedom.degree, freedom.square_degree) for freedom, _ in self.chosen}:
+                some = [
+                    latent
+                    for latent, (freedom, _) in enumerate(self.chosen)
+                    if (freedom.degree, freedom.square_degree) == degrees
+                ]
+                features = self._features(along, parameters[rows], self.chosen[some[0]][0])
+                moved[:, some] += features @ np.stack([self.chosen[latent][1] for latent in some], axis=1)
+            out[rows] = moved @ self.axes.T
         return out
 
-    def fit(self, pairs: Array, parameters: Array, weight: Array, size: float) -> None:
-        """Make latents `pairs` (2, P, D) at parameters (2, P, U) meet, by ridge regression.
+    def _features(self, latents: Array, parameters: Array, freedom: Freedom) -> Array:
+        """What the map is linear in (N, F)."""
+        rows, columns = np.triu_indices(latents.shape[1])
+        linear, square = (
+            self._standard(parameters, degree) for degree in (freedom.degree, freedom.square_degree)
+        )
+        products = latents[:, rows] * latents[:, columns] - (rows == columns)
+        parts = [linear]
+        for polynomial, values in ((linear, latents), (square, products)):
+            parts.append((polynomial[:, :, None] * values[:, None]).reshape(len(latents), -1))
+        return np.concatenate(parts, axis=1)
 
-        `weight` (D, D) is the inverse covariance that differences are measured by, `size` the expected size of
-        the coefficients.
-        """
-        (left, sizes), (right, _) = (self.features(z, u) for z, u in zip(pairs, parameters, strict=True))
-        change = (left - right) * sizes
-        values, vectors = np.linalg.eigh(weight)
-        gap = (pairs[0] - pairs[1]) @ vectors
-        spectrum, basis = np.linalg.eigh(change @ change.T)
-        damped = spectrum[:, None] + LEFT / (size**2 * values)
-        dual = basis @ ((basis.T @ gap) / damped)
-        self.weights = -(sizes[:, None] * (change.T @ dual)) @ vectors.T
+    def _sizes(self, latent: int, freedom: Freedom) -> Array:
+        """Expected size of each coefficient (F,) in the map of one latent."""
+        rows, columns = np.triu_indices(len(self.noise))
+        strength = np.sqrt(np.maximum(1 / self.noise - 1, WEAKEST))
+        own = np.full(len(rows), strength[latent])
+        three = np.stack([own, strength[rows], strength[columns]])
+        two = np.stack([own[: len(strength)], strength])
+        first, second = (
+            len(exponents(len(self.ranges), degree)) - 1 for degree in (freedom.degree, freedom.square_degree)
+        )
+        linear, square = (values.min(axis=0) / values.max(axis=0) for values in (two, three))
+        return np.concatenate(
+            [
+                np.full(first, OFFSET),
+                np.tile(freedom.linear * linear, first),
+                np.tile(freedom.square * square, second),
+            ]
+        )
 
-    def _centred(self, parameters: Array, degree: int) -> Array:
-        means = design(self.centre, self.ranges, degree)[:, 1:].mean(axis=0)
-        return np.asarray(design(parameters, self.ranges, degree)[:, 1:] - means)
-
-
-def best_frame(pairs: Array, parameters: Array, weight: Array, ranges: Array, centre: Array) -> Frame:
-    """The map that makes pairs meet best which it was not fitted to, in two folds; fitted to all of them."""
-    folds = np.arange(pairs.shape[1]) % 2
-    found: dict[tuple[tuple[int, int], float], float] = {}
-    for degrees, size in itertools.product(DEGREES, SIZES):
-        frame = Frame(ranges, centre, degrees, np.zeros(0))
-        missed = 0.0
-        for fold in (0, 1):
-            seen, kept = folds == fold, folds != fold
-            frame.fit(pairs[:, seen], parameters[:, seen], weight, size)
-            gap = np.subtract(*(frame(z[kept], u[kept]) for z, u in zip(pairs, parameters, strict=True)))
-            missed += float(np.einsum("nd,de,ne->", gap, weight, gap))
-        found[degrees, size] = missed
-    degrees, size = min(found, key=lambda choice: found[choice])
-    frame = Frame(ranges, centre, degrees, np.zeros(0))
-    frame.fit(pairs, parameters, weight, size)
-    return frame
+    def _standard(self, parameters: Array, degree: int) -> Array:
+        usual = design(self.centre, self.ranges, degree)[:, 1:]
+        polynomial = design(parameters, self.ranges, degree)[:, 1:]
+        return np.asarray((polynomial - usual.mean(axis=0)) / usual.std(axis=0))
 
 
 def align(model: GaussDis, stars: Stars, pairs: NDArray[np.int64]) -> tuple[Response, Array]:
-    """Maps and responses in turns; leaves `stars` with the aligned latents. Returns response and scatter."""
-    response, scatter = model.response, model.scatter
-    centre = stars.parameters[:SAMPLE]
-    for _ in range(ROUNDS):
-        typical = _typical(model, response, scatter, stars)
-        wanted = np.asarray(np.linalg.inv(typical), dtype=np.float64)
-        both = pairs.T
-        frame = best_frame(stars.latents[both], stars.parameters[both], wanted, model.ranges, centre)
-        stars.latents = frame(stars.latents, stars.parameters)
-        stars.whiten()
-        response, scatter = stars.fitted(model.ranges)
-        stars.refine(response, scatter)
-    return response, scatter
-
-
-def _typical(model: GaussDis, response: Response, scatter: Array, stars: Stars) -> Array:
-    """Mean posterior covariance (D, D) at the S/N that weights the pairs."""
-    there = _copy(model, response, scatter, np.zeros_like(model.residue))
+    """Response and scatter (K, K) in which the pairs (P, 2), rows of `stars`, meet; and so many more do."""
     some = slice(0, SAMPLE // 4)
-    return np.asarray(spread(there, stars.parameters[some], stars.latents[some], WEIGHT_SNR).mean(axis=0))
+    typical = spread(model, stars.parameters[some], stars.latents[some], WEIGHT_SNR).mean(axis=0)
+    frame = Frame.of(typical, model.ranges, stars.parameters[:SAMPLE])
+    frame.fit(stars.latents[pairs.T], stars.parameters[pairs.T])
+    aligned = Stars(stars.seen, stars.parameters, frame(stars.latents, stars.parameters))
+    aligned.whiten()
+    aligned.latents[pairs] = aligned.latents[pairs].mean(axis=1, keepdims=True)
+    weights = np.ones(len(stars.seen))
+    weights[pairs] = SHARED
+    return aligned.fitted(model.ranges, weights)
 
 
 def _copy(model: GaussDis, response: Response, scatter: Array, residue: Array) -> GaussDis:
@@ -165,21 +206,23 @@ def _copy(model: GaussDis, response: Response, scatter: Array, residue: Array) -
 def calibrate(model: GaussDis, survey: Survey, pairs: NDArray[np.int64], name: str) -> GaussDis:
     """`model` with twins that meet: calibrated on `pairs` (P, 2), rows of `survey`."""
     used, chosen = np.unique(pairs, return_inverse=True)
-    used = np.concatenate([used, np.setdiff1d(np.arange(len(survey)), used)[: STARS - len(used)]])
-    pairs = chosen.reshape(pairs.shape)
+    used = np.concatenate([np.setdiff1d(np.arange(len(survey)), used)[: STARS - len(used)], used])
+    pairs = len(used) - chosen.max() - 1 + chosen.reshape(pairs.shape)
     seen, parameters = (values[used] for values in stars_of(survey, model))
-    start = Stars(seen, parameters, np.zeros((len(seen), model.card.latent_dim)))
-    start.refine(model.response, model.scatter)
-    half = np.arange(len(pairs)) % 2 == 0
-    with tqdm(total=2, desc="calibrate", file=sys.stderr, disable=None) as bar:
-        trial = dataclasses.replace(start)
-        align(model, trial, pairs[half])
-        gap = np.subtract(*trial.latents[pairs[~half].T])
-        bar.update()
-        response, scatter = align(model, start, pairs)
-        bar.update()
+    stars = Stars(seen, parameters, np.zeros((len(seen), model.card.latent_dim)))
+    stars.refine(model.response, model.scatter)
+    gaps = []
+    folds = np.arange(len(pairs)) % FOLDS
+    for fold in tqdm(range(FOLDS), desc="calibrate", file=sys.stderr, disable=None):
+        left_out = pairs[folds == fold]
+        some = Stars(seen[left_out.ravel()], parameters[left_out.ravel()], stars.latents[left_out.ravel()])
+        some.refine(*align(model, stars, pairs[folds != fold]))
+        gaps.append(some.latents[::2] - some.latents[1::2])
+    gap = np.concatenate(gaps)
+    response, scatter = align(model, stars, pairs)
+    stars.refine(response, scatter)
     calibrated = _copy(model, response, scatter, gap.T @ gap / len(gap))
     told = model.card.training | {"pairs": len(pairs), "pairs_survey_seed": survey.seed}
     calibrated.card = dataclasses.replace(model.card, name=name, training=told)
-    set_metric(calibrated, parameters, start.latents, f"on {len(pairs)} known pairs")
+    set_metric(calibrated, parameters, stars.latents, f"on {len(pairs)} known pairs")
     return calibrated

@@ -116,6 +116,19 @@ def test_differences_of_twins_have_the_covariance_that_is_said_of_them():
     assert abs(summed.mean() - LATENTS) > 0.2, "the sum of the two would do as well: the test is blind"
 
 
+def test_what_a_normaliser_takes_from_the_noise_leaves_variances_positive():
+    """Also where a third of the pixels is ten times as noisy as the others."""
+    model = toy()
+    model.continuum = -0.5 * np.eye(COMPONENTS)
+    _, known, flux = drawn(model, 50)
+    variance = uneven(flux.shape)
+    variance[:, ::3] *= 100
+    _, covariances = model.posterior(noisy(flux, variance), known, variance)
+    assert np.linalg.eigvalsh(covariances).min() > 0
+    _, halved = toy().posterior(noisy(flux, variance), known, variance / 2)
+    np.testing.assert_allclose(covariances, halved, rtol=0.05, atol=0.02)
+
+
 def test_a_residue_widens_what_noise_says():
     sharp, blunt = toy(), toy(residue=0.5)
     _, known, flux = drawn(sharp, 100)

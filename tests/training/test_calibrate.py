@@ -8,7 +8,7 @@ from model.basis import exponents, scaled
 from model.gaussdis import GaussDis
 from model.grid import Grid
 from model.response import Response
-from training.calibrate import align, best_frame, calibrate, read_pairs
+from training.calibrate import Frame, align, calibrate, read_pairs
 from training.gaussdis import DEGREES, Stars, refine
 from training.network import train
 from training.survey import Survey
@@ -83,7 +83,7 @@ def test_a_response_is_found_again(world):
 def test_pairs_turn_latents_back(world):
     stars = dataclasses.replace(world)
     before = gaps(stars.latents)
-    align(model_of(world), stars, np.arange(2 * PAIRS).reshape(-1, 2))
+    stars.refine(*align(model_of(world), stars, np.arange(2 * PAIRS).reshape(-1, 2)))
     assert gaps(stars.latents) < 0.05 * before
     assert stars.latents.std(axis=0) == pytest.approx(1, abs=0.15), "the latents shrank instead"
 
@@ -92,9 +92,8 @@ def test_pairs_that_are_no_twins_change_little(world):
     generator = np.random.default_rng(3)
     wrong = generator.permutation(4000 - 2 * HELD_OUT)[: 2 * PAIRS].reshape(-1, 2)
     both = wrong.T
-    frame = best_frame(
-        world.latents[both], world.parameters[both], np.eye(LATENTS), RANGES, world.parameters[:500]
-    )
+    frame = Frame.of(np.diag([0.2, 0.4, 0.6, 0.8]), RANGES, world.parameters[:500])
+    frame.fit(world.latents[both], world.parameters[both])
     moved = frame(world.latents, world.parameters) - world.latents
     assert np.square(moved).mean() < 0.05
 
