@@ -171,7 +171,7 @@ def create_app(settings: Settings) -> FastAPI:
     @app.get("/stars", dependencies=read, tags=["stars"])
     def stars(query: Annotated[StarsQuery, Query()]) -> Response:
         """Stored stars in the order of their ids; `next` is the `after` of the next page, null at the end."""
-        page = service().store.page(query.after, query.limit + 1)
+        page = service().store.page(query.after, query.limit + 1, service().model.card.identity)
         shown = [service().star_answer(star) for star in page[: query.limit]]
         more = len(page) > query.limit
         return answer_json({"stars": shown, "next": shown[-1]["star_id"] if more else None})

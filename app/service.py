@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from app.errors import Invalid, ModelMismatch, NotFound
 from app.schemas import STAR_ID, To, TwinQuery
 from app.settings import Settings
-from index.store import Star, Store
+from index.store import Star, open_store
 from index.twin_index import Filters, TwinIndex
 from model.base import Embedding
 from model.bundle import load_model
@@ -61,7 +61,7 @@ class Service:
         self.settings = settings
         self.model = load_model(settings.model)
         self.further = tuple(name for name in self.model.parameter_names if name not in PARAMETER_UNITS)
-        self.store = Store(settings.store)
+        self.store = open_store(settings.place)
         self.index = TwinIndex(self.store, self.model.card.identity, self.model.card.latent_dim)
 
     def close(self) -> None:
@@ -144,7 +144,7 @@ class Service:
 
     def star(self, star_id: str) -> Star:
         """A stored star. Raises NotFound."""
-        found = self.store.get([star_id])
+        found = self.store.get([star_id], self.model.card.identity)
         if star_id not in found:
             raise NotFound(star_id)
         return found[star_id]
@@ -188,7 +188,7 @@ class Service:
         by_likelihood = query.rank == "likelihood"
         wanted = max(query.k, SHORTLIST) if by_likelihood else query.k
         found = self.index.search(star.latent, wanted, filters, without=star_id)
-        stars = self.store.get([twin.star_id for twin in found])
+        stars = self.store.get([twin.star_id for twin in found], self.model.card.identity)
         # a twin deleted or embedded with another model between the search and here is left out
         pairs = [
             (twin.distance, stars[twin.star_id])

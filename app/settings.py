@@ -19,6 +19,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on. Other than loopback needs api_keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
     data_dir: Path = Field(Path("data"), description="Folder of the star store (stars.sqlite).")
+    store: str = Field("", description="Another place of the star store: a path, or a postgresql:// URL.")
     model: Path = Field(SHIPPED, description="Model file; the shipped one by default.")
     api_keys: str = Field("", description="Comma-separated keys that may write and read. Empty: no keys asked.")
     read_keys: str = Field("", description="Comma-separated keys that may only read.")
@@ -33,9 +34,9 @@ class Settings(BaseSettings):
     )
 
     @property
-    def store(self) -> Path:
-        """The store's file."""
-        return self.data_dir / "stars.sqlite"
+    def place(self) -> str:
+        """Where the store is."""
+        return self.store or str(self.data_dir / "stars.sqlite")
 
     @property
     def loopback(self) -> bool:

@@ -65,11 +65,13 @@ class TwinIndex:
     def catch_up(self) -> None:
         """Take in what this or any other process has written since the last time."""
         with self._lock:
-            if self.store.last_seq() == self._seq:
+            last = self.store.last_seq()
+            if last == self._seq:
                 return
-            while changes := self.store.changes(self._seq):
+            while changes := self.store.changes(self.model, self._seq):
                 self._apply(changes)
                 self._seq = changes[-1].seq
+            self._seq = max(self._seq, last)
             if len(self._ids) > 1000 and len(self._slot) < 0.75 * len(self._ids):
                 self._compact()
 
@@ -80,7 +82,7 @@ class TwinIndex:
             if slot is not None:
                 self._alive[slot] = False
                 self._changed_since_rates += 1
-            if change.model == self.model and change.latent is not None:
+            if change.latent is not None:
                 self._slot[change.star_id] = len(self._ids)
                 self._ids.append(change.star_id)
                 new.append(change)

@@ -1,9 +1,11 @@
+import dataclasses
 import sqlite3
 
 import numpy as np
 import pytest
 
-from index.store import SCHEMA, Star, Store, StoreError
+from index.sqlite import SqliteStore
+from index.store import Star, StoreError
 
 
 def star(star_id: str, seed: int = 0, **fields) -> Star:
@@ -15,7 +17,7 @@ def star(star_id: str, seed: int = 0, **fields) -> Star:
 
 @pytest.fixture
 def store(tmp_path):
-    store = Store(tmp_path / "stars.sqlite")
+    store = SqliteStore(tmp_path / "stars.sqlite")
     yield store
     store.close()
 
@@ -33,7 +35,7 @@ def test_a_star_comes_back_as_it_was(store):
         others={"vbroad": 6.2},
     )
     assert store.upsert([full]) == [False]
-    back = store.get(["A", "none"])
+    back = store.get(["A", "none"], "m@1")
     assert list(back) == ["A"]
     for name in Star.__dataclass_fields__:
         assert np.array_equal(getattr(back["A"], name), getattr(full, name)), name
@@ -42,14 +44,14 @@ def test_a_star_comes_back_as_it_was(store):
 def test_a_star_without_errors_has_no_covariance(store):
     bare = Star("B", "m@1", np.zeros(4, np.float32), None, 1.0, 1.0, 1.0)
     store.upsert([bare])
-    assert store.get(["B"])["B"].covariance is None
+    assert store.get(["B"], "m@1")["B"].covariance is None
 
 
 def test_replacing_is_told(store):
     assert store.upsert([star("A"), star("B"), star("A", 1)]) == [False, False, True]
     assert store.upsert([star("B", 2)]) == [True]
-    assert len(store.page("", 10)) == 2
-    assert np.array_equal(store.get(["A"])["A"].latent, star("A", 1).latent)
+    assert len(store.page("", 10, "m@1")) == 2
+    assert np.array_equal(store.get(["A"], "m@1")["A"].latent, star("A", 1).latent)
 
 
 def test_a_deleted_star_is_gone_and_may_come_back(store):
@@ -57,33 +59,33 @@ def test_a_deleted_star_is_gone_and_may_come_back(store):
     assert store.delete("A")
     assert not store.delete("A")
     assert not store.delete("never")
-    assert (store.get(["A"]), store.page("", 10)) == ({}, [])
+    assert (store.get(["A"], "m@1"), store.page("", 10, "m@1")) == ({}, [])
     assert store.upsert([star("A")]) == [False]
 
 
 def test_pages_follow_the_ids(store):
     store.upsert([star(f"S{i:02d}") for i in range(25)])
-    first = store.page("", 10)
-    second = store.page(first[-1].star_id, 10)
+    first = store.page("", 10, "m@1")
+    second = store.page(first[-1].star_id, 10, "m@1")
     assert [s.star_id for s in first + second] == [f"S{i:02d}" for i in range(20)]
 
 
 def test_changes_tell_another_process_everything_once(store, tmp_path):
-    other = Store(tmp_path / "stars.sqlite")
+    other = SqliteStore(tmp_path / "stars.sqlite")
     store.upsert([star("A"), star("B")])
     other.upsert([star("B", 5)])
     store.delete("A")
-    changes = other.changes(0)
+    changes = other.changes("m@1", 0)
     assert [(c.star_id, c.latent is None) for c in changes] == [("B", False), ("A", True)]
     assert changes[-1].seq == store.last_seq() == 4
-    assert other.changes(changes[-1].seq) == []
+    assert other.changes("m@1", changes[-1].seq) == []
     other.close()
 
 
 def test_a_failed_write_leaves_nothing(store):
     with pytest.raises(StoreError):
         store.upsert([star("A"), star("B", meta={}, ra="x" * 10), star(None)])
-    assert store.page("", 10) == []
+    assert store.page("", 10, "m@1") == []
     assert store.upsert([star("A")]) == [False]
 
 
@@ -100,7 +102,7 @@ def test_a_corrupt_store_is_reported_and_left_alone(tmp_path, content):
     path = tmp_path / "stars.sqlite"
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"stars\.sqlite"):
-        Store(path)
+        SqliteStore(path)
     assert path.read_bytes() == content
 
 
@@ -111,34 +113,109 @@ def test_another_database_is_left_alone(tmp_path):
     connection.close()
     content = path.read_bytes()
     with pytest.raises(StoreError, match="not a store"):
-        Store(path)
+        SqliteStore(path)
     assert path.read_bytes() == content
 
 
-def test_a_store_of_version_1_is_taken_over(tmp_path):
+OLD_SCHEMA = """
+CREATE TABLE stars (
+    star_id TEXT PRIMARY KEY, seq INTEGER NOT NULL UNIQUE, deleted INTEGER NOT NULL DEFAULT 0,
+    model TEXT, latent BLOB, covariance BLOB, teff REAL, logg REAL, fe_h REAL,
+    snr REAL, chi2 REAL, masked_fraction REAL, in_domain INTEGER, warnings TEXT,
+    ra REAL, dec REAL, meta TEXT, others TEXT
+) WITHOUT ROWID
+"""
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_store_of_an_earlier_version_is_taken_over(tmp_path, version):
     path = tmp_path / "stars.sqlite"
     with sqlite3.connect(path) as connection:
-        connection.execute(SCHEMA.replace(", others TEXT", ""))
-        connection.execute("PRAGMA user_version=1")
+        connection.execute(OLD_SCHEMA if version == 2 else OLD_SCHEMA.replace(", others TEXT", ""))
+        connection.execute(f"PRAGMA user_version={version}")
         connection.execute("PRAGMA journal_mode=WAL")
         columns = "star_id, seq, model, latent, teff, logg, fe_h, in_domain, warnings, meta"
         values = ("old", 1, "m@1", np.arange(4, dtype="<f4").tobytes(), 4500.0, 2.0, 0.1, 1, "[]", "{}")
         connection.execute(f"INSERT INTO stars ({columns}) VALUES ({', '.join('?' * 10)})", values)
+        connection.execute("INSERT INTO stars (star_id, seq, deleted) VALUES ('gone', 2, 1)")
     connection.close()
     for _ in range(2):
-        store = Store(path)
-        old = store.get(["old"])["old"]
+        store = SqliteStore(path)
+        assert [old.star_id for old in store.page("", 10, "m@1") if old.star_id != "new"] == ["old"]
+        old = store.get(["old"], "m@1")["old"]
         assert (old.others, old.teff, old.latent.tolist()) == ({}, 4500.0, [0, 1, 2, 3])
         store.upsert([star("new", others={"vbroad": 3.0})])
-        assert store.get(["new"])["new"].others == {"vbroad": 3.0}
+        assert store.get(["new"], "m@1")["new"].others == {"vbroad": 3.0}
         store.close()
 
 
 def test_a_store_of_a_later_version_is_left_alone(tmp_path):
     path = tmp_path / "stars.sqlite"
-    Store(path).close()
+    SqliteStore(path).close()
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version=3")
+        connection.execute("PRAGMA user_version=4")
     connection.close()
-    with pytest.raises(StoreError, match="not a store of version 1 or 2"):
-        Store(path)
+    with pytest.raises(StoreError, match="not a store of version 1 to 3"):
+        SqliteStore(path)
+
+
+def by(model: str, star_id: str, seed: int = 0) -> Star:
+    return dataclasses.replace(star(star_id, seed), model=model)
+
+
+def test_another_model_moves_in_beside_and_the_old_one_goes(store):
+    store.upsert([star("A"), star("B"), star("C")], [b"a", b"b", None])
+    waiting = store.waiting("new@1", "", 10)
+    assert [(kept.star.star_id, kept.spectrum) for kept in waiting] == [("A", b"a"), ("B", b"b")]
+    assert [kept.star.star_id for kept in store.waiting("new@1", "A", 10)] == ["B"]
+    store.upsert([star("B", 7)], [b"b2"])
+    beside = [by("new@1", kept.star.star_id, 3) for kept in waiting]
+    assert store.add_beside(beside, [kept.seq for kept in waiting]) == 1, "B was replaced meanwhile"
+    assert [kept.spectrum for kept in store.waiting("new@1", "", 10)] == [b"b2"]
+    assert store.get(["A"], "m@1")["A"].model == "m@1"
+    assert store.get(["A"], "new@1")["A"].model == "new@1"
+    assert store.get(["B"], "new@1")["B"].model == "m@1", "none of its own: the other model's row"
+    assert [s.star_id for s in store.page("", 10, "new@1")] == ["A", "B", "C"]
+    assert [change.star_id for change in store.changes("new@1", 0)] == ["A"]
+    seq = store.last_seq()
+    assert store.drop_other_models("new@1") == 1
+    assert [(c.star_id, c.latent) for c in store.changes("m@1", seq)] == [("A", None)]
+    assert store.get(["A"], "m@1")["A"].model == "new@1"
+
+
+def test_a_star_that_is_replaced_or_deleted_loses_every_model_s_row(store):
+    store.upsert([star("A"), star("B")], [b"a", b"b"])
+    for kept in store.waiting("new@1", "", 10):
+        store.add_beside([by("new@1", kept.star.star_id)], [kept.seq])
+    seq = store.last_seq()
+    assert store.upsert([star("A", 5)]) == [True]
+    assert store.delete("B")
+    assert {(c.star_id, c.latent is None) for c in store.changes("new@1", seq)} == {("A", True), ("B", True)}
+    assert [(s.star_id, s.model) for s in store.page("", 10, "new@1")] == [("A", "m@1")]
+    assert store.waiting("new@1", "", 10) == [], "their spectra went too"
+
+
+def test_a_dump_is_of_one_moment_and_restores_elsewhere(store, tmp_path):
+    store.upsert([star(f"S{i}") for i in range(5)], [b"x", None, None, None, b"y"])
+    rows = store.dump()
+    first = next(rows)
+    store.upsert([star("later")])
+    store.delete("S4")
+    kept = [first, *rows]
+    assert [(s.star_id, spectrum) for s, spectrum in kept][-1] == ("S4", b"y")
+    other = SqliteStore(tmp_path / "other.sqlite")
+    other.upsert([star("S0", 9), star("elsewhere")])
+    seq = other.last_seq()
+    assert other.restore(kept) == 5
+    assert [s.star_id for s in other.page("", 10, "m@1")] == [f"S{i}" for i in range(5)]
+    assert np.array_equal(other.get(["S0"], "m@1")["S0"].latent, star("S0").latent)
+    assert {c.star_id for c in other.changes("m@1", seq)} == {"elsewhere", *(f"S{i}" for i in range(5))}
+
+    def broken():
+        yield kept[0]
+        raise OSError("the backup ends here")
+
+    with pytest.raises(OSError, match="ends here"):
+        other.restore(broken())
+    assert len(other.page("", 10, "m@1")) == 5, "a backup that cannot be read changes nothing"
+    other.close()

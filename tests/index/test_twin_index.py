@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from index.store import Star, Store
+from index.sqlite import SqliteStore
+from index.store import Star
 from index.twin_index import Filters, TwinIndex
 
 DIMENSION = 3
@@ -38,8 +39,8 @@ class Operations(RuleBasedStateMachine):
 
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "s.sqlite"
-        self.store = Store(self.path)
-        self.other = Store(self.path)
+        self.store = SqliteStore(self.path)
+        self.other = SqliteStore(self.path)
         self.index = TwinIndex(self.store, "m@1", DIMENSION)
         self.stars = {}
 
@@ -102,7 +103,7 @@ def large(tmp_path):
     stars = [
         star(f"S{i:05d}", generator.normal(size=DIMENSION), generator.uniform(4000, 5000)) for i in range(6000)
     ]
-    store = Store(tmp_path / "s.sqlite")
+    store = SqliteStore(tmp_path / "s.sqlite")
     index = TwinIndex(store, "m@1", DIMENSION)
     index.upsert(stars)
     yield index, stars
@@ -123,7 +124,7 @@ def test_ties_beyond_the_first_fetch_are_ordered_by_id(tmp_path):
     """200 stars at one place and more around: FAISS returns ties in its own order, the answer must not."""
     generator = np.random.default_rng(3)
     ids = [f"T{i:03d}" for i in generator.permutation(200)]
-    store = Store(tmp_path / "s.sqlite")
+    store = SqliteStore(tmp_path / "s.sqlite")
     index = TwinIndex(store, "m@1", DIMENSION)
     index.upsert(
         [star(star_id, (1, 0, 0)) for star_id in ids] + [star(f"U{i}", (2 + i, 0, 0)) for i in range(50)]
@@ -157,7 +158,7 @@ def test_doppelganger_rates_are_those_of_random_pairs(large):
 
 
 def test_small_catalogues_have_no_rate(tmp_path):
-    store = Store(tmp_path / "s.sqlite")
+    store = SqliteStore(tmp_path / "s.sqlite")
     index = TwinIndex(store, "m@1", DIMENSION)
     index.upsert([star(f"S{i}", (i, 0, 0)) for i in range(999)])
     assert index.doppelganger_rates([1.0]) is None

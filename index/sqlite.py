@@ -1,0 +1,315 @@
+"""The store in one SQLite file.
+
+Write-ahead log with synchronous=FULL: a transaction that has returned is on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.store import Change, Kept, Star, Store, StoreError
+
+SCHEMA_VERSION = 3
+STARS = """
+CREATE TABLE stars (
+    star_id TEXT NOT NULL,
+    model TEXT NOT NULL,
+    seq INTEGER NOT NULL UNIQUE,
+    deleted INTEGER NOT NULL DEFAULT 0,
+    latent BLOB, covariance BLOB,
+    teff REAL, logg REAL, fe_h REAL,
+    snr REAL, chi2 REAL, masked_fraction REAL, in_domain INTEGER, warnings TEXT,
+    ra REAL, dec REAL, meta TEXT, others TEXT,
+    PRIMARY KEY (star_id, model)
+) WITHOUT ROWID
+"""
+SPECTRA = "CREATE TABLE spectra (star_id TEXT PRIMARY KEY, spectrum BLOB NOT NULL)"
+VALUES = (
+    "latent, covariance, teff, logg, fe_h, snr, chi2, masked_fraction, in_domain, warnings, "
+    "ra, dec, meta, others"
+)
+COLUMNS = f"star_id, model, {VALUES}"
+MARKS = ", ".join("?" * len(COLUMNS.split(",")))
+DELETE = (
+    "UPDATE stars SET deleted = 1, seq = ?, latent = NULL, covariance = NULL, meta = NULL, others = NULL, "
+    "warnings = NULL, ra = NULL, dec = NULL WHERE star_id = ? AND model = ?"
+)
+BLOCK = 500
+
+
+class SqliteStore(Store):
+    """Stars in one SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the store; one of an earlier version becomes one of this.
+
+        Raises StoreError for a file that is damaged or not a store.
+        """
+        self.path, self.name = path, str(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer, self._reader = self._connect(), self._connect()
+            self._prepare()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"cannot open the store {path}: {error}. It was left as it is.") from error
+        self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if tables and not 1 <= version <= SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.path} is not a store of version 1 to {SCHEMA_VERSION}. It was left as it is."
+            )
+        if connection.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):
+            raise StoreError(f"{self.path} is on a file system that allows no write-ahead log")
+        connection.execute("PRAGMA synchronous=FULL")
+        return connection
+
+    def _prepare(self) -> None:
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+            if version < SCHEMA_VERSION:
+                if version:
+                    self._writer.execute("ALTER TABLE stars RENAME TO old")
+                self._writer.execute(STARS)
+                self._writer.execute(SPECTRA)
+                if version:
+                    kept = VALUES if version == 2 else VALUES.replace("others", "'{}'")
+                    self._writer.execute(
+                        f"INSERT INTO stars (star_id, model, seq, deleted, {VALUES}) "
+                        f"SELECT star_id, coalesce(model, ''), seq, deleted, {kept} FROM old"
+                    )
+                    self._writer.execute("DROP TABLE old")
+                self._writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            self._writer.execute("COMMIT")
+        except BaseException:
+            self._writer.execute("ROLLBACK")
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+        self._writer.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[tuple[sqlite3.Connection, Iterator[int]]]:
+        """A write transaction and the seqs to take; on disk when the block ends, undone if it raises."""
+        with self._write_lock:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                try:
+                    (last,) = self._writer.execute("SELECT coalesce(max(seq), 0) FROM stars").fetchone()
+                    yield self._writer, iter(range(last + 1, 2**62))
+                    self._writer.execute("COMMIT")
+                except BaseException:
+                    if self._writer.in_transaction:
+                        self._writer.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise StoreError(f"cannot write to the store {self.path}: {error}") from error
+
+    def _read(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._read_lock:
+            try:
+                return self._reader.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise StoreError(f"cannot read the store {self.path}: {error}") from error
+
+    def upsert(self, stars: Sequence[Star], spectra: Sequence[bytes | None] | None = None) -> list[bool]:
+        replaced = []
+        with self._transaction() as (connection, seqs):
+            for star, spectrum in zip(stars, spectra or [None] * len(stars), strict=True):
+                there = _live_models(connection, star.star_id)
+                replaced.append(bool(there))
+                for model in there - {star.model}:
+                    connection.execute(DELETE, (next(seqs), star.star_id, model))
+                _insert(connection, next(seqs), star)
+                _keep(connection, star.star_id, spectrum)
+        return replaced
+
+    def delete(self, star_id: str) -> bool:
+        with self._transaction() as (connection, seqs):
+            models = _live_models(connection, star_id)
+            for model in models:
+                connection.execute(DELETE, (next(seqs), star_id, model))
+            _keep(connection, star_id, None)
+        return bool(models)
+
+    def get(self, star_ids: Sequence[str], model: str) -> dict[str, Star]:
+        found = {}
+        for start in range(0, len(star_ids), BLOCK):
+            part = star_ids[start : start + BLOCK]
+            marks = ", ".join("?" * len(part))
+            query = (
+                f"SELECT {COLUMNS} FROM stars WHERE deleted = 0 AND star_id IN ({marks}) "
+                "ORDER BY model = ?, model"
+            )
+            found.update({row[0]: _star(row) for row in self._read(query, (*part, model))})
+        return found
+
+    def page(self, after: str, limit: int, model: str) -> list[Star]:
+        ids = [
+            star_id
+            for (star_id,) in self._read(
+                "SELECT DISTINCT star_id FROM stars WHERE deleted = 0 AND star_id > ? ORDER BY star_id LIMIT ?",
+                (after, limit),
+            )
+        ]
+        found = self.get(ids, model)
+        return [found[star_id] for star_id in ids if star_id in found]
+
+    def last_seq(self) -> int:
+        return int(self._read("SELECT coalesce(max(seq), 0) FROM stars")[0][0])
+
+    def changes(self, model: str, after: int, limit: int = 50_000) -> list[Change]:
+        query = (
+            "SELECT seq, star_id, latent, teff, logg, fe_h, snr FROM stars "
+            "WHERE seq > ? AND model = ? ORDER BY seq LIMIT ?"
+        )
+        return [
+            Change(seq, star_id, _floats(latent), teff, logg, fe_h, np.nan if snr is None else snr)
+            for seq, star_id, latent, teff, logg, fe_h, snr in self._read(query, (after, model, limit))
+        ]
+
+    def waiting(self, model: str, after: str, limit: int) -> list[Kept]:
+        query = (
+            f"SELECT stars.{COLUMNS.replace(', ', ', stars.')}, stars.seq, spectrum, max(stars.seq) "
+            "FROM spectra JOIN stars USING (star_id) "
+            "WHERE deleted = 0 AND star_id > ? AND NOT EXISTS (SELECT 1 FROM stars own "
+            "WHERE own.star_id = spectra.star_id AND own.model = ? AND own.deleted = 0) GROUP BY star_id ORDER BY star_id LIMIT ?"
+        )
+        rows = self._read(query, (after, model, limit))
+        return [Kept(_star(row[:-3]), row[-3], row[-2]) for row in rows]
+
+    def add_beside(self, stars: Sequence[Star], seqs: Sequence[int]) -> int:
+        written = 0
+        with self._transaction() as (connection, free):
+            for star, seq in zip(stars, seqs, strict=True):
+                source = "SELECT 1 FROM stars WHERE star_id = ? AND seq = ? AND deleted = 0"
+                if connection.execute(source, (star.star_id, seq)).fetchone():
+                    _insert(connection, next(free), star)
+                    written += 1
+        return written
+
+    def drop_other_models(self, model: str) -> int:
+        with self._transaction() as (connection, seqs):
+            rows = connection.execute(
+                "SELECT star_id, model FROM stars old WHERE deleted = 0 AND model != ? AND EXISTS (SELECT 1 "
+                "FROM stars own WHERE own.star_id = old.star_id AND own.model = ? AND own.deleted = 0)",
+                (model, model),
+            ).fetchall()
+            connection.executemany(DELETE, ((next(seqs), *row) for row in rows))
+        return len(rows)
+
+    def dump(self) -> Iterator[tuple[Star, bytes | None]]:
+        try:
+            with closing(self._connect()) as connection:
+                connection.execute("BEGIN")
+                query = (
+                    f"SELECT stars.{COLUMNS.replace(', ', ', stars.')}, spectrum FROM stars "
+                    "LEFT JOIN spectra USING (star_id) WHERE deleted = 0 ORDER BY star_id, model"
+                )
+                for row in connection.execute(query):
+                    yield _star(row[:-1]), row[-1]
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot read the store {self.path}: {error}") from error
+
+    def restore(self, rows: Iterable[tuple[Star, bytes | None]]) -> int:
+        written = 0
+        with self._transaction() as (connection, seqs):
+            there = connection.execute("SELECT star_id, model FROM stars WHERE deleted = 0").fetchall()
+            connection.executemany(DELETE, ((next(seqs), *row) for row in there))
+            connection.execute("DELETE FROM spectra")
+            for star, spectrum in rows:
+                _insert(connection, next(seqs), star)
+                _keep(connection, star.star_id, spectrum)
+                written += 1
+        return written
+
+
+def _live_models(connection: sqlite3.Connection, star_id: str) -> set[str]:
+    rows = connection.execute("SELECT model FROM stars WHERE star_id = ? AND deleted = 0", (star_id,))
+    return {model for (model,) in rows}
+
+
+def _insert(connection: sqlite3.Connection, seq: int, star: Star) -> None:
+    connection.execute(
+        f"INSERT OR REPLACE INTO stars (seq, deleted, {COLUMNS}) VALUES (?, 0, {MARKS})", (seq, *_row(star))
+    )
+
+
+def _keep(connection: sqlite3.Connection, star_id: str, spectrum: bytes | None) -> None:
+    if spectrum is None:
+        connection.execute("DELETE FROM spectra WHERE star_id = ?", (star_id,))
+    else:
+        connection.execute("INSERT OR REPLACE INTO spectra VALUES (?, ?)", (star_id, spectrum))
+
+
+def _floats(blob: bytes | None) -> NDArray[np.float32] | None:
+    return None if blob is None else np.frombuffer(blob, dtype="<f4")
+
+
+def _row(star: Star) -> tuple[Any, ...]:
+    covariance = None
+    if star.covariance is not None:
+        upper = np.triu_indices(len(star.latent))
+        covariance = star.covariance[upper].astype("<f4").tobytes()
+    return (
+        star.star_id,
+        star.model,
+        star.latent.astype("<f4").tobytes(),
+        covariance,
+        star.teff,
+        star.logg,
+        star.fe_h,
+        star.snr,
+        star.chi2,
+        star.masked_fraction,
+        int(star.in_domain),
+        json.dumps(star.warnings),
+        star.ra,
+        star.dec,
+        json.dumps(star.meta),
+        json.dumps(star.others),
+    )
+
+
+def _star(row: tuple[Any, ...]) -> Star:
+    star_id, model, latent, packed, teff, logg, fe_h, snr, chi2, masked, in_domain, warnings, *rest = row
+    ra, dec, meta, others = rest
+    vector = np.frombuffer(latent, dtype="<f4")
+    covariance = None
+    if packed is not None:
+        covariance = np.zeros((len(vector), len(vector)), dtype=np.float32)
+        covariance[np.triu_indices(len(vector))] = np.frombuffer(packed, dtype="<f4")
+        covariance = covariance + np.triu(covariance, 1).T
+    return Star(
+        star_id=star_id,
+        model=model,
+        latent=vector,
+        covariance=covariance,
+        teff=teff,
+        logg=logg,
+        fe_h=fe_h,
+        snr=snr,
+        chi2=chi2,
+        masked_fraction=masked,
+        in_domain=bool(in_domain),
+        warnings=tuple(json.loads(warnings)),
+        ra=ra,
+        dec=dec,
+        meta=json.loads(meta),
+        others={} if others is None else json.loads(others),
+    )
