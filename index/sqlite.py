@@ -188,7 +188,8 @@ class SqliteStore(Store):
             f"SELECT stars.{COLUMNS.replace(', ', ', stars.')}, stars.seq, spectrum, max(stars.seq) "
             "FROM spectra JOIN stars USING (star_id) "
             "WHERE deleted = 0 AND star_id > ? AND NOT EXISTS (SELECT 1 FROM stars own "
-            "WHERE own.star_id = spectra.star_id AND own.model = ? AND own.deleted = 0) GROUP BY star_id ORDER BY star_id LIMIT ?"
+            "WHERE own.star_id = spectra.star_id AND own.model = ? AND own.deleted = 0) "
+            "GROUP BY star_id ORDER BY star_id LIMIT ?"
         )
         rows = self._read(query, (after, model, limit))
         return [Kept(_star(row[:-3]), row[-3], row[-2]) for row in rows]
