@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import faiss
@@ -54,9 +55,9 @@ class TwinIndex:
     def __len__(self) -> int:
         return len(self._slot)
 
-    def upsert(self, stars: list[Star]) -> list[bool]:
+    def upsert(self, stars: list[Star], spectra: Sequence[bytes | None] | None = None) -> list[bool]:
         """Store stars (on disk on return); the next search sees them. Says which replaced another."""
-        return self.store.upsert(stars)
+        return self.store.upsert(stars, spectra)
 
     def delete(self, star_id: str) -> bool:
         """Delete a star (on disk on return). False if there was none."""
