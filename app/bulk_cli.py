@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,14 @@ import click
 
 if TYPE_CHECKING:
     from app.settings import Settings
+    from app.sources import Unread
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+OUT = click.Path(dir_okay=False, path_type=Path)
+FORMS = ("h5", "parquet", "fits", "vot")
+SHOWN = 20
+"""Refused stars that are named; the others are counted."""
+
 DATA_DIR = click.option(
     "--data-dir", type=click.Path(file_okay=False, path_type=Path), help="instead of CHEMTWIN_DATA_DIR"
 )
@@ -42,13 +49,94 @@ def ingest(
 
     settings = _settings(data_dir)
     report = run(source, settings, labels, workers or len(os.sched_getaffinity(0)), scheduler)
-    for star in report.shown:
-        click.echo(f"{star.star_id}: {star.reason}", err=True)
-    if report.failed > len(report.shown):
-        click.echo(f"and {report.failed - len(report.shown)} more", err=True)
+    _tell_refused(report.shown, report.failed)
     click.echo(f"{report.stored} stars stored, {report.there} already there, {report.failed} refused")
     if report.failed:
         raise SystemExit(1)
 
 
-COMMANDS = (ingest,)
+@click.command()
+@click.option("--model", type=FILE, required=True, help="the model file to embed with")
+@click.option("--drop-old", is_flag=True, help="then delete other models' rows of stars that have the new one")
+@DATA_DIR
+def reindex(model: Path, drop_old: bool, data_dir: Path | None) -> None:
+    """Embed the kept spectra with another MODEL, beside what is there; a running service goes on.
+
+    It is finished when no star waits. Stopped, it goes on where it was when it is run again.
+    """
+    from app.reindex import reindex as run
+
+    done = run(_settings(data_dir).model_copy(update={"model": model}), drop_old)
+    _tell_refused(list(done.refused.values())[:SHOWN], len(done.refused))
+    click.echo(
+        f"{done.written} stars embedded with {done.model}, {len(done.refused)} refused, "
+        f"{done.without} without a kept spectrum, {done.dropped} rows of other models deleted"
+    )
+    if done.refused:
+        raise SystemExit(1)
+
+
+@click.command()
+@click.argument("out", type=OUT)
+@click.option("--format", "form", type=click.Choice(FORMS), help="instead of what OUT's suffix says")
+@click.option("--all-models", is_flag=True, help="rows of every model, not only CHEMTWIN_MODEL's")
+@DATA_DIR
+def export(out: Path, form: str | None, all_models: bool, data_dir: Path | None) -> None:
+    """Write the catalogue to a table OUT: HDF5 (.h5), Parquet, FITS (.fits) or VOTable (.vot)."""
+    from app.export import WHOLE
+    from app.export import export as run
+    from index.store import open_store
+    from model.bundle import load_model
+
+    form = form or out.suffix[1:]
+    if form not in FORMS:
+        raise click.ClickException(f"{out}: the suffix, or --format, must be one of {', '.join(FORMS)}")
+    settings = _settings(data_dir)
+    card, store = load_model(settings.model).card, open_store(settings.place)
+    if form in WHOLE:
+        click.echo(f"{form} is built whole in memory; h5 and parquet are not", err=True)
+    try:
+        count = run(store, out, None if all_models else card.identity, card.units, form)
+    finally:
+        store.close()
+    click.echo(f"{count} rows written to {out}")
+
+
+@click.command()
+@click.argument("file", type=OUT)
+@DATA_DIR
+def backup(file: Path, data_dir: Path | None) -> None:
+    """Write the whole store, with kept spectra, to a new FILE, while services run on it."""
+    from app.backup import backup as run
+    from index.store import open_store
+
+    store = open_store(_settings(data_dir).place)
+    try:
+        click.echo(f"{run(store, file)} rows of {store.name} written to {file}")
+    finally:
+        store.close()
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@DATA_DIR
+def restore(file: Path, data_dir: Path | None) -> None:
+    """Put the rows of a backup FILE in the place of the whole store; running services see it at once."""
+    from app.backup import restore as run
+    from index.store import open_store
+
+    store = open_store(_settings(data_dir).place)
+    try:
+        click.echo(f"{run(store, file)} rows of {file} are now {store.name}")
+    finally:
+        store.close()
+
+
+def _tell_refused(shown: Sequence[Unread], refused: int) -> None:
+    for star in shown:
+        click.echo(f"{star.star_id}: {star.reason}", err=True)
+    if refused > len(shown):
+        click.echo(f"and {refused - len(shown)} more", err=True)
+
+
+COMMANDS = (ingest, reindex, export, backup, restore)

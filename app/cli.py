@@ -364,7 +364,7 @@ def main() -> None:
         cli()
     except ModuleNotFoundError as error:
         click.echo(
-            f"chemtwin: {error.name} is not installed; pip install 'chemtwin[train]' brings it", err=True
+            f"chemtwin: {error.name} is not installed; pip install 'chemtwin[train,bulk]' brings it", err=True
         )
         sys.exit(1)
     except (ChemtwinError, StoreError, ValueError, OSError) as error:

@@ -280,7 +280,7 @@ def _by_star(folder: Path) -> dict[str, str]:
 
 def _npz(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of an npz: mapped where they are stored, read where they are compressed. Raises ValueError."""
-    arrays = {}
+    arrays: dict[str, NDArray[Any]] = {}
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             for member in archive.infolist():

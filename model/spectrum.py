@@ -188,8 +188,8 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
             raise SpectrumError(
                 "not_normalized",
                 f"the spectrum is said to be normalised but its median flux is {median:.4g}, not within "
-                f"{MEDIAN[0]} to {MEDIAN[1]}. Divide by the continuum, or send normalized=false and the service "
-                "fits it.",
+                f"{MEDIAN[0]} to {MEDIAN[1]}. Divide by the continuum, or send normalized=false and the "
+                "service fits it.",
             )
     elif normaliser is None:
         raise SpectrumError(
