@@ -6,6 +6,7 @@ Write-ahead log with synchronous=FULL: a transaction that has returned is on dis
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +34,7 @@ CREATE TABLE stars (
 ) WITHOUT ROWID
 """
 SPECTRA = "CREATE TABLE spectra (star_id TEXT PRIMARY KEY, spectrum BLOB NOT NULL)"
+OPENINGS = "CREATE TABLE openings (number INTEGER PRIMARY KEY, token TEXT NOT NULL, seq INTEGER NOT NULL)"
 VALUES = (
     "latent, covariance, teff, logg, fe_h, snr, chi2, masked_fraction, in_domain, warnings, "
     "ra, dec, meta, others"
@@ -85,6 +87,7 @@ class SqliteStore(Store):
                     self._writer.execute("ALTER TABLE stars RENAME TO old")
                 self._writer.execute(STARS)
                 self._writer.execute(SPECTRA)
+                self._writer.execute(OPENINGS)
                 if version:
                     kept = VALUES if version == 2 else VALUES.replace("others", "'{}'")
                     self._writer.execute(
@@ -93,6 +96,10 @@ class SqliteStore(Store):
                     )
                     self._writer.execute("DROP TABLE old")
                 self._writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            self._writer.execute(
+                "INSERT INTO openings (token, seq) SELECT ?, coalesce(max(seq), 0) FROM stars",
+                (secrets.token_hex(16),),
+            )
             self._writer.execute("COMMIT")
         except BaseException:
             self._writer.execute("ROLLBACK")
@@ -120,7 +127,7 @@ class SqliteStore(Store):
             except sqlite3.Error as error:
                 raise StoreError(f"cannot write to the store {self.path}: {error}") from error
 
-    def _read(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def _read(self, query: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
         with self._read_lock:
             try:
                 return self._reader.execute(query, values).fetchall()
@@ -172,6 +179,23 @@ class SqliteStore(Store):
 
     def last_seq(self) -> int:
         return int(self._read("SELECT coalesce(max(seq), 0) FROM stars")[0][0])
+
+    def moment(self) -> tuple[str, int]:
+        """This moment of the store's history: the token of its latest opening, and the last seq."""
+        query = (
+            "SELECT token, (SELECT coalesce(max(seq), 0) FROM stars) FROM openings ORDER BY number DESC LIMIT 1"
+        )
+        ((token, seq),) = self._read(query)
+        return token, seq
+
+    def remembers(self, token: str, seq: int) -> bool:
+        """Whether a moment belongs to this store's history; not so if an older copy was put in its place."""
+        query = (
+            "SELECT (SELECT coalesce(max(seq), 0) FROM stars) >= :seq AND NOT EXISTS "
+            "(SELECT 1 FROM openings later WHERE later.number > openings.number AND later.seq < :seq) "
+            "FROM openings WHERE token = :token"
+        )
+        return self._read(query, {"seq": seq, "token": token}) == [(1,)]
 
     def changes(self, model: str, after: int, limit: int = 50_000) -> list[Change]:
         query = (

@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 import sqlite3
 
 import numpy as np
@@ -219,3 +220,38 @@ def test_a_dump_is_of_one_moment_and_restores_elsewhere(store, tmp_path):
         other.restore(broken())
     assert len(other.page("", 10, "m@1")) == 5, "a backup that cannot be read changes nothing"
     other.close()
+
+
+def test_an_older_copy_does_not_remember_what_came_after_it(tmp_path):
+    path, copy = tmp_path / "stars.sqlite", tmp_path / "copy.sqlite"
+    store = SqliteStore(path)
+    store.upsert([star("A")])
+    early = store.moment()
+    store.close()
+    shutil.copy(path, copy)
+    store = SqliteStore(path)
+    store.upsert([star("B")])
+    late = store.moment()
+    assert store.remembers(*early)
+    assert store.remembers(*late)
+    assert not store.remembers(late[0], late[1] + 1)
+    store.close()
+    older = SqliteStore(copy)
+    older.upsert([star("C")])
+    assert older.remembers(*early)
+    assert not older.remembers(*late), "another star took this seq"
+    older.close()
+
+
+def test_an_older_copy_made_while_the_store_was_open_is_told_apart(store, tmp_path):
+    store.upsert([star("A")])
+    copy = SqliteStore(tmp_path / "copy.sqlite")
+    store._reader.backup(copy._writer)
+    copy.close()
+    store.upsert([star("B")])
+    late = store.moment()
+    older = SqliteStore(tmp_path / "copy.sqlite")
+    older.upsert([star("C")])
+    assert older.last_seq() == late[1]
+    assert not older.remembers(*late)
+    older.close()
