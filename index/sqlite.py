@@ -125,14 +125,14 @@ class SqliteStore(Store):
                         self._writer.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
-                raise StoreError(f"cannot write to the store {self.path}: {error}") from error
+                raise StoreError(f"cannot write to the store {self.path}: {error}", str(error)) from error
 
     def _read(self, query: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
         with self._read_lock:
             try:
                 return self._reader.execute(query, values).fetchall()
             except sqlite3.Error as error:
-                raise StoreError(f"cannot read the store {self.path}: {error}") from error
+                raise StoreError(f"cannot read the store {self.path}: {error}", str(error)) from error
 
     def upsert(self, stars: Sequence[Star], spectra: Sequence[bytes | None] | None = None) -> list[bool]:
         replaced = []
@@ -249,7 +249,7 @@ class SqliteStore(Store):
                 for row in connection.execute(query):
                     yield _star(row[:-1]), row[-1]
         except sqlite3.Error as error:
-            raise StoreError(f"cannot read the store {self.path}: {error}") from error
+            raise StoreError(f"cannot read the store {self.path}: {error}", str(error)) from error
 
     def restore(self, rows: Iterable[tuple[Star, bytes | None]]) -> int:
         written = 0

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 
 class StoreError(Exception):
-    """The store cannot be opened, read or written; the message says which and why."""
+    """The store cannot be opened, read or written; the message says which and why.
+
+    `reason` is the why alone, which may be told to anyone.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -44,6 +46,7 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        self.data_dir = data_dir
         self.log = data_dir.with_suffix(".log")
         variables = {
             "CHEMTWIN_PORT": str(self.port),
@@ -56,6 +59,7 @@ class Server:
                 env=os.environ | variables | environment,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
 
     def wait(self, seconds: float = 120) -> None:
@@ -89,9 +93,9 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
     yield start
     for server in servers:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait()
 
 
 @pytest.fixture(scope="session")
