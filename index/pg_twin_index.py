@@ -22,6 +22,7 @@ RATE_SAMPLE = 30_000
 EF_SEARCH = (100, 1000)
 """Least and most stars that one step of an HNSW scan keeps in view; pgvector allows no more."""
 
+EVERY = Filters()
 log = logging.getLogger("chemtwin")
 
 
@@ -39,13 +40,13 @@ class PgTwinIndex:
         self._rates_lock = threading.Lock()
         self._rates: NDArray[np.float32] | None = None
         self._written_at_rates = 0
-        self._hnsw = _Hnsw(store, model, dimension) if approximate else None
+        self.hnsw = _Hnsw(store, model, dimension) if approximate else None
 
     def __len__(self) -> int:
         return self.store.counts(self.model)[0]
 
     def upsert(self, stars: list[Star]) -> list[bool]:
-        """Store stars (on the server's disk on return); the next search sees them. Says which replaced another."""
+        """Store stars, on the server's disk on return. Says which replaced another."""
         return self.store.upsert(stars)
 
     def delete(self, star_id: str) -> bool:
@@ -56,14 +57,14 @@ class PgTwinIndex:
         """Nothing: the server searches what is there."""
 
     def search(
-        self, latent: NDArray[np.float32], k: int, filters: Filters = Filters(), without: str | None = None
+        self, latent: NDArray[np.float32], k: int, filters: Filters = EVERY, without: str | None = None
     ) -> list[Twin]:
         """The `k` nearest stars to `latent` (D,) that pass the filters, nearest first, ties by star id.
 
         The star `without` is left out. Fewer than `k` come back only when fewer pass. Exact, or Approximate.
         """
         where = self._where(filters, without)
-        if self._hnsw is not None and self._hnsw.ready.is_set():
+        if self.hnsw is not None and self.hnsw.ready.is_set():
             twins = self._twins(self._by_hnsw(latent, k, where), latent)
             if len(twins) == k:
                 return Approximate(_within(twins, filters.max_distance))
@@ -146,11 +147,11 @@ class _Hnsw:
     def __init__(self, store: PostgresStore, model: str, dimension: int) -> None:
         self.ready = threading.Event()
         self._store = store
-        self._name = f"hnsw_{hashlib.sha256(model.encode()).hexdigest()[:16]}_{dimension}"
+        self.name = f"hnsw_{hashlib.sha256(model.encode()).hexdigest()[:16]}_{dimension}"
         self._create = sql.SQL(
             "CREATE INDEX CONCURRENTLY {} ON stars USING hnsw ((latent::vector({})) vector_l2_ops) "
             "WHERE model = {} AND NOT deleted"
-        ).format(sql.Identifier(self._name), sql.Literal(dimension), sql.Literal(model))
+        ).format(sql.Identifier(self.name), sql.Literal(dimension), sql.Literal(model))
         self._look()
         if not self.ready.is_set():
             threading.Thread(target=self._build, name="hnsw", daemon=True).start()
@@ -158,7 +159,7 @@ class _Hnsw:
     def _look(self) -> bool:
         """Whether there is an index of this name, be it only half built."""
         rows = self._store.read(
-            "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", (self._name,)
+            "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", (self.name,)
         )
         if rows == [(True,)]:
             self.ready.set()
@@ -181,7 +182,7 @@ class _Hnsw:
             if row != (True,):
                 return
             if self._look() and not self.ready.is_set():
-                connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(self._name)))
+                connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(self.name)))
             if not self.ready.is_set():
                 connection.execute("SET lock_timeout = 0")
                 log.info("building the HNSW index; searches are exact until it is there")

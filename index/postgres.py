@@ -29,19 +29,19 @@ from index.store import Change, Kept, Star, Store, StoreError
 SCHEMA_VERSION = 1
 TABLES = ("stars", "spectra", "models", "chemtwin")
 SCHEMA: tuple[LiteralString, ...] = (
-    # wide values go out of line, so that a scan of all latents reads a third of the bytes
+    # what a search reads of each row comes first: PostgreSQL unpacks a row from its start
     """
     CREATE TABLE stars (
-        star_id text COLLATE "C" NOT NULL,
-        model text COLLATE "C" NOT NULL,
         seq bigint NOT NULL,
         deleted boolean NOT NULL DEFAULT false,
-        latent vector, covariance bytea STORAGE EXTERNAL,
-        teff float8, logg float8, fe_h float8,
-        snr float8, chi2 float8, masked_fraction float8, in_domain boolean, warnings text,
+        teff float8, logg float8, fe_h float8, snr float8,
+        model text COLLATE "C" NOT NULL,
+        latent vector,
+        star_id text COLLATE "C" NOT NULL,
+        covariance bytea, chi2 float8, masked_fraction float8, in_domain boolean, warnings text,
         ra float8, dec float8, meta text, others text,
         PRIMARY KEY (star_id, model)
-    ) WITH (toast_tuple_target = 512)
+    )
     """,
     "CREATE UNIQUE INDEX stars_by_seq ON stars (model, seq)",
     'CREATE TABLE spectra (star_id text COLLATE "C" PRIMARY KEY, spectrum bytea NOT NULL)',
@@ -284,15 +284,18 @@ class PostgresStore(Store):
 
     def dump(self) -> Iterator[tuple[Star, bytes | None]]:
         try:
-            with self.connect() as connection, connection.transaction():
-                with connection.cursor("dump", binary=True) as cursor:
-                    cursor.itersize = BLOCK
-                    cursor.execute(
-                        f"SELECT {COLUMNS}, spectrum FROM stars LEFT JOIN spectra USING (star_id) "
-                        "WHERE NOT deleted ORDER BY star_id, model"
-                    )
-                    for row in cursor:
-                        yield _star(row[:-1]), row[-1]
+            with (
+                self.connect() as connection,
+                connection.transaction(),
+                connection.cursor("dump", binary=True) as cursor,
+            ):
+                cursor.itersize = BLOCK
+                cursor.execute(
+                    f"SELECT {COLUMNS}, spectrum FROM stars LEFT JOIN spectra USING (star_id) "
+                    "WHERE NOT deleted ORDER BY star_id, model"
+                )
+                for row in cursor:
+                    yield _star(row[:-1]), row[-1]
         except psycopg.Error as error:
             raise StoreError(f"cannot read the store {self.name}: {_told(error)}") from error
 
@@ -348,7 +351,7 @@ class _Writing:
     def delete(self, condition: LiteralString, values: Sequence[Any]) -> int:
         """Mark the rows that meet a condition as deleted. Returns how many."""
         rows = self.connection.execute(DELETE.format(condition=condition), (*values, self._seq)).fetchall()
-        found = sum(count for _, count in rows)
+        found: int = sum(count for _, count in rows)
         self._seq += found
         for model, count in rows:
             self._stars[model] -= count
@@ -359,7 +362,9 @@ class _Writing:
         """Mark the rows of these star ids and models as deleted."""
         if rows:
             ids, models = zip(*rows, strict=True)
-            self.delete("(star_id, model) IN (SELECT * FROM unnest(%s, %s))", (list(ids), list(models)))
+            self.delete(
+                "(star_id, model) IN (SELECT * FROM unnest(%s::text[], %s::text[]))", (list(ids), list(models))
+            )
 
     def keep(self, spectra: Mapping[str, bytes | None]) -> None:
         """Keep these spectra, and none of the stars without."""
