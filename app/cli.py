@@ -80,7 +80,7 @@ def ingest(survey: Path, data_dir: Path | None) -> None:
     from app.settings import Settings
 
     settings = Settings() if data_dir is None else Settings(data_dir=data_dir)
-    click.echo(f"{ingest_survey(survey, settings)} stars in {settings.place}")
+    click.echo(f"{ingest_survey(survey, settings)} stars stored")
 
 
 @cli.command()

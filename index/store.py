@@ -145,4 +145,12 @@ def open_store(place: str) -> Store:
 
     from index.sqlite import SqliteStore
 
-    return SqliteStore(Path(place))
+    if not place.startswith(("postgresql://", "postgres://")):
+        return SqliteStore(Path(place))
+    try:
+        from index.postgres import PostgresStore
+    except ImportError as error:
+        raise StoreError(
+            "a postgresql:// store needs psycopg: pip install 'chemtwin[postgres]' brings it"
+        ) from error
+    return PostgresStore(place)

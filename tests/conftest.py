@@ -19,6 +19,7 @@ import pytest
 
 from model.base import Model
 from model.bundle import SHIPPED, load_model
+from tests.postgres import Postgres
 from training.emulator import Emulator
 from training.survey import Survey, synthesize
 
@@ -96,6 +97,14 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         with suppress(ProcessLookupError):
             os.killpg(server.process.pid, signal.SIGKILL)
         server.process.wait()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server for all tests that need one; fsync would only slow them down."""
+    server = Postgres(fsync="off")
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")
