@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.batcher import Batcher
 from app.bodies import FITS, JSON, NPZ, fits_star, npz_stars, parse_json, read_body, star_in
+from app.embedder import Embedded, Job
 from app.errors import (
     DEFECT,
     Invalid,
@@ -27,7 +28,7 @@ from app.errors import (
     install,
 )
 from app.schemas import STAR_ID, FitsQuery, RecastIn, StarIn, StarsQuery, TwinQuery
-from app.service import Embedded, Job, Service
+from app.service import Service
 from app.settings import Settings, keys
 
 log = logging.getLogger("chemtwin")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from app import bulk_cli
 from model.errors import ChemtwinError
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -67,20 +68,6 @@ def serve() -> None:
         workers=settings.workers,
         access_log=False,
     )
-
-
-@cli.command()
-@click.argument("survey", type=FILE)
-@click.option(
-    "--data-dir", type=click.Path(file_okay=False, path_type=Path), help="instead of CHEMTWIN_DATA_DIR"
-)
-def ingest(survey: Path, data_dir: Path | None) -> None:
-    """Embed a survey file's stars into the store; a running service sees them at once."""
-    from app.ingest import ingest_survey
-    from app.settings import Settings
-
-    settings = Settings() if data_dir is None else Settings(data_dir=data_dir)
-    click.echo(f"{ingest_survey(survey, settings)} stars stored")
 
 
 @cli.command()
@@ -369,6 +356,10 @@ def visits(model: Path, stars: Path) -> None:
     from training.visits import visits as compared
 
     click.echo(compared(stars, load_model(model)))
+
+
+for command in bulk_cli.COMMANDS:
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -1,52 +1,148 @@
-"""Bulk embedding of a survey file into the store, beside a running service."""
+"""Bulk embedding of a source into the store, beside a running service: by processes here, or over a cluster.
+
+A block of stars is read, embedded and written in one transaction by one worker. Stars that the store already
+holds by the same model from the same spectrum and labels are left alone. So whatever is interrupted, or done
+twice, running it again makes the store what it would have been.
+"""
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from tqdm import tqdm
 
+from app.embedder import Embedded, Embedder
 from app.errors import ServiceError
-from app.service import Job, Service
 from app.settings import Settings
+from app.sources import Place, Read, Source, Unread
+from index.store import Store, StoreError, open_store
 from model.errors import ChemtwinError
-from model.spectrum import Observation, Parameters
-from training.survey import Survey
+
+BLOCK = 512
+SHOWN = 20
+"""Refused stars that are named; the others are counted."""
+
+DIGEST = "digest"
+"""The key of a star's `meta` under which ingest knows it again."""
 
 
-def ingest_survey(path: Path, settings: Settings) -> int:
-    """Embed and store every star of a survey HDF5 file (see docs/file-formats.md), block by block.
+@dataclass(frozen=True)
+class Report:
+    """What became of stars: numbers, and the first that were refused."""
 
-    Returns the number of stars stored. Raises ValueError for a file that is no survey or lacks a parameter of
-    the model, and the refusal of the first star that cannot be embedded, by its id.
+    stored: int = 0
+    there: int = 0
+    failed: int = 0
+    shown: tuple[Unread, ...] = ()
+
+    def __add__(self, other: Report) -> Report:
+        return Report(
+            self.stored + other.stored,
+            self.there + other.there,
+            self.failed + other.failed,
+            (self.shown + other.shown)[:SHOWN],
+        )
+
+    def __len__(self) -> int:
+        return self.stored + self.there + self.failed
+
+
+def ingest(
+    path: Path,
+    settings: Settings,
+    labels: Path | None = None,
+    workers: int = 1,
+    scheduler: str | None = None,
+) -> Report:
+    """Embed and store every star of a source by `workers` processes, or by those of a dask `scheduler`.
+
+    Raises ValueError for a source that cannot be used.
     """
-    survey = Survey.open(path)
-    service = Service(settings)
-    try:
-        further = {name: survey.column(name) for name in service.further}
-        for rows, flux in survey.blocks("ingest"):
-            jobs = [
-                _job(survey, row, pixels, {name: float(values[row]) for name, values in further.items()})
-                for row, pixels in zip(range(rows.start, rows.stop), flux, strict=True)
-            ]
-            for job, result in zip(jobs, service.embed(jobs), strict=True):
-                if isinstance(result, (ChemtwinError, ServiceError)):
-                    raise ValueError(f"star {job.star_id}: {result}")
-                if isinstance(result, Exception):
-                    raise result
-    finally:
-        service.close()
-    return len(survey)
+    place = Place.of(path, labels)
+    open_store(settings.place).close()  # is created here, once, if there is none
+    count = len(place.open(settings, Embedder(settings).further))
+    blocks = [slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
+    total = Report()
+    if scheduler is not None:
+        from app.cluster import reports_of_cluster
+
+        reports = reports_of_cluster(scheduler, settings, place, blocks)
+    else:
+        reports = _reports_of_processes(min(workers, len(blocks)), settings, place, blocks)
+    with tqdm(total=count, unit="star", desc="ingest", disable=None, smoothing=0.05) as bar:
+        for report in reports:
+            total += report
+            bar.update(len(report))
+    return total
 
 
-def _job(survey: Survey, row: int, flux: NDArray[np.float32], others: dict[str, float]) -> Job:
-    snr = survey.snr[row]
-    teff, logg, fe_h = map(float, survey.parameters[row])
-    observation = Observation(
-        flux=flux.astype(np.float64),
-        parameters=Parameters(teff, logg, fe_h, others=others),
-        ivar=np.full(len(flux), snr**2) if np.isfinite(snr) else None,
-        wavelength=survey.wavelength,
-    )
-    return Job(observation, survey.star_id[row])
+def ingest_block(settings: Settings, place: Place, rows: slice) -> Report:
+    """Embed and store some rows of a source in one transaction; those already there are left alone."""
+    embedder, source, store = _opened(settings, place)
+    read = source.read(rows)
+    refused = [star for star in read if isinstance(star, Unread)]
+    found = {star.job.star_id: star for star in read if isinstance(star, Read) and star.job.star_id is not None}
+    held = store.get(list(found), embedder.identity)
+    new = [
+        star
+        for star_id, star in found.items()
+        if star_id not in held
+        or (held[star_id].model, held[star_id].meta.get(DIGEST)) != (embedder.identity, star.digest)
+    ]
+    jobs = [replace(star.job, meta=star.job.meta | {DIGEST: star.digest}) for star in new]
+    stars, spectra = [], []
+    for job, done in zip(jobs, embedder.embed(jobs), strict=True):
+        if isinstance(done, Embedded):
+            assert done.star is not None
+            stars.append(done.star)
+            spectra.append(done.kept)
+        elif isinstance(done, (ChemtwinError, ServiceError)):
+            refused.append(Unread(str(job.star_id), str(done)))
+        else:
+            raise done
+    if stars:
+        store.upsert(stars, spectra)
+    return Report(len(stars), len(found) - len(new), len(refused), tuple(refused[:SHOWN]))
+
+
+@lru_cache(maxsize=1)
+def _opened(settings: Settings, place: Place) -> tuple[Embedder, Source, Store]:
+    """What a worker keeps between blocks."""
+    embedder = Embedder(settings)
+    return embedder, place.open(settings, embedder.further), open_store(settings.place)
+
+
+def _reports_of_processes(
+    workers: int, settings: Settings, place: Place, blocks: list[slice]
+) -> Iterator[Report]:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _begin) as pool:
+        futures: list[Future[Report]] = [pool.submit(ingest_block, settings, place, rows) for rows in blocks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise StoreError("a worker process was killed; run the same command again to go on") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """A worker has one thread, for it has a core, and ends with the process that started it."""
+    torch.set_num_threads(1)
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from app.embedder import Embedded, Embedder, Job
 from app.errors import Invalid, ModelMismatch, NotFound
-from app.schemas import STAR_ID, To, TwinQuery
+from app.schemas import To, TwinQuery
 from app.settings import Settings
 from index.open_index import Approximate, open_index
 from index.store import Star, open_store
 from index.twin_index import Filters
 from model.base import Embedding
-from model.bundle import load_model
 from model.metric import p_same
-from model.spectrum import PARAMETER_UNITS, Observation, Parameters, Spectrum, prepare
+from model.spectrum import PARAMETER_UNITS, Parameters
 
 SHORTLIST = 1000
 """Nearest stars by distance that a ranking by likelihood looks at."""
@@ -28,46 +25,23 @@ SHORTLIST = 1000
 FE_H_WITHIN = 0.1
 """Default |difference| of [Fe/H] of twins when the model removes [Fe/H] from the latent (paper, 6.2)."""
 
-MAX_LATENT = 1e6
-"""Beyond this a latent is nonsense, and squares of single-precision differences might overflow in a search."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A spectrum to embed; without `star_id` it is not stored."""
-
-    observation: Observation
-    star_id: str | None = None
-    ra: float | None = None
-    dec: float | None = None
-    meta: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """A spectrum with its embedding, and whether it replaced a stored star."""
-
-    spectrum: Spectrum
-    embedding: Embedding
-    replaced: bool = False
-
 
 class Service:
     """A model, a store and the index over it."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises ModelFileError or StoreError."""
-        threadpool_limits(1, user_api="blas")  # one star's products are too small to share among threads
         self.settings = settings
-        self.model = load_model(settings.model)
+        self.embedder = Embedder(settings)
+        self.model = self.embedder.model
         self.further = tuple(name for name in self.model.parameter_names if name not in PARAMETER_UNITS)
         self.store = open_store(settings.place)
         card = self.model.card
         self.index = open_index(self.store, card.identity, card.latent_dim, settings.approximate)
 
     def close(self) -> None:
-        """Close the store."""
+        """Close index and store."""
+        self.index.close()
         self.store.close()
 
     def model_name(self) -> dict[str, str]:
@@ -80,53 +54,17 @@ class Service:
 
         A spectrum that cannot be used yields its error and leaves the others alone.
         """
-        results: list[Embedded | Exception | None] = [None] * len(jobs)
-        spectra: dict[int, Spectrum] = {}
-        for place, job in enumerate(jobs):
-            try:
-                if job.star_id is not None and not re.match(STAR_ID, job.star_id):
-                    raise Invalid("bad_star_id", f"{job.star_id[:64]!r} is no star id: it must match {STAR_ID}")
-                job.observation.parameters.check(self.model.parameter_names)
-                spectra[place] = prepare(job.observation, self.model.grid, self.model.normaliser)
-            except Exception as error:
-                results[place] = error
-        embeddings = self.model.embed(list(spectra.values())) if spectra else []
-        stars: dict[int, Star] = {}
-        for (place, spectrum), embedding in zip(spectra.items(), embeddings, strict=True):
-            if not np.all(np.abs(embedding.latent) < MAX_LATENT):
-                results[place] = Invalid("no_latent", "the spectrum leads to no sensible latent")
-                continue
-            results[place] = Embedded(spectrum, embedding)
-            star_id = jobs[place].star_id
-            if star_id is not None:
-                stars[place] = self._star(jobs[place], star_id, spectrum, embedding)
-        replaced = self.index.upsert(list(stars.values())) if stars else []
-        for place, old in zip(stars, replaced, strict=True):
-            done = results[place]
-            assert isinstance(done, Embedded)
-            results[place] = dataclasses.replace(done, replaced=old)
-        return [result for result in results if result is not None]
-
-    def _star(self, job: Job, star_id: str, spectrum: Spectrum, embedding: Embedding) -> Star:
-        parameters = spectrum.parameters
-        return Star(
-            star_id=star_id,
-            model=self.model.card.identity,
-            latent=embedding.latent,
-            covariance=embedding.covariance,
-            teff=parameters.teff,
-            logg=parameters.logg,
-            fe_h=parameters.fe_h,
-            snr=spectrum.snr,
-            chi2=embedding.chi2,
-            masked_fraction=spectrum.masked_fraction,
-            in_domain=embedding.in_domain,
-            warnings=(*job.warnings, *embedding.warnings),
-            ra=job.ra,
-            dec=job.dec,
-            meta=job.meta,
-            others=dict(parameters.others),
-        )
+        results = self.embedder.embed(jobs)
+        stored = [done for done in results if isinstance(done, Embedded) and done.star is not None]
+        stars = [done.star for done in stored if done.star is not None]
+        replaced = self.index.upsert(stars, [done.kept for done in stored]) if stars else []
+        told = iter(replaced)
+        return [
+            dataclasses.replace(done, replaced=next(told))
+            if isinstance(done, Embedded) and done.star is not None
+            else done
+            for done in results
+        ]
 
     def embedded_answer(self, job: Job, done: Embedded) -> dict[str, Any]:
         """The answer of POST /embed for one star."""

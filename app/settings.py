@@ -37,6 +37,10 @@ class Settings(BaseSettings):
         BAD_BITS, ge=0, lt=2**31, description="Bits of the APOGEE pixel mask that make a pixel unusable."
     )
 
+    keep_spectra: bool = Field(
+        False, description="Keep every spectrum in the store, for `chemtwin reindex` with another model."
+    )
+
     @property
     def place(self) -> str:
         """Where the store is."""

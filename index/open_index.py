@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +22,10 @@ class Index(Protocol):
     def __len__(self) -> int:
         """How many stars there are."""
 
-    def upsert(self, stars: list[Star]) -> list[bool]:
+    def close(self) -> None:
+        """Finish what is being written."""
+
+    def upsert(self, stars: Sequence[Star], spectra: Sequence[bytes | None] | None = None) -> list[bool]:
         """Store stars; says which replaced another."""
 
     def delete(self, star_id: str) -> bool:

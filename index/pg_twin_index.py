@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import psycopg
@@ -45,9 +46,12 @@ class PgTwinIndex:
     def __len__(self) -> int:
         return self.store.counts(self.model)[0]
 
-    def upsert(self, stars: list[Star]) -> list[bool]:
+    def close(self) -> None:
+        """Nothing: all is with the server."""
+
+    def upsert(self, stars: Sequence[Star], spectra: Sequence[bytes | None] | None = None) -> list[bool]:
         """Store stars, on the server's disk on return. Says which replaced another."""
-        return self.store.upsert(stars)
+        return self.store.upsert(stars, spectra)
 
     def delete(self, star_id: str) -> bool:
         """Delete a star (on the server's disk on return). False if there was none."""

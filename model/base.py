@@ -133,7 +133,7 @@ class Model(ABC):
         parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
         latents, covariances = self.infer(spectra)
         rebuilt = self.decode(latents, parameters)
-        return [self._embedding(*found) for found in zip(spectra, latents, covariances, rebuilt, strict=True)]
+        return [self._compared(*found) for found in zip(spectra, latents, covariances, rebuilt, strict=True)]
 
     def infer(self, spectra: Sequence[Spectrum]) -> tuple[Array, list[Array | None]]:
         """Latents (N, D), and the covariance (D, D) of each spectrum that came with errors."""
@@ -156,11 +156,9 @@ class Model(ABC):
         """
         return None
 
-    def _embedding(
+    def _compared(
         self, spectrum: Spectrum, latent: Array, covariance: Array | None, model_flux: Array
     ) -> Embedding:
-        warnings = list(spectrum.warnings)
-        outside = self.outside(spectrum.parameters)
         chi2 = None
         good = spectrum.ivar > 0
         residual = (spectrum.flux - model_flux)[good]
@@ -168,10 +166,27 @@ class Model(ABC):
         if spectrum.has_errors:
             chi2 = float(np.sum(residual**2 * spectrum.ivar[good]) / freedom)
         variance = self.variance(spectrum)[good]
-        if variance.all() and np.sum(residual**2 / variance) / freedom > EXPLAINED:
+        scaled = float(np.sum(residual**2 / variance)) / freedom if variance.all() else 0.0
+        return self._embedding(spectrum, latent, covariance, chi2, scaled, float(np.mean(residual**2)))
+
+    def _embedding(
+        self,
+        spectrum: Spectrum,
+        latent: Array,
+        covariance: Array | None,
+        chi2: float | None,
+        scaled: float,
+        square: float,
+    ) -> Embedding:
+        """What is told of a latent (D,).
+
+        `scaled` is the reduced chi-square with the model's error floor, `square` the mean squared residual.
+        """
+        outside = self.outside(spectrum.parameters)
+        if scaled > EXPLAINED:
             outside.append(
-                f"the reconstruction is off by {np.sqrt(np.mean(residual**2)):.3f} rms of the continuum: "
+                f"the reconstruction is off by {np.sqrt(square):.3f} rms of the continuum: "
                 "more than noise and the model's error floor explain"
             )
         single = None if covariance is None else covariance.astype(np.float32)
-        return Embedding(latent.astype(np.float32), single, chi2, not outside, (*warnings, *outside))
+        return Embedding(latent.astype(np.float32), single, chi2, not outside, (*spectrum.warnings, *outside))

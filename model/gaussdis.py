@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.base import Card, Model
+from model.base import Card, Embedding, Model
 from model.basis import Basis
 from model.grid import Array, Grid
 from model.likelihood import likelihood_ratio
@@ -32,6 +33,9 @@ FILLS = 3
 
 NOISELESS_SNR = 1e4
 """No spectrum is taken to be better than this."""
+
+BARE = 256
+"""Spectra without errors that are embedded at once."""
 
 
 class GaussDis(Model):
@@ -121,6 +125,68 @@ class GaussDis(Model):
         variance = np.where(good, noise + unexplained[:, None], np.inf)
         means, covariances = self.posterior(flux, parameters, variance, errors)
         return means, [c if s.has_errors else None for c, s in zip(covariances, spectra, strict=True)]
+
+    def embed(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
+        """Embed prepared spectra; the order is kept. Those without errors and gaps take a shorter way."""
+        bare = [row for row, spectrum in enumerate(spectra) if self._is_bare(spectrum)]
+        found = dict(zip(bare, self._embed_bare([spectra[row] for row in bare]), strict=True))
+        others = [row for row in range(len(spectra)) if row not in found]
+        if others:
+            found.update(zip(others, super().embed([spectra[row] for row in others]), strict=True))
+        return [found[row] for row in range(len(spectra))]
+
+    def _is_bare(self, spectrum: Spectrum) -> bool:
+        exact = not spectrum.parameters.errors(self.parameter_names).any()
+        return exact and not spectrum.has_errors and bool(spectrum.ivar.all())
+
+    def _embed_bare(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
+        """Embed complete spectra without errors: `infer` and `decode` in the coefficients alone."""
+        embeddings = []
+        for start in range(0, len(spectra), BARE):
+            part = spectra[start : start + BARE]
+            parameters = np.stack([s.parameters.values(self.parameter_names) for s in part])
+            nearest = self._nearest(parameters)
+            given = np.stack([s.flux for s in part]) - self.basis.expected(nearest)
+            seen, power = given @ self.basis.components.T, np.einsum("np,np->n", given, given)
+
+            def left(fitted: Array, seen: Array = seen, power: Array = power) -> Array:
+                """Sum of squares (N,) of what coefficients (N, K) leave of the spectra."""
+                crossed = np.einsum("nk,nk->n", fitted, 2 * seen - fitted @ self._gram)
+                return np.asarray(np.maximum(power - crossed, 0.0))
+
+            pixels, held = self.basis.components.shape[1], len(self.basis.components)
+            unexplained = left(seen) / max(pixels - held, 1)
+            frame, spread, response = self._white
+            precision = 1 / (np.maximum(unexplained, NOISELESS_SNR**-2)[:, None] + spread)
+            latents, information = response.fit(seen @ frame, nearest, precision[:, None])
+            means, _ = self._shrunk(latents, information)
+            residual = left(self.coefficients(means, parameters))
+            floor = self.card.error_floor**2
+            scaled = residual / floor / max(1, pixels - means.shape[1]) if floor else np.zeros(len(part))
+            embeddings += [
+                self._embedding(spectrum, mean, None, None, float(misfit), float(square))
+                for spectrum, mean, misfit, square in zip(part, means, scaled, residual / pixels, strict=True)
+            ]
+        return embeddings
+
+    @cached_property
+    def _gram(self) -> Array:
+        """Products (K, K) of the components, the unit matrix but for single precision."""
+        return np.asarray(self.basis.components @ self.basis.components.T)
+
+    @cached_property
+    def _white(self) -> tuple[Array, Array, Response]:
+        """A frame of the coefficients in which white noise of any level has a diagonal covariance.
+
+        The matrix (K, K) into the frame, the `scatter` (K,) there, where white noise of unit variance has
+        variance 1, and the response there.
+        """
+        root = np.linalg.cholesky(np.eye(len(self.scatter)) + self.continuum)
+        half = np.linalg.solve(root, np.linalg.solve(root, self.scatter).T)
+        spread, axes = np.linalg.eigh((half + half.T) / 2)
+        frame = np.linalg.solve(root.T, axes)
+        tensors = (self.response.mean, self.response.linear, self.response.square)
+        return frame, np.maximum(spread, 0.0), Response(self.ranges, *(t.numpy() @ frame for t in tensors))
 
     def decode(self, latents: Array, parameters: Array) -> Array:
         """Flux (N, P) of latents (N, D) at parameters (N, U)."""

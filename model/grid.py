@@ -14,6 +14,9 @@ from model.errors import SpectrumError
 
 Array = NDArray[np.float64]
 
+SAME = 1e-7
+"""Wavelengths that differ by no more than this part are the same."""
+
 APOGEE_PIXELS = 8575
 APOGEE_LOG_START, APOGEE_LOG_STEP = 4.179, 6e-6
 APOGEE_DETECTORS = ((246, 3274), (3585, 6080), (6344, 8335))
@@ -59,6 +62,12 @@ class Grid:
         same = np.allclose(everything[nearest], self.wavelength, rtol=1e-8, atol=0)
         return nearest if same else None
 
+    def is_own(self, wavelength: Array | None, pixels: int) -> bool:
+        """Whether `pixels` fluxes at `wavelength` (n,) Angstrom, or None, stand on this grid as they are."""
+        if pixels != len(self):
+            return False
+        return wavelength is None or bool(np.all(np.abs(wavelength / self.wavelength - 1) <= SAME))
+
     def place(self, wavelength: Array | None, flux: Array, ivar: Array) -> tuple[Array, Array, str]:
         """Bring one spectrum onto this grid.
 
@@ -83,7 +92,7 @@ class Grid:
                 f"APOGEE's {APOGEE_PIXELS}. Send wavelength (Angstrom, vacuum, rest frame) with it.",
             )
         self._check_wavelength(wavelength)
-        if len(wavelength) == len(self) and np.allclose(wavelength, self.wavelength, rtol=1e-7, atol=0):
+        if self.is_own(wavelength, len(flux)):
             return flux, ivar, "model grid"
         placed = self._resample(wavelength, flux, ivar)
         return *placed, f"resampled from {len(wavelength)} pixels by cubic splines"

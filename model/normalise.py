@@ -108,6 +108,29 @@ class Normaliser:
                 return None
         return continuum
 
+    def complete(self, flux: Array) -> tuple[Array, NDArray[np.bool_]]:
+        """Normalised flux (N, P) of complete spectra (N, P), and for which (N,) it is what a call would give.
+
+        It is for those of which no continuum pixel has to be left out. Their median flux, which a call compares
+        with, is only known to lie between the least and the largest of those pixels.
+        """
+        result, same = np.empty_like(flux), np.ones(len(flux), dtype=bool)
+        for detector, basis, pixels in self._designs:
+            part, seen = flux[:, detector], basis[pixels]
+            solve = np.linalg.solve(seen.T @ seen, seen.T).T
+            ratio, continuum = part[:, pixels], np.ones((1, 1))
+            least, largest = ratio.min(axis=1), ratio.max(axis=1)
+            same &= (least > 0) & (largest < (1 + GROSS) * least)
+            for again in range(ROUNDS):
+                if again:
+                    same &= (np.abs(ratio - 1) < OUTLIER).all(axis=1)
+                coefficients = ratio @ solve
+                continuum = continuum * (coefficients @ basis.T)
+                same &= continuum.min(axis=1) > 0.1 * largest
+                ratio = ratio / (coefficients @ seen.T)
+            np.divide(part, continuum, out=result[:, detector])
+        return result, same
+
     def batch(self, flux: NDArray[np.float32]) -> NDArray[np.float32]:
         """Normalised flux (N, P) of complete spectra (N, P) without bad pixels, such as synthetic ones."""
         result = np.empty_like(flux)

@@ -44,8 +44,9 @@ class Local:
         """Coefficients (N, K) of latents (N, D), and their derivatives (N, D, K)."""
         bent = (self.design[:, :, None] * latents[:, None]).flatten(1) @ self.square
         bent = bent.view(self.linear.shape)
-        value = self.mean + torch.matmul(latents[:, None], self.linear + bent)[:, 0]
-        return value, self.linear + 2 * bent
+        slope = torch.add(self.linear, bent, alpha=2)
+        twice = torch.matmul(latents[:, None], self.linear) + torch.matmul(latents[:, None], slope)
+        return self.mean + 0.5 * twice[:, 0], slope
 
     def keep(self, rows: torch.Tensor) -> Local:
         """The response of some stars."""
@@ -115,8 +116,9 @@ class Response:
         """The most probable latents (N, D) under a unit Gaussian prior, and the information (N, D, D) on them.
 
         `seen` (N, K) are coefficients at parameters (N, U), `precision` (K, K) or (N, K, K) the inverse of
-        their covariance. Gauss-Newton from `start` (N, D), by default from the prior's mean, until the step
-        is below `tolerance` in units of the prior's standard deviation.
+        their covariance, or (N, 1, K) its diagonal where they are independent. Gauss-Newton from `start`
+        (N, D), by default from the prior's mean, until the step is below `tolerance` in units of the prior's
+        standard deviation.
         """
         latents, informations = [], []
         for rows in _blocks(len(seen)):
@@ -168,7 +170,7 @@ def _gauss_newton(
         own = precision if precision.dim() == 2 else precision[open_]
         local = at if len(open_) == len(seen) else at.keep(open_)
         value, slope = local(latents[open_])
-        weighted = torch.matmul(slope, own)
+        weighted = slope * own if own.shape[-2] == 1 else torch.matmul(slope, own)
         information[open_] = torch.matmul(weighted, slope.transpose(1, 2))
         pull = torch.matmul(weighted, (seen[open_] - value)[:, :, None])[:, :, 0] - latents[open_]
         step = torch.linalg.solve(information[open_] + unit, pull)

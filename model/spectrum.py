@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from model.errors import ParameterError, SpectrumError
+from model.errors import ChemtwinError, ParameterError, SpectrumError
 from model.grid import Array, Grid
 from model.normalise import Normaliser
 
@@ -26,6 +26,12 @@ BAD_BITS = 0b1111_1111
 """APOGEE pixel mask bits that make a pixel unusable by default: 0 to 7 (BADPIX ... NOSKY)."""
 
 MAX_MASKED = 0.5
+MEDIAN = 0.5, 1.2
+"""Between these lies the median flux of a normalised spectrum."""
+
+TOGETHER = 32
+"""Spectra that `prepare_all` handles at once: they fit in a processor's cache."""
+
 USELESS = 10.0
 """A pixel whose error is more than this many times the median error carries no information worth having."""
 
@@ -178,11 +184,12 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
     _check_masked(ivar)
     if observation.normalized:
         median = float(np.median(flux[ivar > 0]))
-        if not 0.5 <= median <= 1.2:
+        if not MEDIAN[0] <= median <= MEDIAN[1]:
             raise SpectrumError(
                 "not_normalized",
-                f"the spectrum is said to be normalised but its median flux is {median:.4g}, not within 0.5 to "
-                "1.2. Divide by the continuum, or send normalized=false and the service fits it.",
+                f"the spectrum is said to be normalised but its median flux is {median:.4g}, not within "
+                f"{MEDIAN[0]} to {MEDIAN[1]}. Divide by the continuum, or send normalized=false and the service "
+                "fits it.",
             )
     elif normaliser is None:
         raise SpectrumError(
@@ -205,6 +212,55 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
         history=tuple(history),
         warnings=tuple(warnings),
     )
+
+
+def prepare_all(
+    observations: Sequence[Observation], grid: Grid, normaliser: Normaliser | None
+) -> list[Spectrum | ChemtwinError]:
+    """As `prepare`, each its spectrum or its refusal; spectra without errors and bad pixels go together."""
+    found: dict[int, Spectrum] = {}
+    if normaliser is not None:
+        for start in range(0, len(observations), TOGETHER):
+            part = range(start, min(start + TOGETHER, len(observations)))
+            found.update(_simple(observations, part, grid, normaliser))
+    results: list[Spectrum | ChemtwinError] = []
+    for place, observation in enumerate(observations):
+        try:
+            results.append(found.get(place) or prepare(observation, grid, normaliser))
+        except ChemtwinError as error:
+            results.append(error)
+    return results
+
+
+def _simple(
+    observations: Sequence[Observation], places: Sequence[int], grid: Grid, normaliser: Normaliser
+) -> dict[int, Spectrum]:
+    """Those of the observations at `places` that need neither masks nor resampling, as `prepare` gives them."""
+    own: dict[tuple[int, int], bool] = {}  # spectra of one file share their wavelengths
+    bare = []
+    for place in places:
+        given = observations[place]
+        key = id(given.wavelength), given.flux.size
+        if key not in own:
+            own[key] = grid.is_own(given.wavelength, given.flux.size)
+        if own[key] and given.ivar is None and given.bad is None:
+            bare.append(place)
+    if not bare:
+        return {}
+    flux = np.stack([observations[place].flux for place in bare])
+    normal = np.isfinite(flux.sum(axis=1))
+    low, high = (flux < MEDIAN[0]).sum(axis=1), (flux > MEDIAN[1]).sum(axis=1)
+    surely = np.maximum(low, high) < len(grid) // 2 - 1
+    said = np.array([observations[place].normalized for place in bare])
+    with np.errstate(all="ignore"):
+        flux, same = normaliser.complete(flux)
+    usable = normal & same & (surely | ~said) & (flux.min(axis=1) >= 0) & (flux.max(axis=1) <= UNPHYSICAL)
+    ivar = np.ones(len(grid))
+    history = ("model grid", normaliser.describe())
+    return {
+        bare[row]: Spectrum(flux[row], ivar, observations[bare[row]].parameters, False, history)
+        for row in np.flatnonzero(usable)
+    }
 
 
 def _masked(observation: Observation) -> tuple[Array, Array]:

@@ -1,0 +1,43 @@
+"""Bulk embedding by the workers of a dask cluster.
+
+The workers read the source where it lies, so it must have the same path on all machines, and write to the store
+themselves. A block whose worker dies is done again by another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from distributed import Client, KilledWorker, as_completed
+
+from app.ingest import Report, ingest_block
+from app.settings import Settings
+from app.sources import Place
+from index.store import StoreError
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def reports_of_cluster(
+    scheduler: str, settings: Settings, place: Place, blocks: list[slice]
+) -> Iterator[Report]:
+    """What became of each block. Raises ValueError for a store that the cluster cannot write to."""
+    if "://" not in settings.place and urlsplit(scheduler).hostname not in LOCAL:
+        raise ValueError(
+            f"{settings.place} is a file of this machine, and the workers of {scheduler} may be on others: "
+            "set CHEMTWIN_STORE to a postgresql:// URL"
+        )
+    with Client(scheduler) as client:
+        futures = [
+            client.submit(
+                ingest_block, settings, place, rows, pure=False, key=f"ingest-{place.path}-{rows.start}"
+            )
+            for rows in blocks
+        ]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+                future.release()
+        except KilledWorker as error:
+            raise StoreError("workers die of this source; run the same command again to go on") from error
