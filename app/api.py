@@ -36,11 +36,13 @@ log = logging.getLogger("chemtwin")
 StarPath = Annotated[str, Path(pattern=STAR_ID.replace(r"\Z", "$"), description="star id")]
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application; model and store are opened when it starts."""
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application, by default with the environment's settings; it opens model and store when it starts."""
+    settings = settings or Settings()
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         service = await run_in_threadpool(Service, settings)
         app.state.service = service
         app.state.batcher = Batcher(service.embed, settings.queue_size, settings.batch_size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 
@@ -51,8 +50,8 @@ def serve() -> None:
     """Run the service; settings are environment variables CHEMTWIN_... (docs/settings.md)."""
     import uvicorn
 
-    from app.api import create_app
     from app.settings import Settings, keys
+    from index.store import open_store
 
     settings = Settings()
     if not settings.loopback and not keys(settings.api_keys):
@@ -60,8 +59,15 @@ def serve() -> None:
             f"refusing to listen on {settings.host} without keys: set CHEMTWIN_API_KEYS, "
             "or leave CHEMTWIN_HOST at 127.0.0.1"
         )
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, access_log=False)
+    open_store(settings.place).close()
+    uvicorn.run(
+        "app.api:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        access_log=False,
+    )
 
 
 @cli.command()

@@ -129,7 +129,10 @@ def as_service_error(error: Exception) -> ServiceError | None:
     if isinstance(error, StoreError):
         log.error("%s", error)
         return Busy(
-            "store_unavailable", "the star store cannot be read or written; nothing was stored. Try again."
+            "store_unavailable",
+            "the star store cannot be read or written"
+            + (f" ({error.reason})" if error.reason else "")
+            + "; nothing was stored. Try again.",
         )
     return None
 

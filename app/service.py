@@ -12,8 +12,9 @@ from app.embedder import Embedded, Embedder, Job
 from app.errors import Invalid, ModelMismatch, NotFound
 from app.schemas import To, TwinQuery
 from app.settings import Settings
+from index.open_index import Approximate, open_index
 from index.store import Star, open_store
-from index.twin_index import Filters, TwinIndex
+from index.twin_index import Filters
 from model.base import Embedding
 from model.metric import p_same
 from model.spectrum import PARAMETER_UNITS, Parameters
@@ -35,10 +36,12 @@ class Service:
         self.model = self.embedder.model
         self.further = tuple(name for name in self.model.parameter_names if name not in PARAMETER_UNITS)
         self.store = open_store(settings.place)
-        self.index = TwinIndex(self.store, self.model.card.identity, self.model.card.latent_dim)
+        card = self.model.card
+        self.index = open_index(self.store, card.identity, card.latent_dim, settings.approximate)
 
     def close(self) -> None:
-        """Close the store."""
+        """Close index and store."""
+        self.index.close()
         self.store.close()
 
     def model_name(self) -> dict[str, str]:
@@ -143,7 +146,7 @@ class Service:
             "model": self.model_name(),
             "metric": self.model.card.metric,
             "searched": len(self.index),
-            "exact": not by_likelihood or len(found) < wanted,
+            "exact": not isinstance(found, Approximate) and (not by_likelihood or len(found) < wanted),
             "twins": [
                 {
                     "star_id": other.star_id,

@@ -18,8 +18,12 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on. Other than loopback needs api_keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    workers: int = Field(1, ge=1, description="Processes that serve, on one store.")
     data_dir: Path = Field(Path("data"), description="Folder of the star store (stars.sqlite).")
     store: str = Field("", description="Another place of the star store: a path, or a postgresql:// URL.")
+    approximate: bool = Field(
+        False, description="Search a postgresql:// store by an HNSW index: faster, and twins may be missed."
+    )
     model: Path = Field(SHIPPED, description="Model file; the shipped one by default.")
     api_keys: str = Field("", description="Comma-separated keys that may write and read. Empty: no keys asked.")
     read_keys: str = Field("", description="Comma-separated keys that may only read.")

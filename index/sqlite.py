@@ -5,7 +5,7 @@ Write-ahead log with synchronous=FULL: a transaction that has returned is on dis
 
 from __future__ import annotations
 
-import json
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.rows import COLUMNS, VALUES, pack, unpack
 from index.store import Change, Kept, Star, Store, StoreError
 
 SCHEMA_VERSION = 3
@@ -33,11 +34,7 @@ CREATE TABLE stars (
 ) WITHOUT ROWID
 """
 SPECTRA = "CREATE TABLE spectra (star_id TEXT PRIMARY KEY, spectrum BLOB NOT NULL)"
-VALUES = (
-    "latent, covariance, teff, logg, fe_h, snr, chi2, masked_fraction, in_domain, warnings, "
-    "ra, dec, meta, others"
-)
-COLUMNS = f"star_id, model, {VALUES}"
+OPENINGS = "CREATE TABLE openings (number INTEGER PRIMARY KEY, token TEXT NOT NULL, seq INTEGER NOT NULL)"
 MARKS = ", ".join("?" * len(COLUMNS.split(",")))
 DELETE = (
     "UPDATE stars SET deleted = 1, seq = ?, latent = NULL, covariance = NULL, meta = NULL, others = NULL, "
@@ -85,6 +82,7 @@ class SqliteStore(Store):
                     self._writer.execute("ALTER TABLE stars RENAME TO old")
                 self._writer.execute(STARS)
                 self._writer.execute(SPECTRA)
+                self._writer.execute(OPENINGS)
                 if version:
                     kept = VALUES if version == 2 else VALUES.replace("others", "'{}'")
                     self._writer.execute(
@@ -93,6 +91,10 @@ class SqliteStore(Store):
                     )
                     self._writer.execute("DROP TABLE old")
                 self._writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            self._writer.execute(
+                "INSERT INTO openings (token, seq) SELECT ?, coalesce(max(seq), 0) FROM stars",
+                (secrets.token_hex(16),),
+            )
             self._writer.execute("COMMIT")
         except BaseException:
             self._writer.execute("ROLLBACK")
@@ -118,14 +120,14 @@ class SqliteStore(Store):
                         self._writer.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
-                raise StoreError(f"cannot write to the store {self.path}: {error}") from error
+                raise StoreError(f"cannot write to the store {self.path}: {error}", str(error)) from error
 
-    def _read(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def _read(self, query: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
         with self._read_lock:
             try:
                 return self._reader.execute(query, values).fetchall()
             except sqlite3.Error as error:
-                raise StoreError(f"cannot read the store {self.path}: {error}") from error
+                raise StoreError(f"cannot read the store {self.path}: {error}", str(error)) from error
 
     def upsert(self, stars: Sequence[Star], spectra: Sequence[bytes | None] | None = None) -> list[bool]:
         replaced = []
@@ -156,7 +158,7 @@ class SqliteStore(Store):
                 f"SELECT {COLUMNS} FROM stars WHERE deleted = 0 AND star_id IN ({marks}) "
                 "ORDER BY model = ?, model"
             )
-            found.update({row[0]: _star(row) for row in self._read(query, (*part, model))})
+            found.update({row[0]: unpack(row) for row in self._read(query, (*part, model))})
         return found
 
     def page(self, after: str, limit: int, model: str) -> list[Star]:
@@ -172,6 +174,23 @@ class SqliteStore(Store):
 
     def last_seq(self) -> int:
         return int(self._read("SELECT coalesce(max(seq), 0) FROM stars")[0][0])
+
+    def moment(self) -> tuple[str, int]:
+        """This moment of the store's history: the token of its latest opening, and the last seq."""
+        query = (
+            "SELECT token, (SELECT coalesce(max(seq), 0) FROM stars) FROM openings ORDER BY number DESC LIMIT 1"
+        )
+        ((token, seq),) = self._read(query)
+        return token, seq
+
+    def remembers(self, token: str, seq: int) -> bool:
+        """Whether a moment belongs to this store's history; not so if an older copy was put in its place."""
+        query = (
+            "SELECT (SELECT coalesce(max(seq), 0) FROM stars) >= :seq AND NOT EXISTS "
+            "(SELECT 1 FROM openings later WHERE later.number > openings.number AND later.seq < :seq) "
+            "FROM openings WHERE token = :token"
+        )
+        return self._read(query, {"seq": seq, "token": token}) == [(1,)]
 
     def changes(self, model: str, after: int, limit: int = 50_000) -> list[Change]:
         query = (
@@ -192,7 +211,7 @@ class SqliteStore(Store):
             "GROUP BY star_id ORDER BY star_id LIMIT ?"
         )
         rows = self._read(query, (after, model, limit))
-        return [Kept(_star(row[:-3]), row[-3], row[-2]) for row in rows]
+        return [Kept(unpack(row[:-3]), row[-3], row[-2]) for row in rows]
 
     def add_beside(self, stars: Sequence[Star], seqs: Sequence[int]) -> int:
         written = 0
@@ -223,9 +242,9 @@ class SqliteStore(Store):
                     "LEFT JOIN spectra USING (star_id) WHERE deleted = 0 ORDER BY star_id, model"
                 )
                 for row in connection.execute(query):
-                    yield _star(row[:-1]), row[-1]
+                    yield unpack(row[:-1]), row[-1]
         except sqlite3.Error as error:
-            raise StoreError(f"cannot read the store {self.path}: {error}") from error
+            raise StoreError(f"cannot read the store {self.path}: {error}", str(error)) from error
 
     def restore(self, rows: Iterable[tuple[Star, bytes | None]]) -> int:
         written = 0
@@ -247,7 +266,7 @@ def _live_models(connection: sqlite3.Connection, star_id: str) -> set[str]:
 
 def _insert(connection: sqlite3.Connection, seq: int, star: Star) -> None:
     connection.execute(
-        f"INSERT OR REPLACE INTO stars (seq, deleted, {COLUMNS}) VALUES (?, 0, {MARKS})", (seq, *_row(star))
+        f"INSERT OR REPLACE INTO stars (seq, deleted, {COLUMNS}) VALUES (?, 0, {MARKS})", (seq, *pack(star))
     )
 
 
@@ -260,57 +279,3 @@ def _keep(connection: sqlite3.Connection, star_id: str, spectrum: bytes | None) 
 
 def _floats(blob: bytes | None) -> NDArray[np.float32] | None:
     return None if blob is None else np.frombuffer(blob, dtype="<f4")
-
-
-def _row(star: Star) -> tuple[Any, ...]:
-    covariance = None
-    if star.covariance is not None:
-        upper = np.triu_indices(len(star.latent))
-        covariance = star.covariance[upper].astype("<f4").tobytes()
-    return (
-        star.star_id,
-        star.model,
-        star.latent.astype("<f4").tobytes(),
-        covariance,
-        star.teff,
-        star.logg,
-        star.fe_h,
-        star.snr,
-        star.chi2,
-        star.masked_fraction,
-        int(star.in_domain),
-        json.dumps(star.warnings),
-        star.ra,
-        star.dec,
-        json.dumps(star.meta),
-        json.dumps(star.others),
-    )
-
-
-def _star(row: tuple[Any, ...]) -> Star:
-    star_id, model, latent, packed, teff, logg, fe_h, snr, chi2, masked, in_domain, warnings, *rest = row
-    ra, dec, meta, others = rest
-    vector = np.frombuffer(latent, dtype="<f4")
-    covariance = None
-    if packed is not None:
-        covariance = np.zeros((len(vector), len(vector)), dtype=np.float32)
-        covariance[np.triu_indices(len(vector))] = np.frombuffer(packed, dtype="<f4")
-        covariance = covariance + np.triu(covariance, 1).T
-    return Star(
-        star_id=star_id,
-        model=model,
-        latent=vector,
-        covariance=covariance,
-        teff=teff,
-        logg=logg,
-        fe_h=fe_h,
-        snr=snr,
-        chi2=chi2,
-        masked_fraction=masked,
-        in_domain=bool(in_domain),
-        warnings=tuple(json.loads(warnings)),
-        ra=ra,
-        dec=dec,
-        meta=json.loads(meta),
-        others={} if others is None else json.loads(others),
-    )

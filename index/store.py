@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 
 class StoreError(Exception):
-    """The store cannot be opened, read or written; the message says which and why."""
+    """The store cannot be opened, read or written; the message says which and why.
+
+    `reason` is the why alone, which may be told to anyone.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -138,4 +145,12 @@ def open_store(place: str) -> Store:
 
     from index.sqlite import SqliteStore
 
-    return SqliteStore(Path(place))
+    if not place.startswith(("postgresql://", "postgres://")):
+        return SqliteStore(Path(place))
+    try:
+        from index.postgres import PostgresStore
+    except ImportError as error:
+        raise StoreError(
+            "a postgresql:// store needs psycopg: pip install 'chemtwin[postgres]' brings it"
+        ) from error
+    return PostgresStore(place)

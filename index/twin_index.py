@@ -1,22 +1,40 @@
-"""Exact nearest-twin search: FAISS over the store's rows, caught up with them before every search."""
+"""Exact nearest-twin search over a store in a file: a view of its rows in memory, caught up before each search.
+
+The view is written to a cache file beside the store now and then, so that a start need not read every row. A
+cache that is missing, damaged, of another model, or of another copy of the store is not used.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.store import Change, Star, Store
+from index.nearest import COLUMNS, CacheError, Nearest
+from index.sqlite import SqliteStore
+from index.store import Star
 
-COLUMNS = ("teff", "logg", "fe_h", "snr")
 RATE_PAIRS = 1_000_000
+RATE_SAMPLE = 200_000
+"""Most stars that the pairs are drawn among."""
+
+RATE_BLOCK = 100_000
 RATE_STARS = 1_000
 RATE_DRIFT = 0.01
-RATE_BLOCK = 100_000
+
+CACHE_STARS = 1_000
+CACHE_DRIFT = 0.1
+"""The cache is written again when this share of the catalogue, and as many stars, have changed since."""
+
+log = logging.getLogger("chemtwin")
 
 
 @dataclass(frozen=True)
@@ -38,24 +56,26 @@ class Twin:
 class TwinIndex:
     """The stars of one model, searchable. The store is the truth; this is a view of it in memory."""
 
-    def __init__(self, store: Store, model: str, dimension: int) -> None:
+    def __init__(self, store: SqliteStore, model: str, dimension: int) -> None:
         self.store = store
         self.model = model
-        self._lock = threading.RLock()
-        self._seq = 0
-        self._slot: dict[str, int] = {}
-        self._ids: list[str] = []
-        self._alive = np.zeros(0, dtype=bool)
-        self._columns = {name: np.zeros(0) for name in COLUMNS}
-        self._flat = faiss.IndexFlatL2(dimension)
+        self._lock = threading.Lock()
         self._rates: NDArray[np.float32] | None = None
         self._changed_since_rates = 0
+        self._writer: threading.Thread | None = None
+        self._nearest = self._cached(dimension) or Nearest(dimension)
+        self._changed_since_cache = 0
         self.catch_up()
 
     def __len__(self) -> int:
-        return len(self._slot)
+        return len(self._nearest)
 
-    def upsert(self, stars: list[Star], spectra: Sequence[bytes | None] | None = None) -> list[bool]:
+    def close(self) -> None:
+        """Wait for a cache that is being written."""
+        if self._writer is not None:
+            self._writer.join()
+
+    def upsert(self, stars: Sequence[Star], spectra: Sequence[bytes | None] | None = None) -> list[bool]:
         """Store stars (on disk on return); the next search sees them. Says which replaced another."""
         return self.store.upsert(stars, spectra)
 
@@ -66,44 +86,23 @@ class TwinIndex:
     def catch_up(self) -> None:
         """Take in what this or any other process has written since the last time."""
         with self._lock:
-            last = self.store.last_seq()
-            if last == self._seq:
-                return
-            while changes := self.store.changes(self.model, self._seq):
-                self._apply(changes)
-                self._seq = changes[-1].seq
-            self._seq = max(self._seq, last)
-            if len(self._ids) > 1000 and len(self._slot) < 0.75 * len(self._ids):
-                self._compact()
-
-    def _apply(self, changes: list[Change]) -> None:
-        new = []
-        for change in changes:
-            slot = self._slot.pop(change.star_id, None)
-            if slot is not None:
-                self._alive[slot] = False
-                self._changed_since_rates += 1
-            if change.latent is not None:
-                self._slot[change.star_id] = len(self._ids)
-                self._ids.append(change.star_id)
-                new.append(change)
-        self._changed_since_rates += len(new)
-        if new:
-            self._flat.add(np.stack([change.latent for change in new if change.latent is not None]))
-            self._alive = np.concatenate([self._alive, np.ones(len(new), dtype=bool)])
-            for name, column in self._columns.items():
-                self._columns[name] = np.concatenate([column, [getattr(change, name) for change in new]])
-
-    def _compact(self) -> None:
-        """Drop the slots of deleted and replaced stars."""
-        keep = np.flatnonzero(self._alive)
-        latents = self._flat.reconstruct_batch(keep)
-        self._flat.reset()
-        self._flat.add(latents)
-        self._ids = [self._ids[slot] for slot in keep]
-        self._slot = {star_id: slot for slot, star_id in enumerate(self._ids)}
-        self._alive = np.ones(len(keep), dtype=bool)
-        self._columns = {name: column[keep] for name, column in self._columns.items()}
+            token, last = self.store.moment()
+            while self._nearest.seq < last:
+                changes = self.store.changes(self.model, self._nearest.seq)
+                new = [change for change in changes if change.latent is not None]
+                self._nearest.update(
+                    [change.star_id for change in new],
+                    np.array([change.latent for change in new], dtype=np.float32),
+                    np.array([[getattr(change, name) for name in COLUMNS] for change in new]),
+                    [change.star_id for change in changes if change.latent is None],
+                    changes[-1].seq if changes else last,
+                )
+                self._changed_since_rates += len(changes)
+                self._changed_since_cache += len(changes)
+            if self._changed_since_cache >= max(CACHE_STARS, CACHE_DRIFT * len(self)) and not self._writing():
+                self._changed_since_cache = 0
+                self._writer = threading.Thread(target=self._write_cache, args=(token,), name="twins cache")
+                self._writer.start()
 
     def search(
         self, latent: NDArray[np.float32], k: int, filters: Filters = Filters(), without: str | None = None
@@ -112,45 +111,9 @@ class TwinIndex:
 
         The star `without` is left out. Exact: fewer than `k` come back only when fewer pass.
         """
-        with self._lock:
-            self.catch_up()
-            allowed = self._allowed(filters, without)
-            candidates = int(allowed.sum())
-            wanted = min(k, candidates)
-            fetch = min(wanted + 16, candidates)
-            while wanted:
-                distances, slots = self._nearest(latent, fetch, allowed)
-                edge = np.partition(distances, wanted - 1)[wanted - 1]
-                # single precision rounds far below 1e-4: nothing beyond the last can belong to the first k
-                if fetch == candidates or distances[-1] > edge * (1 + 1e-4):
-                    order = sorted(range(fetch), key=lambda i: (distances[i], self._ids[slots[i]]))
-                    return [
-                        Twin(self._ids[slots[i]], float(distances[i]))
-                        for i in order[:wanted]
-                        if distances[i] <= filters.max_distance
-                    ]
-                fetch = min(2 * fetch, candidates)
-            return []
-
-    def _allowed(self, filters: Filters, without: str | None) -> NDArray[np.bool_]:
-        allowed = self._alive.copy()
-        for name, low, high in filters.ranges:
-            allowed &= (self._columns[name] >= low) & (self._columns[name] <= high)
-        if without is not None and without in self._slot:
-            allowed[self._slot[without]] = False
-        return allowed
-
-    def _nearest(
-        self, latent: NDArray[np.float32], count: int, allowed: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Distances in double precision and slots of the `count` nearest allowed stars."""
-        bits = np.packbits(allowed, bitorder="little")
-        selector = faiss.IDSelectorBitmap(bits.size, faiss.swig_ptr(bits))
-        parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-        _, found = self._flat.search(latent[None].astype(np.float32), count, params=parameters)
-        slots = found[0].astype(np.int64)
-        differences = self._flat.reconstruct_batch(slots).astype(np.float64) - latent.astype(np.float64)
-        return np.sqrt(np.einsum("nd,nd->n", differences, differences)), slots
+        self.catch_up()
+        found = self._nearest.search(latent, k, filters.ranges, without, filters.max_distance)
+        return [Twin(*pair) for pair in zip(found.ids, found.distances.tolist(), strict=True)]
 
     def doppelganger_rates(self, distances: list[float]) -> list[float] | None:
         """For each distance the fraction of random pairs of the catalogue at most that far apart.
@@ -158,24 +121,67 @@ class TwinIndex:
         From a million random pairs, drawn again when the catalogue has changed by more than 1 %; None
         below 1,000 stars.
         """
-        with self._lock:
-            self.catch_up()
-            if len(self) < RATE_STARS:
-                return None
-            stale = self._rates is None or self._changed_since_rates > RATE_DRIFT * len(self)
-            if stale:
-                latents = self._flat.reconstruct_n(0, len(self._ids))[self._alive]
-                self._changed_since_rates = 0
-        if stale:
-            self._rates = _random_distances(latents)
+        self.catch_up()
+        if len(self) < RATE_STARS:
+            return None
+        if self._rates is None or self._changed_since_rates > RATE_DRIFT * len(self):
+            self._changed_since_rates = 0
+            self._rates = random_distances(self._nearest.sample(np.random.default_rng(0), RATE_SAMPLE))
         rates = self._rates
-        assert rates is not None
         return [
             float(rank) / len(rates) for rank in np.searchsorted(rates, np.asarray(distances), side="right")
         ]
 
+    def _writing(self) -> bool:
+        return self._writer is not None and self._writer.is_alive()
 
-def _random_distances(latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _caches(self) -> Iterator[Path]:
+        """The cache files of this model; each is named after the store's opening that it was written in."""
+        return self.store.path.parent.glob(f"{self._prefix()}*.cache")
+
+    def _prefix(self) -> str:
+        return f"{self.store.path.stem}-{hashlib.sha256(self.model.encode()).hexdigest()[:12]}-"
+
+    def _cached(self, dimension: int) -> Nearest | None:
+        """The view as a cache has it, if there is one that belongs to this store and model."""
+        for path in self._caches():
+            try:
+                nearest = Nearest.load(path, self.model, dimension)
+            except CacheError as error:
+                log.warning("%s: it is not used", error)
+                continue
+            if self.store.remembers(path.stem.removeprefix(self._prefix()), nearest.seq):
+                return nearest
+            log.warning("%s belongs to another copy of the store: it is not used", path)
+        return None
+
+    def _write_cache(self, token: str) -> None:
+        """Write the view; not if another process is about it, or the disk refuses."""
+        path = self.store.path.with_name(f"{self._prefix()}{token}.cache")
+        try:
+            with _alone(self.store.path.with_name(f"{self._prefix()}cache.lock")) as alone:
+                if alone:
+                    self._nearest.save(path, self.model)
+                    for other in self._caches():
+                        if other != path:
+                            other.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("cannot write the cache %s: %s", path, error)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Whether no other process holds this lock file."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def random_distances(latents: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sorted distances of RATE_PAIRS random pairs of different rows of `latents` (N, D)."""
     generator = np.random.default_rng(0)
     parts = []

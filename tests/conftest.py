@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pytest
 
 from model.base import Model
 from model.bundle import SHIPPED, load_model
+from tests.postgres import Postgres
 from training.emulator import Emulator
 from training.survey import Survey, synthesize
 
@@ -44,6 +47,7 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        self.data_dir = data_dir
         self.log = data_dir.with_suffix(".log")
         variables = {
             "CHEMTWIN_PORT": str(self.port),
@@ -56,6 +60,7 @@ class Server:
                 env=os.environ | variables | environment,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
 
     def wait(self, seconds: float = 120) -> None:
@@ -89,9 +94,17 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
     yield start
     for server in servers:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server for all tests that need one; fsync would only slow them down."""
+    server = Postgres(fsync="off")
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

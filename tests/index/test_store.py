@@ -1,11 +1,12 @@
 import dataclasses
+import shutil
 import sqlite3
 
 import numpy as np
 import pytest
 
 from index.sqlite import SqliteStore
-from index.store import Star, StoreError
+from index.store import Star, StoreError, open_store
 
 
 def star(star_id: str, seed: int = 0, **fields) -> Star:
@@ -15,11 +16,24 @@ def star(star_id: str, seed: int = 0, **fields) -> Star:
     )
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def open_places(request):
+    """Opens stores: those of one name are the same."""
+    places = request.getfixturevalue(f"{request.param}_places")
+    stores = []
+
+    def opened(name="stars"):
+        stores.append(open_store(places(name)))
+        return stores[-1]
+
+    yield opened
+    for store in stores:
+        store.close()
+
+
 @pytest.fixture
-def store(tmp_path):
-    store = SqliteStore(tmp_path / "stars.sqlite")
-    yield store
-    store.close()
+def store(open_places):
+    return open_places()
 
 
 def test_a_star_comes_back_as_it_was(store):
@@ -70,8 +84,8 @@ def test_pages_follow_the_ids(store):
     assert [s.star_id for s in first + second] == [f"S{i:02d}" for i in range(20)]
 
 
-def test_changes_tell_another_process_everything_once(store, tmp_path):
-    other = SqliteStore(tmp_path / "stars.sqlite")
+def test_changes_tell_another_process_everything_once(store, open_places):
+    other = open_places()
     store.upsert([star("A"), star("B")])
     other.upsert([star("B", 5)])
     store.delete("A")
@@ -79,7 +93,6 @@ def test_changes_tell_another_process_everything_once(store, tmp_path):
     assert [(c.star_id, c.latent is None) for c in changes] == [("B", False), ("A", True)]
     assert changes[-1].seq == store.last_seq() == 4
     assert other.changes("m@1", changes[-1].seq) == []
-    other.close()
 
 
 def test_a_failed_write_leaves_nothing(store):
@@ -89,10 +102,12 @@ def test_a_failed_write_leaves_nothing(store):
     assert store.upsert([star("A")]) == [False]
 
 
-def test_durability_is_asked_for(store):
+def test_durability_is_asked_for(tmp_path):
+    store = SqliteStore(tmp_path / "stars.sqlite")
     connection = store._writer
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    store.close()
 
 
 @pytest.mark.parametrize(
@@ -195,7 +210,7 @@ def test_a_star_that_is_replaced_or_deleted_loses_every_model_s_row(store):
     assert store.waiting("new@1", "", 10) == [], "their spectra went too"
 
 
-def test_a_dump_is_of_one_moment_and_restores_elsewhere(store, tmp_path):
+def test_a_dump_is_of_one_moment_and_restores_elsewhere(store, open_places):
     store.upsert([star(f"S{i}") for i in range(5)], [b"x", None, None, None, b"y"])
     rows = store.dump()
     first = next(rows)
@@ -203,7 +218,7 @@ def test_a_dump_is_of_one_moment_and_restores_elsewhere(store, tmp_path):
     store.delete("S4")
     kept = [first, *rows]
     assert [(s.star_id, spectrum) for s, spectrum in kept][-1] == ("S4", b"y")
-    other = SqliteStore(tmp_path / "other.sqlite")
+    other = open_places("other")
     other.upsert([star("S0", 9), star("elsewhere")])
     seq = other.last_seq()
     assert other.restore(kept) == 5
@@ -218,4 +233,40 @@ def test_a_dump_is_of_one_moment_and_restores_elsewhere(store, tmp_path):
     with pytest.raises(OSError, match="ends here"):
         other.restore(broken())
     assert len(other.page("", 10, "m@1")) == 5, "a backup that cannot be read changes nothing"
-    other.close()
+
+
+def test_an_older_copy_does_not_remember_what_came_after_it(tmp_path):
+    path, copy = tmp_path / "stars.sqlite", tmp_path / "copy.sqlite"
+    store = SqliteStore(path)
+    store.upsert([star("A")])
+    early = store.moment()
+    store.close()
+    shutil.copy(path, copy)
+    store = SqliteStore(path)
+    store.upsert([star("B")])
+    late = store.moment()
+    assert store.remembers(*early)
+    assert store.remembers(*late)
+    assert not store.remembers(late[0], late[1] + 1)
+    store.close()
+    older = SqliteStore(copy)
+    older.upsert([star("C")])
+    assert older.remembers(*early)
+    assert not older.remembers(*late), "another star took this seq"
+    older.close()
+
+
+def test_an_older_copy_made_while_the_store_was_open_is_told_apart(tmp_path):
+    store = SqliteStore(tmp_path / "stars.sqlite")
+    store.upsert([star("A")])
+    copy = SqliteStore(tmp_path / "copy.sqlite")
+    store._reader.backup(copy._writer)
+    copy.close()
+    store.upsert([star("B")])
+    late = store.moment()
+    older = SqliteStore(tmp_path / "copy.sqlite")
+    older.upsert([star("C")])
+    assert older.last_seq() == late[1]
+    assert not older.remembers(*late)
+    older.close()
+    store.close()

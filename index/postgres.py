@@ -1,0 +1,431 @@
+"""The store in PostgreSQL with pgvector, for several instances on several hosts.
+
+Writers take turns by locking the one row of `chemtwin`, which holds the last seq; so seqs follow the order of
+commits. `models` counts each model's stars and writes. With synchronous_commit on, a transaction that has
+returned is on the server's disk.
+"""
+
+from __future__ import annotations
+
+import queue
+import re
+import select
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, LiteralString
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import errors, sql
+from psycopg.conninfo import conninfo_to_dict
+
+from index.rows import COLUMNS, pack, unpack
+from index.store import Change, Kept, Star, Store, StoreError
+
+SCHEMA_VERSION = 1
+TABLES = ("stars", "spectra", "models", "chemtwin")
+SCHEMA: tuple[LiteralString, ...] = (
+    # what a search reads of each row comes first: PostgreSQL unpacks a row from its start
+    """
+    CREATE TABLE stars (
+        seq bigint NOT NULL,
+        deleted boolean NOT NULL DEFAULT false,
+        teff float8, logg float8, fe_h float8, snr float8,
+        model text COLLATE "C" NOT NULL,
+        latent vector,
+        star_id text COLLATE "C" NOT NULL,
+        covariance bytea, chi2 float8, masked_fraction float8, in_domain boolean, warnings text,
+        ra float8, dec float8, meta text, others text,
+        PRIMARY KEY (star_id, model)
+    )
+    """,
+    "CREATE UNIQUE INDEX stars_by_seq ON stars (model, seq)",
+    'CREATE TABLE spectra (star_id text COLLATE "C" PRIMARY KEY, spectrum bytea NOT NULL)',
+    'CREATE TABLE models (model text COLLATE "C" PRIMARY KEY, stars bigint NOT NULL, written bigint NOT NULL)',
+    "CREATE TABLE chemtwin (version integer NOT NULL, seq bigint NOT NULL)",
+)
+NAMES = tuple(COLUMNS.split(", "))
+MARKS = ", ".join("%s::vector" if name == "latent" else "%s" for name in NAMES)
+INSERT = (
+    f"INSERT INTO stars (seq, deleted, {COLUMNS}) VALUES (%s, false, {MARKS}) "
+    "ON CONFLICT (star_id, model) DO UPDATE SET seq = EXCLUDED.seq, deleted = false, "
+    + ", ".join(f"{name} = EXCLUDED.{name}" for name in NAMES[2:])
+)
+DELETE = (
+    "WITH old AS (SELECT star_id, model, row_number() OVER (ORDER BY star_id, model) AS place "
+    "FROM stars WHERE NOT deleted AND {condition}), "
+    "gone AS (UPDATE stars SET deleted = true, seq = %s + old.place, latent = NULL, covariance = NULL, "
+    "meta = NULL, others = NULL, warnings = NULL, ra = NULL, dec = NULL "
+    "FROM old WHERE stars.star_id = old.star_id AND stars.model = old.model RETURNING stars.model) "
+    "SELECT model, count(*) FROM gone GROUP BY model"
+)
+URL = re.compile(r"postgres(ql)?://([^/?#@]*@)?[^@]*")
+ADVISORY = 0x6368656D7477696E
+CONNECTIONS = 10
+BLOCK = 500
+
+Row = tuple[Any, ...]
+Connection = psycopg.Connection[Row]
+
+
+class PostgresStore(Store):
+    """Stars in one PostgreSQL database."""
+
+    def __init__(self, url: str) -> None:
+        """Connect, and create the tables when the database has none.
+
+        Raises StoreError for a server that cannot be reached or lacks pgvector, and for a database with tables
+        of these names that are not a store.
+        """
+        self._conninfo = _conninfo(url)
+        known = self._conninfo
+        self.name = f"postgresql://{known.get('host', '')}:{known.get('port', 5432)}/{known.get('dbname', '')}"
+        self.closed = threading.Event()
+        self._slots: queue.LifoQueue[Connection | None] = queue.LifoQueue()
+        for _ in range(CONNECTIONS):
+            self._slots.put(None)
+        try:
+            with self.connection() as connection, connection.transaction():
+                self._prepare(connection)
+        except psycopg.Error as error:
+            raise StoreError(f"cannot open the store {self.name}: {_told(error)}") from error
+
+    def connect(self) -> Connection:
+        """A connection of the caller's own. Raises psycopg.Error."""
+        connection = psycopg.connect(**self._conninfo, autocommit=True)
+        connection.execute("SET synchronous_commit = on")
+        connection.execute("SET lock_timeout = '30s'")
+        connection.execute("SET jit = off")
+        return connection
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """One of at most CONNECTIONS that are shared; a broken one is replaced. Raises psycopg.Error."""
+        connection = self._slots.get()
+        try:
+            if self.closed.is_set():
+                raise psycopg.InterfaceError("it was closed")
+            if connection is None or not _usable(connection):
+                connection = None
+                connection = self.connect()
+            yield connection
+        finally:
+            self._slots.put(None if connection is None or connection.closed else connection)
+
+    def _prepare(self, connection: Connection) -> None:
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (ADVISORY,))
+        there = connection.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace "
+            "AND relname = ANY(%s)",
+            (list(TABLES),),
+        ).fetchall()
+        if not there:
+            self._create(connection)
+        elif ("chemtwin",) not in there:
+            raise StoreError(
+                f"{self.name} has a table {there[0][0]} that is not a store's. It was left as it is."
+            )
+        versions = connection.execute("SELECT version FROM chemtwin").fetchall()
+        if versions != [(SCHEMA_VERSION,)]:
+            raise StoreError(f"{self.name} is not a store of version {SCHEMA_VERSION}. It was left as it is.")
+
+    def _create(self, connection: Connection) -> None:
+        try:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        except errors.InsufficientPrivilege as error:
+            raise StoreError(
+                f"{self.name}: only a superuser may add pgvector; have one run CREATE EXTENSION vector"
+            ) from error
+        except (errors.FeatureNotSupported, errors.UndefinedFile) as error:
+            raise StoreError(f"{self.name}: the server has no pgvector; install it there") from error
+        for statement in SCHEMA:
+            connection.execute(statement)
+        connection.execute("INSERT INTO chemtwin VALUES (%s, 0)", (SCHEMA_VERSION,))
+
+    def close(self) -> None:
+        self.closed.set()
+        connections = [self._slots.get() for _ in range(CONNECTIONS)]
+        for connection in connections:
+            if connection is not None:
+                connection.close()
+            self._slots.put(None)
+
+    def read(
+        self,
+        query: LiteralString | sql.Composed,
+        values: Sequence[Any] = (),
+        settings: Mapping[str, str] | None = None,
+    ) -> list[Row]:
+        """All rows of a query, under these settings of the server; a vector comes as bytes, see `floats`."""
+        try:
+            with self.connection() as connection:
+                if settings is None:
+                    return connection.execute(query, values, binary=True).fetchall()
+                with connection.transaction():
+                    for name, value in settings.items():
+                        connection.execute("SELECT set_config(%s, %s, true)", (name, value))
+                    return connection.execute(query, values, binary=True).fetchall()
+        except psycopg.Error as error:
+            raise StoreError(f"cannot read the store {self.name}: {_told(error)}") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[_Writing]:
+        """A write transaction, one at a time; on disk when the block ends, undone if it raises."""
+        try:
+            with self.connection() as connection, connection.transaction():
+                row = connection.execute("SELECT seq FROM chemtwin FOR UPDATE").fetchone()
+                assert row is not None
+                writing = _Writing(connection, row[0])
+                yield writing
+                writing.count()
+        except psycopg.Error as error:
+            raise StoreError(f"cannot write to the store {self.name}: {_told(error)}") from error
+
+    def upsert(self, stars: Sequence[Star], spectra: Sequence[bytes | None] | None = None) -> list[bool]:
+        with self._transaction() as writing:
+            live = writing.live([star.star_id for star in stars])
+            replaced = []
+            latest: dict[str, Star] = {}
+            kept: dict[str, bytes | None] = {}
+            for star, spectrum in zip(stars, spectra or [None] * len(stars), strict=True):
+                replaced.append(star.star_id in live or star.star_id in latest)
+                latest[star.star_id], kept[star.star_id] = star, spectrum
+            writing.delete_rows(
+                [
+                    (star_id, model)
+                    for star_id, star in latest.items()
+                    for model in live.get(star_id, ())
+                    if model != star.model
+                ]
+            )
+            writing.insert(latest.values(), live)
+            writing.keep(kept)
+        return replaced
+
+    def delete(self, star_id: str) -> bool:
+        with self._transaction() as writing:
+            found = writing.delete("star_id = %s", (star_id,))
+            writing.keep({star_id: None})
+        return found > 0
+
+    def get(self, star_ids: Sequence[str], model: str) -> dict[str, Star]:
+        rows = self.read(
+            f"SELECT {COLUMNS} FROM stars WHERE NOT deleted AND star_id = ANY(%s) ORDER BY model = %s, model",
+            (list(star_ids), model),
+        )
+        return {row[0]: _star(row) for row in rows}
+
+    def page(self, after: str, limit: int, model: str) -> list[Star]:
+        ids = [
+            star_id
+            for (star_id,) in self.read(
+                "SELECT DISTINCT star_id FROM stars WHERE NOT deleted AND star_id > %s "
+                "ORDER BY star_id LIMIT %s",
+                (after.partition("\0")[0], limit),  # no id has a NUL, which PostgreSQL refuses
+            )
+        ]
+        found = self.get(ids, model)
+        return [found[star_id] for star_id in ids if star_id in found]
+
+    def last_seq(self) -> int:
+        return int(self.read("SELECT seq FROM chemtwin")[0][0])
+
+    def changes(self, model: str, after: int, limit: int = 50_000) -> list[Change]:
+        rows = self.read(
+            "SELECT seq, star_id, latent, teff, logg, fe_h, snr FROM stars "
+            "WHERE model = %s AND seq > %s ORDER BY seq LIMIT %s",
+            (model, after, limit),
+        )
+        return [
+            Change(
+                seq,
+                star_id,
+                None if latent is None else floats(latent),
+                teff,
+                logg,
+                fe_h,
+                np.nan if snr is None else snr,
+            )
+            for seq, star_id, latent, teff, logg, fe_h, snr in rows
+        ]
+
+    def waiting(self, model: str, after: str, limit: int) -> list[Kept]:
+        rows = self.read(
+            f"SELECT DISTINCT ON (star_id) {COLUMNS}, seq, spectrum FROM spectra JOIN stars USING (star_id) "
+            "WHERE NOT deleted AND star_id > %s AND NOT EXISTS (SELECT FROM stars own "
+            "WHERE own.star_id = spectra.star_id AND own.model = %s AND NOT own.deleted) "
+            "ORDER BY star_id, seq DESC LIMIT %s",
+            (after, model, limit),
+        )
+        return [Kept(_star(row[:-2]), row[-2], row[-1]) for row in rows]
+
+    def add_beside(self, stars: Sequence[Star], seqs: Sequence[int]) -> int:
+        with self._transaction() as writing:
+            live = writing.live([star.star_id for star in stars])
+            beside = [
+                star
+                for star, seq in zip(stars, seqs, strict=True)
+                if seq in live.get(star.star_id, {}).values()
+            ]
+            writing.insert(beside, live)
+        return len(beside)
+
+    def drop_other_models(self, model: str) -> int:
+        with self._transaction() as writing:
+            return writing.delete(
+                "model <> %s AND EXISTS (SELECT FROM stars own "
+                "WHERE own.star_id = stars.star_id AND own.model = %s AND NOT own.deleted)",
+                (model, model),
+            )
+
+    def dump(self) -> Iterator[tuple[Star, bytes | None]]:
+        try:
+            with (
+                self.connect() as connection,
+                connection.transaction(),
+                connection.cursor("dump", binary=True) as cursor,
+            ):
+                cursor.itersize = BLOCK
+                cursor.execute(
+                    f"SELECT {COLUMNS}, spectrum FROM stars LEFT JOIN spectra USING (star_id) "
+                    "WHERE NOT deleted ORDER BY star_id, model"
+                )
+                for row in cursor:
+                    yield _star(row[:-1]), row[-1]
+        except psycopg.Error as error:
+            raise StoreError(f"cannot read the store {self.name}: {_told(error)}") from error
+
+    def restore(self, rows: Iterable[tuple[Star, bytes | None]]) -> int:
+        written, remaining = 0, iter(rows)
+        with self._transaction() as writing:
+            writing.delete("true", ())
+            writing.connection.execute("DELETE FROM spectra")
+            while block := list(islice(remaining, BLOCK)):
+                live = writing.live([star.star_id for star, _ in block])
+                writing.insert([star for star, _ in block], live)
+                writing.keep({star.star_id: spectrum for star, spectrum in block})
+                written += len(block)
+        return written
+
+    def counts(self, model: str) -> tuple[int, int]:
+        """Stars of `model` there are, and writes of its rows there have been."""
+        rows = self.read("SELECT stars, written FROM models WHERE model = %s", (model,))
+        return (rows[0][0], rows[0][1]) if rows else (0, 0)
+
+
+class _Writing:
+    """A write transaction under way, and what it changes in `chemtwin` and `models`."""
+
+    def __init__(self, connection: Connection, seq: int) -> None:
+        self.connection = connection
+        self._seq = seq
+        self._stars: Counter[str] = Counter()
+        self._written: Counter[str] = Counter()
+
+    def live(self, star_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+        """By star id, those of these that are there: the seq of each model's row."""
+        found: dict[str, dict[str, int]] = {}
+        rows = self.connection.execute(
+            "SELECT star_id, model, seq FROM stars WHERE NOT deleted AND star_id = ANY(%s)", (list(star_ids),)
+        )
+        for star_id, model, seq in rows:
+            found.setdefault(star_id, {})[model] = seq
+        return found
+
+    def insert(self, stars: Iterable[Star], live: Mapping[str, Mapping[str, int]]) -> None:
+        """Write rows; `live` tells which of them are there already."""
+        rows, new = [], set()
+        for star in stars:
+            self._seq += 1
+            rows.append((self._seq, *_row(star)))
+            self._written[star.model] += 1
+            if star.model not in live.get(star.star_id, ()):
+                new.add((star.star_id, star.model))
+        self._stars.update(model for _, model in new)
+        self.connection.cursor().executemany(INSERT, rows)
+
+    def delete(self, condition: LiteralString, values: Sequence[Any]) -> int:
+        """Mark the rows that meet a condition as deleted. Returns how many."""
+        rows = self.connection.execute(DELETE.format(condition=condition), (*values, self._seq)).fetchall()
+        found: int = sum(count for _, count in rows)
+        self._seq += found
+        for model, count in rows:
+            self._stars[model] -= count
+            self._written[model] += count
+        return found
+
+    def delete_rows(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Mark the rows of these star ids and models as deleted."""
+        if rows:
+            ids, models = zip(*rows, strict=True)
+            self.delete(
+                "(star_id, model) IN (SELECT * FROM unnest(%s::text[], %s::text[]))", (list(ids), list(models))
+            )
+
+    def keep(self, spectra: Mapping[str, bytes | None]) -> None:
+        """Keep these spectra, and none of the stars without."""
+        cursor = self.connection.cursor()
+        cursor.execute("DELETE FROM spectra WHERE star_id = ANY(%s)", (list(spectra),))
+        kept = [(star_id, spectrum) for star_id, spectrum in spectra.items() if spectrum is not None]
+        if kept:
+            cursor.executemany("INSERT INTO spectra VALUES (%s, %s)", kept)
+
+    def count(self) -> None:
+        """Write the counters, as the transaction's last act."""
+        self.connection.execute("UPDATE chemtwin SET seq = %s", (self._seq,))
+        for model, written in self._written.items():
+            self.connection.execute(
+                "INSERT INTO models VALUES (%s, %s, %s) ON CONFLICT (model) DO UPDATE "
+                "SET stars = models.stars + EXCLUDED.stars, written = models.written + EXCLUDED.written",
+                (model, self._stars[model], written),
+            )
+
+
+def floats(data: bytes) -> NDArray[np.float32]:
+    """The elements (D,) of a vector as pgvector sends it in binary."""
+    return np.frombuffer(data, dtype=">f4", offset=4).astype(np.float32)
+
+
+def text(latent: NDArray[np.float32]) -> str:
+    """A vector (D,) as pgvector reads it; single precision survives exactly."""
+    return str(latent.astype(np.float32).tolist())
+
+
+def _conninfo(url: str) -> dict[str, Any]:
+    """What the URL says. Raises StoreError with no part of it, which may be of the password."""
+    try:
+        if URL.fullmatch(url) is None:
+            raise psycopg.ProgrammingError
+        given = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise StoreError(
+            "the store's postgresql:// URL cannot be read: write special characters in it, "
+            "such as those of a password, as %XX"
+        ) from None
+    return {"connect_timeout": 10, "tcp_user_timeout": 30_000, **given}
+
+
+def _usable(connection: Connection) -> bool:
+    """Whether an idle connection is as it was left: the server sends nothing unasked but its end."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return not poll.poll(0)
+
+
+def _told(error: psycopg.Error) -> str:
+    return error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__
+
+
+def _row(star: Star) -> Row:
+    """As `pack`, with the latent as text and missing numbers as NULL."""
+    row = [None if isinstance(value, float) and np.isnan(value) else value for value in pack(star)]
+    row[2] = text(star.latent)
+    return tuple(row)
+
+
+def _star(row: Sequence[Any]) -> Star:
+    return unpack((*row[:2], floats(row[2]).tobytes(), *row[3:]))

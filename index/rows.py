@@ -1,0 +1,73 @@
+"""A star as a row of a table, the same in every store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from index.store import Star
+
+VALUES = (
+    "latent, covariance, teff, logg, fe_h, snr, chi2, masked_fraction, in_domain, warnings, "
+    "ra, dec, meta, others"
+)
+COLUMNS = f"star_id, model, {VALUES}"
+
+
+def pack(star: Star) -> tuple[Any, ...]:
+    """A star's values of COLUMNS: latent as (D,) little-endian float32, covariance as its upper triangle."""
+    covariance = None
+    if star.covariance is not None:
+        upper = np.triu_indices(len(star.latent))
+        covariance = star.covariance[upper].astype("<f4").tobytes()
+    return (
+        star.star_id,
+        star.model,
+        star.latent.astype("<f4").tobytes(),
+        covariance,
+        star.teff,
+        star.logg,
+        star.fe_h,
+        star.snr,
+        star.chi2,
+        star.masked_fraction,
+        bool(star.in_domain),
+        json.dumps(star.warnings),
+        star.ra,
+        star.dec,
+        json.dumps(star.meta),
+        json.dumps(star.others),
+    )
+
+
+def unpack(row: Sequence[Any]) -> Star:
+    """The star of values that `pack` gave."""
+    star_id, model, latent, packed, teff, logg, fe_h, snr, chi2, masked, in_domain, warnings, *rest = row
+    ra, dec, meta, others = rest
+    vector = np.frombuffer(latent, dtype="<f4")
+    covariance = None
+    if packed is not None:
+        covariance = np.zeros((len(vector), len(vector)), dtype=np.float32)
+        covariance[np.triu_indices(len(vector))] = np.frombuffer(packed, dtype="<f4")
+        covariance = covariance + np.triu(covariance, 1).T
+    return Star(
+        star_id=star_id,
+        model=model,
+        latent=vector,
+        covariance=covariance,
+        teff=teff,
+        logg=logg,
+        fe_h=fe_h,
+        snr=snr,
+        chi2=chi2,
+        masked_fraction=masked,
+        in_domain=bool(in_domain),
+        warnings=tuple(json.loads(warnings)),
+        ra=ra,
+        dec=dec,
+        meta=json.loads(meta),
+        others={} if others is None else json.loads(others),
+    )
