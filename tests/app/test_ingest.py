@@ -1,0 +1,296 @@
+"""Bulk ingestion by the command itself: every kind of source, killed at random moments, over a cluster."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import httpx
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from app.ingest import DIGEST
+from index.sqlite import SqliteStore
+from index.store import Store, open_store
+from tests.conftest import APSTAR, ASPCAP, GIANT
+from training.survey import Survey, synthesize
+
+COMMAND = [sys.executable, "-c", "from app.cli import main; main()"]
+
+
+def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments: object, **environment: str) -> tuple[int, str]:
+    process = start(*arguments, **environment)
+    out, error = process.communicate(timeout=300)
+    return process.returncode, out + error
+
+
+def rows(store: Store) -> dict[str, bytes]:
+    """Every star's latent; a star that is there twice fails."""
+    found: dict[str, bytes] = {}
+    for star, _ in store.dump():
+        assert star.star_id not in found
+        found[star.star_id] = star.latent.tobytes()
+    return found
+
+
+def rows_at(folder: Path) -> dict[str, bytes]:
+    store = SqliteStore(folder / "stars.sqlite")
+    try:
+        return rows(store)
+    finally:
+        store.close()
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory, emulator) -> Path:
+    """2,500 stars without noise: five blocks."""
+    path = tmp_path_factory.mktemp("large") / "large.h5"
+    synthesize(path, emulator, 1250, seed=303)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(large, tmp_path_factory) -> dict[str, bytes]:
+    """What an ingest without interruption stores of it."""
+    folder = tmp_path_factory.mktemp("whole")
+    code, said = run("ingest", large, "--data-dir", folder, "--workers", 2)
+    assert (code, said.strip()) == (0, "2500 stars stored, 0 already there, 0 refused")
+    return rows_at(folder)
+
+
+def npz(path: Path, survey: Survey, **fields: object) -> Path:
+    stars = fields.pop("stars", len(survey))
+    arrays = {
+        "flux": survey.flux(slice(0, stars)),
+        "star_id": np.array(survey.star_id[:stars]),
+        **{name: survey.column(name)[:stars] for name in ("teff", "logg", "fe_h")},
+    }
+    np.savez(path, **(arrays | fields))
+    return path
+
+
+def test_killed_at_random_moments_it_ends_as_if_never_stopped(large, whole, tmp_path):
+    generator, stored = random.Random(4), 0
+    for _ in range(4):
+        process = start("ingest", large, "--data-dir", tmp_path, "--workers", 2)
+        before, deadline = stored, time.monotonic() + 120
+        while process.poll() is None and stored == before and time.monotonic() < deadline:
+            time.sleep(generator.random() * 0.2)
+            stored = len(rows_at(tmp_path)) if (tmp_path / "stars.sqlite").exists() else 0
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if stored == len(whole):
+            break
+    code, said = run("ingest", large, "--data-dir", tmp_path, "--workers", 2)
+    assert (code, rows_at(tmp_path)) == (0, whole)
+    new, there = (int(word) for word in said.split() if word.isdigit() and word != "0")
+    assert new + there == 2500
+    assert there >= 512
+    assert "0 stars stored, 2500 already there" in run("ingest", large, "--data-dir", tmp_path)[1]
+
+
+def test_a_killed_ingest_leaves_no_worker(large, tmp_path):
+    process = start("ingest", large, "--data-dir", tmp_path, "--workers", 2)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 60
+    while len(workers := children.read_text().split()) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+
+
+def test_only_what_changed_in_a_source_is_embedded_again(survey, tmp_path):
+    source, folder = npz(tmp_path / "s.npz", survey, stars=40), tmp_path / "data"
+    assert "40 stars stored" in run("ingest", source, "--data-dir", folder)[1]
+    before = rows_at(folder)
+    flux = survey.flux(slice(0, 40))
+    flux[7] = flux[8]
+    npz(source, survey, stars=40, flux=flux)
+    assert "1 stars stored, 39 already there" in run("ingest", source, "--data-dir", folder)[1]
+    after = rows_at(folder)
+    assert [star for star in after if after[star] != before[star]] == [survey.star_id[7]]
+    assert "40 stars stored" in run("ingest", source, "--data-dir", folder, CHEMTWIN_KEEP_SPECTRA="true")[1]
+
+
+def test_a_running_service_sees_them(survey, tmp_path, start_server):
+    server = start_server()
+    stars = npz(tmp_path / "s.npz", survey, stars=30)
+    assert run("ingest", stars, "--data-dir", tmp_path / "data")[0] == 0
+    first, second = survey.star_id[:2]
+    answer = httpx.get(server.url + f"/twins/{first}", params={"k": 1}).json()
+    assert answer["twins"][0]["star_id"] == second
+    meta = httpx.get(server.url + f"/stars/{first}").json()["meta"]
+    assert (meta["source"], len(meta[DIGEST])) == ("s.npz", 32)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_an_npz_gives_what_the_api_gives(compressed, survey, tmp_path, client):
+    pixels = len(survey.wavelength)
+    fields = {
+        "error": np.full((5, pixels), 0.01),
+        "bitmask": np.arange(5 * pixels).reshape(5, pixels) % 11 == 0,
+        "wavelength": survey.wavelength,
+    }
+    fields["bitmask"] = fields["bitmask"].astype("i4")
+    ids = np.array([f"NPZ-{i}" for i in range(5)])
+    source = npz(tmp_path / "s.npz", survey, stars=5, star_id=ids, **fields)
+    if compressed:
+        np.savez_compressed(source, **np.load(source))
+    headers = {"Content-Type": "application/x-npz"}
+    answer = client.post("/embed", headers=headers, content=source.read_bytes()).json()["results"]
+    assert run("ingest", source, "--data-dir", tmp_path)[0] == 0
+    store = SqliteStore(tmp_path / "stars.sqlite")
+    stars = store.get(ids.tolist(), next(store.dump())[0].model)
+    store.close()
+    for told in answer:
+        star = stars[told["star_id"]]
+        np.testing.assert_allclose(star.latent, told["latent"], atol=1e-5)
+        assert star.masked_fraction == told["masked_fraction"] > 0.08
+        assert star.snr == pytest.approx(told["snr"], rel=1e-6)
+        client.delete(f"/stars/{told['star_id']}")
+
+
+def test_refused_stars_are_named_and_stop_no_other(survey, tmp_path):
+    flux = survey.flux(slice(0, 60))
+    flux[:25] = np.nan
+    teff = survey.column("teff")[:60].copy()
+    teff[30] = -9999
+    ids = np.array(survey.star_id[:60])
+    ids[31] = "no id"
+    source = npz(tmp_path / "s.npz", survey, stars=60, flux=flux, teff=teff, star_id=ids)
+    code, said = run("ingest", source, "--data-dir", tmp_path)
+    assert code == 1
+    assert "33 stars stored, 0 already there, 27 refused" in said
+    assert said.count(": ") == 20 + said.count("first: pixel")
+    assert "and 7 more" in said
+    assert f"{ids[30]}: impossible stellar parameters: teff = -9999" in said
+    assert rows_at(tmp_path).keys() == {*ids[25:30], *ids[32:]}
+
+
+@pytest.mark.parametrize("kind", ["csv", "fits", "vot"])
+def test_a_folder_of_fits_files(kind, tmp_path, client):
+    folder = tmp_path / "spectra"
+    folder.mkdir()
+    for path in (APSTAR, ASPCAP):
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "apStar-r5-2M1.fits").write_bytes(b"SIMPLE  = nothing")
+    ids = ["2M00004994+1621552", "2M17334253-1654573", "2M1", "2M2"]
+    table = Table(
+        {
+            "star_id": ids,
+            "teff": [4705.0, 4600.0, 4500.0, 4500.0],
+            "teff_err": [50.0, 60.0, np.nan, 1.0],
+            "logg": [2.58, 2.2, 2.0, 2.0],
+            "fe_h": [0.05, -0.1, 0.0, 0.0],
+        }
+    )
+    labels = tmp_path / f"labels.{kind}"
+    table.write(labels, format={"csv": "ascii.csv", "fits": "fits", "vot": "votable"}[kind])
+    code, said = run("ingest", folder, "--labels", labels, "--data-dir", tmp_path / "data")
+    assert code == 1
+    assert "2 stars stored, 0 already there, 2 refused" in said
+    assert "2M1: the FITS file cannot be read" in said
+    assert "No such file" in said
+    assert "2 already there" in run("ingest", folder, "--labels", labels, "--data-dir", tmp_path / "data")[1]
+    if kind == "csv":
+        params = {**GIANT, "teff_err": 50, "star_id": "AS-API"}
+        headers = {"Content-Type": "application/fits"}
+        answer = client.post("/embed", params=params, headers=headers, content=APSTAR.read_bytes()).json()
+        client.delete("/stars/AS-API")
+        latent = np.frombuffer(rows_at(tmp_path / "data")[ids[0]], "f4")
+        np.testing.assert_allclose(latent, answer["latent"], atol=1e-5)
+
+
+def test_file_names_may_be_given_and_stay_in_the_folder(tmp_path):
+    folder = tmp_path / "spectra"
+    folder.mkdir()
+    (folder / "a.fits").write_bytes(ASPCAP.read_bytes())
+    (tmp_path / "b.fits").write_bytes(ASPCAP.read_bytes())
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,teff,logg,fe_h\na.fits,4600,2.2,-0.1\n../b.fits,4600,2.2,-0.1\n")
+    code, said = run("ingest", folder, "--labels", labels, "--data-dir", tmp_path)
+    assert (code, "1 stars stored" in said) == (1, True)
+    assert "../b.fits is not in the folder" in said
+    assert list(rows_at(tmp_path)) == ["2M17334253-1654573"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("folder", "--labels must name the table"),
+        ("other.txt", "is neither a survey"),
+        ("bad.npz", "is not an npz"),
+        ("lacks.npz", "lacks fe_h, logg, star_id, teff"),
+        ("pickled.npz", "is not an npz that can be read"),
+    ],
+)
+def test_what_is_no_source_is_refused(source, message, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "other.txt").write_text("")
+    (tmp_path / "bad.npz").write_text("PK nothing")
+    np.savez(tmp_path / "lacks.npz", flux=np.zeros((2, 3)))
+    np.savez(tmp_path / "pickled.npz", flux=np.array([{}], dtype=object))
+    code, said = run("ingest", tmp_path / source, "--data-dir", tmp_path / "data")
+    assert code == 1
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_a_cluster_of_processes_that_are_killed_fills_one_postgres(large, whole, postgres):
+    """Workers die at random; each block is in the one store once, as an ingest without a cluster has it."""
+    from distributed import LocalCluster
+
+    url, generator = postgres.create(), random.Random(5)
+    store = open_store(url)
+    with LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        process = start("ingest", large, "--scheduler", cluster.scheduler_address, CHEMTWIN_STORE=url)
+        killed, deadline = 0, time.monotonic() + 240
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.5 + generator.random())
+            if killed < 3 and len(rows(store)) >= 512 * killed:
+                worker = generator.choice(list(cluster.workers.values()))
+                os.kill(worker.pid, signal.SIGKILL)
+                killed += 1
+        out, error = process.communicate(timeout=60)
+        assert process.returncode == 0, error
+        assert killed >= 1
+        assert rows(store) == whole
+        code, said = run("ingest", large, "--scheduler", cluster.scheduler_address, CHEMTWIN_STORE=url)
+        assert "0 stars stored, 2500 already there" in said
+    store.close()
+    postgres.drop(url)
+
+
+def test_a_cluster_elsewhere_gets_no_file_of_this_machine(tmp_path, large):
+    code, said = run("ingest", large, "--scheduler", "tcp://192.0.2.1:8786", "--data-dir", tmp_path)
+    assert code == 1
+    assert "set CHEMTWIN_STORE to a postgresql:// URL" in said
+
+
+def test_a_column_of_another_length_is_refused(tmp_path, survey):
+    path = tmp_path / "s.h5"
+    path.write_bytes(survey.path.read_bytes())
+    with h5py.File(path, "a") as file:
+        file["teff_err"] = np.zeros(3)
+    code, said = run("ingest", path, "--data-dir", tmp_path)
+    assert code == 1
+    assert "teff_err has shape (3,)" in said
