@@ -102,9 +102,10 @@ class Arena:
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.data, self.choose = folder, folder / "data", random.Random(seed)
         self.other, self.bulk = folder / "other.safetensors", folder / "bulk.h5"
-        self.models = [load_model(SHIPPED), load_model(SHIPPED)]
-        self.models[1].card = replace(self.models[1].card, name="other")
-        save_model(self.models[1], self.other)
+        renamed = load_model(SHIPPED)
+        renamed.card = replace(renamed.card, name="other")
+        save_model(renamed, self.other)
+        self.models = [load_model(SHIPPED), load_model(self.other)]
         synthesize(self.bulk, Emulator.load(), 300, seed=seed + 1, snr=100)
         survey = Survey.open(self.bulk)
         self.bulk_ids = list(survey.star_id)

@@ -1,0 +1,22 @@
+"""Twenty rounds of benchmarks/faults.py: services, ingests and reindexings killed at random, every star checked."""
+
+import os
+import re
+import subprocess
+import sys
+
+from tests.conftest import ROOT
+
+
+def test_nothing_answered_for_is_lost_in_twenty_kills(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--rounds", "20", "--seed", "7"],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = re.search(r"20 rounds, (\d+) answered writes, none lost", done.stdout.splitlines()[-1])
+    assert told
+    assert int(told[1]) > 50, "too few writes for a kill to hit one"
+    assert {"ingest", "reindex"} <= set(re.findall(r"beside (\w+)", done.stdout))
