@@ -322,8 +322,8 @@ def test_a_killed_server_comes_back_with_all_that_was_answered_for():
                 assert [next(writer.stdout) for _ in range(5)][-1] == "4\n"
             time.sleep(0.1 * life)
             server.kill()
-            answered = [4 + len(writer.stdout.readlines()) for writer in writers]
-            assert [writer.wait() for writer in writers] == [1, 1]
+            answered = [4 + len(writer.communicate()[0].splitlines()) for writer in writers]
+            assert [writer.returncode for writer in writers] == [1, 1]
             with pytest.raises(StoreError, match="cannot read the store"):
                 store.get(["A"], "m@1")
             with pytest.raises(StoreError, match="cannot write to the store"):
