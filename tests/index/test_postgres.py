@@ -532,6 +532,22 @@ def test_ties_beyond_the_first_fetch_are_ordered_by_id(store):
     assert [twin.star_id for twin in found] == ["T000", "T001", "T002", "T003", "T004"]
 
 
+def test_an_old_pgvector_cannot_approximate(store):
+    with store.connect() as connection:
+        connection.execute("UPDATE pg_extension SET extversion = '0.7.4' WHERE extname = 'vector'")
+    open_index(store, "m@1", DIMENSION)
+    with pytest.raises(StoreError, match=r"needs pgvector 0\.8 or later"):
+        open_index(store, "m@1", DIMENSION, approximate=True)
+
+
+def test_sqlite_needs_no_psycopg(tmp_path):
+    code = (
+        "import sys; from index.store import open_store; from index.open_index import open_index; "
+        "open_index(open_store(sys.argv[1]), 'm@1', 3); assert 'psycopg' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "s.sqlite")], check=True)
+
+
 def test_sqlite_refuses_to_approximate(tmp_path):
     store = open_store(str(tmp_path / "s.sqlite"))
     with pytest.raises(StoreError, match="CHEMTWIN_APPROXIMATE"):
