@@ -11,7 +11,7 @@ COPY app app
 COPY index index
 COPY model model
 COPY training training
-RUN pip install --no-cache-dir . && useradd --uid 10001 chemtwin && install -d -o chemtwin /data
+RUN pip install --no-cache-dir ".[postgres]" && useradd --uid 10001 chemtwin && install -d -o chemtwin /data
 
 USER 10001
 WORKDIR /data

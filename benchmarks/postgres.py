@@ -134,11 +134,15 @@ def main() -> None:
         server.stop()
 
 
+def shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def report(results: list[dict[str, float]]) -> None:
     print("\n| | " + " | ".join(f"{result['stars']:,.0f} stars" for result in results) + " |")
     print("|---|" + "---:|" * len(results))
     for name in list(results[0])[1:]:
-        print(f"| {name} | " + " | ".join(f"{result[name]:,.3g}" for result in results) + " |")
+        print(f"| {name} | " + " | ".join(f"{shown(result[name])}" for result in results) + " |")
     last = results[-1]
     print("\n| from the largest, in proportion | " + " | ".join(f"{stars:,} stars" for stars in FAR) + " |")
     print("|---|" + "---:|" * len(FAR))
@@ -150,7 +154,7 @@ def report(results: list[dict[str, float]]) -> None:
         ("HNSW build (h), at the least", last["HNSW build (s)"] / last["stars"] / 3600),
         ("filling (h)", 1 / last["stars inserted per second"] / 3600),
     ):
-        print(f"| {name} | " + " | ".join(f"{each * stars:,.3g}" for stars in FAR) + " |")
+        print(f"| {name} | " + " | ".join(f"{shown(each * stars)}" for stars in FAR) + " |")
 
 
 if __name__ == "__main__":

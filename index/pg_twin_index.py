@@ -150,6 +150,9 @@ class _Hnsw:
 
     def __init__(self, store: PostgresStore, model: str, dimension: int) -> None:
         self.ready = threading.Event()
+        ((version,),) = store.read("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+        if tuple(map(int, version.split(".")[:2])) < (0, 8):
+            raise StoreError(f"CHEMTWIN_APPROXIMATE needs pgvector 0.8 or later; {store.name} has {version}")
         self._store = store
         self.name = f"hnsw_{hashlib.sha256(model.encode()).hexdigest()[:16]}_{dimension}"
         self._create = sql.SQL(

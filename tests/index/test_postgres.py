@@ -322,8 +322,8 @@ def test_a_killed_server_comes_back_with_all_that_was_answered_for():
                 assert [next(writer.stdout) for _ in range(5)][-1] == "4\n"
             time.sleep(0.1 * life)
             server.kill()
-            answered = [4 + len(writer.stdout.readlines()) for writer in writers]
-            assert [writer.wait() for writer in writers] == [1, 1]
+            answered = [4 + len(writer.communicate()[0].splitlines()) for writer in writers]
+            assert [writer.returncode for writer in writers] == [1, 1]
             with pytest.raises(StoreError, match="cannot read the store"):
                 store.get(["A"], "m@1")
             with pytest.raises(StoreError, match="cannot write to the store"):
@@ -530,6 +530,22 @@ def test_ties_beyond_the_first_fetch_are_ordered_by_id(store):
     )
     found = index.search(np.zeros(DIMENSION, np.float32), 5)
     assert [twin.star_id for twin in found] == ["T000", "T001", "T002", "T003", "T004"]
+
+
+def test_an_old_pgvector_cannot_approximate(store):
+    with store.connect() as connection:
+        connection.execute("UPDATE pg_extension SET extversion = '0.7.4' WHERE extname = 'vector'")
+    open_index(store, "m@1", DIMENSION)
+    with pytest.raises(StoreError, match=r"needs pgvector 0\.8 or later"):
+        open_index(store, "m@1", DIMENSION, approximate=True)
+
+
+def test_sqlite_needs_no_psycopg(tmp_path):
+    code = (
+        "import sys; from index.store import open_store; from index.open_index import open_index; "
+        "open_index(open_store(sys.argv[1]), 'm@1', 3); assert 'psycopg' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "s.sqlite")], check=True)
 
 
 def test_sqlite_refuses_to_approximate(tmp_path):
