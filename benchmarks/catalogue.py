@@ -4,7 +4,11 @@ A survey's stars are embedded at S/N 100 and their latents regressed on the surv
 cross terms. A star of the catalogue has new labels, drawn as the survey's were, the latent that the
 regression gives them and the residual, noise and all, of a star of the survey drawn at random.
 
-FIGURES
+How close that comes (STARS of both; one star of each pair of twins, as the catalogue has none): the regression
+holds 96.1 % of the variance for the survey with the paper's labels and 91.0 % for the realistic one, most of
+the rest being noise. Distances to the nearest of 10,000 stars, quantiles 5, 25, 50, 75 and 95 %: survey 5.22,
+6.09, 6.82, 7.67, 9.05 and catalogue 5.17, 6.09, 6.83, 7.63, 9.09 for the first; 2.09, 2.54, 2.96, 3.59, 6.56
+and 2.09, 2.53, 2.94, 3.55, 6.50 for the second (`python -m benchmarks.catalogue MODEL SURVEY`).
 """
 
 from __future__ import annotations

@@ -52,6 +52,12 @@ def filled(count, dimension=DIMENSION, seed=1):
     return search, dict(zip(ids, zip(latents, columns, strict=True), strict=True))
 
 
+@pytest.fixture(autouse=True)
+def soon_a_tree(monkeypatch):
+    """Trees from fewer rows on than in use."""
+    monkeypatch.setattr(nearest, "RECENT", 8192)
+
+
 @pytest.fixture
 def small_trees(monkeypatch):
     """Leaves, nodes and trees of a few rows, so that few rows make many."""
