@@ -304,7 +304,7 @@ def test_searches_beside_writes_see_whole_states(monkeypatch):
     """Each update moves all moving rows at once: a search must find all of them at one step, and all others."""
     monkeypatch.setattr(nearest, "RECENT", 300)
     search, rows = filled(2000)
-    fixed = plain(rows, (0.0, 0.0, 0.0), 3000)
+    fixed = [star_id for _, star_id in plain(rows, (0.0, 0.0, 0.0), 3000)]
     moving = [f"M{i:03d}" for i in range(100)]
     done = 0
     failures = []
@@ -329,7 +329,7 @@ def test_searches_beside_writes_see_whole_states(monkeypatch):
                 before = done
                 everything = pairs(search.search(np.zeros(DIMENSION, np.float32), 5000))
                 after = done + 1
-                assert [pair for pair in everything if pair[1][0] == "N"] == fixed
+                assert [star_id for _, star_id in everything if star_id[0] == "N"] == fixed
                 seen = [pair for pair in everything if pair[1][0] == "M"]
                 assert [star_id for _, star_id in seen] == moving
                 steps = {round(distance / np.sqrt(3), 3) - 1000 for distance, _ in seen}
