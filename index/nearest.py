@@ -32,11 +32,11 @@ LEAF = 96
 NODE = 16
 """Leaves of a node, whose box is looked at before theirs."""
 
-WIDEN = 8
+WIDEN = 16
 """Each time a search goes on it reads this many times the nodes of the time before."""
 
-RECENT = 8192
-"""Rows written lately that are worth a tree."""
+RECENT = 32_768
+"""Rows written lately that are worth a tree: to read fewer takes no longer than to look for leaves."""
 
 GROWTH = 8
 """A tree is built anew together with what is to join it, unless it is more than this many times as large."""
@@ -88,13 +88,14 @@ class _Part:
 class _Tree(_Part):
     """A part in leaves of `leaf` slots each, leaf after leaf. Slots without a row repeat one and are dead.
 
-    `order` (R,) are the slots of its R rows by id. Boxes are in the principal `axes` (D, D) about `mean` (D,):
-    of nodes `centre`, `half` (D, nodes), of leaves `leaf_centre`, `leaf_half` (nodes, D, leaves of a node);
-    `column_low`, `column_high` (leaves, 4), NaN where no row has a value. `extent` is the largest distance of a
-    row from the mean.
+    `rows` is how many rows it was built with, `order` (S,) the slots by id, of one id the row first. Boxes are
+    in the principal `axes` (D, D) about `mean` (D,): of nodes `centre`, `half` (D, nodes), of leaves
+    `leaf_centre`, `leaf_half` (nodes, D, leaves of a node); `column_low`, `column_high` (leaves, 4), NaN where
+    no row has a value. `extent` is the largest distance of a row from the mean.
     """
 
     leaf: int
+    rows: int
     order: Slots
     mean: Latents
     axes: Latents
@@ -331,15 +332,13 @@ class Nearest:
     def _due(self) -> list[int] | None:
         """The numbers of the trees to build anew together with the recent rows, or None. The lock is held."""
         state = self._state
-        decayed = [
-            number for number, tree in enumerate(state.trees) if self._lost[number] > DEAD * len(tree.order)
-        ]
+        decayed = [number for number, tree in enumerate(state.trees) if self._lost[number] > DEAD * tree.rows]
         if state.count < RECENT and not decayed:
             return None
-        rows = state.count + sum(len(state.trees[number].order) for number in decayed)
+        rows = state.count + sum(state.trees[number].rows for number in decayed)
         chosen = set(decayed)
-        for number in sorted(range(len(state.trees)), key=lambda number: len(state.trees[number].order)):
-            size = len(state.trees[number].order)
+        for number in sorted(range(len(state.trees)), key=lambda number: state.trees[number].rows):
+            size = state.trees[number].rows
             if number not in chosen and size <= GROWTH * rows:
                 chosen.add(number)
                 rows += size
@@ -403,7 +402,7 @@ class Nearest:
             for name, array in part.items():
                 content = np.ascontiguousarray(array)
                 entry[name] = (content.dtype.str, content.shape, offset)
-                chunks += [memoryview(content.reshape(-1).view(np.uint8)), bytes(-content.nbytes % ALIGNMENT)]
+                chunks += [content.reshape(-1).view(np.uint8).data, bytes(-content.nbytes % ALIGNMENT)]
                 offset += content.nbytes + len(chunks[-1])
             described.append(entry)
         checksum = 0
@@ -451,7 +450,7 @@ class Nearest:
             parts.append(part)
         last = parts.pop()
         trees = [
-            _Tree(**{**part, "leaf": part["leaf"].item(), "extent": part["extent"].item()}) for part in parts
+            _Tree(**part | {name: part[name].item() for name in ("leaf", "rows", "extent")}) for part in parts
         ]
         ids = last["ids"].tolist()
         recent = _room(_empty(dimension, RECENT), 0, ids)
@@ -461,7 +460,7 @@ class Nearest:
         recent.died[: len(ids)] = last["died"]
         nearest._slot = {star_id: slot for slot, star_id in enumerate(ids) if recent.died[slot] == NEVER}
         living = [int((tree.died == NEVER).sum()) for tree in trees]
-        nearest._lost = [len(tree.order) - alive for tree, alive in zip(trees, living, strict=True)]
+        nearest._lost = [tree.rows - alive for tree, alive in zip(trees, living, strict=True)]
         alive = sum(living) + len(nearest._slot)
         nearest._state = _State(tuple(trees), recent, len(ids), 1, alive, header["seq"])
         return nearest
@@ -503,13 +502,9 @@ def _scan(
     version: int,
     query: Latents,
     slots: Slots,
-    ranges: list[tuple[int, float, float]],
     best: _Best,
 ) -> None:
     """Read the rows of some slots of a part."""
-    for column, low, high in ranges:
-        values = part.columns[column][slots]
-        slots = slots[(values >= low) & (values <= high)]
     squares = _squares(part, slots, query)
     near = np.flatnonzero(squares <= best.limit)
     near = near[part.died[slots[near]] > version]
@@ -518,7 +513,12 @@ def _scan(
 
 
 def _scan_recent(state: _State, query: Latents, ranges: list[tuple[int, float, float]], best: _Best) -> None:
-    _scan(len(state.trees), state.recent, state.version, query, np.arange(state.count), ranges, best)
+    """Read all rows beside the trees."""
+    passing = np.ones(state.count, dtype=bool)
+    for column, low, high in ranges:
+        values = state.recent.columns[column, : state.count]
+        passing &= (values >= low) & (values <= high)
+    _scan(len(state.trees), state.recent, state.version, query, np.flatnonzero(passing), best)
 
 
 def _scan_tree(
@@ -536,25 +536,29 @@ def _scan_tree(
         error = (2 * len(query) + 8) * 6e-8 * (tree.extent + float(np.linalg.norm(turned)))
         slack = math.sqrt(len(query)) * error
         place = turned.astype(np.float32)
-    matching: NDArray[np.bool_] = np.ones(len(tree.column_low), dtype=bool)
+    matching = np.ones(len(tree.column_low), dtype=bool)
     for column, low, high in ranges:
         matching &= (tree.column_low[:, column] <= high) & (tree.column_high[:, column] >= low)
     by_node = matching.reshape(len(tree.leaf_centre), -1)
     bounds = _bounds(tree.centre, tree.half, place[:, None], 0)
     order = np.argsort(bounds)
-    order = order[by_node.any(axis=1)[order]]
+    order = order[np.any(by_node[order], axis=1)]
     start, size = 0, 1
     while start < len(order):
         reach = (math.sqrt(best.limit) + slack) ** 2
         nodes = order[start : start + size]
-        nodes = nodes[bounds[nodes] <= reach]
+        nodes = nodes[np.less_equal(bounds[nodes], reach)]
         if len(nodes) == 0:
             return
         near = _bounds(tree.leaf_centre[nodes], tree.leaf_half[nodes], place[:, None], 1) <= reach
         node, leaf = np.nonzero(near & by_node[nodes])
         leaves = nodes[node] * by_node.shape[1] + leaf
-        slots = (leaves[:, None] * tree.leaf + np.arange(tree.leaf)).reshape(-1)
-        _scan(number, tree, version, query, slots, ranges, best)
+        slots = leaves[:, None] * tree.leaf + np.arange(tree.leaf)
+        passing = np.ones(slots.shape, dtype=bool)
+        for column, low, high in ranges:
+            values = tree.columns[column].reshape(-1, tree.leaf)[leaves]
+            passing &= (values >= low) & (values <= high)
+        _scan(number, tree, version, query, slots[passing] if ranges else slots.reshape(-1), best)
         start, size = start + size, WIDEN * size
 
 
@@ -594,27 +598,27 @@ def _grow(parts: list[tuple[_Part, int]], version: int) -> _Tree | None:
     node_low, node_high = by_node[0].min(axis=1).T, by_node[1].max(axis=1).T
     leaf_low, leaf_high = (np.ascontiguousarray(box.transpose(0, 2, 1)) for box in by_node)
     columns = np.concatenate([part.columns[:, own] for part, own in chosen], axis=1)[:, slots]
-    ids = np.concatenate([part.ids[own] for part, own in chosen])
-    order = np.argsort(ids, kind="stable")
-    first = np.full(rows, -1)
+    ids = np.concatenate([part.ids[own] for part, own in chosen])[slots]
+    first = np.zeros(rows, dtype=np.int64)
     places = np.arange(len(slots))
     first[slots[::-1]] = places[::-1]
     died = np.zeros(len(slots), dtype=np.int64)
     died[first] = NEVER
     by_leaf = columns.reshape(len(COLUMNS), leaves, leaf)
     return _Tree(
-        ids=ids[slots],
+        ids=ids,
         latents=latents[slots],
         columns=columns,
         died=died,
         leaf=leaf,
-        order=first[order],
+        rows=rows,
+        order=np.argsort(ids, kind="stable"),
         mean=mean,
         axes=axes,
-        centre=np.ascontiguousarray(node_low + node_high) / np.float32(2),
-        half=np.ascontiguousarray(node_high - node_low) / np.float32(2),
-        leaf_centre=(leaf_low + leaf_high) / np.float32(2),
-        leaf_half=(leaf_high - leaf_low) / np.float32(2),
+        centre=np.ascontiguousarray((node_low + node_high) / 2, dtype=np.float32),
+        half=np.ascontiguousarray((node_high - node_low) / 2, dtype=np.float32),
+        leaf_centre=(leaf_low + leaf_high) / 2,
+        leaf_half=(leaf_high - leaf_low) / 2,
         column_low=np.fmin.reduce(by_leaf, axis=2).T.copy(),
         column_high=np.fmax.reduce(by_leaf, axis=2).T.copy(),
         extent=extent,
@@ -659,6 +663,6 @@ def _checked(path: Path, content: NDArray[np.uint8]) -> tuple[dict[str, Any], ND
     if zlib.crc32(text) != checksum:
         raise CacheError(f"{path} is damaged in its header")
     header: dict[str, Any] = json.loads(text)
-    if len(payload) != header["size"] or zlib.crc32(memoryview(payload)) != header["checksum"]:
+    if len(payload) != header["size"] or zlib.crc32(payload.data) != header["checksum"]:
         raise CacheError(f"{path} is damaged or cut short")
     return header, payload
