@@ -184,6 +184,7 @@ def test_the_short_way_to_a_latent_leads_where_the_long_one_does(spectra, model)
     ]
     prepared = prepare_all(observations, model.grid, model.normaliser)
     for short, long in zip(model.embed(prepared), Model.embed(model, prepared), strict=True):
-        np.testing.assert_allclose(short.latent, long.latent, atol=3e-5)
+        # the long way weights pixels in single precision
+        assert np.abs(short.latent - long.latent).max() < 2e-5 * np.linalg.norm(long.latent)
         assert (short.chi2, short.covariance) == (None, None)
         assert (short.in_domain, short.warnings) == (long.in_domain, long.warnings)
