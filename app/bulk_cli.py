@@ -66,7 +66,8 @@ def reindex(model: Path, drop_old: bool, data_dir: Path | None) -> None:
     """
     from app.reindex import reindex as run
 
-    done = run(_settings(data_dir).model_copy(update={"model": model}), drop_old)
+    settings = _settings(data_dir).model_copy(update={"model": model, "keep_spectra": False})
+    done = run(settings, drop_old)
     _tell_refused(list(done.refused.values())[:SHOWN], len(done.refused))
     click.echo(
         f"{done.written} stars embedded with {done.model}, {len(done.refused)} refused, "

@@ -77,7 +77,7 @@ def ingest(
 
         reports = reports_of_cluster(scheduler, settings, place, blocks)
     else:
-        reports = _reports_of_processes(min(workers, len(blocks)), settings, place, blocks)
+        reports = _reports_of_processes(min(workers, max(len(blocks), 1)), settings, place, blocks)
     with tqdm(total=count, unit="star", desc="ingest", disable=None, smoothing=0.05) as bar:
         for report in reports:
             total += report

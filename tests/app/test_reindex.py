@@ -31,7 +31,7 @@ def new_model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def catalogue(survey, tmp_path) -> Path:
+def folder(survey, tmp_path) -> Path:
     """A folder with the survey's 1,200 stars and their spectra."""
     assert (
         run("ingest", survey.path, "--data-dir", tmp_path / "data", "--workers", 1, CHEMTWIN_KEEP_SPECTRA="1")[
@@ -42,9 +42,9 @@ def catalogue(survey, tmp_path) -> Path:
     return tmp_path / "data"
 
 
-def test_no_answer_mixes_two_models(catalogue, new_model, survey, star, start_server):
+def test_no_answer_mixes_two_models(folder, new_model, survey, star, start_server):
     old, new = load_model(SHIPPED).card, load_model(new_model).card
-    server = start_server(catalogue, CHEMTWIN_KEEP_SPECTRA="true")
+    server = start_server(folder, CHEMTWIN_KEEP_SPECTRA="true")
     fixed = survey.star_id[:20]
 
     def distances(url: str) -> list[float]:
@@ -85,7 +85,7 @@ def test_no_answer_mixes_two_models(catalogue, new_model, survey, star, start_se
     threads = [threading.Thread(target=ask), threading.Thread(target=change)]
     for thread in threads:
         thread.start()
-    first = start("reindex", "--model", new_model, "--data-dir", catalogue)
+    first = start("reindex", "--model", new_model, "--data-dir", folder)
     out, error = first.communicate(timeout=300)
     stop.set()
     for thread in threads:
@@ -97,20 +97,20 @@ def test_no_answer_mixes_two_models(catalogue, new_model, survey, star, start_se
     assert deleted
     assert distances(server.url) == before
     # what came after the reindexing had ended waits for the next
-    assert run("reindex", "--model", new_model, "--data-dir", catalogue)[0] == 0
-    newer = start_server(catalogue, CHEMTWIN_MODEL=str(new_model))
+    assert run("reindex", "--model", new_model, "--data-dir", folder)[0] == 0
+    newer = start_server(folder, CHEMTWIN_MODEL=str(new_model))
     for url, card in ((server.url, old), (newer.url, new)):
-        assert httpx.get(url + "/readyz").json()["stars"] == len(_ids(catalogue))
+        assert httpx.get(url + "/readyz").json()["stars"] == len(_ids(folder))
         assert httpx.get(url + "/model").json()["model"]["version"] == card.version
     np.testing.assert_allclose(distances(newer.url), FACTOR * np.array(before), rtol=1e-4)
     for star_id, latent in list(changed.items())[-20:]:
         told = httpx.get(newer.url + f"/stars/{star_id}").json()
         assert told["model"]["version"] == new.version
         np.testing.assert_allclose(told["latent"], FACTOR * np.array(latent), atol=1e-3)
-    assert not set(deleted) & _ids(catalogue)
-    code, said = run("reindex", "--model", new_model, "--drop-old", "--data-dir", catalogue)
+    assert not set(deleted) & _ids(folder)
+    code, said = run("reindex", "--model", new_model, "--drop-old", "--data-dir", folder)
     assert code == 0
-    assert f"{len(_ids(catalogue))} rows of other models deleted" in said
+    assert f"{len(_ids(folder))} rows of other models deleted" in said
     assert httpx.get(server.url + f"/twins/{fixed[0]}").status_code == 409
     np.testing.assert_allclose(distances(newer.url), FACTOR * np.array(before), rtol=1e-4)
 
@@ -123,16 +123,16 @@ def _ids(folder: Path) -> set[str]:
         store.close()
 
 
-def test_a_killed_reindex_goes_on(catalogue, new_model):
-    process = start("reindex", "--model", new_model, "--data-dir", catalogue)
+def test_a_killed_reindex_goes_on(folder, new_model):
+    process = start("reindex", "--model", new_model, "--data-dir", folder)
     identity = load_model(new_model).card.identity
-    store = SqliteStore(catalogue / "stars.sqlite")
+    store = SqliteStore(folder / "stars.sqlite")
     while process.poll() is None and len(store.waiting(identity, "", 2000)) == 1200:
         pass
     process.kill()
     process.communicate()
     left = len(store.waiting(identity, "", 2000))
-    code, said = run("reindex", "--model", new_model, "--data-dir", catalogue)
+    code, said = run("reindex", "--model", new_model, "--data-dir", folder)
     assert (code, store.waiting(identity, "", 1)) == (0, [])
     assert f"{left} stars embedded with {identity}, 0 refused, 0 without a kept spectrum" in said
     store.close()

@@ -1,10 +1,13 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 
+from model.base import Model
 from model.errors import ParameterError, SpectrumError
-from model.spectrum import Observation, Parameters, prepare
+from model.grid import apogee_wavelength
+from model.spectrum import Observation, Parameters, _simple, prepare, prepare_all
 
 SUN_LIKE = Parameters(4500, 2.0, 0.0)
 
@@ -127,3 +130,61 @@ def test_missing_and_unknown_parameters_are_named(others, code, named):
 def test_impossible_further_parameters_are_refused(change):
     with pytest.raises(ParameterError, match="vbroad"):
         Parameters(4500, 2.0, 0.0, **change)
+
+
+def odd_ones(spectra) -> list[Observation]:
+    """Spectra without errors, each with something that needs care, and two without."""
+    flux = [row.astype(float) for row in spectra[:12]]
+    slope = np.linspace(0.8, 1.1, len(flux[0]))
+    flux[2] = 4e3 * slope * flux[2]
+    flux[3][700] = 1.6
+    flux[4][10] = -0.1
+    flux[5][:] = 1e-30
+    flux[6][20] = np.nan
+    flux[7] *= 2
+    flux[8][1000:1200] *= 0.2
+    whole = np.ones(8575)
+    bad = np.arange(len(slope)) < 9
+    return [
+        Observation(flux[0], SUN_LIKE),
+        Observation(flux[1] * slope, SUN_LIKE),
+        Observation(flux[2], SUN_LIKE, normalized=False),
+        *(Observation(row, SUN_LIKE) for row in flux[3:9]),
+        Observation(flux[9], SUN_LIKE, bad=bad),
+        Observation(flux[10], SUN_LIKE, ivar=np.full(len(slope), 1e4)),
+        Observation(whole, SUN_LIKE, wavelength=apogee_wavelength()),
+    ]
+
+
+def test_together_or_alone_a_spectrum_is_the_same(spectra, model):
+    observations = odd_ones(spectra)
+    for observation, found in zip(
+        observations, prepare_all(observations, model.grid, model.normaliser), strict=True
+    ):
+        if isinstance(found, SpectrumError):
+            with pytest.raises(SpectrumError, match=re.escape(found.message)):
+                prepare(observation, model.grid, model.normaliser)
+            continue
+        alone = prepare(observation, model.grid, model.normaliser)
+        np.testing.assert_allclose(found.flux, alone.flux, rtol=1e-12)
+        np.testing.assert_array_equal(found.ivar > 0, alone.ivar > 0)
+        assert (found.history, found.warnings) == (alone.history, alone.warnings)
+        assert (found.has_errors, found.masked_fraction) == (alone.has_errors, alone.masked_fraction)
+    assert {0, 1, 2} <= _simple(observations, range(12), model.grid, model.normaliser).keys()
+
+
+def test_the_short_way_to_a_latent_leads_where_the_long_one_does(spectra, model):
+    observations = [
+        Observation(row.astype(float) + shift, Parameters(4000 + 10 * number, 2.0, 0.05))
+        for number, (row, shift) in enumerate(zip(spectra[:100], np.tile([0, 0.05], 50), strict=True))
+    ]
+    noisy = np.random.default_rng(1).normal(0, 0.01, (100, len(model.grid)))
+    observations += [
+        dataclasses.replace(one, flux=one.flux + n) for one, n in zip(observations, noisy, strict=True)
+    ]
+    prepared = prepare_all(observations, model.grid, model.normaliser)
+    for short, long in zip(model.embed(prepared), Model.embed(model, prepared), strict=True):
+        # the long way weights pixels in single precision
+        assert np.abs(short.latent - long.latent).max() < 2e-5 * np.linalg.norm(long.latent)
+        assert (short.chi2, short.covariance) == (None, None)
+        assert (short.in_domain, short.warnings) == (long.in_domain, long.warnings)
