@@ -18,9 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.nearest import COLUMNS, CacheError, Nearest
+from index.cache import CacheError
+from index.nearest import Nearest
 from index.sqlite import SqliteStore
 from index.store import Star
+from index.tree import COLUMNS
 
 RATE_PAIRS = 1_000_000
 RATE_SAMPLE = 200_000
