@@ -4,7 +4,7 @@ import sqlite3
 import threading
 
 import httpx
-import pytest
+import numpy as np
 
 from index.sqlite import SqliteStore
 from index.store import open_store
@@ -48,7 +48,7 @@ def test_a_backup_under_load_holds_every_star_acknowledged_before(start_server, 
             held = {one.star_id: (one.latent.tolist(), kept) for one, kept in copy.dump()}
             copy.close()
             for star_id, latent in before.items():
-                assert held[star_id][0] == pytest.approx(latent, abs=1e-6)
+                assert held[star_id][0] == np.array(latent, "f4").tolist()
                 assert held[star_id][1] is not None
     finally:
         stop.set()
