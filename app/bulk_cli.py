@@ -62,7 +62,7 @@ def ingest(
 def reindex(model: Path, drop_old: bool, data_dir: Path | None) -> None:
     """Embed the kept spectra with another MODEL, beside what is there; a running service goes on.
 
-    It is finished when no star waits. Stopped, it goes on where it was when it is run again.
+    Stopped, it goes on where it was when it is run again.
     """
     from app.reindex import reindex as run
 

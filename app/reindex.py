@@ -29,9 +29,10 @@ class Reindexed:
 
 
 def reindex(settings: Settings, drop_old: bool) -> Reindexed:
-    """Give every star with a kept spectrum a row of the settings' model, until none waits for one.
+    """Give every star with a kept spectrum a row of the settings' model.
 
-    Stars that change meanwhile are looked at again. With `drop_old` the rows of other models then go, of stars
+    Stars that change meanwhile are looked at again, until fewer than a block have: a service that takes stars
+    all the time always leaves some for the next run. With `drop_old` the rows of other models then go, of stars
     that have the new one.
     """
     embedder, store = Embedder(settings), open_store(settings.place)
@@ -41,7 +42,7 @@ def reindex(settings: Settings, drop_old: bool) -> Reindexed:
             while True:
                 seen, new, refused = _pass(embedder, store, bar)
                 written += new
-                if seen == len(refused):
+                if seen - len(refused) < BLOCK:
                     break
         without = _count_others(store, embedder.identity) - len(refused)
         dropped = store.drop_other_models(embedder.identity) if drop_old else 0

@@ -4,7 +4,7 @@ import sqlite3
 import threading
 
 import httpx
-import pytest
+import numpy as np
 
 from index.sqlite import SqliteStore
 from index.store import open_store
@@ -36,22 +36,24 @@ def test_a_backup_under_load_holds_every_star_acknowledged_before(start_server, 
     threads = [threading.Thread(target=client, args=(name,)) for name in "AB"]
     for thread in threads:
         thread.start()
-    for round_ in range(2):
-        while len(acknowledged) < 10 * (round_ + 1):
-            stop.wait(0.01)
-        before = dict(acknowledged)
-        file = tmp_path / f"backup-{round_}.sqlite"
-        code, said = run("backup", file, "--data-dir", tmp_path / "data")
-        assert code == 0, said
-        copy = SqliteStore(file)
-        held = {one.star_id: (one.latent.tolist(), kept) for one, kept in copy.dump()}
-        copy.close()
-        for star_id, latent in before.items():
-            assert held[star_id][0] == pytest.approx(latent, abs=1e-6)
-            assert held[star_id][1] is not None
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for round_ in range(2):
+            while len(acknowledged) < 10 * (round_ + 1):
+                stop.wait(0.01)
+            before = dict(acknowledged)
+            file = tmp_path / f"backup-{round_}.sqlite"
+            code, said = run("backup", file, "--data-dir", tmp_path / "data")
+            assert code == 0, said
+            copy = SqliteStore(file)
+            held = {one.star_id: (one.latent.tolist(), kept) for one, kept in copy.dump()}
+            copy.close()
+            for star_id, latent in before.items():
+                assert held[star_id][0] == np.array(latent, "f4").tolist()
+                assert held[star_id][1] is not None
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert not list(tmp_path.glob("*.partial*"))
     assert len(acknowledged) > len(held)
     # back to the second backup, before the eyes of the running service

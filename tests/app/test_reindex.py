@@ -86,10 +86,12 @@ def test_no_answer_mixes_two_models(folder, new_model, survey, star, start_serve
     for thread in threads:
         thread.start()
     first = start("reindex", "--model", new_model, "--data-dir", folder)
-    out, error = first.communicate(timeout=300)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        out, error = first.communicate(timeout=300)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert first.returncode == 0, error
     assert wrong == []
     assert done["asked"] >= 20
