@@ -66,7 +66,7 @@ def test_a_star_on_another_grid_or_in_counts_is_the_same_star(client, star, post
 def test_parameter_errors_widen_the_latent(client, star, posted):
     wider = client.post("/embed", json=star | {"teff_err": 100, "logg_err": 0.2}).json()
     ratios = np.array(wider["latent_sd"]) / posted.json()["latent_sd"]
-    assert ratios.min() > 0.999
+    assert ratios.min() > 0.99
     assert ratios.max() > 1.1
 
 
