@@ -97,7 +97,7 @@ def test_every_models_rows_are_told_apart(form, folder):
     values, _ = read(out.rename(folder / f"out.{form}"))
     assert sorted(set(values["model"])) == sorted({IDENTITY, "other@1"})
     foreign = values["latent"][values["star_id"].index("F")]
-    assert (list(foreign[:4]), np.isnan(foreign[4:]).all()) == ([1, 1, 1, 1], True)
+    assert (list(foreign[:4]), np.isnan(np.array(foreign[4:], float)).all()) == ([1, 1, 1, 1], True)
 
 
 @pytest.mark.parametrize("form", FORMS)
