@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from app.errors import Invalid
+from app.errors import Invalid, ServiceError
 from app.kept import pack
 from app.schemas import STAR_ID
 from app.settings import Settings
 from index.store import Star
 from model.base import Embedding
 from model.bundle import load_model
+from model.errors import ChemtwinError
 from model.spectrum import PARAMETER_UNITS, Observation, Spectrum, prepare_all
 
 MAX_LATENT = 1e6
@@ -43,6 +44,16 @@ class Embedded:
     star: Star | None = None
     kept: bytes | None = None
     replaced: bool = False
+
+
+def stored_or_refused(result: Embedded | Exception) -> tuple[Star, bytes | None] | str:
+    """A star's row and the bytes to keep, or why it was refused. Raises what is no refusal."""
+    if isinstance(result, Embedded):
+        assert result.star is not None
+        return result.star, result.kept
+    if isinstance(result, (ChemtwinError, ServiceError)):
+        return str(result)
+    raise result
 
 
 class Embedder:

@@ -20,12 +20,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from app.embedder import Embedded, Embedder
-from app.errors import ServiceError
+from app.embedder import Embedder, stored_or_refused
 from app.settings import Settings
 from app.sources import Place, Read, Source, Unread
 from index.store import Store, StoreError, open_store
-from model.errors import ChemtwinError
 
 BLOCK = 512
 SHOWN = 20
@@ -101,14 +99,12 @@ def ingest_block(settings: Settings, place: Place, rows: slice) -> Report:
     jobs = [replace(star.job, meta=star.job.meta | {DIGEST: star.digest}) for star in new]
     stars, spectra = [], []
     for job, done in zip(jobs, embedder.embed(jobs), strict=True):
-        if isinstance(done, Embedded):
-            assert done.star is not None
-            stars.append(done.star)
-            spectra.append(done.kept)
-        elif isinstance(done, (ChemtwinError, ServiceError)):
-            refused.append(Unread(str(job.star_id), str(done)))
+        row_or_why = stored_or_refused(done)
+        if isinstance(row_or_why, str):
+            refused.append(Unread(str(job.star_id), row_or_why))
         else:
-            raise done
+            stars.append(row_or_why[0])
+            spectra.append(row_or_why[1])
     if stars:
         store.upsert(stars, spectra)
     return Report(len(stars), len(found) - len(new), len(refused), tuple(refused[:SHOWN]))

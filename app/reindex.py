@@ -6,13 +6,11 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from app.embedder import Embedded, Embedder, Job
-from app.errors import ServiceError
+from app.embedder import Embedder, Job, stored_or_refused
 from app.kept import unpack
 from app.settings import Settings
 from app.sources import Unread
 from index.store import Kept, Star, Store, open_store
-from model.errors import ChemtwinError
 
 BLOCK = 256
 
@@ -60,14 +58,12 @@ def _pass(embedder: Embedder, store: Store, bar: tqdm) -> tuple[int, int, dict[s
         seqs: list[int] = []
         jobs = [_job(kept) for kept in waiting]
         for kept, done in zip(waiting, embedder.embed(jobs), strict=True):
-            if isinstance(done, Embedded):
-                assert done.star is not None
-                stars.append(done.star)
-                seqs.append(kept.seq)
-            elif isinstance(done, (ChemtwinError, ServiceError)):
-                refused[kept.star.star_id] = Unread(kept.star.star_id, str(done))
+            row_or_why = stored_or_refused(done)
+            if isinstance(row_or_why, str):
+                refused[kept.star.star_id] = Unread(kept.star.star_id, row_or_why)
             else:
-                raise done
+                stars.append(row_or_why[0])
+                seqs.append(kept.seq)
         written += store.add_beside(stars, seqs)
         bar.update(len(stars))
     return seen, written, refused

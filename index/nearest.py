@@ -51,7 +51,6 @@ class Found:
 
     ids: list[str]
     distances: NDArray[np.float64]
-    exact: bool = True
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,6 @@ def plain(rows, latent, k, ranges=(), without=None, max_distance=np.inf):
 
 
 def pairs(found):
-    assert found.exact
     return list(zip(found.distances.tolist(), found.ids, strict=True))
 
 
