@@ -45,6 +45,10 @@ def ingest(
 
     A running service sees them at once. Stopped, it goes on where it was when it is run again.
     """
+    from app import processes
+
+    if scheduler is None:
+        processes.get_ready("app.ingest")
     from app.ingest import ingest as run
 
     settings = _settings(data_dir)

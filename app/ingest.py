@@ -7,19 +7,17 @@ twice, running it again makes the store what it would have been.
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from app import processes
 from app.embedder import Embedder, stored_or_refused
 from app.settings import Settings
 from app.sources import Place, Read, Source, Unread
@@ -120,7 +118,7 @@ def _opened(settings: Settings, place: Place) -> tuple[Embedder, Source, Store]:
 def _reports_of_processes(
     workers: int, settings: Settings, place: Place, blocks: list[slice]
 ) -> Iterator[Report]:
-    with ProcessPoolExecutor(workers, get_context("spawn"), _begin) as pool:
+    with ProcessPoolExecutor(workers, processes.CONTEXT, _begin) as pool:
         futures: list[Future[Report]] = [pool.submit(ingest_block, settings, place, rows) for rows in blocks]
         try:
             for future in as_completed(futures):
@@ -134,11 +132,4 @@ def _reports_of_processes(
 def _begin() -> None:
     """A worker has one thread, for it has a core, and ends with the process that started it."""
     torch.set_num_threads(1)
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    processes.end_with_parent()

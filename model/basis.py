@@ -37,9 +37,16 @@ def scaled(parameters: Array, ranges: Array) -> Array:
 
 def design(parameters: Array, ranges: Array, degree: int) -> Array:
     """Monomials (N, T) of the scaled parameters (N, U)."""
-    unit = scaled(parameters, ranges)
-    columns = [np.prod(unit**power, axis=1) for power in exponents(parameters.shape[1], degree)]
-    return np.stack(columns, axis=1)
+    unit = scaled(parameters, ranges).T
+    columns: dict[tuple[int, ...], Array] = {}
+    for powers in exponents(len(unit), degree):
+        one = next((place for place, power in enumerate(powers) if power), None)
+        if one is None:
+            columns[powers] = np.ones(len(parameters))
+        else:
+            below = (*powers[:one], powers[one] - 1, *powers[one + 1 :])
+            columns[powers] = columns[below] * unit[one]
+    return np.stack(list(columns.values()), axis=1)
 
 
 class Basis:
@@ -83,7 +90,11 @@ class Basis:
 
     def expected(self, parameters: Array) -> Array:
         """The polynomial's flux (N, P) at parameters (N, U): a star of the survey's mean chemistry."""
-        return np.asarray(design(parameters, self.ranges, self.degree) @ self.polynomial)
+        return np.asarray(self.terms(parameters) @ self.polynomial)
+
+    def terms(self, parameters: Array) -> Array:
+        """The monomials (N, T) of `polynomial` at parameters (N, U)."""
+        return design(parameters, self.ranges, self.degree)
 
     def project(self, flux: Array, parameters: Array, variance: Array | None = None) -> Array:
         """Coefficients (N, K) of the residuals.
@@ -151,12 +162,7 @@ class Basis:
         projected = self.polynomial @ self.components.T
         return np.stack(
             [
-                (
-                    design(parameters + step, self.ranges, self.degree)
-                    - design(parameters - step, self.ranges, self.degree)
-                )
-                @ projected
-                / (0.02 * width)
+                (self.terms(parameters + step) - self.terms(parameters - step)) @ projected / (0.02 * width)
                 for step, width in zip(steps, widths, strict=True)
             ],
             axis=1,

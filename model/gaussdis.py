@@ -23,7 +23,7 @@ from model.grid import Array, Grid
 from model.likelihood import likelihood_ratio
 from model.normalise import Normaliser
 from model.response import Response
-from model.spectrum import Spectrum
+from model.spectrum import TOGETHER, Spectrum
 
 MARGIN = 0.2
 """How far beyond the training range, in units of its width, the polynomials are trusted to extrapolate."""
@@ -146,8 +146,7 @@ class GaussDis(Model):
             part = spectra[start : start + BARE]
             parameters = np.stack([s.parameters.values(self.parameter_names) for s in part])
             nearest = self._nearest(parameters)
-            given = np.stack([s.flux for s in part]) - self.basis.expected(nearest)
-            seen, power = given @ self.basis.components.T, np.einsum("np,np->n", given, given)
+            seen, power = self._compressed([s.flux for s in part], nearest)
 
             def left(fitted: Array, seen: Array = seen, power: Array = power) -> Array:
                 """Sum of squares (N,) of what coefficients (N, K) leave of the spectra."""
@@ -168,6 +167,26 @@ class GaussDis(Model):
                 for spectrum, mean, misfit, square in zip(part, means, scaled, residual / pixels, strict=True)
             ]
         return embeddings
+
+    def _compressed(self, flux: Sequence[Array], parameters: Array) -> tuple[Array, Array]:
+        """Residuals' coefficients (N, K) and sums of squares (N,), from one look at each of N spectra (P,)."""
+        polynomial, components, table = self._tables
+        terms, count = self.basis.terms(parameters), len(polynomial)
+        products, power = np.empty((len(flux), len(table))), np.empty(len(flux))
+        for start in range(0, len(flux), TOGETHER):
+            part = slice(start, start + TOGETHER)
+            given = np.stack(flux[part])
+            np.matmul(given, table.T, out=products[part])
+            np.einsum("np,np->n", given, given, out=power[part])
+        shared = np.einsum("nt,nt->n", terms, terms @ polynomial - 2 * products[:, :count])
+        return products[:, count:] - terms @ components, power + shared
+
+    @cached_property
+    def _tables(self) -> tuple[Array, Array, Array]:
+        """Products of the polynomial (T, P) with itself (T, T) and the components (T, K), and both (T + K, P)."""
+        polynomial, components = self.basis.polynomial, self.basis.components
+        table = np.concatenate([polynomial, components])
+        return polynomial @ polynomial.T, polynomial @ components.T, table
 
     @cached_property
     def _gram(self) -> Array:

@@ -111,25 +111,41 @@ class Normaliser:
     def complete(self, flux: Array) -> tuple[Array, NDArray[np.bool_]]:
         """Normalised flux (N, P) of complete spectra (N, P), and for which (N,) it is what a call would give.
 
-        It is for those of which no continuum pixel has to be left out. Their median flux, which a call compares
-        with, is only known to lie between the least and the largest of those pixels.
+        It is for those of which no continuum pixel has to be left out. Bounds stand for what a call compares:
+        the least and the largest of those pixels for their median, the coefficients for the least continuum.
         """
         result, same = np.empty_like(flux), np.ones(len(flux), dtype=bool)
-        for detector, basis, pixels in self._designs:
-            part, seen = flux[:, detector], basis[pixels]
+        for (detector, basis, pixels), (nodes, through) in zip(self._designs, self._products, strict=True):
+            seen = basis[pixels]
             solve = np.linalg.solve(seen.T @ seen, seen.T).T
-            ratio, continuum = part[:, pixels], np.ones((1, 1))
+            ratio = flux[:, detector.start + pixels]
             least, largest = ratio.min(axis=1), ratio.max(axis=1)
             same &= (least > 0) & (largest < (1 + GROSS) * least)
+            at_nodes, low = np.ones((1, 1)), np.ones(1)
             for again in range(ROUNDS):
                 if again:
                     same &= (np.abs(ratio - 1) < OUTLIER).all(axis=1)
                 coefficients = ratio @ solve
-                continuum = continuum * (coefficients @ basis.T)
-                same &= continuum.min(axis=1) > 0.1 * largest
+                low = low * (coefficients[:, 0] - np.abs(coefficients[:, 1:]).sum(axis=1))
+                same &= low > 0.1 * largest
+                at_nodes = at_nodes * (coefficients @ nodes.T)
                 ratio = ratio / (coefficients @ seen.T)
-            np.divide(part, continuum, out=result[:, detector])
+            np.divide(flux[:, detector], at_nodes @ through, out=result[:, detector])
         return result, same
+
+    @cached_property
+    def _products(self) -> list[tuple[Array, Array]]:
+        """For each detector, a product of `ROUNDS` polynomials from its values at as many nodes as it needs.
+
+        The Chebyshev basis (m, degree + 1) at the nodes, and the matrix (m, n) from values there to the pixels.
+        """
+        highest = ROUNDS * self.degree
+        nodes = chebyshev.chebpts1(highest + 1)
+        unmix = np.linalg.inv(chebyshev.chebvander(nodes, highest))
+        return [
+            (chebyshev.chebvander(nodes, self.degree), (chebyshev.chebvander(basis[:, 1], highest) @ unmix).T)
+            for _, basis, _ in self._designs
+        ]
 
     def batch(self, flux: NDArray[np.float32]) -> NDArray[np.float32]:
         """Normalised flux (N, P) of complete spectra (N, P) without bad pixels, such as synthetic ones."""

@@ -23,9 +23,14 @@ from model.basis import design, exponents
 from model.grid import Array
 
 STEPS = 30
-TOLERANCE = 1e-5
+TOLERANCE = 1e-3
+"""The fit has ended when its next step is this short, in units of the posterior's standard deviation."""
+
 LONGEST = 3.0
 """No step of the fit is longer, in units of the prior's standard deviation."""
+
+SHORTER = 0.9
+"""Each step of a fit that converges is at most this times the one before."""
 
 BATCH = 256
 
@@ -117,8 +122,8 @@ class Response:
 
         `seen` (N, K) are coefficients at parameters (N, U), `precision` (K, K) or (N, K, K) the inverse of
         their covariance, or (N, 1, K) its diagonal where they are independent. Gauss-Newton from `start`
-        (N, D), by default from the prior's mean, until the step is below `tolerance` in units of the prior's
-        standard deviation.
+        (N, D), by default from the prior's mean, until the step is below `tolerance` in units of the
+        posterior's standard deviation.
         """
         latents, informations = [], []
         for rows in _blocks(len(seen)):
@@ -158,7 +163,10 @@ def terms(latents: Array, parameters: Array, ranges: Array, degrees: Sequence[in
 def _gauss_newton(
     at: Local, seen: torch.Tensor, precision: torch.Tensor, start: Array | None, tolerance: float
 ) -> tuple[Array, Array]:
-    """The fit of one batch; stars leave the iteration once their step is below `tolerance`."""
+    """The fit of one batch; stars leave the iteration once their step is below `tolerance`.
+
+    A star whose steps do not get shorter goes to and fro about its fit: its steps are halved from then on.
+    """
     size = at.linear.shape[1]
     unit = torch.eye(size, dtype=torch.float64)
     latents = torch.zeros(len(seen), size, dtype=torch.float64)
@@ -166,6 +174,7 @@ def _gauss_newton(
         latents = torch.from_numpy(np.ascontiguousarray(start)).clone()
     information = torch.zeros(len(seen), size, size, dtype=torch.float64)
     open_ = torch.arange(len(seen))
+    share, last = torch.ones(len(seen), 1, dtype=torch.float64), torch.full((len(seen),), torch.inf, dtype=torch.float64)
     for _ in range(STEPS):
         own = precision if precision.dim() == 2 else precision[open_]
         local = at if len(open_) == len(seen) else at.keep(open_)
@@ -173,10 +182,14 @@ def _gauss_newton(
         weighted = slope * own if own.shape[-2] == 1 else torch.matmul(slope, own)
         information[open_] = torch.matmul(weighted, slope.transpose(1, 2))
         pull = torch.matmul(weighted, (seen[open_] - value)[:, :, None])[:, :, 0] - latents[open_]
-        step = torch.linalg.solve(information[open_] + unit, pull)
-        length = step.norm(dim=1, keepdim=True)
-        latents[open_] += step * torch.clamp(LONGEST / length.clamp(min=1e-300), max=1.0)
-        open_ = open_[length[:, 0] > tolerance]
+        root = torch.linalg.cholesky(information[open_] + unit)
+        step = torch.cholesky_solve(pull[:, :, None], root)[:, :, 0]
+        length = (step * pull).sum(1).clamp(min=0.0).sqrt()
+        share[open_[length > SHORTER * last[open_]]] *= 0.5
+        last[open_] = length
+        longest = LONGEST / step.norm(dim=1, keepdim=True).clamp(min=1e-300)
+        latents[open_] += step * torch.minimum(share[open_], longest)
+        open_ = open_[length > tolerance]
         if not len(open_):
             break
     return latents.numpy(), information.numpy()

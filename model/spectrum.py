@@ -30,7 +30,7 @@ MEDIAN = 0.5, 1.2
 """Between these lies the median flux of a normalised spectrum."""
 
 TOGETHER = 32
-"""Spectra that `prepare_all` handles at once: they fit in a processor's cache."""
+"""Spectra that are handled at once: they fit in a processor's cache."""
 
 USELESS = 10.0
 """A pixel whose error is more than this many times the median error carries no information worth having."""
@@ -249,7 +249,7 @@ def _simple(
         return {}
     flux = np.stack([observations[place].flux for place in bare])
     normal = np.isfinite(flux.sum(axis=1))
-    low, high = (flux < MEDIAN[0]).sum(axis=1), (flux > MEDIAN[1]).sum(axis=1)
+    low, high = np.count_nonzero(flux < MEDIAN[0], axis=1), np.count_nonzero(flux > MEDIAN[1], axis=1)
     surely = np.maximum(low, high) < len(grid) // 2 - 1
     said = np.array([observations[place].normalized for place in bare])
     with np.errstate(all="ignore"):

@@ -44,7 +44,7 @@ FLOOR = 0.003
 """Least standard deviation of a coefficient about the response while latents are refined."""
 
 METRIC_SNR = 100.0
-TOLERANCE = 1e-3
+TOLERANCE = 0.05
 STARS = 16_384
 """Stars that a response is fitted to; more do not make it better."""
 
