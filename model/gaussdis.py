@@ -183,7 +183,7 @@ class GaussDis(Model):
 
     @cached_property
     def _tables(self) -> tuple[Array, Array, Array]:
-        """Products of the polynomial (T, P) with itself (T, T) and the components (T, K), and both (T + K, P)."""
+        """The polynomial's products with itself (T, T) and with the components (T, K), and both (T + K, P)."""
         polynomial, components = self.basis.polynomial, self.basis.components
         table = np.concatenate([polynomial, components])
         return polynomial @ polynomial.T, polynomial @ components.T, table

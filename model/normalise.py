@@ -141,9 +141,14 @@ class Normaliser:
         """
         highest = ROUNDS * self.degree
         nodes = chebyshev.chebpts1(highest + 1)
-        unmix = np.linalg.inv(chebyshev.chebvander(nodes, highest))
+        at_nodes = np.asarray(chebyshev.chebvander(nodes, highest), dtype=np.float64)
         return [
-            (chebyshev.chebvander(nodes, self.degree), (chebyshev.chebvander(basis[:, 1], highest) @ unmix).T)
+            (
+                at_nodes[:, : self.degree + 1],
+                np.asarray(
+                    np.linalg.solve(at_nodes.T, chebyshev.chebvander(basis[:, 1], highest).T), np.float64
+                ),
+            )
             for _, basis, _ in self._designs
         ]
 

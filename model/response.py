@@ -174,7 +174,10 @@ def _gauss_newton(
         latents = torch.from_numpy(np.ascontiguousarray(start)).clone()
     information = torch.zeros(len(seen), size, size, dtype=torch.float64)
     open_ = torch.arange(len(seen))
-    share, last = torch.ones(len(seen), 1, dtype=torch.float64), torch.full((len(seen),), torch.inf, dtype=torch.float64)
+    share, last = (
+        torch.ones(len(seen), 1, dtype=torch.float64),
+        torch.full((len(seen),), torch.inf, dtype=torch.float64),
+    )
     for _ in range(STEPS):
         own = precision if precision.dim() == 2 else precision[open_]
         local = at if len(open_) == len(seen) else at.keep(open_)

@@ -283,7 +283,7 @@ def test_a_cache_of_something_else_is_refused(cache, monkeypatch):
         Nearest.load(path, "m@1", 4)
     with pytest.raises(CacheError, match="cannot read"):
         Nearest.load(path.with_name("none"), "m@1", DIMENSION)
-    monkeypatch.setattr(cache_files, "FORMAT", "chemtwin-search-2")
+    monkeypatch.setattr(cache_files, "FORMAT", "another")
     with pytest.raises(CacheError, match="no cache of this version"):
         Nearest.load(path, "m@1", DIMENSION)
 
