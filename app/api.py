@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 
+from app import logs
 from app.batcher import Batcher
 from app.bodies import FITS, JSON, NPZ, fits_star, npz_stars, parse_json, read_body, star_in
 from app.embedder import Embedded, Job
@@ -27,25 +29,40 @@ from app.errors import (
     body,
     install,
 )
+from app.logs import RequestLog
+from app.metrics import Metrics
 from app.schemas import STAR_ID, FitsQuery, RecastIn, StarIn, StarsQuery, TwinQuery
 from app.service import Service
 from app.settings import Settings, keys
 
 log = logging.getLogger("chemtwin")
 
+Work = Callable[[list[Job]], list[Embedded | Exception]]
 StarPath = Annotated[str, Path(pattern=STAR_ID.replace(r"\Z", "$"), description="star id")]
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application, by default with the environment's settings; it opens model and store when it starts."""
     settings = settings or Settings()
+    metrics = Metrics()
+
+    def counted(work: Work) -> Work:
+        def embed(jobs: list[Job]) -> list[Embedded | Exception]:
+            metrics.batch.observe(len(jobs))
+            with metrics.embed_seconds.time():
+                return work(jobs)
+
+        return embed
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        logs.configure(settings.log_format, settings.log_level)
         service = await run_in_threadpool(Service, settings)
         app.state.service = service
-        app.state.batcher = Batcher(service.embed, settings.queue_size, settings.batch_size)
+        app.state.batcher = Batcher(counted(service.embed), settings.queue_size, settings.batch_size)
+        card = service.model.card
+        metrics.model.labels(card.name, card.version, card.method).set(1)
+        metrics.room.set(settings.queue_size)
         yield
         await app.state.batcher.stop()
         service.close()
@@ -57,7 +74,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=life,
         redoc_url=None,
     )
-    install(app)
+    install(app, metrics.errors)
+    app.add_middleware(RequestLog, metrics=metrics)
     writers, readers = keys(settings.api_keys), keys(settings.read_keys)
 
     def may(request: Request, allowed: list[str]) -> None:
@@ -83,7 +101,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     async def run_job(job: Job) -> Embedded:
         batcher: Batcher[Job, Embedded] = app.state.batcher
-        return await batcher.submit(job)
+        with metrics.waiting.track_inprogress():
+            return await batcher.submit(job)
 
     def job_of(star: StarIn) -> Job:
         return Job(star.observation(settings.bad_bits), star.star_id, star.ra, star.dec, star.meta)
@@ -118,6 +137,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 if refusal is None:
                     log.exception("unexpected error in one star of several")
                     refusal = DEFECT
+                metrics.errors.labels(refusal.code).inc()
                 return {"status": refusal.status, **body(refusal.code, refusal.message, refusal.detail)}
 
         results = []
@@ -206,6 +226,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         """Ready: the model is loaded, the store can be read and the index has caught up with it."""
         service().index.catch_up()
         return answer_json({"status": "ready", "model": service().model_name(), "stars": len(service().index)})
+
+    @app.get("/metrics", dependencies=read, tags=["service"])
+    def prometheus() -> Response:
+        """Metrics in Prometheus' text format."""
+        if service().ready:
+            service().index.catch_up()
+            metrics.stars.set(len(service().index))
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     return app
 

@@ -48,8 +48,13 @@ def cli() -> None:
 @cli.command()
 def serve() -> None:
     """Run the service; settings are environment variables CHEMTWIN_... (docs/settings.md)."""
+    import os
+    import tempfile
+
     import uvicorn
 
+    from app import logs
+    from app.metrics import FOLDER
     from app.settings import Settings, keys
     from index.store import open_store
 
@@ -59,15 +64,36 @@ def serve() -> None:
             f"refusing to listen on {settings.host} without keys: set CHEMTWIN_API_KEYS, "
             "or leave CHEMTWIN_HOST at 127.0.0.1"
         )
+    if settings.approximate and "://" not in settings.place:
+        raise click.ClickException("CHEMTWIN_APPROXIMATE needs a postgresql:// store: SQLite's search is exact")
     open_store(settings.place).close()
-    uvicorn.run(
-        "app.api:create_app",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        access_log=False,
-    )
+    logs.configure(settings.log_format, settings.log_level)
+    with tempfile.TemporaryDirectory(prefix="chemtwin-metrics-") as folder:
+        if settings.workers > 1:
+            os.environ.setdefault(FOLDER, folder)
+        uvicorn.run(
+            "app.api:create_app",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=settings.stop_timeout_s,
+        )
+
+
+@cli.command()
+def doctor() -> None:
+    """Check settings, model, data folder, store and search, and say what to do about what is wrong."""
+    from app.doctor import examine
+
+    failed = False
+    for finding in examine():
+        click.echo(f"{finding.level:4}  {finding.subject:9} {finding.message}")
+        failed = failed or finding.level == "FAIL"
+    if failed:
+        raise SystemExit(1)
 
 
 @cli.command()

@@ -15,6 +15,7 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from prometheus_client import Counter
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
@@ -137,19 +138,21 @@ def as_service_error(error: Exception) -> ServiceError | None:
     return None
 
 
-def install(app: FastAPI) -> None:
-    """Give every error of `app`, whatever raised it, the one shape."""
+def install(app: FastAPI, counter: Counter) -> None:
+    """Give every error of `app`, whatever raised it, the one shape, and count it by its code."""
 
     def known(_: Request, error: Exception) -> Response:
         answer = as_service_error(error)
         if answer is None:
             log.exception("unexpected error", exc_info=error)
             answer = DEFECT
+        counter.labels(answer.code).inc()
         return answer_json(body(answer.code, answer.message, answer.detail), answer.status, answer.headers)
 
     def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = CODES.get(error.status_code, "http_error")
+        counter.labels(code).inc()
         return answer_json(body(code, str(error.detail)), error.status_code, error.headers)
 
     app.add_exception_handler(HTTPException, http)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from app.embedder import Embedded, Embedder, Job
-from app.errors import Invalid, ModelMismatch, NotFound
+from app.errors import Busy, Invalid, ModelMismatch, NotFound
 from app.schemas import To, TwinQuery
 from app.settings import Settings
-from index.open_index import Approximate, open_index
+from index.open_index import Approximate, Index, open_index
 from index.store import Star, open_store
 from index.twin_index import Filters
 from model.base import Embedding
@@ -25,6 +27,11 @@ SHORTLIST = 1000
 FE_H_WITHIN = 0.1
 """Default |difference| of [Fe/H] of twins when the model removes [Fe/H] from the latent (paper, 6.2)."""
 
+RETRY = 5.0
+"""Seconds between attempts to read a store that cannot be read."""
+
+log = logging.getLogger("chemtwin")
+
 
 class Service:
     """A model, a store and the index over it."""
@@ -36,12 +43,41 @@ class Service:
         self.model = self.embedder.model
         self.further = tuple(name for name in self.model.parameter_names if name not in PARAMETER_UNITS)
         self.store = open_store(settings.place)
-        card = self.model.card
-        self.index = open_index(self.store, card.identity, card.latent_dim, settings.approximate)
+        self._index: Index | None = None
+        self._stopped = threading.Event()
+        threading.Thread(target=self._open_index, name="catch up", daemon=True).start()
+
+    def _open_index(self) -> None:
+        """Let the search catch up with the store; where that fails, try again until the service stops."""
+        card, pause = self.model.card, 0.0
+        while not self._stopped.wait(pause):
+            pause = RETRY
+            try:
+                self._index = open_index(self.store, card.identity, card.latent_dim, self.settings.approximate)
+            except Exception:
+                if not self._stopped.is_set():
+                    log.exception("the search cannot catch up with the store; trying again in %d s", RETRY)
+            else:
+                log.info("ready: %s, %d stars, store %s", card.identity, len(self._index), self.store.name)
+                return
+
+    @property
+    def index(self) -> Index:
+        """The search. Raises Busy until it has caught up with the store."""
+        if self._index is None:
+            raise Busy("starting", "the search has not caught up with the store yet; try again")
+        return self._index
+
+    @property
+    def ready(self) -> bool:
+        """Whether the search has caught up with the store."""
+        return self._index is not None
 
     def close(self) -> None:
         """Close index and store."""
-        self.index.close()
+        self._stopped.set()
+        if self._index is not None:
+            self._index.close()
         self.store.close()
 
     def model_name(self) -> dict[str, str]:

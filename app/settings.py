@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -33,10 +34,16 @@ class Settings(BaseSettings):
         256, ge=1, description="Spectra that may wait for inference before 503 is answered."
     )
     batch_size: int = Field(64, ge=1, description="Most spectra embedded and committed together.")
+    stop_timeout_s: int = Field(
+        60, ge=1, description="Seconds that requests already accepted may take when the service is stopped."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="Lines of log: text, or json objects.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe lines that are logged."
+    )
     bad_bits: int = Field(
         BAD_BITS, ge=0, lt=2**31, description="Bits of the APOGEE pixel mask that make a pixel unusable."
     )
-
     keep_spectra: bool = Field(
         False, description="Keep every spectrum in the store, for `chemtwin reindex` with another model."
     )

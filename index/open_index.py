@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from index.store import Star, Store, StoreError
+from index.store import Star, Store
 from index.twin_index import Filters, Twin, TwinIndex
 
 
@@ -46,15 +46,11 @@ class Index(Protocol):
 def open_index(store: Store, model: str, dimension: int, approximate: bool = False) -> Index:
     """The search over `store`: the server's own for PostgreSQL, in this process's memory for SQLite.
 
-    `approximate` allows the server an HNSW index. Raises StoreError.
+    `approximate` allows the server an HNSW index. Returns when it has caught up. Raises StoreError.
     """
     from index.sqlite import SqliteStore
 
     if isinstance(store, SqliteStore):
-        if approximate:
-            raise StoreError(
-                "CHEMTWIN_APPROXIMATE needs a postgresql:// store; the search over SQLite is exact"
-            )
         return TwinIndex(store, model, dimension)
     from index.pg_twin_index import PgTwinIndex
     from index.postgres import PostgresStore

@@ -237,6 +237,17 @@ class PostgresStore(Store):
     def last_seq(self) -> int:
         return int(self.read("SELECT seq FROM chemtwin")[0][0])
 
+    def stars_by_model(self) -> dict[str, int]:
+        return dict(self.read("SELECT model, stars FROM models WHERE stars > 0"))
+
+    def damage(self) -> str | None:
+        rows = self.read(
+            "SELECT model FROM models FULL JOIN (SELECT model, count(*) AS counted FROM stars "
+            "WHERE NOT deleted GROUP BY model) AS own USING (model) "
+            "WHERE coalesce(counted, 0) != coalesce(stars, 0)"
+        )
+        return f"the number of stars by {rows[0][0]} is not what was counted" if rows else None
+
     def changes(self, model: str, after: int, limit: int = 50_000) -> list[Change]:
         rows = self.read(
             "SELECT seq, star_id, latent, teff, logg, fe_h, snr FROM stars "

@@ -175,6 +175,13 @@ class SqliteStore(Store):
     def last_seq(self) -> int:
         return int(self._read("SELECT coalesce(max(seq), 0) FROM stars")[0][0])
 
+    def stars_by_model(self) -> dict[str, int]:
+        return dict(self._read("SELECT model, count(*) FROM stars WHERE deleted = 0 GROUP BY model"))
+
+    def damage(self) -> str | None:
+        ((first, *_),) = self._read("PRAGMA quick_check(1)")
+        return None if first == "ok" else str(first).splitlines()[-1]
+
     def moment(self) -> tuple[str, int]:
         """This moment of the store's history: the token of its latest opening, and the last seq."""
         query = (

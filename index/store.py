@@ -109,6 +109,14 @@ class Store(ABC):
         """The seq of the latest write by any process."""
 
     @abstractmethod
+    def stars_by_model(self) -> dict[str, int]:
+        """How many stars there are by each model."""
+
+    @abstractmethod
+    def damage(self) -> str | None:
+        """What is wrong with the store's own structures, None if nothing is; reads all of it."""
+
+    @abstractmethod
     def changes(self, model: str, after: int, limit: int = 50_000) -> list[Change]:
         """At most `limit` writes of rows of `model` after seq `after`, oldest first.
 

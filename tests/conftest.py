@@ -68,11 +68,10 @@ class Server:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()
-            try:
+            with suppress(httpx.TransportError):
                 if httpx.get(self.url + "/readyz").status_code == 200:
                     return
-            except httpx.TransportError:
-                time.sleep(0.1)
+            time.sleep(0.05)
         raise AssertionError(f"not ready after {seconds} s: {self.log.read_text()}")
 
     def stop(self) -> None:
