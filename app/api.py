@@ -204,6 +204,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         """A stored star."""
         return answer_json(service().star_answer(service().star(star_id)))
 
+    @app.get("/stars/{star_id}/abundances", dependencies=read, tags=["stars"])
+    def abundances(star_id: StarPath) -> Response:
+        """[X/Fe] of a stored star by a linear readout of its latent, with errors."""
+        return answer_json(service().abundances(star_id))
+
     @app.delete("/stars/{star_id}", dependencies=write, tags=["stars"])
     def delete(star_id: StarPath) -> Response:
         """Delete a star; it is gone from the disk when this answers."""

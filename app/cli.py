@@ -372,6 +372,21 @@ def card(model: Path, report: Path, out: Path) -> None:
 
 @cli.command()
 @click.argument("model", type=FILE)
+@click.argument("survey", type=FILE)
+@click.argument("test", type=FILE)
+@click.option("--out", type=OUT, required=True, help="the model file to write")
+def readout(model: Path, survey: Path, test: Path, out: Path) -> None:
+    """Write a model with a linear readout of SURVEY's abundances, and print its errors on TEST.
+
+    Both are noiseless surveys with known abundances. No latent changes: the model keeps its version.
+    """
+    from training.readout import add_readout
+
+    click.echo(add_readout(model, survey, test, out))
+
+
+@cli.command()
+@click.argument("model", type=FILE)
 @click.argument("stars", type=FILE)
 def visits(model: Path, stars: Path) -> None:
     """Compare a model's latents of real stars: visits of one star, its files, and different stars.

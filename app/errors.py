@@ -1,7 +1,7 @@
 """Everything that the service refuses, and the one shape in which it says so.
 
 ServiceError(status, code, message, detail)
-├── NotFound (404)     ModelMismatch (409)   TooLarge (413)   UnsupportedMedia (415)
+├── NotFound, NoAbundances (404)          ModelMismatch (409)   TooLarge (413)   UnsupportedMedia (415)
 └── Invalid (422)      Unauthorized (401)    Busy (503)
 """
 
@@ -55,6 +55,12 @@ class NotFound(ServiceError):
 
     def __init__(self, star_id: str) -> None:
         super().__init__("star_not_found", f"there is no star {star_id}; POST /embed stores one")
+
+
+class NoAbundances(ServiceError):
+    """The model has no readout of abundances."""
+
+    status = 404
 
 
 class ModelMismatch(ServiceError):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from app.embedder import Embedded, Embedder, Job
-from app.errors import Busy, Invalid, ModelMismatch, NotFound
+from app.errors import Busy, Invalid, ModelMismatch, NoAbundances, NotFound
 from app.schemas import To, TwinQuery
 from app.settings import Settings
 from index.open_index import Approximate, Index, open_index
@@ -276,6 +276,31 @@ class Service:
             "warnings": [*outside, *(f"of the star itself: {warning}" for warning in warnings)],
         }
 
+    def abundances(self, star_id: str) -> dict[str, Any]:
+        """The answer of GET /stars/{star_id}/abundances. Raises NotFound, ModelMismatch or NoAbundances."""
+        star, readout = self._comparable(star_id), self.model.readout
+        if readout is None:
+            raise NoAbundances(
+                "no_abundances", f"the model {self.model.card.identity} has no readout of abundances"
+            )
+        covariance = None if star.covariance is None else star.covariance[None].astype(np.float64)
+        (values,), (errors,) = readout(star.latent[None].astype(np.float64), covariance)
+        return {
+            "star_id": star_id,
+            "model": self.model_name(),
+            "unit": "[X/Fe], dex",
+            "abundances": [
+                {
+                    "element": name,
+                    "x_fe": float(value),
+                    "x_fe_err": None if covariance is None else float(error),
+                }
+                for name, value, error in zip(readout.names, values, errors, strict=True)
+            ],
+            "in_domain": star.in_domain,
+            "warnings": list(star.warnings),
+        }
+
     def card(self) -> dict[str, Any]:
         """The answer of GET /model."""
         self.index.catch_up()
@@ -297,6 +322,7 @@ class Service:
             },
             "normalisation": {"method": "none"} if normaliser is None else normaliser.header(),
             "metric": card.metric,
+            "abundances": None if self.model.readout is None else list(self.model.readout.names),
             "error_floor": card.error_floor,
             "training": card.training,
             "quality": card.quality,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from model.basis import Basis
 from model.grid import Array, Grid
 from model.normalise import Normaliser
+from model.readout import Readout
 from model.spectrum import PARAMETER_UNITS, Parameters, Spectrum
 
 EXPLAINED = 4.0
@@ -64,11 +65,12 @@ class Model(ABC):
     """A method with its grid, its normaliser and its card; subclasses bring the mathematics.
 
     `twins` is the covariance (D, D) of two noiseless twins' latent difference, empty where never measured;
-    `basis` the spectral basis that every method carries.
+    `basis` the spectral basis that every method carries; `readout` gives abundances, where it was fitted.
     """
 
     method: ClassVar[str]
     basis: Basis
+    readout: Readout | None = None
 
     def __init__(self, card: Card, grid: Grid, normaliser: Normaliser | None, twins: NDArray[Any]) -> None:
         self.card = card

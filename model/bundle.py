@@ -1,7 +1,7 @@
 """The model file: one safetensors file whose JSON header is the model's card.
 
 Reading it never runs code from it. Tensors: `wavelength` (P,) Angstrom, `continuum_pixels` (C,) if the
-model has a normaliser, and the method's own (`Model.arrays`).
+model has a normaliser, `abundance_*` if it has a readout of abundances, and the method's own (`Model.arrays`).
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from model.gaussdis import GaussDis
 from model.grid import Grid
 from model.normalise import METHOD, Normaliser
 from model.polydis import PolyDis
+from model.readout import Readout
 
 FORMAT = "chemtwin-model-1"
 METHODS: dict[str, type[Model]] = {kind.method: kind for kind in (PolyDis, FactorDis, FaderDis, GaussDis)}
+READOUT = ("slope", "constant", "scatter")
 SHIPPED = Path(__file__).with_name("default.safetensors")
 """The model that the service uses when none is named."""
 
@@ -35,8 +37,8 @@ SHIPPED = Path(__file__).with_name("default.safetensors")
 def save_model(model: Model, path: Path) -> None:
     """Write `model` to `path`, whole or not at all.
 
-    Its version becomes a digest of what the file holds, except the card's `quality`: measuring a model does not
-    make it another. A card without `units` has no such key.
+    Its version becomes a digest of what the file holds, except the card's `quality` and the readout of
+    abundances: neither measuring nor reading a model makes it another. A card without `units` has no such key.
     """
     tensors: dict[str, NDArray[Any]] = {"wavelength": model.grid.wavelength, **model.arrays()}
     if model.normaliser is not None:
@@ -52,6 +54,9 @@ def save_model(model: Model, path: Path) -> None:
     for name in sorted(tensors):
         digest.update(name.encode() + np.ascontiguousarray(tensors[name]).tobytes())
     card["version"] = digest.hexdigest()[:12]
+    if model.readout is not None:
+        tensors |= model.readout.arrays()
+        header["abundances"] = {"names": model.readout.names, "provenance": model.readout.provenance}
     content = save(
         {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
         metadata={"chemtwin": json.dumps(header)},
@@ -85,6 +90,13 @@ def load_model(path: Path = SHIPPED) -> Model:
                 raise ValueError(f"normalisation {header['normalisation']['method']!r} is unknown")
             pixels = tensors.pop("continuum_pixels")
             normaliser = Normaliser(grid, pixels, header["normalisation"]["degree"])
-        return METHODS[card.method](card, grid, normaliser, **tensors)
+        readout = None
+        if "abundances" in header:
+            held = {name: tensors.pop(f"abundance_{name}").astype(np.float64) for name in READOUT}
+            told = header["abundances"]
+            readout = Readout(names=tuple(told["names"]), provenance=told["provenance"], **held)
+        model = METHODS[card.method](card, grid, normaliser, **tensors)
+        model.readout = readout
+        return model
     except (IndexError, KeyError, RuntimeError, StopIteration, TypeError, ValueError) as error:
         raise ModelFileError("bad_model_file", f"{path} lacks or confuses {error}") from error

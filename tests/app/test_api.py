@@ -2,6 +2,7 @@
 
 import io
 
+import h5py
 import httpx
 import numpy as np
 import pytest
@@ -184,8 +185,6 @@ def test_recasting_to_its_own_parameters_gives_the_star_back(client, star, poste
 
 
 def test_recasting_finds_the_twins_spectrum(client, model, catalogue):
-    import h5py
-
     with h5py.File(catalogue) as file:
         pairs = [(i, i + 1) for i in range(0, 40, 2)]
         flux = model.normaliser.batch(file["flux"][:40])
@@ -310,3 +309,31 @@ def test_a_star_of_another_model_is_a_conflict(start_server, star, tmp_path, mod
     assert httpx.get(server.url + "/readyz").json()["stars"] == 0
     assert httpx.post(server.url + "/embed", json=star, timeout=60).status_code == 200
     assert httpx.get(server.url + "/twins/TEST-1").status_code == 200
+
+
+def test_abundances_of_a_stored_star(client, catalogue):
+    """What the catalogue's file says it was made of, within the stated errors."""
+    with h5py.File(catalogue) as file:
+        ids = [star_id.decode() for star_id in file["star_id"][:60]]
+        names = [str(name) for name in file["abundances"].attrs["names"]]
+        truth = dict(zip(ids, file["abundances"][:60], strict=True))
+    pulls = []
+    for star_id in ids:
+        answer = client.get(f"/stars/{star_id}/abundances").json()
+        assert answer["unit"] == "[X/Fe], dex"
+        assert answer["warnings"] == []
+        for one in answer["abundances"]:
+            error = one["x_fe"] - truth[star_id][names.index(one["element"])]
+            pulls.append(error / one["x_fe_err"])
+    assert len(pulls) == 60 * 17
+    assert 0.8 < np.std(pulls) < 1.1
+    assert np.abs(pulls).max() < 6
+
+
+def test_abundances_without_errors_have_none(client, star):
+    bare = {name: value for name, value in star.items() if name != "ivar"} | {"star_id": "NO-IVAR"}
+    assert client.post("/embed", json=bare).status_code == 201
+    found = client.get("/stars/NO-IVAR/abundances").json()["abundances"]
+    assert all(one["x_fe_err"] is None and abs(one["x_fe"]) < 2 for one in found)
+    client.delete("/stars/NO-IVAR")
+    assert client.get("/stars/NO-IVAR/abundances").status_code == 404
