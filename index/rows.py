@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index.store import Star
 
@@ -15,6 +17,15 @@ VALUES = (
     "ra, dec, meta, others"
 )
 COLUMNS = f"star_id, model, {VALUES}"
+
+
+@cache
+def _whole(dimension: int) -> NDArray[np.int64]:
+    """Where each element of a symmetric matrix (D, D) stands among those of its upper triangle."""
+    places = np.zeros((dimension, dimension), dtype=np.int64)
+    rows, columns = np.triu_indices(dimension)
+    places[rows, columns] = places[columns, rows] = np.arange(len(rows))
+    return places
 
 
 def pack(star: Star) -> tuple[Any, ...]:
@@ -50,9 +61,7 @@ def unpack(row: Sequence[Any]) -> Star:
     vector = np.frombuffer(latent, dtype="<f4")
     covariance = None
     if packed is not None:
-        covariance = np.zeros((len(vector), len(vector)), dtype=np.float32)
-        covariance[np.triu_indices(len(vector))] = np.frombuffer(packed, dtype="<f4")
-        covariance = covariance + np.triu(covariance, 1).T
+        covariance = np.frombuffer(packed, dtype="<f4")[_whole(len(vector))]
     return Star(
         star_id=star_id,
         model=model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from model.grid import Array
 
@@ -19,4 +19,4 @@ def p_same(distance: NDArray[np.float64], covariance: Array) -> Array:
     mean = np.trace(covariance, axis1=1, axis2=2)
     half_variance = np.einsum("nij,nij->n", covariance, covariance)
     freedom = mean**2 / half_variance
-    return np.asarray(chi2.sf(distance**2 * freedom / mean, freedom))
+    return np.asarray(chdtrc(freedom, distance**2 * freedom / mean))
