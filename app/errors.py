@@ -1,7 +1,7 @@
 """Everything that the service refuses, and the one shape in which it says so.
 
 ServiceError(status, code, message, detail)
-├── NotFound (404)     ModelMismatch (409)   TooLarge (413)   UnsupportedMedia (415)
+├── NotFound (404)     NotAcceptable (406)   ModelMismatch (409)   TooLarge (413)   UnsupportedMedia (415)
 └── Invalid (422)      Unauthorized (401)    Busy (503)
 """
 
@@ -54,6 +54,12 @@ class NotFound(ServiceError):
 
     def __init__(self, star_id: str) -> None:
         super().__init__("star_not_found", f"there is no star {star_id}; POST /embed stores one")
+
+
+class NotAcceptable(ServiceError):
+    """The Accept header allows none of the answer's forms."""
+
+    status = 406
 
 
 class ModelMismatch(ServiceError):
@@ -135,6 +141,15 @@ def as_service_error(error: Exception) -> ServiceError | None:
             + "; nothing was stored. Try again.",
         )
     return None
+
+
+def one_of_several(error: Exception) -> dict[str, Any]:
+    """What an error is among the results of several stars: its status and the one error shape."""
+    refusal = as_service_error(error)
+    if refusal is None:
+        log.exception("unexpected error in one star of several", exc_info=error)
+        refusal = DEFECT
+    return {"status": refusal.status, **body(refusal.code, refusal.message, refusal.detail)}
 
 
 def install(app: FastAPI) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from app.schemas import To, TwinQuery
 from app.settings import Settings
 from index.open_index import Approximate, open_index
 from index.store import Star, open_store
-from index.twin_index import Filters
+from index.twin_index import Filters, Search, Twin
 from model.base import Embedding
 from model.metric import p_same
 from model.spectrum import PARAMETER_UNITS, Parameters
@@ -26,6 +26,15 @@ FE_H_WITHIN = 0.1
 """Default |difference| of [Fe/H] of twins when the model removes [Fe/H] from the latent (paper, 6.2)."""
 
 
+Source = str | tuple[Parameters, Embedding]
+"""What can be recast: a stored star by its id, or an embedded spectrum."""
+
+
+def shortlist(query: TwinQuery) -> int:
+    """How many of the nearest stars a search has to bring."""
+    return max(query.k, SHORTLIST) if query.rank == "likelihood" else query.k
+
+
 class Service:
     """A model, a store and the index over it."""
 
@@ -35,6 +44,8 @@ class Service:
         self.embedder = Embedder(settings)
         self.model = self.embedder.model
         self.further = tuple(name for name in self.model.parameter_names if name not in PARAMETER_UNITS)
+        units = self.model.card.units
+        self.further_units = {name: units.get(name, "") for name in self.further}
         self.store = open_store(settings.place)
         card = self.model.card
         self.index = open_index(self.store, card.identity, card.latent_dim, settings.approximate)
@@ -111,7 +122,8 @@ class Service:
             "meta": star.meta,
         }
 
-    def _comparable(self, star_id: str) -> Star:
+    def comparable(self, star_id: str) -> Star:
+        """A stored star that this model embedded. Raises NotFound or ModelMismatch."""
         star = self.star(star_id)
         if star.model != self.model.card.identity:
             raise ModelMismatch(
@@ -121,13 +133,43 @@ class Service:
             )
         return star
 
+    def unstored(self, star_id: str | None, done: Embedded) -> Star:
+        """An embedded spectrum as if it were a stored star; without an id its `star_id` is empty."""
+        parameters = done.spectrum.parameters
+        return Star(
+            star_id=star_id or "",
+            model=self.model.card.identity,
+            latent=done.embedding.latent,
+            covariance=done.embedding.covariance,
+            teff=parameters.teff,
+            logg=parameters.logg,
+            fe_h=parameters.fe_h,
+            others=dict(parameters.others),
+        )
+
     def twins(self, star_id: str, query: TwinQuery) -> dict[str, Any]:
-        """The answer of GET /twins. Raises NotFound or ModelMismatch."""
-        star = self._comparable(star_id)
-        filters = self._filters(star, query)
+        """The answer of GET /twins. Raises NotFound, ModelMismatch or Invalid."""
+        (answer,) = self.twins_of([self.comparable(star_id)], query)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def twins_of(self, stars: Sequence[Star], query: TwinQuery) -> list[dict[str, Any] | Exception]:
+        """The answer of /twins for each of some stars, or what refuses it."""
+        searches = [
+            Search(star.latent, self._filters(star, query), star.star_id or None)  # its own row is left out
+            for star in stars
+        ]
+        answers: list[dict[str, Any] | Exception] = []
+        for star, found in zip(stars, self.index.search_batch(searches, shortlist(query)), strict=True):
+            try:
+                answers.append(self._twins(star, query, found))
+            except Exception as error:
+                answers.append(error)
+        return answers
+
+    def _twins(self, star: Star, query: TwinQuery, found: list[Twin]) -> dict[str, Any]:
         by_likelihood = query.rank == "likelihood"
-        wanted = max(query.k, SHORTLIST) if by_likelihood else query.k
-        found = self.index.search(star.latent, wanted, filters, without=star_id)
         stars = self.store.get([twin.star_id for twin in found], self.model.card.identity)
         # a twin deleted or embedded with another model between the search and here is left out
         pairs = [
@@ -141,12 +183,13 @@ class Service:
             pairs = sorted(pairs, key=lambda pair: -ratios.get(pair[1].star_id, -np.inf))[: query.k]
         rates = self.index.doppelganger_rates([distance for distance, _ in pairs])
         return {
-            "star_id": star_id,
+            "star_id": star.star_id or None,
             "k": query.k,
             "model": self.model_name(),
             "metric": self.model.card.metric,
             "searched": len(self.index),
-            "exact": not isinstance(found, Approximate) and (not by_likelihood or len(found) < wanted),
+            "exact": not isinstance(found, Approximate)
+            and (not by_likelihood or len(found) < shortlist(query)),
             "twins": [
                 {
                     "star_id": other.star_id,
@@ -182,7 +225,9 @@ class Service:
     def _likelihood_ratios(self, star: Star, others: list[Star]) -> dict[str, float]:
         """Log likelihood ratios by star id; stars without errors have none. Raises Invalid."""
         if star.covariance is None:
-            raise Invalid("no_errors", f"{star.star_id} came without ivar or error: rank by distance")
+            raise Invalid(
+                "no_errors", f"{star.star_id or 'the star'} came without ivar or error: rank by distance"
+            )
         known = [(other, other.covariance) for other in others if other.covariance is not None]
         latents = np.array([other.latent for other, _ in known], dtype=np.float64)
         covariances = np.array([covariance for _, covariance in known], dtype=np.float64)
@@ -203,10 +248,10 @@ class Service:
         )
         return None if covariance is None else float(p_same(np.array([distance]), covariance)[0])
 
-    def recast(self, source: str | tuple[Parameters, Embedding], to: To) -> dict[str, Any]:
+    def recast(self, source: Source, to: To) -> dict[str, Any]:
         """The answer of POST /recast for a stored star's id, or for an embedded spectrum."""
         if isinstance(source, str):
-            star = self._comparable(source)
+            star = self.comparable(source)
             own = Parameters(star.teff, star.logg, star.fe_h, others=star.others)
             latent, covariance, warnings = star.latent, star.covariance, list(star.warnings)
         else:

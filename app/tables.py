@@ -95,7 +95,14 @@ def star_columns(dimension: int, further: dict[str, str]) -> list[Column]:
         Column("warnings", "what to mind", lambda s: "; ".join(s.warnings), "", "meta.note", "O"),
         Column("ra", "right ascension (ICRS)", lambda s: s.ra, "deg", "pos.eq.ra;meta.main"),
         Column("dec", "declination (ICRS)", lambda s: s.dec, "deg", "pos.eq.dec;meta.main"),
-        Column("model", "latents compare only under the same", lambda s: s.model, "", "meta.version;meta.software", "O"),
+        Column(
+            "model",
+            "latents compare only under the same",
+            lambda s: s.model,
+            "",
+            "meta.version;meta.software",
+            "O",
+        ),
     ]
 
 
