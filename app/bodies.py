@@ -24,6 +24,13 @@ from model.spectrum import Observation, Parameters
 JSON, NPZ = "application/json", "application/x-npz"
 FITS = ("application/fits", "image/fits")
 
+TEMPLATES = {
+    "apStar": " (an apStar's RV keywords are a template's)",
+    "mwmStar": " (its doppler_ columns are a template's)",
+    "mwmVisit": " (its doppler_ columns are a template's)",
+}
+"""Why parameters that a file seems to hold are not taken."""
+
 NPZ_STAR = ("star_id", "teff", "logg", "fe_h")
 NPZ_SPECTRA = ("flux", "ivar", "error", "bitmask")
 NPZ_KINDS = {"star_id": "SU", "bitmask": "iu"}
@@ -79,12 +86,15 @@ def fits_job(content: bytes, query: FitsQuery, bad_bits: int, *, named: bool = T
         raise Invalid(
             "missing_labels",
             f"{' and '.join(missing)} must be in the query string: this {file.kind} file gives none to trust"
-            + (" (an apStar's RV keywords are a template's)" if file.kind == "apStar" else ""),
+            + TEMPLATES.get(file.kind, ""),
         )
     star_id = query.star_id or file.star_id
     if star_id is None and named:
         raise Invalid("missing_star_id", "star_id must be in the query string: the file names no star")
-    errors = {name: getattr(query, name) for name in ("teff_err", "logg_err", "fe_h_err")}
+    errors = {}
+    for name in ("teff", "logg", "fe_h"):
+        from_file = getattr(query, name) is None and f"{name}_err" not in query.model_fields_set
+        errors[f"{name}_err"] = file.errors.get(name, 0.0) if from_file else getattr(query, f"{name}_err")
     observation = Observation(
         flux=file.flux,
         parameters=Parameters(**labels, **errors, others=query.parameters, others_err=query.parameters_err),
