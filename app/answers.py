@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -25,6 +26,9 @@ STARS = ("json", "csv", "votable")
 RECAST = ("json", "csv", "fits", "png", "votable")
 DRAWING = CapacityLimiter(1)
 """Pictures are drawn one at a time, in a thread that other requests do not wait for."""
+
+VO_ANGSTROM = "0.1nm"
+"""The unit as VOTables have it: the standard's readers warn of an Angstrom by its name."""
 
 SUFFIX = {"csv": "csv", "votable": "vot", "fits": "fits", "png": "png"}
 
@@ -129,6 +133,7 @@ def _recast_file(form: str, answer: dict[str, Any]) -> Response:
         return _file(recast_fits(answer, columns, rows), form, name)
     if form == "csv":
         return _file(csv_bytes([*columns, _model(_identity(answer))], rows), form, name)
+    columns[0] = replace(columns[0], unit=VO_ANGSTROM)
     return _file(votable_bytes(columns, rows, "recast", _recast_facts(answer)), form, name)
 
 
