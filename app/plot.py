@@ -35,7 +35,7 @@ def recast_png(
     for number, part in enumerate(detectors):
         spectra, difference = axes[2 * number], axes[2 * number + 1]
         x = wavelength[part]
-        spectra.plot(x, before[part], color=BLUE, linewidth=0.7, label=_label("star", own["to"], units))
+        spectra.plot(x, before[part], color=BLUE, linewidth=1.6, label=_label("star", own["to"], units))
         spectra.plot(x, after[part], color=ORANGE, linewidth=0.7, label=_label("recast", recast["to"], units))
         spectra.set_ylabel("normalised flux")
         spectra.tick_params(labelbottom=False)
@@ -74,5 +74,5 @@ def _label(what: str, parameters: dict[str, Any], units: dict[str, str]) -> str:
     for name, value in (parameters | parameters.get("parameters", {})).items():
         if name != "parameters":
             shown, unit = AXIS_UNITS.get(name, (name, units.get(name, "")))
-            told.append(f"{shown} {value:.5g} {unit}".rstrip())
+            told.append(f"{shown} {value:.4g} {unit}".rstrip())
     return f"{what}: {', '.join(told)}"
