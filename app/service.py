@@ -181,6 +181,7 @@ class Service:
         if by_likelihood:
             ratios = self._likelihood_ratios(star, [other for _, other in pairs])
             pairs = sorted(pairs, key=lambda pair: -ratios.get(pair[1].star_id, -np.inf))[: query.k]
+        same = self._p_same(star, pairs)
         rates = self.index.doppelganger_rates([distance for distance, _ in pairs])
         return {
             "star_id": star.star_id or None,
@@ -194,7 +195,7 @@ class Service:
                 {
                     "star_id": other.star_id,
                     "distance": distance,
-                    "p_same": self._p_same(star, other, distance),
+                    "p_same": same.get(other.star_id),
                     **({"log_likelihood_ratio": ratios.get(other.star_id)} if by_likelihood else {}),
                     "doppelganger_rate": None if rates is None else rates[rank],
                     "teff": other.teff,
@@ -240,13 +241,19 @@ class Service:
             raise Invalid("not_ranked_so", f"{self.model.card.method} ranks by distance only")
         return {other.star_id: float(ratio) for (other, _), ratio in zip(known, ratios, strict=True)}
 
-    def _p_same(self, star: Star, other: Star, distance: float) -> float | None:
-        if star.covariance is None or other.covariance is None:
-            return None
+    def _p_same(self, star: Star, pairs: list[tuple[float, Star]]) -> dict[str, float]:
+        """How often true twins lie as far apart, by star id; stars without errors have none."""
+        known = [(distance, other) for distance, other in pairs if other.covariance is not None]
+        if star.covariance is None or not known:
+            return {}
         covariance = self.model.pair_covariance(
-            star.covariance[None].astype(np.float64), other.covariance[None].astype(np.float64)
+            star.covariance[None].astype(np.float64),
+            np.array([other.covariance for _, other in known], dtype=np.float64),
         )
-        return None if covariance is None else float(p_same(np.array([distance]), covariance)[0])
+        if covariance is None:
+            return {}
+        values = p_same(np.array([distance for distance, _ in known]), covariance)
+        return {other.star_id: float(value) for (_, other), value in zip(known, values, strict=True)}
 
     def recast(self, source: Source, to: To) -> dict[str, Any]:
         """The answer of POST /recast for a stored star's id, or for an embedded spectrum."""
