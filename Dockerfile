@@ -15,7 +15,7 @@ RUN pip install --no-cache-dir ".[postgres]" && useradd --uid 10001 chemtwin && 
 
 USER 10001
 WORKDIR /data
-ENV CHEMTWIN_HOST=0.0.0.0 CHEMTWIN_DATA_DIR=/data
+ENV CHEMTWIN_HOST=0.0.0.0 CHEMTWIN_DATA_DIR=/data MPLCONFIGDIR=/tmp/matplotlib
 VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \

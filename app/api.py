@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -14,55 +13,64 @@ from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 
-from app import logs
+from app import logs, metrics
+from app.answers import RECAST, STARS, TWINS, answer_recast, answer_stars, answer_twins, varying
 from app.batcher import Batcher
-from app.bodies import FITS, JSON, NPZ, fits_star, npz_stars, parse_json, read_body, star_in
+from app.bodies import (
+    FITS,
+    JSON,
+    NPZ,
+    content_type,
+    fits_job,
+    npz_stars,
+    parse_json,
+    read_body,
+    star_in,
+    star_job,
+)
 from app.embedder import Embedded, Job
 from app.errors import (
-    DEFECT,
     Invalid,
     NotFound,
     Unauthorized,
     UnsupportedMedia,
     answer_json,
-    as_service_error,
-    body,
     install,
+    one_of_several,
 )
 from app.logs import RequestLog
-from app.metrics import Metrics
-from app.schemas import STAR_ID, FitsQuery, RecastIn, StarIn, StarsQuery, TwinQuery
+from app.negotiate import documented, negotiated
+from app.post_twins import post_twins, query_parameters
+from app.schemas import (
+    STAR_ID,
+    FitsQuery,
+    RecastIn,
+    RecastQuery,
+    StarIn,
+    StarsQuery,
+    StoredIn,
+    TwinQuery,
+    UnstoredIn,
+)
 from app.service import Service
 from app.settings import Settings, keys
 
-log = logging.getLogger("chemtwin")
-
-Work = Callable[[list[Job]], list[Embedded | Exception]]
 StarPath = Annotated[str, Path(pattern=STAR_ID.replace(r"\Z", "$"), description="star id")]
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application, by default with the environment's settings; it opens model and store when it starts."""
     settings = settings or Settings()
-    metrics = Metrics()
-
-    def counted(work: Work) -> Work:
-        def embed(jobs: list[Job]) -> list[Embedded | Exception]:
-            metrics.batch.observe(len(jobs))
-            with metrics.embed_seconds.time():
-                return work(jobs)
-
-        return embed
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         logs.configure(settings.log_format, settings.log_level)
         service = await run_in_threadpool(Service, settings)
         app.state.service = service
-        app.state.batcher = Batcher(counted(service.embed), settings.queue_size, settings.batch_size)
+        app.state.batcher = Batcher(service.embed, settings.queue_size, settings.batch_size)
         card = service.model.card
-        metrics.model.labels(card.name, card.version, card.method).set(1)
-        metrics.room.set(settings.queue_size)
+        metrics.MODEL.labels(card.name, card.version, card.method).set(1)
+        metrics.ROOM.set(settings.queue_size)
         yield
         await app.state.batcher.stop()
         service.close()
@@ -74,8 +82,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=life,
         redoc_url=None,
     )
-    install(app, metrics.errors)
-    app.add_middleware(RequestLog, metrics=metrics)
+    install(app)
+    app.add_middleware(RequestLog)
     writers, readers = keys(settings.api_keys), keys(settings.read_keys)
 
     def may(request: Request, allowed: list[str]) -> None:
@@ -101,11 +109,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     async def run_job(job: Job) -> Embedded:
         batcher: Batcher[Job, Embedded] = app.state.batcher
-        with metrics.waiting.track_inprogress():
+        with metrics.WAITING.track_inprogress():
             return await batcher.submit(job)
-
-    def job_of(star: StarIn) -> Job:
-        return Job(star.observation(settings.bad_bits), star.star_id, star.ra, star.dec, star.meta)
 
     async def embed_one(job: Job) -> Response:
         done = await run_job(job)
@@ -121,7 +126,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             jobs: list[Job | Exception] = []
             for value in values:
                 try:
-                    jobs.append(job_of(star_in(value)))
+                    jobs.append(star_job(star_in(value), settings.bad_bits))
                 except Exception as error:
                     jobs.append(error)
             return jobs
@@ -133,12 +138,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 done = await run_job(job)
                 return {"status": 200 if done.replaced else 201, **service().embedded_answer(job, done)}
             except Exception as error:
-                refusal = as_service_error(error)
-                if refusal is None:
-                    log.exception("unexpected error in one star of several")
-                    refusal = DEFECT
-                metrics.errors.labels(refusal.code).inc()
-                return {"status": refusal.status, **body(refusal.code, refusal.message, refusal.detail)}
+                return one_of_several(error)
 
         results = []
         for start in range(0, len(stars), settings.batch_size):
@@ -149,16 +149,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @app.post("/embed", dependencies=write, openapi_extra=_body(StarIn, FITS[0], NPZ), tags=["stars"])
     async def embed(request: Request) -> Response:
         """Store one star or several and return their latents; see the contract for the forms of the body."""
-        kind = _content_type(request)
+        kind = content_type(request)
         content = await read_body(request, limit)
         if kind == JSON:
             value = await run_in_threadpool(parse_json, content)
             if isinstance(value, dict) and set(value) == {"stars"} and isinstance(value["stars"], list):
                 return await embed_many(value["stars"])
-            return await embed_one(await run_in_threadpool(lambda: job_of(star_in(value))))
+            return await embed_one(await run_in_threadpool(lambda: star_job(star_in(value), settings.bad_bits)))
         if kind in FITS:
             query = FitsQuery.of(dict(request.query_params), service().further)
-            return await embed_one(await run_in_threadpool(fits_job, content, query))
+            return await embed_one(await run_in_threadpool(fits_job, content, query, settings.bad_bits))
         if kind == NPZ:
             stars = await run_in_threadpool(npz_stars, content, limit, settings.max_stars, service().further)
             return await embed_many(stars)
@@ -167,37 +167,54 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             f"Content-Type must be {JSON}, {FITS[0]} or {NPZ}; HDF5 and pickles are never accepted",
         )
 
-    def fits_job(content: bytes, query: FitsQuery) -> Job:
-        star_id, observation, file = fits_star(content, query, settings.bad_bits)
-        return Job(observation, star_id, file.ra, file.dec, {"file": file.kind}, file.warnings)
-
-    @app.get("/twins/{star_id}", dependencies=read, tags=["twins"])
-    def twins(star_id: StarPath, query: Annotated[TwinQuery, Query()]) -> Response:
+    @app.get("/twins/{star_id}", dependencies=read, responses=documented(TWINS), tags=["twins"])
+    def twins(star_id: StarPath, query: Annotated[TwinQuery, Query()], request: Request) -> Response:
         """The k chemically nearest stars, nearest first."""
-        return answer_json(service().twins(star_id, query))
+        form = negotiated(request, query.format, TWINS)
+        return answer_twins(form, service().twins(star_id, query), service().further_units)
 
-    @app.post("/recast", dependencies=read, openapi_extra=_body(RecastIn), tags=["twins"])
-    async def recast(request: Request) -> Response:
+    @app.post(
+        "/twins",
+        dependencies=read,
+        responses=documented(TWINS),
+        openapi_extra=_body(UnstoredIn, FITS[0], NPZ, also=StoredIn) | query_parameters(),
+        tags=["twins"],
+    )
+    async def twins_of(request: Request) -> Response:
+        """The twins of a spectrum that is not stored, of several, or of stored stars (`star_ids`)."""
+        return await post_twins(request, service(), run_job)
+
+    @app.post(
+        "/recast",
+        dependencies=read,
+        responses=documented(RECAST),
+        openapi_extra=_body(RecastIn),
+        tags=["twins"],
+    )
+    async def recast(request: Request, query: Annotated[RecastQuery, Query()]) -> Response:
         """The spectrum that a star would show at other stellar parameters."""
-        if _content_type(request) != JSON:
+        form = negotiated(request, query.format, RECAST)
+        if content_type(request) != JSON:
             raise UnsupportedMedia("unsupported_media_type", f"Content-Type must be {JSON}")
         content = await read_body(request, limit)
         wish = await run_in_threadpool(lambda: RecastIn.model_validate(parse_json(content)))
         if wish.spectrum is None:
             assert wish.star_id is not None
-            return answer_json(await run_in_threadpool(service().recast, wish.star_id, wish.to))
+            return await answer_recast(form, service(), wish.star_id, wish.to)
         observation = wish.spectrum.observation(settings.bad_bits)
         done = await run_job(Job(observation))
-        source = (observation.parameters, done.embedding)
-        return answer_json(await run_in_threadpool(service().recast, source, wish.to))
+        return await answer_recast(form, service(), (observation.parameters, done.embedding), wish.to)
 
-    @app.get("/stars", dependencies=read, tags=["stars"])
-    def stars(query: Annotated[StarsQuery, Query()]) -> Response:
+    @app.get("/stars", dependencies=read, responses=documented(STARS), tags=["stars"])
+    def stars(query: Annotated[StarsQuery, Query()], request: Request) -> Response:
         """Stored stars in the order of their ids; `next` is the `after` of the next page, null at the end."""
+        form = negotiated(request, query.format, STARS)
         page = service().store.page(query.after, query.limit + 1, service().model.card.identity)
-        shown = [service().star_answer(star) for star in page[: query.limit]]
         more = len(page) > query.limit
-        return answer_json({"stars": shown, "next": shown[-1]["star_id"] if more else None})
+        if form != "json":
+            return answer_stars(form, page[: query.limit], query, more, service().further_units)
+        shown = [service().star_answer(star) for star in page[: query.limit]]
+        return varying(answer_json({"stars": shown, "next": shown[-1]["star_id"] if more else None}))
 
     @app.get("/stars/{star_id}", dependencies=read, tags=["stars"])
     def star(star_id: StarPath) -> Response:
@@ -237,18 +254,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         """Metrics in Prometheus' text format."""
         if service().ready:
             service().index.catch_up()
-            metrics.stars.set(len(service().index))
+            metrics.STARS.set(len(service().index))
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     return app
 
 
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _body(schema: Any, *binary: str) -> dict[str, Any]:
-    """OpenAPI's account of a body that the route reads for itself."""
-    content: dict[str, Any] = {JSON: {"schema": schema.model_json_schema()}}
+def _body(schema: Any, *binary: str, also: Any = None) -> dict[str, Any]:
+    """OpenAPI's account of a body that the route reads for itself; JSON may be of the schema `also`."""
+    told = schema.model_json_schema()
+    content: dict[str, Any] = {
+        JSON: {"schema": told if also is None else {"anyOf": [told, also.model_json_schema()]}}
+    }
     content.update({kind: {"schema": {"type": "string", "format": "binary"}} for kind in binary})
     return {"requestBody": {"required": True, "content": content}}

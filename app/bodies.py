@@ -14,18 +14,31 @@ from fastapi import Request
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from app.embedder import Job
 from app.errors import Invalid, TooLarge
-from app.schemas import FitsQuery, StarIn
-from model.apogee import StarFile, read_fits
+from app.schemas import FitsQuery, StarIn, UnstoredIn
+from model.apogee import read_fits
 from model.errors import FormatError
 from model.spectrum import Observation, Parameters
 
 JSON, NPZ = "application/json", "application/x-npz"
 FITS = ("application/fits", "image/fits")
 
+TEMPLATES = {
+    "apStar": " (an apStar's RV keywords are a template's)",
+    "mwmStar": " (its doppler_ columns are a template's)",
+    "mwmVisit": " (its doppler_ columns are a template's)",
+}
+"""Why parameters that a file seems to hold are not taken."""
+
 NPZ_STAR = ("star_id", "teff", "logg", "fe_h")
 NPZ_SPECTRA = ("flux", "ivar", "error", "bitmask")
 NPZ_KINDS = {"star_id": "SU", "bitmask": "iu"}
+
+
+def content_type(request: Request) -> str:
+    """The media type of the body, in lower case and without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -53,8 +66,13 @@ def parse_json(content: bytes) -> Any:
         ) from None
 
 
-def fits_star(content: bytes, query: FitsQuery, bad_bits: int) -> tuple[str, Observation, StarFile]:
-    """A star of an apStar or aspcapStar file: its id, its spectrum, and the file itself.
+def star_job(star: UnstoredIn, bad_bits: int) -> Job:
+    """What is to be embedded of a star of a JSON or npz body. Raises SpectrumError or ParameterError."""
+    return Job(star.observation(bad_bits), star.star_id, star.ra, star.dec, star.meta)
+
+
+def fits_job(content: bytes, query: FitsQuery, bad_bits: int, *, named: bool = True) -> Job:
+    """What is to be embedded of a survey's FITS file; without `named` it may lack an id.
 
     Labels come from the query, failing that from the file. Raises FormatError or Invalid.
     """
@@ -68,12 +86,15 @@ def fits_star(content: bytes, query: FitsQuery, bad_bits: int) -> tuple[str, Obs
         raise Invalid(
             "missing_labels",
             f"{' and '.join(missing)} must be in the query string: this {file.kind} file gives none to trust"
-            + (" (an apStar's RV keywords are a template's)" if file.kind == "apStar" else ""),
+            + TEMPLATES.get(file.kind, ""),
         )
     star_id = query.star_id or file.star_id
-    if star_id is None:
+    if star_id is None and named:
         raise Invalid("missing_star_id", "star_id must be in the query string: the file names no star")
-    errors = {name: getattr(query, name) for name in ("teff_err", "logg_err", "fe_h_err")}
+    errors = {}
+    for name in ("teff", "logg", "fe_h"):
+        from_file = getattr(query, name) is None and f"{name}_err" not in query.model_fields_set
+        errors[f"{name}_err"] = file.errors.get(name, 0.0) if from_file else getattr(query, f"{name}_err")
     observation = Observation(
         flux=file.flux,
         parameters=Parameters(**labels, **errors, others=query.parameters, others_err=query.parameters_err),
@@ -82,16 +103,21 @@ def fits_star(content: bytes, query: FitsQuery, bad_bits: int) -> tuple[str, Obs
         wavelength=file.wavelength,
         normalized=file.normalized,
     )
-    return star_id, observation, file
+    return Job(observation, star_id, file.ra, file.dec, {"file": file.kind}, file.warnings)
 
 
-def npz_stars(content: bytes, limit: int, max_stars: int, further: Sequence[str] = ()) -> list[dict[str, Any]]:
+def npz_stars(
+    content: bytes, limit: int, max_stars: int, further: Sequence[str] = (), *, named: bool = True
+) -> list[dict[str, Any]]:
     """The stars of an npz body, as dictionaries for `StarIn`; the parameters `further` are arrays too.
+
+    Without `named` they need no `star_id`.
 
     Headers and sizes are checked before any array is read. Raises FormatError or Invalid.
     """
     arrays = _npz_arrays(content, limit)
-    missing = [name for name in (*NPZ_STAR, *further, "flux") if name not in arrays]
+    wanted = (*NPZ_STAR, *further, "flux")
+    missing = [name for name in wanted if name not in arrays and (named or name != "star_id")]
     if missing:
         raise Invalid("missing_arrays", f"the npz lacks {', '.join(missing)}")
     unknown = set(arrays) - {*NPZ_STAR, *further, *NPZ_SPECTRA, "wavelength"}
@@ -112,8 +138,9 @@ def npz_stars(content: bytes, limit: int, max_stars: int, further: Sequence[str]
         star.update({name: float(arrays[name][row]) for name in ("teff", "logg", "fe_h")})
         star["parameters"] = {name: float(arrays[name][row]) for name in further}
         try:
-            star_id = arrays["star_id"][row]
-            star["star_id"] = star_id.decode("ascii") if isinstance(star_id, bytes) else str(star_id)
+            if "star_id" in arrays:
+                star_id = arrays["star_id"][row]
+                star["star_id"] = star_id.decode("ascii") if isinstance(star_id, bytes) else str(star_id)
         except (ValueError, SystemError):  # numpy's answer to code points beyond Unicode
             raise Invalid("bad_star_id", f"star_id {row} of the npz is not text") from None
         if "wavelength" in arrays:

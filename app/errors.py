@@ -1,7 +1,8 @@
 """Everything that the service refuses, and the one shape in which it says so.
 
 ServiceError(status, code, message, detail)
-├── NotFound, NoAbundances (404)          ModelMismatch (409)   TooLarge (413)   UnsupportedMedia (415)
+├── NotFound, NoAbundances (404)   NotAcceptable (406)   ModelMismatch (409)   TooLarge (413)
+├── UnsupportedMedia (415)
 └── Invalid (422)      Unauthorized (401)    Busy (503)
 """
 
@@ -15,10 +16,10 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from prometheus_client import Counter
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from app import metrics
 from index.store import StoreError
 from model.errors import ChemtwinError
 
@@ -61,6 +62,12 @@ class NoAbundances(ServiceError):
     """The model has no readout of abundances."""
 
     status = 404
+
+
+class NotAcceptable(ServiceError):
+    """The Accept header allows none of the answer's forms."""
+
+    status = 406
 
 
 class ModelMismatch(ServiceError):
@@ -144,7 +151,17 @@ def as_service_error(error: Exception) -> ServiceError | None:
     return None
 
 
-def install(app: FastAPI, counter: Counter) -> None:
+def one_of_several(error: Exception) -> dict[str, Any]:
+    """What an error is among the results of several stars: its status and the one error shape. Counts it."""
+    refusal = as_service_error(error)
+    if refusal is None:
+        log.exception("unexpected error in one star of several", exc_info=error)
+        refusal = DEFECT
+    metrics.ERRORS.labels(refusal.code).inc()
+    return {"status": refusal.status, **body(refusal.code, refusal.message, refusal.detail)}
+
+
+def install(app: FastAPI) -> None:
     """Give every error of `app`, whatever raised it, the one shape, and count it by its code."""
 
     def known(_: Request, error: Exception) -> Response:
@@ -152,13 +169,13 @@ def install(app: FastAPI, counter: Counter) -> None:
         if answer is None:
             log.exception("unexpected error", exc_info=error)
             answer = DEFECT
-        counter.labels(answer.code).inc()
+        metrics.ERRORS.labels(answer.code).inc()
         return answer_json(body(answer.code, answer.message, answer.detail), answer.status, answer.headers)
 
     def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = CODES.get(error.status_code, "http_error")
-        counter.labels(code).inc()
+        metrics.ERRORS.labels(code).inc()
         return answer_json(body(code, str(error.detail)), error.status_code, error.headers)
 
     app.add_exception_handler(HTTPException, http)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,71 +11,12 @@ from typing import Any
 import h5py
 import numpy as np
 from astropy.io import fits
-from astropy.table import Column as TableColumn
-from astropy.table import Table
-from numpy.typing import NDArray
 from tqdm import tqdm
 
+from app.tables import Column, star_columns, table
 from index.store import Star, Store
 
 BLOCK = 4096
-NAN = float("nan")
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: what it is, its unit and UCD1+ as VOTable writes them, its type, and a vector's width."""
-
-    name: str
-    description: str
-    value: Callable[[Star], Any]
-    unit: str = ""
-    ucd: str = ""
-    dtype: str = "f8"
-    width: int = 0
-
-    def of(self, stars: Sequence[Star]) -> NDArray[Any]:
-        """Its values (n,), or (n, width); text as objects."""
-        if not self.width:
-            values = [self.value(star) for star in stars]
-            return np.array([NAN if value is None else value for value in values], dtype=self.dtype)
-        vectors = np.full((len(stars), self.width), np.nan, dtype=self.dtype)
-        for row, star in enumerate(stars):
-            vector = self.value(star)
-            vectors[row, : len(vector)] = vector
-        return vectors
-
-
-def columns(dimension: int, further: dict[str, str]) -> list[Column]:
-    """The columns of stars with latents of `dimension` at most and parameters `further`, with their units."""
-    return [
-        Column("star_id", "star", lambda s: s.star_id, ucd="meta.id;meta.main", dtype="O"),
-        Column("teff", "effective temperature", lambda s: s.teff, "K", "phys.temperature.effective"),
-        Column("logg", "log10 of surface gravity in cm/s2, dex", lambda s: s.logg, "", "phys.gravity"),
-        Column("fe_h", "[Fe/H], dex", lambda s: s.fe_h, "", "phys.abund.Fe"),
-        *(
-            Column(name, "a parameter of the model", lambda s, n=name: s.others.get(n), unit)  # type: ignore[misc]
-            for name, unit in further.items()
-        ),
-        Column("latent", "latent by the model", lambda s: s.latent, "", "stat.fit.param", "f4", dimension),
-        Column("latent_sd", "standard deviations of latent", _sd, "", "stat.stdev", "f4", dimension),
-        Column("snr", "median S/N per pixel", lambda s: s.snr, "", "stat.snr"),
-        Column("chi2", "reduced chi-square of the reconstruction", lambda s: s.chi2, "", "stat.fit.chi2"),
-        Column(
-            "masked_fraction", "part of the pixels not used", lambda s: s.masked_fraction, "", "arith.ratio"
-        ),
-        Column("in_domain", "whether the model knows such stars", lambda s: s.in_domain, "", "meta.code", "?"),
-        Column("warnings", "what to mind", lambda s: "; ".join(s.warnings), "", "meta.note", "O"),
-        Column("ra", "right ascension (ICRS)", lambda s: s.ra, "deg", "pos.eq.ra;meta.main"),
-        Column("dec", "declination (ICRS)", lambda s: s.dec, "deg", "pos.eq.dec;meta.main"),
-        Column("model", "latents compare only under the same", lambda s: s.model, "", "meta.modelled", "O"),
-    ]
-
-
-def _sd(star: Star) -> NDArray[Any]:
-    if star.covariance is None:
-        return np.full(len(star.latent), np.nan)
-    return np.asarray(np.sqrt(np.diag(star.covariance)))
 
 
 def export(store: Store, path: Path, model: str | None, units: dict[str, str], form: str) -> int:
@@ -91,7 +31,7 @@ def export(store: Store, path: Path, model: str | None, units: dict[str, str], f
     blocks = _blocks(tqdm(_rows(store, model), unit="star", desc="export", disable=None))
     partial = path.with_name(path.name + ".partial")
     try:
-        count = FORMS[form](partial, columns(max(dimension, 1), further), blocks)
+        count = FORMS[form](partial, star_columns(max(dimension, 1), further), blocks)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
@@ -156,35 +96,22 @@ def _parquet(path: Path, fields: list[Column], blocks: Iterator[list[Star]]) -> 
     return count
 
 
-def _table(fields: list[Column], blocks: Iterator[list[Star]]) -> Table:
-    stars = [star for block in blocks for star in block]
-    table = Table()
-    for field in fields:
-        values = field.of(stars)
-        if field.dtype == "O":
-            values = values.astype("U") if len(values) else np.zeros(0, "U1")
-        table[field.name] = TableColumn(
-            values, unit=field.unit or None, description=field.description, meta={"ucd": field.ucd}
-        )
-    return table
-
-
 def _fits(path: Path, fields: list[Column], blocks: Iterator[list[Star]]) -> int:
-    table = _table(fields, blocks)
+    built = table(fields, [star for block in blocks for star in block])
     for name in ("star_id", "warnings", "model"):
-        table[name] = np.char.encode(table[name], "ascii", "replace")
-    hdu = fits.table_to_hdu(table)
+        built[name] = np.char.encode(built[name], "ascii", "replace")
+    hdu = fits.table_to_hdu(built)
     for number, field in enumerate(fields, 1):
         hdu.header[f"TUCD{number}"] = field.ucd
         hdu.header[f"TCOMM{number}"] = field.description
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
-    return len(table)
+    return len(built)
 
 
 def _votable(path: Path, fields: list[Column], blocks: Iterator[list[Star]]) -> int:
-    table = _table(fields, blocks)
-    table.write(path, format="votable", overwrite=True, tabledata_format="binary2")
-    return len(table)
+    built = table(fields, [star for block in blocks for star in block])
+    built.write(path, format="votable", overwrite=True, tabledata_format="binary2")
+    return len(built)
 
 
 FORMS: dict[str, Callable[[Path, list[Column], Iterator[list[Star]]], int]] = {

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pythonjsonlogger.json import JsonFormatter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.metrics import Metrics
+from app import metrics
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 QUIET = ("/healthz", "/readyz", "/metrics")
@@ -54,8 +54,8 @@ class RequestLog:
     The id is the sender's `X-Request-ID`, where it is one, and goes back with the answer.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -82,8 +82,8 @@ class RequestLog:
             seconds = time.perf_counter() - start
             route = getattr(scope.get("route"), "path", "unmatched")
             method = scope["method"] if scope["method"] in METHODS else "other"
-            self._metrics.requests.labels(method, route, told["status"]).inc()
-            self._metrics.seconds.labels(method, route).observe(seconds)
+            metrics.REQUESTS.labels(method, route, told["status"]).inc()
+            metrics.SECONDS.labels(method, route).observe(seconds)
             level = logging.DEBUG if route in QUIET and told["status"] < 400 else logging.INFO
             line = f"{method} {route} {told['status']} {1e3 * seconds:.1f} ms"
             more = {"method": method, "route": route, "ms": round(1e3 * seconds, 1), **told}

@@ -26,80 +26,78 @@ LATENCIES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-class Metrics:
-    """The numbers of one application."""
+disable_created_metrics()  # type: ignore[no-untyped-call]
+REGISTRY = CollectorRegistry()
 
-    def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._registry = CollectorRegistry()
-        self.requests = Counter(
-            "chemtwin_requests",
-            "Requests answered.",
-            ["method", "route", "status"],
-            registry=self._registry,
-        )
-        self.seconds = Histogram(
-            "chemtwin_request_seconds",
-            "Time from a request's first byte to its answer's last.",
-            ["method", "route"],
-            buckets=LATENCIES,
-            registry=self._registry,
-        )
-        self.errors = Counter(
-            "chemtwin_errors",
-            "Refusals and failures by the code of their answer, each star of several counted.",
-            ["code"],
-            registry=self._registry,
-        )
-        self.waiting = Gauge(
-            "chemtwin_queue_spectra",
-            "Spectra accepted and not yet embedded.",
-            registry=self._registry,
-            multiprocess_mode="livesum",
-        )
-        self.room = Gauge(
-            "chemtwin_queue_capacity_spectra",
-            "Spectra that may wait before 503 is answered.",
-            registry=self._registry,
-            multiprocess_mode="livesum",
-        )
-        self.batch = Histogram(
-            "chemtwin_batch_spectra",
-            "Spectra embedded and committed together.",
-            buckets=BATCHES,
-            registry=self._registry,
-        )
-        self.embed_seconds = Histogram(
-            "chemtwin_batch_seconds",
-            "Time to embed and commit a batch.",
-            buckets=LATENCIES,
-            registry=self._registry,
-        )
-        self.stars = Gauge(
-            "chemtwin_index_stars",
-            "Stars in the search.",
-            registry=self._registry,
-            multiprocess_mode="livemostrecent",
-        )
-        self.model = Gauge(
-            "chemtwin_model_info",
-            "1 for the model that is served.",
-            ["name", "version", "method"],
-            registry=self._registry,
-            multiprocess_mode="livemax",
-        )
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
+REQUESTS = Counter(
+    "chemtwin_requests",
+    "Requests answered.",
+    ["method", "route", "status"],
+    registry=REGISTRY,
+)
+SECONDS = Histogram(
+    "chemtwin_request_seconds",
+    "Time from a request's first byte to its answer's last.",
+    ["method", "route"],
+    buckets=LATENCIES,
+    registry=REGISTRY,
+)
+ERRORS = Counter(
+    "chemtwin_errors",
+    "Refusals and failures by the code of their answer, each star of several counted.",
+    ["code"],
+    registry=REGISTRY,
+)
+WAITING = Gauge(
+    "chemtwin_queue_spectra",
+    "Spectra accepted and not yet embedded.",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
+ROOM = Gauge(
+    "chemtwin_queue_capacity_spectra",
+    "Spectra that may wait before 503 is answered.",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
+BATCH = Histogram(
+    "chemtwin_batch_spectra",
+    "Spectra embedded and committed together.",
+    buckets=BATCHES,
+    registry=REGISTRY,
+)
+EMBED_SECONDS = Histogram(
+    "chemtwin_batch_seconds",
+    "Time to embed and commit a batch.",
+    buckets=LATENCIES,
+    registry=REGISTRY,
+)
+STARS = Gauge(
+    "chemtwin_index_stars",
+    "Stars in the search.",
+    registry=REGISTRY,
+    multiprocess_mode="livemostrecent",
+)
+MODEL = Gauge(
+    "chemtwin_model_info",
+    "1 for the model that is served.",
+    ["name", "version", "method"],
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
 
-    def exposition(self) -> bytes:
-        """All numbers in Prometheus' text format."""
-        folder = os.environ.get(FOLDER)
-        if not folder:
-            return generate_latest(self._registry)
-        for path in Path(folder).glob("gauge_live*.db"):
-            process = path.stem.rpartition("_")[2]
-            if not Path("/proc", process).exists():
-                mark_process_dead(int(process), folder)  # type: ignore[no-untyped-call]
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+
+def exposition() -> bytes:
+    """All numbers in Prometheus' text format."""
+    folder = os.environ.get(FOLDER)
+    if not folder:
+        return generate_latest(REGISTRY)
+    for path in Path(folder).glob("gauge_live*.db"):
+        process = path.stem.rpartition("_")[2]
+        if not Path("/proc", process).exists():
+            mark_process_dead(int(process), folder)  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

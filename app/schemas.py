@@ -132,10 +132,10 @@ class SpectrumIn(Labels):
         )
 
 
-class StarIn(SpectrumIn):
-    """A star to store."""
+class UnstoredIn(SpectrumIn):
+    """A star as for /embed that is not stored, and need have no id."""
 
-    star_id: StarId
+    star_id: StarId | None = None
     ra: float | None = Field(None, ge=0, le=360, description="degrees")
     dec: float | None = Field(None, ge=-90, le=90, description="degrees")
     meta: dict[str, Any] = Field({}, description="anything, at most 4 kB as JSON")
@@ -150,6 +150,12 @@ class StarIn(SpectrumIn):
         if size > META_BYTES:
             raise ValueError(f"must be at most {META_BYTES} bytes as JSON")
         return value
+
+
+class StarIn(UnstoredIn):
+    """A star to store."""
+
+    star_id: StarId
 
 
 class FitsQuery(BaseModel):
@@ -184,12 +190,12 @@ class FitsQuery(BaseModel):
 
 
 class TwinQuery(BaseModel):
-    """The query string of GET /twins."""
+    """The query string of /twins."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     k: int = Field(10, ge=1, le=1000)
-    format: Literal["json"] = "json"
+    format: Literal["json", "csv", "votable"] | None = None
     teff_min: float | None = None
     teff_max: float | None = None
     logg_min: float | None = None
@@ -200,6 +206,19 @@ class TwinQuery(BaseModel):
     fe_h_within: Annotated[float, Field(ge=0)] | Literal["any"] | None = None
     max_distance: float | None = Field(None, ge=0)
     rank: Literal["distance", "likelihood"] = "distance"
+
+
+class StoredIn(Strict):
+    """Stored stars whose twins are asked for."""
+
+    star_ids: list[StarId] = Field(min_length=1)
+    k: int | None = Field(None, ge=1, le=1000)
+
+
+class SeveralIn(Strict):
+    """Several stars, each of which has its own fate."""
+
+    stars: list[Any]
 
 
 class To(Strict):
@@ -225,6 +244,14 @@ class RecastIn(Strict):
         return self
 
 
+class RecastQuery(BaseModel):
+    """The query string of POST /recast."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["json", "csv", "fits", "png", "votable"] | None = None
+
+
 class StarsQuery(BaseModel):
     """The query string of GET /stars."""
 
@@ -232,3 +259,4 @@ class StarsQuery(BaseModel):
 
     after: str = Field("", max_length=64)
     limit: int = Field(100, ge=1, le=1000)
+    format: Literal["json", "csv", "votable"] | None = None

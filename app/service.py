@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from app import metrics
 from app.embedder import Embedded, Embedder, Job
 from app.errors import Busy, Invalid, ModelMismatch, NoAbundances, NotFound
 from app.schemas import To, TwinQuery
 from app.settings import Settings
 from index.open_index import Approximate, Index, open_index
 from index.store import Star, open_store
-from index.twin_index import Filters
+from index.twin_index import Filters, Search, Twin
 from model.base import Embedding
 from model.metric import p_same
 from model.spectrum import PARAMETER_UNITS, Parameters
@@ -33,6 +34,15 @@ RETRY = 5.0
 log = logging.getLogger("chemtwin")
 
 
+Source = str | tuple[Parameters, Embedding]
+"""What can be recast: a stored star by its id, or an embedded spectrum."""
+
+
+def shortlist(query: TwinQuery) -> int:
+    """How many of the nearest stars a search has to bring."""
+    return max(query.k, SHORTLIST) if query.rank == "likelihood" else query.k
+
+
 class Service:
     """A model, a store and the index over it."""
 
@@ -42,6 +52,8 @@ class Service:
         self.embedder = Embedder(settings)
         self.model = self.embedder.model
         self.further = tuple(name for name in self.model.parameter_names if name not in PARAMETER_UNITS)
+        units = self.model.card.units
+        self.further_units = {name: units.get(name, "") for name in self.further}
         self.store = open_store(settings.place)
         self._index: Index | None = None
         self._stopped = threading.Event()
@@ -90,10 +102,13 @@ class Service:
 
         A spectrum that cannot be used yields its error and leaves the others alone.
         """
-        results = self.embedder.embed(jobs)
-        stored = [done for done in results if isinstance(done, Embedded) and done.star is not None]
-        stars = [done.star for done in stored if done.star is not None]
-        replaced = self.index.upsert(stars, [done.kept for done in stored]) if stars else []
+        index = self.index
+        metrics.BATCH.observe(len(jobs))
+        with metrics.EMBED_SECONDS.time():
+            results = self.embedder.embed(jobs)
+            stored = [done for done in results if isinstance(done, Embedded) and done.star is not None]
+            stars = [done.star for done in stored if done.star is not None]
+            replaced = index.upsert(stars, [done.kept for done in stored]) if stars else []
         told = iter(replaced)
         return [
             dataclasses.replace(done, replaced=next(told))
@@ -147,7 +162,8 @@ class Service:
             "meta": star.meta,
         }
 
-    def _comparable(self, star_id: str) -> Star:
+    def comparable(self, star_id: str) -> Star:
+        """A stored star that this model embedded. Raises NotFound or ModelMismatch."""
         star = self.star(star_id)
         if star.model != self.model.card.identity:
             raise ModelMismatch(
@@ -157,13 +173,43 @@ class Service:
             )
         return star
 
+    def unstored(self, star_id: str | None, done: Embedded) -> Star:
+        """An embedded spectrum as if it were a stored star; without an id its `star_id` is empty."""
+        parameters = done.spectrum.parameters
+        return Star(
+            star_id=star_id or "",
+            model=self.model.card.identity,
+            latent=done.embedding.latent,
+            covariance=done.embedding.covariance,
+            teff=parameters.teff,
+            logg=parameters.logg,
+            fe_h=parameters.fe_h,
+            others=dict(parameters.others),
+        )
+
     def twins(self, star_id: str, query: TwinQuery) -> dict[str, Any]:
-        """The answer of GET /twins. Raises NotFound or ModelMismatch."""
-        star = self._comparable(star_id)
-        filters = self._filters(star, query)
+        """The answer of GET /twins. Raises NotFound, ModelMismatch or Invalid."""
+        (answer,) = self.twins_of([self.comparable(star_id)], query)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def twins_of(self, stars: Sequence[Star], query: TwinQuery) -> list[dict[str, Any] | Exception]:
+        """The answer of /twins for each of some stars, or what refuses it."""
+        searches = [
+            Search(star.latent, self._filters(star, query), star.star_id or None)  # its own row is left out
+            for star in stars
+        ]
+        answers: list[dict[str, Any] | Exception] = []
+        for star, found in zip(stars, self.index.search_batch(searches, shortlist(query)), strict=True):
+            try:
+                answers.append(self._twins(star, query, found))
+            except Exception as error:
+                answers.append(error)
+        return answers
+
+    def _twins(self, star: Star, query: TwinQuery, found: list[Twin]) -> dict[str, Any]:
         by_likelihood = query.rank == "likelihood"
-        wanted = max(query.k, SHORTLIST) if by_likelihood else query.k
-        found = self.index.search(star.latent, wanted, filters, without=star_id)
         stars = self.store.get([twin.star_id for twin in found], self.model.card.identity)
         # a twin deleted or embedded with another model between the search and here is left out
         pairs = [
@@ -175,19 +221,21 @@ class Service:
         if by_likelihood:
             ratios = self._likelihood_ratios(star, [other for _, other in pairs])
             pairs = sorted(pairs, key=lambda pair: -ratios.get(pair[1].star_id, -np.inf))[: query.k]
+        same = self._p_same(star, pairs)
         rates = self.index.doppelganger_rates([distance for distance, _ in pairs])
         return {
-            "star_id": star_id,
+            "star_id": star.star_id or None,
             "k": query.k,
             "model": self.model_name(),
             "metric": self.model.card.metric,
             "searched": len(self.index),
-            "exact": not isinstance(found, Approximate) and (not by_likelihood or len(found) < wanted),
+            "exact": not isinstance(found, Approximate)
+            and (not by_likelihood or len(found) < shortlist(query)),
             "twins": [
                 {
                     "star_id": other.star_id,
                     "distance": distance,
-                    "p_same": self._p_same(star, other, distance),
+                    "p_same": same.get(other.star_id),
                     **({"log_likelihood_ratio": ratios.get(other.star_id)} if by_likelihood else {}),
                     "doppelganger_rate": None if rates is None else rates[rank],
                     "teff": other.teff,
@@ -218,7 +266,9 @@ class Service:
     def _likelihood_ratios(self, star: Star, others: list[Star]) -> dict[str, float]:
         """Log likelihood ratios by star id; stars without errors have none. Raises Invalid."""
         if star.covariance is None:
-            raise Invalid("no_errors", f"{star.star_id} came without ivar or error: rank by distance")
+            raise Invalid(
+                "no_errors", f"{star.star_id or 'the star'} came without ivar or error: rank by distance"
+            )
         known = [(other, other.covariance) for other in others if other.covariance is not None]
         latents = np.array([other.latent for other, _ in known], dtype=np.float64)
         covariances = np.array([covariance for _, covariance in known], dtype=np.float64)
@@ -231,18 +281,24 @@ class Service:
             raise Invalid("not_ranked_so", f"{self.model.card.method} ranks by distance only")
         return {other.star_id: float(ratio) for (other, _), ratio in zip(known, ratios, strict=True)}
 
-    def _p_same(self, star: Star, other: Star, distance: float) -> float | None:
-        if star.covariance is None or other.covariance is None:
-            return None
+    def _p_same(self, star: Star, pairs: list[tuple[float, Star]]) -> dict[str, float]:
+        """How often true twins lie as far apart, by star id; stars without errors have none."""
+        known = [(distance, other) for distance, other in pairs if other.covariance is not None]
+        if star.covariance is None or not known:
+            return {}
         covariance = self.model.pair_covariance(
-            star.covariance[None].astype(np.float64), other.covariance[None].astype(np.float64)
+            star.covariance[None].astype(np.float64),
+            np.array([other.covariance for _, other in known], dtype=np.float64),
         )
-        return None if covariance is None else float(p_same(np.array([distance]), covariance)[0])
+        if covariance is None:
+            return {}
+        values = p_same(np.array([distance for distance, _ in known]), covariance)
+        return {other.star_id: float(value) for (_, other), value in zip(known, values, strict=True)}
 
-    def recast(self, source: str | tuple[Parameters, Embedding], to: To) -> dict[str, Any]:
+    def recast(self, source: Source, to: To) -> dict[str, Any]:
         """The answer of POST /recast for a stored star's id, or for an embedded spectrum."""
         if isinstance(source, str):
-            star = self._comparable(source)
+            star = self.comparable(source)
             own = Parameters(star.teff, star.logg, star.fe_h, others=star.others)
             latent, covariance, warnings = star.latent, star.covariance, list(star.warnings)
         else:
@@ -278,7 +334,7 @@ class Service:
 
     def abundances(self, star_id: str) -> dict[str, Any]:
         """The answer of GET /stars/{star_id}/abundances. Raises NotFound, ModelMismatch or NoAbundances."""
-        star, readout = self._comparable(star_id), self.model.readout
+        star, readout = self.comparable(star_id), self.model.readout
         if readout is None:
             raise NoAbundances(
                 "no_abundances", f"the model {self.model.card.identity} has no readout of abundances"

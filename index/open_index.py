@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.store import Star, Store
-from index.twin_index import Filters, Twin, TwinIndex
+from index.twin_index import Filters, Search, Twin, TwinIndex
 
 
 class Approximate(list[Twin]):
@@ -38,6 +38,9 @@ class Index(Protocol):
         self, latent: NDArray[np.float32], k: int, filters: Filters = ..., without: str | None = None
     ) -> list[Twin]:
         """The `k` nearest stars to `latent` (D,) that pass the filters, nearest first, ties by star id."""
+
+    def search_batch(self, searches: Sequence[Search], k: int) -> list[list[Twin]]:
+        """As `search`, for each of several."""
 
     def doppelganger_rates(self, distances: list[float]) -> list[float] | None:
         """For each distance the fraction of random pairs at most that far apart."""

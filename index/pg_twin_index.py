@@ -15,7 +15,7 @@ from psycopg import sql
 from index.open_index import Approximate
 from index.postgres import ADVISORY, PostgresStore, Row, floats, text
 from index.store import Star, StoreError
-from index.twin_index import RATE_DRIFT, RATE_STARS, Filters, Twin, random_distances
+from index.twin_index import RATE_DRIFT, RATE_STARS, Filters, Search, Twin, random_distances
 
 RATE_SAMPLE = 30_000
 """Stars, about, from which random pairs are drawn."""
@@ -79,6 +79,10 @@ class PgTwinIndex:
             if len(twins) < fetch or twins[-1].distance > twins[k - 1].distance * (1 + 1e-4):
                 return _within(twins[:k], filters.max_distance)
             fetch *= 2
+
+    def search_batch(self, searches: Sequence[Search], k: int) -> list[list[Twin]]:
+        """As `search`, for each of several."""
+        return [self.search(one.latent, k, one.filters, one.without) for one in searches]
 
     def _where(self, filters: Filters, without: str | None) -> sql.Composable:
         conditions: list[sql.Composable] = [

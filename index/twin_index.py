@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.cache import CacheError
-from index.nearest import Nearest
+from index.nearest import Found, Nearest
 from index.sqlite import SqliteStore
 from index.store import Star
 from index.tree import COLUMNS
@@ -45,6 +45,15 @@ class Filters:
 
     ranges: tuple[tuple[str, float, float], ...] = ()
     max_distance: float = np.inf
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where to search: around a latent (D,), among the stars that pass the filters, without one id."""
+
+    latent: NDArray[np.float32]
+    filters: Filters = Filters()
+    without: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,17 @@ class TwinIndex:
         """
         self.catch_up()
         found = self._nearest.search(latent, k, filters.ranges, without, filters.max_distance)
-        return [Twin(*pair) for pair in zip(found.ids, found.distances.tolist(), strict=True)]
+        return _twins(found)
+
+    def search_batch(self, searches: Sequence[Search], k: int) -> list[list[Twin]]:
+        """As `search`, for each of several, all in the catalogue as it is now."""
+        self.catch_up()
+        return [
+            _twins(
+                self._nearest.search(one.latent, k, one.filters.ranges, one.without, one.filters.max_distance)
+            )
+            for one in searches
+        ]
 
     def doppelganger_rates(self, distances: list[float]) -> list[float] | None:
         """For each distance the fraction of random pairs of the catalogue at most that far apart.
@@ -169,6 +188,10 @@ class TwinIndex:
                             other.unlink(missing_ok=True)
         except OSError as error:
             log.warning("cannot write the cache %s: %s", path, error)
+
+
+def _twins(found: Found) -> list[Twin]:
+    return [Twin(*pair) for pair in zip(found.ids, found.distances.tolist(), strict=True)]
 
 
 @contextmanager

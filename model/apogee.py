@@ -1,4 +1,5 @@
-"""Readers of APOGEE's own files: apStar (combined visits) and aspcapStar (pseudo-normalised).
+"""Readers of APOGEE's own files, apStar (combined visits) and aspcapStar (pseudo-normalised), and the way in to
+SDSS-V's, which model/mwm.py reads.
 
 Layout: the SDSS data model (apStar: HDU1 flux, HDU2 error, HDU3 mask, row 0 the combined spectrum;
 aspcapStar: HDU1 flux, HDU2 error, HDU3 best-fitting model, HDU4 a table with the pipeline's parameters).
@@ -8,7 +9,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from model.errors import FormatError
 from model.grid import APOGEE_LOG_START, APOGEE_LOG_STEP, APOGEE_PIXELS, Array
+from model.mwm import is_mwm, read_mwm
 from model.spectrum import BAD_BITS
+from model.starfile import StarFile, number, text
 
 METALS = 3
 """Where [M/H] stands in ASPCAP's PARAM array (Teff, logg, log vdop, [M/H], [C/M], [N/M], [alpha/M], ...)."""
@@ -30,33 +32,12 @@ STAR_BAD = 1 << 23
 """The bit of ASPCAPFLAG with which the pipeline disowns its own parameters."""
 
 
-@dataclass(frozen=True)
-class StarFile:
-    """What an APOGEE file holds of a star: one of its `rows` spectra.
-
-    `labels` has those of teff, logg, fe_h that may be trusted.
-    """
-
-    kind: str
-    flux: Array
-    ivar: Array
-    bad: NDArray[np.bool_]
-    wavelength: Array | None
-    normalized: bool
-    star_id: str | None = None
-    ra: float | None = None
-    dec: float | None = None
-    labels: dict[str, float] = field(default_factory=dict)
-    rows: int = 1
-    warnings: tuple[str, ...] = ()
-
-
 def read_fits(content: bytes, bad_bits: int = BAD_BITS, row: int = 0) -> StarFile:
-    """Read an apStar or aspcapStar file from its bytes.
+    """Read an apStar, aspcapStar, mwmStar or mwmVisit file from its bytes.
 
     `bad_bits`: the bits of the pixel mask that make a pixel unusable; `row`: 0 for the combined spectrum,
-    `FIRST_VISIT` and on for an apStar's visits. Raises FormatError when the bytes
-    are no such file. An apStar gives no labels: those in its header are a radial-velocity template's.
+    `FIRST_VISIT` and on for an apStar's visits; of a mwm file, see `read_mwm`. Raises FormatError when the
+    bytes are no such file. An apStar gives no labels: those in its header are a radial-velocity template's.
     """
     if not content.startswith(b"SIMPLE  ="):
         raise FormatError("not_fits", "the body is not a FITS file (uncompressed, beginning with SIMPLE)")
@@ -64,7 +45,7 @@ def read_fits(content: bytes, bad_bits: int = BAD_BITS, row: int = 0) -> StarFil
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
             with fits.open(io.BytesIO(content), memmap=False, disable_image_compression=True) as hdus:
-                return _read(hdus, bad_bits, row)
+                return read_mwm(hdus, bad_bits, row) if is_mwm(hdus) else _read(hdus, bad_bits, row)
     except FormatError:
         raise
     except Exception as error:  # astropy raises nearly anything on damaged files
@@ -75,7 +56,8 @@ def _read(hdus: Any, bad_bits: int, row: int) -> StarFile:
     if len(hdus) < 4 or not all(isinstance(hdu, fits.ImageHDU) for hdu in hdus[1:4]):
         raise FormatError(
             "unknown_fits",
-            "not an apStar or aspcapStar file: image extensions 1 to 3 (flux, error, mask) are missing",
+            "not an apStar, aspcapStar or mwmStar file: neither image extensions 1 to 3 (flux, error, mask) "
+            "nor V_ASTRA and tables",
         )
     first, second, mask = (_image(hdu, row) for hdu in hdus[1:4])
     flux, error = first.astype(np.float64), second.astype(np.float64)
@@ -92,9 +74,9 @@ def _read(hdus: Any, bad_bits: int, row: int) -> StarFile:
             bad=(mask & bad_bits) != 0,
             wavelength=wavelength,
             normalized=False,
-            star_id=_text(primary.get("OBJID")),
-            ra=_number(primary.get("RA")),
-            dec=_number(primary.get("DEC")),
+            star_id=text(primary.get("OBJID")),
+            ra=number(primary.get("RA")),
+            dec=number(primary.get("DEC")),
             rows=count,
         )
     labels, star_id, notes = _aspcap_labels(hdus)
@@ -105,9 +87,9 @@ def _read(hdus: Any, bad_bits: int, row: int) -> StarFile:
         bad=flux == 0,
         wavelength=wavelength,
         normalized=True,
-        star_id=star_id or _text(primary.get("OBJ")),
-        ra=_number(primary.get("RA")),
-        dec=_number(primary.get("DEC")),
+        star_id=star_id or text(primary.get("OBJ")),
+        ra=number(primary.get("RA")),
+        dec=number(primary.get("DEC")),
         labels=labels,
         rows=count,
         warnings=notes,
@@ -127,7 +109,7 @@ def _image(hdu: Any, row: int) -> NDArray[Any]:
 
 def _wavelength(header: Any, pixels: int) -> Array | None:
     """Wavelengths (n,) from a log-linear header, None where they are APOGEE's own."""
-    start, step = _number(header.get("CRVAL1")), _number(header.get("CDELT1"))
+    start, step = number(header.get("CRVAL1")), number(header.get("CDELT1"))
     if start is None or step is None:
         raise FormatError("unknown_fits", "the flux extension has no CRVAL1 and CDELT1")
     start -= (float(header.get("CRPIX1", 1)) - 1) * step
@@ -152,12 +134,12 @@ def _aspcap_labels(hdus: Any) -> tuple[dict[str, float], str | None, tuple[str, 
     notes = []
 
     def label(column: str, position: int) -> float | None:
-        value = _number(row[column]) if column in names else None
+        value = number(row[column]) if column in names else None
         if value is None and len(parameters) > position:
-            value = _number(parameters[position])
+            value = number(parameters[position])
         return value
 
-    fe_h = _number(row["FE_H"]) if "FE_H" in names else None
+    fe_h = number(row["FE_H"]) if "FE_H" in names else None
     if fe_h is None:
         fe_h = label("M_H", METALS)
         if fe_h is not None:
@@ -166,18 +148,4 @@ def _aspcap_labels(hdus: Any) -> tuple[dict[str, float], str | None, tuple[str, 
     labels = {name: value for name, value in found.items() if value is not None}
     if "ASPCAPFLAG" in names and int(row["ASPCAPFLAG"]) & STAR_BAD:
         notes.append("ASPCAPFLAG has STAR_BAD set: the pipeline does not trust these parameters")
-    return labels, _text(row["APOGEE_ID"]) if "APOGEE_ID" in names else None, tuple(notes)
-
-
-def _number(value: Any) -> float | None:
-    """A finite float, or None for what is missing or one of SDSS's sentinels (-9999, -9999.99)."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if np.isfinite(number) and number > -9990 else None
-
-
-def _text(value: Any) -> str | None:
-    text = str(value).strip() if value is not None else ""
-    return text or None
+    return labels, text(row["APOGEE_ID"]) if "APOGEE_ID" in names else None, tuple(notes)

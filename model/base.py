@@ -146,7 +146,10 @@ class Model(ABC):
         return latents, [self.covariance(s) if s.has_errors else None for s in spectra]
 
     def pair_covariance(self, left: Array, right: Array) -> Array | None:
-        """Covariance (N, D, D) of twins' latent difference, from their covariances (N, D, D); None: unknown."""
+        """Covariance (N, D, D) of twins' latent difference; None: unknown.
+
+        `left` and `right` are their covariances (N, D, D), or (1, D, D) of one star with each of N.
+        """
         return self.twins + left + right if self.twins.size else None
 
     def likelihood_ratios(

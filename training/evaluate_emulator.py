@@ -112,7 +112,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def draw_error(emulator: Emulator, result: dict[str, Any], path: Path) -> None:
-    """Draw the median and rms error of every pixel, one panel per detector, to a PNG. Needs matplotlib."""
+    """Draw the median and rms error of every pixel, one panel per detector, to a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7.5), layout="constrained")
@@ -150,7 +150,4 @@ def emulator_evaluate(path: str | None, validation: str | None, report: str | No
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "emulator_quality.md").write_text(table)
     (folder / "emulator_quality.json").write_text(json.dumps(result) + "\n")
-    try:
-        draw_error(emulator, result, folder / "emulator_error.png")
-    except ImportError:
-        click.echo("matplotlib is not installed: no emulator_error.png", err=True)
+    draw_error(emulator, result, folder / "emulator_error.png")

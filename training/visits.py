@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from model.apogee import FIRST_VISIT, StarFile, read_fits
+from model.apogee import FIRST_VISIT, read_fits
 from model.base import Embedding, Model
 from model.metric import p_same
 from model.spectrum import PARAMETER_UNITS, Observation, Parameters, Spectrum, prepare
+from model.starfile import StarFile
 from training.markdown import table
 
 COMBINED, VISIT = "combined", "visit"

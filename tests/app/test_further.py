@@ -1,11 +1,15 @@
 """A model conditioned on line broadening as well: trained, validated and served by the same commands."""
 
+import csv
 import io
 
 import h5py
 import httpx
 import numpy as np
 import pytest
+from astropy.io.fits import getheader
+from astropy.io.votable import parse_single_table
+from astropy.table import Table
 from click.testing import CliRunner
 
 from app.cli import cli
@@ -174,6 +178,32 @@ def test_recasting_to_another_broadening(client, star):
     for to in ({"parameters": {"vmic": 1}}, {"parameters": {"teff": 4500}}):
         refused = client.post("/recast", json={"star_id": "S-1", "to": to})
         assert (refused.status_code, refused.json()["error"]["code"]) == (422, "not_conditioned")
+
+
+def test_every_form_of_an_answer_has_it(client, star):
+    body, vbroad = star
+    client.post("/embed", json={**body, "parameters": {"vbroad": vbroad}})
+    client.post("/embed", json={**body, "star_id": "S-2", "parameters": {"vbroad": 3}})
+    told = {}
+    for path in ("/stars", "/twins/S-1?fe_h_within=any"):
+        query = f"{path}{'&' if '?' in path else '?'}format="
+        table = Table.read(io.BytesIO(client.get(query + "votable").content), format="votable")
+        told[path] = table["vbroad"].tolist()
+        assert table["vbroad"].unit == "km/s"
+        rows = csv.DictReader(io.StringIO(client.get(query + "csv").text))
+        assert [float(row["vbroad"]) for row in rows] == told[path]
+    assert told["/twins/S-1?fe_h_within=any"][0] == 3
+    wish = {"star_id": "S-1", "to": {"parameters": {"vbroad": 11}}}
+    answer = client.post("/recast?format=fits", json=wish)
+    assert answer.headers["content-disposition"].endswith('"recast-S-1-vbroad11.fits"')
+    header = getheader(io.BytesIO(answer.content))
+    assert (header["FR_vbroad"], header["TO_vbroad"]) == (vbroad, 11)
+    document = parse_single_table(io.BytesIO(client.post("/recast?format=votable", json=wish).content))
+    assert {param.name: param.value for param in document.params}["to_vbroad"] == 11
+    assert client.post("/recast?format=png", json=wish).content.startswith(b"\x89PNG")
+    (result,) = client.post("/twins?fe_h_within=any", json={"star_ids": ["S-1"], "k": 1}).json()["results"]
+    assert result["twins"][0]["parameters"] == {"vbroad": 3}
+    client.delete("/stars/S-2")
 
 
 def test_npz_and_fits_carry_it_by_name(client, star):

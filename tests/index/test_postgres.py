@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from index.open_index import Approximate, open_index
 from index.store import Star, StoreError, open_store
-from index.twin_index import Filters
+from index.twin_index import Filters, Search
 from tests.postgres import PASSWORD, Postgres
 
 DIMENSION = 3
@@ -130,6 +130,8 @@ class BothStores(RuleBasedStateMachine):
                 index.search(np.array(latent, dtype=np.float32), k, filters, without) for index in pair
             )
             assert first == second
+            one = Search(np.array(latent, dtype=np.float32), filters, without)
+            assert all(index.search_batch([one, one], k) == [first, first] for index in pair)
 
     @rule(ids=st.lists(IDS, max_size=5), after=IDS | st.just(""), limit=st.integers(1, 20))
     def read(self, ids, after, limit):

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from index.sqlite import SqliteStore
 from index.store import Star
-from index.twin_index import Filters, TwinIndex
+from index.twin_index import Filters, Search, TwinIndex
 
 DIMENSION = 3
 IDS = st.sampled_from([f"S{i}" for i in range(12)])
@@ -122,6 +122,15 @@ def test_a_narrow_filter_still_finds_k_stars(large):
     assert len(index.search(query, 1000, filters)) == expected
     assert len(index.search(query, 10, filters)) == 10
     assert all(t.distance <= 0.5 for t in index.search(query, 1000, Filters(max_distance=0.5)))
+
+
+def test_several_searches_at_once_find_what_each_finds(large):
+    index, stars = large
+    limits = [Filters(), Filters((("teff", 4100.0, 4200.0),)), Filters(max_distance=0.3)]
+    searches = [Search(s.latent, limit, s.star_id) for s, limit in zip(stars, limits, strict=False)]
+    expected = [index.search(s.latent, 20, s.filters, s.without) for s in searches]
+    assert index.search_batch(searches, 20) == expected
+    assert index.search_batch([], 20) == []
 
 
 def test_ties_beyond_the_first_fetch_are_ordered_by_id(tmp_path):

@@ -1,0 +1,280 @@
+"""Speed of the service over HTTP, from another process, against what it cannot be faster than.
+
+python -m benchmarks.service fill FOLDER SURVEY --stars N    a catalogue to serve (benchmarks/catalogue.py)
+python -m benchmarks.service calls FOLDER SURVEY             one client: /embed, /twins
+python -m benchmarks.service load FOLDER SURVEY --minutes 10 64 clients that mix /embed, /twins and /recast
+
+`calls` compares /embed of one JSON spectrum with parsing its body, inference and one synced commit, done one
+after another in a process of its own (`floor`); and /twins with the search in this process. `load` is followed
+by the same clients sending the same requests to a FastAPI application that only parses their JSON and answers
+as many bytes as the service does. Server and clients share the machine. Needs aiohttp.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import aiohttp
+import httpx
+import numpy as np
+import orjson
+
+from app.embedder import Embedder
+from app.schemas import StarIn
+from app.settings import Settings
+from benchmarks.catalogue import Catalogue
+from index.sqlite import SqliteStore
+from index.store import Star
+from index.twin_index import TwinIndex
+from model.bundle import SHIPPED, load_model
+from model.spectrum import prepare
+from training.survey import Survey, add_noise
+
+CLIENTS, BODIES, REPEATS, BLOCK = 64, 500, 200, 10_000
+MIX = ("embed", "twins", "twins", "recast")
+"""What the clients draw from: as many searches as spectra and recasts together."""
+
+PARSER = """
+import sys
+
+import orjson
+from fastapi import FastAPI, Request, Response
+
+app = FastAPI()
+SIZES = {"embed": %d, "twins": %d, "recast": %d}
+
+
+@app.post("/embed")
+@app.post("/recast")
+async def parse(request: Request) -> Response:
+    orjson.loads(await request.body())
+    return Response(b" " * SIZES[request.url.path[1:]], media_type="application/json")
+
+
+@app.get("/twins/{star_id}")
+async def twins(star_id: str) -> Response:
+    return Response(b" " * SIZES["twins"], media_type="application/json")
+"""
+
+
+def fill(folder: Path, survey: Survey, stars: int) -> None:
+    """A store of so many stars by the shipped model, with one star's covariance each."""
+    model = load_model(SHIPPED)
+    latents, parameters = Catalogue.fit(model, survey).draw(stars, 1)
+    flux = add_noise(survey.flux(slice(0, 1)), 100, 1, 2)[0].astype(float)
+    observation = StarIn.model_validate(
+        {"star_id": "A", "flux": flux.tolist(), "ivar": [1e4] * len(flux)}
+        | dict(zip(("teff", "logg", "fe_h"), survey.parameters[0].tolist(), strict=True))
+    ).observation(0)
+    covariance = model.embed([prepare(observation, model.grid, model.normaliser)])[0].covariance
+    store = SqliteStore(folder / "stars.sqlite")
+    for start in range(0, stars, BLOCK):
+        store.upsert(
+            [
+                Star(
+                    f"CAT-{row:08d}", model.card.identity, latents[row], covariance, *parameters[row], snr=100.0
+                )
+                for row in range(start, min(start + BLOCK, stars))
+            ]
+        )
+    store.close()
+
+
+def bodies(survey: Survey) -> list[bytes]:
+    """JSON bodies of /embed: spectra at S/N 100, every other with ivar."""
+    flux = add_noise(survey.flux(slice(0, BODIES)), 100, 1, 2)
+    made = []
+    for row in range(BODIES):
+        u = dict(zip(("teff", "logg", "fe_h"), survey.parameters[row].tolist(), strict=True))
+        star = {"star_id": f"LOAD-{row:04d}", "flux": [round(float(value), 5) for value in flux[row]], **u}
+        made.append(orjson.dumps(star | ({"ivar": [1e4] * len(flux[row])} if row % 2 else {})))
+    return made
+
+
+@contextmanager
+def serving(command: list[str], **environment: str) -> Iterator[tuple[str, int]]:
+    """The URL and process number of a server that listens on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    variables = {"CHEMTWIN_PORT": str(port), "OMP_NUM_THREADS": "1", "CHEMTWIN_LOG_LEVEL": "warning"}
+    command = [part.format(port=port) for part in command]
+    server = subprocess.Popen(command, env=os.environ | variables | environment)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            try:
+                if httpx.get(url + "/readyz").status_code != 503:
+                    break
+            except httpx.TransportError:
+                assert server.poll() is None
+            time.sleep(0.1)
+        yield url, server.pid
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait()
+
+
+def service(folder: Path) -> list[str]:
+    return [sys.executable, "-c", "from app.cli import main; main()", "serve"]
+
+
+def quantiles(seconds: list[float]) -> str:
+    """p50, p90 and p99 in milliseconds."""
+    return " | ".join(f"{1e3 * value:.2f}" for value in np.quantile(seconds, [0.5, 0.9, 0.99]))
+
+
+def calls(folder: Path, survey: Survey) -> None:
+    """One client's calls, each beside its floor, alternating."""
+    settings = Settings(data_dir=folder)
+    embedder, store = Embedder(settings), SqliteStore(folder / "floor" / "stars.sqlite")
+    view = SqliteStore(folder / "stars.sqlite")
+    card = embedder.model.card
+    index = TwinIndex(view, card.identity, card.latent_dim)
+    sent = bodies(survey)
+    generator = np.random.default_rng(1)
+    print(f"{len(index)} stars\n\n| call | p50 ms | p90 | p99 |\n|---|---|---|---|")
+    with (
+        serving(service(folder), CHEMTWIN_DATA_DIR=str(folder)) as (url, _),
+        httpx.Client(base_url=url) as client,
+    ):
+        for kind, chosen in (("without ivar", sent[::2]), ("with ivar", sent[1::2])):
+            over_http, floor = [], []
+            for body in chosen[:REPEATS]:
+                start = time.perf_counter()
+                answer = client.post("/embed", content=body, headers={"Content-Type": "application/json"})
+                over_http.append(time.perf_counter() - start)
+                assert answer.status_code in (200, 201), answer.text
+                start = time.perf_counter()
+                given = orjson.loads(body)
+                observation = StarIn.model_validate(given).observation(settings.bad_bits)
+                spectrum = prepare(observation, embedder.model.grid, embedder.model.normaliser)
+                (found,) = embedder.model.embed([spectrum])
+                u = [given[name] for name in ("teff", "logg", "fe_h")]
+                store.upsert([Star(given["star_id"], card.identity, found.latent, found.covariance, *u)])
+                floor.append(time.perf_counter() - start)
+            print(f"| /embed {kind}, {len(body) / 1e3:.0f} kB | {quantiles(over_http)} |")
+            print(f"| its floor | {quantiles(floor)} |")
+            print(f"| ratio of the medians | {np.median(over_http) / np.median(floor):.2f} | | |")
+        over_http, inside = [], []
+        for row in generator.choice(len(index), REPEATS):
+            star_id = f"CAT-{row % len(index):08d}"
+            latent = view.get([star_id], card.identity)[star_id].latent
+            start = time.perf_counter()
+            answer = client.get(f"/twins/{star_id}?k=10&fe_h_within=any")
+            over_http.append(time.perf_counter() - start)
+            assert len(answer.json()["twins"]) == 10
+            start = time.perf_counter()
+            index.search(latent, 10, without=star_id)
+            inside.append(time.perf_counter() - start)
+        print(f"| /twins | {quantiles(over_http)} |\n| the search alone | {quantiles(inside)} |")
+        print(f"| difference of the medians | {1e3 * (np.median(over_http) - np.median(inside)):.2f} | | |")
+
+
+def memory(process: int) -> float:
+    """Memory in MB that no file backs, of a process."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("RssAnon"))) / 1e3
+
+
+async def clients(url: str, sent: list[bytes], stars: int, seconds: float, process: int) -> Counter[str]:
+    """What 64 clients see in so many seconds, and the server's memory ten times meanwhile, printed."""
+    ends = time.monotonic() + seconds
+    took: dict[str, list[float]] = {name: [] for name in MIX}
+    outcome: Counter[str] = Counter()
+    used: list[float] = []
+
+    async def one(number: int, session: aiohttp.ClientSession) -> None:
+        generator = np.random.default_rng(number)
+        while time.monotonic() < ends:
+            call = MIX[generator.integers(len(MIX))]
+            star_id = f"CAT-{generator.integers(stars):08d}"
+            start = time.perf_counter()
+            if call == "twins":
+                request = session.get(f"{url}/twins/{star_id}?k=10")
+            else:
+                wish = {"star_id": star_id, "to": {"teff": 4300.0}}
+                body = sent[generator.integers(len(sent))] if call == "embed" else orjson.dumps(wish)
+                request = session.post(f"{url}/{call}", data=body, headers={"Content-Type": "application/json"})
+            async with request as answer:
+                await answer.read()
+                outcome[f"{call} {answer.status}"] += 1
+            took[call].append(time.perf_counter() - start)
+
+    async def watch() -> None:
+        while time.monotonic() < ends:
+            used.append(memory(process))
+            await asyncio.sleep(seconds / 10)
+
+    timeout = aiohttp.ClientTimeout(total=120)
+    connector = aiohttp.TCPConnector(limit=CLIENTS)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+        await asyncio.gather(watch(), *(one(number, session) for number in range(CLIENTS)))
+    total = sum(map(len, took.values()))
+    print(f"{total / seconds:.0f} requests/s for {seconds:.0f} s; {dict(sorted(outcome.items()))}")
+    print("| call | p50 ms | p90 | p99 |\n|---|---|---|---|")
+    for call, durations in took.items():
+        print(f"| {call} | {quantiles(durations)} |")
+    print(f"memory of the server, MB: {' '.join(f'{value:.0f}' for value in used)}\n", flush=True)
+    return outcome
+
+
+def load(folder: Path, survey: Survey, minutes: float) -> None:
+    """The load on the service, then on an application that only parses."""
+    sent = bodies(survey)
+    stars = SqliteStore(folder / "stars.sqlite").last_seq()
+    with serving(service(folder), CHEMTWIN_DATA_DIR=str(folder)) as (url, process):
+        sizes = [
+            len(
+                httpx.post(
+                    url + "/embed", content=sent[1], headers={"Content-Type": "application/json"}
+                ).content
+            ),
+            len(httpx.get(f"{url}/twins/CAT-00000000?k=10").content),
+            len(httpx.post(url + "/recast", json={"star_id": "CAT-00000000", "to": {"teff": 4300.0}}).content),
+        ]
+        outcome = asyncio.run(clients(url, sent, stars - BODIES - 1, 60 * minutes, process))
+    bad = {key: count for key, count in outcome.items() if not key.split()[1].startswith("2")}
+    print(f"answers other than 2xx: {bad or 'none'}\n\nThe same on an application that only parses:\n")
+    (folder / "parser_app.py").write_text(PARSER % tuple(sizes))
+    command = [sys.executable, "-m", "uvicorn", "parser_app:app", "--app-dir", str(folder), "--port", "{port}"]
+    with serving([*command, "--no-access-log", "--log-level", "warning"]) as (url, process):
+        asyncio.run(clients(url, sent, stars, min(60 * minutes, 60), process))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("fill", "calls", "load"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("survey", type=Path)
+    parser.add_argument("--stars", type=int, default=100_000)
+    parser.add_argument("--minutes", type=float, default=10)
+    arguments = parser.parse_args()
+    survey = Survey.open(arguments.survey)
+    told = {name: version(name) for name in ("uvicorn", "fastapi", "aiohttp", "torch")}
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python "
+        f"{platform.python_version()}, {json.dumps(told)}\n"
+    )
+    if arguments.what == "fill":
+        fill(arguments.folder, survey, arguments.stars)
+    elif arguments.what == "calls":
+        calls(arguments.folder, survey)
+    else:
+        load(arguments.folder, survey, arguments.minutes)
+
+
+if __name__ == "__main__":
+    main()
