@@ -65,12 +65,14 @@ class Service:
         while not self._stopped.wait(pause):
             pause = RETRY
             try:
-                self._index = open_index(self.store, card.identity, card.latent_dim, self.settings.approximate)
+                index = open_index(self.store, card.identity, card.latent_dim, self.settings.approximate)
+                index.doppelganger_rates([])  # draws its pairs, so that no request has to wait for them
+                self._index = index
             except Exception:
                 if not self._stopped.is_set():
                     log.exception("the search cannot catch up with the store; trying again in %d s", RETRY)
             else:
-                log.info("ready: %s, %d stars, store %s", card.identity, len(self._index), self.store.name)
+                log.info("ready: %s, %d stars, store %s", card.identity, len(index), self.store.name)
                 return
 
     @property

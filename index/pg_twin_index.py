@@ -15,7 +15,7 @@ from psycopg import sql
 from index.open_index import Approximate
 from index.postgres import ADVISORY, PostgresStore, Row, floats, text
 from index.store import Star, StoreError
-from index.twin_index import RATE_DRIFT, RATE_STARS, Filters, Search, Twin, random_distances
+from index.twin_index import RATE_DRIFT, RATE_STARS, Filters, Search, Twin, random_distances, rates_at
 
 RATE_SAMPLE = 30_000
 """Stars, about, from which random pairs are drawn."""
@@ -136,9 +136,7 @@ class PgTwinIndex:
                 self._rates = random_distances(self._sample(stars))
                 self._written_at_rates = written
             rates = self._rates
-        return [
-            float(rank) / len(rates) for rank in np.searchsorted(rates, np.asarray(distances), side="right")
-        ]
+        return rates_at(distances, rates)
 
     def _sample(self, stars: int) -> NDArray[np.float32]:
         """Latents (about RATE_SAMPLE, D) of stars drawn without regard to anything."""

@@ -71,6 +71,7 @@ class TwinIndex:
         self.store = store
         self.model = model
         self._lock = threading.Lock()
+        self._drawing = threading.Lock()
         self._rates: NDArray[np.float32] | None = None
         self._changed_since_rates = 0
         self._writer: threading.Thread | None = None
@@ -146,12 +147,20 @@ class TwinIndex:
         if len(self) < RATE_STARS:
             return None
         if self._rates is None or self._changed_since_rates > RATE_DRIFT * len(self):
-            self._changed_since_rates = 0
-            self._rates = random_distances(self._nearest.sample(np.random.default_rng(0), RATE_SAMPLE))
-        rates = self._rates
-        return [
-            float(rank) / len(rates) for rank in np.searchsorted(rates, np.asarray(distances), side="right")
-        ]
+            self._draw_rates()
+        assert self._rates is not None
+        return rates_at(distances, self._rates)
+
+    def _draw_rates(self) -> None:
+        """Draw the pairs; while another thread does, the old ones serve."""
+        if not self._drawing.acquire(blocking=self._rates is None):
+            return
+        try:
+            if self._rates is None or self._changed_since_rates > RATE_DRIFT * len(self):
+                self._changed_since_rates = 0
+                self._rates = random_distances(self._nearest.sample(np.random.default_rng(0), RATE_SAMPLE))
+        finally:
+            self._drawing.release()
 
     def _writing(self) -> bool:
         return self._writer is not None and self._writer.is_alive()
@@ -215,3 +224,9 @@ def random_distances(latents: NDArray[np.float32]) -> NDArray[np.float32]:
         second = (first + generator.integers(1, len(latents), size=RATE_BLOCK)) % len(latents)
         parts.append(np.linalg.norm(latents[first] - latents[second], axis=1))
     return np.sort(np.concatenate(parts))
+
+
+def rates_at(distances: list[float], pairs: NDArray[np.float32]) -> list[float]:
+    """For each distance the fraction of sorted `pairs` that are at most that far apart."""
+    ranks = np.searchsorted(pairs, np.asarray(distances, dtype=pairs.dtype), side="right")
+    return [float(rank) / len(pairs) for rank in ranks]

@@ -221,12 +221,16 @@ class GaussDis(Model):
 
     def unit(self, latents: Array) -> Array:
         """Latents (N, D) as the response knows them, of unit Gaussian prior."""
-        return np.asarray(np.linalg.solve(self.metric.T, latents.T).T)
+        return np.asarray(latents @ self._unmetric)
 
     def unit_covariance(self, covariances: Array) -> Array:
         """Covariances (N, D, D) in the frame of `unit`."""
-        inverse = np.linalg.inv(self.metric)
-        return np.asarray(inverse.T @ covariances @ inverse)
+        return np.asarray(self._unmetric.T @ covariances @ self._unmetric)
+
+    @cached_property
+    def _unmetric(self) -> Array:
+        """The inverse (D, D) of the metric."""
+        return np.asarray(np.linalg.inv(self.metric))
 
     def pair_covariance(self, left: Array, right: Array) -> Array:
         """Covariance (N, D, D) of the difference of twins' posterior means, from their covariances (N, D, D).
