@@ -211,6 +211,13 @@ class GaussDis(Model):
         """Flux (N, P) of latents (N, D) at parameters (N, U)."""
         return self.basis.rebuild(self.coefficients(latents, parameters), self._nearest(parameters))
 
+    def decode_sd(self, latent: Array, parameters: Array, covariance: Array) -> Array:
+        """Standard deviation (P,) of the decoded flux for a latent (D,) of this covariance, to first order."""
+        slope = self.response.by_latents(self.unit(latent[None]), self._nearest(parameters[None]))[0]
+        sizes, axes = np.linalg.eigh(self.unit_covariance(covariance))
+        moved = (np.sqrt(np.maximum(sizes, 0.0)) * axes).T @ slope @ self.basis.components
+        return np.asarray(np.sqrt(np.einsum("dp,dp->p", moved, moved)))
+
     def coefficients(self, latents: Array, parameters: Array) -> Array:
         """Coefficients (N, K) in the spectral basis of the flux that `decode` gives."""
         return self.response(self.unit(latents), self._nearest(parameters))

@@ -98,6 +98,10 @@ class Response:
         ]
         return np.concatenate(parts) if parts else np.zeros((0, self.mean.shape[1]))
 
+    def by_latents(self, latents: Array, parameters: Array) -> Array:
+        """Derivatives (N, D, K) of the coefficients by the latents (N, D), at parameters (N, U)."""
+        return np.asarray(self.at(parameters)(torch.from_numpy(np.ascontiguousarray(latents)))[1].numpy())
+
     def slope(self, latents: Array, parameters: Array) -> Array:
         """Derivatives (N, U, K) of the coefficients by the parameters, by differences of 1 % of the ranges."""
         widths = self.ranges[:, 1] - self.ranges[:, 0]
