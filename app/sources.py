@@ -17,7 +17,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-from astropy.table import Table
 from astropy.utils.exceptions import AstropyWarning
 from numpy.lib import format as npy
 from numpy.typing import NDArray
@@ -257,7 +256,9 @@ def _numbers(column: Any) -> NDArray[np.float64]:
     return np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan)
 
 
-def _table(path: Path) -> Table:
+def _table(path: Path) -> Any:
+    from astropy.table import Table  # half a second, for folders only
+
     kinds = {".csv": "ascii.csv", ".fits": "fits", ".fit": "fits", ".vot": "votable", ".xml": "votable"}
     if path.suffix not in kinds:
         raise ValueError(f"{path} is no table of labels: its name must end in {', '.join(kinds)}")

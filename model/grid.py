@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 
 from model.errors import SpectrumError
 
@@ -133,6 +132,8 @@ class Grid:
             & good[right]
             & (np.log(wavelength[right] / wavelength[left]) <= 3 * step)
         )
+        from scipy.interpolate import CubicSpline  # a fifth of a start's imports, for few spectra
+
         new_flux = CubicSpline(wavelength[good], flux[good], extrapolate=False)(target)
         variance = np.interp(target, wavelength[good], 1.0 / ivar[good])
         usable &= np.isfinite(new_flux)
