@@ -97,6 +97,11 @@ def _packages() -> Iterator[Finding]:
         if not wanted.specifier.contains(found, prereleases=True):
             wrong.append(f"{wanted.name} is {found}, not {wanted.specifier}")
     told = f"chemtwin {metadata.version('chemtwin')}, Python {platform.python_version()}"
+    try:
+        import app.api  # noqa: F401
+    except OSError as error:
+        yield Finding("FAIL", "packages", f"cannot start ({error}): set HOME to a folder of the user's own")
+        return
     if wrong:
         yield Finding("FAIL", "packages", f"{told}: {'; '.join(wrong)}: install chemtwin again")
     else:
