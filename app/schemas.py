@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-from model.grid import Array
+from model.grid import MAX_PIXELS, Array
 from model.spectrum import Observation, Parameters
 
 STAR_ID = r"^[A-Za-z0-9][A-Za-z0-9+._:-]{0,63}\Z"
@@ -35,6 +35,8 @@ def _floats(value: Any) -> Array:
         return value.astype(np.float64)
     if not isinstance(value, list) or not value:
         raise ValueError("must be a list of numbers")
+    if len(value) > MAX_PIXELS:
+        raise ValueError(f"has {len(value)} values; at most {MAX_PIXELS} are taken")
     if any(type(item) not in (float, int, type(None)) for item in value):
         raise ValueError("must hold numbers and nulls only")
     try:
@@ -46,6 +48,8 @@ def _floats(value: Any) -> Array:
 def _integers(value: Any) -> NDArray[np.int64]:
     if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
         return value.astype(np.int64)
+    if isinstance(value, list) and len(value) > MAX_PIXELS:
+        raise ValueError(f"has {len(value)} values; at most {MAX_PIXELS} are taken")
     if not isinstance(value, list) or not value or any(type(item) is not int for item in value):
         raise ValueError("must be a list of integers")
     try:
