@@ -80,10 +80,10 @@ def _read(hdus: Any, bad_bits: int, row: int) -> StarFile:
             "not an apStar or aspcapStar file: image extensions 1 to 3 (flux, error, mask) are missing",
         )
     first, second, mask = (_image(hdu, row) for hdu in hdus[1:4])
-    flux, error = first.astype(np.float64), second.astype(np.float64)
     count = hdus[1].shape[0] if len(hdus[1].shape) == 2 else 1
     mask_is_integer = mask.dtype.kind in "iu"
     with np.errstate(all="ignore"):
+        flux, error = first.astype(np.float64), second.astype(np.float64)
         ivar = np.where((error > 0) & np.isfinite(error) & np.isfinite(flux), 1 / error**2, 0.0)
     primary, wavelength = hdus[0].header, _wavelength(hdus[1].header, len(flux))
     if mask_is_integer:

@@ -20,7 +20,9 @@ MAX_ROWS = 1000
 """Of a table, and of an image: APOGEE has looked at no star so often."""
 
 BITPIX = {8, 16, 32, 64, -32, -64}
-KEPT = re.compile(rb"BITPIX|NAXIS\d{0,3}|PCOUNT|GCOUNT|GROUPS|TFORM\d{1,3}")
+SIZES = re.compile(rb"\s*(?:HIERARCH\s+)?(BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|TFIELDS|TFORM\d+)\s*(?:=|\s|\Z)")
+"""A card that any reader might take for one that says how much there is."""
+
 INTEGER = re.compile(rb" *([+-]?\d{1,15}) *(/|\Z)")
 VARIABLE = re.compile(rb" *'\s*\d*[PQpq]")
 
@@ -46,17 +48,21 @@ def sound_length(content: bytes) -> int:
 
 
 def _header(content: bytes, start: int, number: int) -> tuple[dict[bytes, bytes], int]:
-    """The first card of each keyword that matters, without the keyword, and where the data begins."""
+    """The cards that say how much there is, each there once and of standard form, and where the data begins."""
     cards: dict[bytes, bytes] = {}
     for place in range(start, start + MAX_CARDS * CARD, CARD):
         card = content[place : place + CARD]
         if len(card) < CARD:
             raise FormatError("bad_fits", f"the FITS file ends within the header of HDU {number}")
-        keyword = card[:8].strip().upper()
-        if keyword == b"END":
+        if card.rstrip() == b"END":
             return cards, start + -(-(place + CARD - start) // BLOCK) * BLOCK
-        if KEPT.fullmatch(keyword) and card[8:10] == b"= ":
-            cards.setdefault(keyword, card[10:])
+        if found := SIZES.match(card.upper()):
+            keyword = found[1]
+            if card[:10] != keyword.ljust(8) + b"= " or keyword in cards:
+                raise FormatError(
+                    "bad_fits", f"the header of HDU {number} is ambiguous about {keyword.decode()[:8]}"
+                )
+            cards[keyword] = card[10:]
     raise FormatError("bad_fits", f"the header of HDU {number} has more than {MAX_CARDS} cards")
 
 
@@ -80,6 +86,8 @@ def _data_size(cards: dict[bytes, bytes], number: int) -> int:
         raise FormatError(
             "unknown_fits", f"HDU {number} has {shape[1]} rows; no APOGEE file has more than {MAX_ROWS}"
         )
+    if not 0 <= integer(b"TFIELDS", 0) <= 999:
+        raise FormatError("bad_fits", f"the header of HDU {number} has no sound TFIELDS")
     if any(VARIABLE.match(card) for name, card in cards.items() if name.startswith(b"TFORM")):
         raise FormatError("unknown_fits", f"HDU {number} has columns of variable length, as no APOGEE file has")
     return (pcount + math.prod(shape)) * abs(bits) // 8 if axes else 0
