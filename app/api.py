@@ -27,6 +27,7 @@ from app.errors import (
     body,
     install,
 )
+from app.guard import Guard
 from app.schemas import STAR_ID, FitsQuery, RecastIn, StarIn, StarsQuery, TwinQuery
 from app.service import Service
 from app.settings import Settings, keys
@@ -58,13 +59,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     install(app)
+    limit = settings.max_body_mb * 1_000_000
+    room = max(settings.held_bodies_mb * 1_000_000, limit)
+    app.add_middleware(Guard, timeout=settings.body_timeout_s, room=room)
     writers, readers = keys(settings.api_keys), keys(settings.read_keys)
 
     def may(request: Request, allowed: list[str]) -> None:
         if not writers and not readers:
             return
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        known = [hmac.compare_digest(key.strip().encode(), one.encode()) for one in allowed]
+        sent = key.strip().encode("latin-1")  # as the header's bytes were read
+        known = [hmac.compare_digest(sent, one.encode()) for one in allowed]
         if scheme.lower() != "bearer" or not any(known):
             raise Unauthorized("unauthorized", "send a key that may do this: Authorization: Bearer <key>")
 
@@ -75,7 +80,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         may(request, writers + readers)
 
     write, read = [Depends(may_write)], [Depends(may_read)]
-    limit = settings.max_body_mb * 1_000_000
 
     def service() -> Service:
         found: Service = app.state.service

@@ -2,7 +2,7 @@
 
 ServiceError(status, code, message, detail)
 ├── NotFound (404)     ModelMismatch (409)   TooLarge (413)   UnsupportedMedia (415)
-└── Invalid (422)      Unauthorized (401)    Busy (503)
+└── Invalid (422)      Unauthorized (401)    Busy (503)       TooSlow (408)
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from index.store import StoreError
 from model.errors import ChemtwinError
@@ -62,6 +63,12 @@ class ModelMismatch(ServiceError):
     status = 409
 
 
+class TooSlow(ServiceError):
+    """The body takes too long to arrive."""
+
+    status = 408
+
+
 class TooLarge(ServiceError):
     """The body is over the limit."""
 
@@ -100,6 +107,11 @@ def answer_json(content: Any, status: int = 200, headers: Mapping[str, str] | No
         dict(headers) if headers else None,
         "application/json",
     )
+
+
+def refused(error: ServiceError) -> Response:
+    """The answer that a refusal is."""
+    return answer_json(body(error.code, error.message, error.detail), error.status, error.headers)
 
 
 def problems(errors: Sequence[Any]) -> list[str]:
@@ -145,13 +157,17 @@ def install(app: FastAPI) -> None:
         if answer is None:
             log.exception("unexpected error", exc_info=error)
             answer = DEFECT
-        return answer_json(body(answer.code, answer.message, answer.detail), answer.status, answer.headers)
+        return refused(answer)
 
     def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = CODES.get(error.status_code, "http_error")
         return answer_json(body(code, str(error.detail)), error.status_code, error.headers)
 
+    def gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=400)  # nobody is there to read it
+
     app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(ClientDisconnect, gone)
     for kind in (ServiceError, ChemtwinError, RequestValidationError, ValidationError, StoreError, Exception):
         app.add_exception_handler(kind, known)

@@ -72,7 +72,7 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> NDAr
         header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = header(stream)
         size = math.prod(shape) * dtype.itemsize
-        sound = size > 0 and all(type(length) is int and length > 0 for length in shape)
+        sound = size > 0 and len(shape) <= 2 and all(type(length) is int and length > 0 for length in shape)
     except Exception:  # zipfile and numpy raise nearly anything on damaged members
         raise FormatError("bad_npz", f"array {name} cannot be read") from None
     if dtype.kind not in KINDS.get(name, "iuf"):

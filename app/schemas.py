@@ -11,10 +11,12 @@ import orjson
 from numpy.typing import NDArray
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetPydanticSchema,
     StringConstraints,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -26,7 +28,27 @@ from model.spectrum import Observation, Parameters
 STAR_ID = r"^[A-Za-z0-9][A-Za-z0-9+._:-]{0,63}\Z"
 META_BYTES = 4096
 
-StarId = Annotated[str, StringConstraints(pattern=re.compile(STAR_ID))]
+StarId = Annotated[
+    str,
+    StringConstraints(pattern=re.compile(STAR_ID)),
+    WithJsonSchema({"type": "string", "pattern": STAR_ID.replace(r"\Z", "$")}),
+]
+
+
+def _plus(value: Any) -> Any:
+    """An unescaped + of an id in a query string arrives as a space."""
+    return value.replace(" ", "+") if isinstance(value, str) else value
+
+
+def _plain(value: Any) -> Any:
+    """Of the texts that pydantic takes for an integer, those of digits only."""
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,18}", value):
+        raise ValueError("must be an integer, in digits")
+    return value
+
+
+QueryId = Annotated[StarId, BeforeValidator(_plus)]
+Count = Annotated[int, BeforeValidator(_plain)]
 
 
 def _floats(value: Any) -> Array:
@@ -161,7 +183,7 @@ class FitsQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    star_id: StarId | None = None
+    star_id: QueryId | None = None
     teff: float | None = None
     logg: float | None = None
     fe_h: float | None = None
@@ -180,19 +202,13 @@ class FitsQuery(BaseModel):
         told = {name: query[key] for key, name in errors.items() if key in query}
         return cls.model_validate({"parameters": given, "parameters_err": told} | usual)
 
-    @field_validator("star_id", mode="before")
-    @classmethod
-    def _plus(cls, value: Any) -> Any:
-        """An unescaped + of an id arrives as a space."""
-        return value.replace(" ", "+") if isinstance(value, str) else value
-
 
 class TwinQuery(BaseModel):
     """The query string of GET /twins."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    k: int = Field(10, ge=1, le=1000)
+    k: Count = Field(10, ge=1, le=1000)
     format: Literal["json"] = "json"
     teff_min: float | None = None
     teff_max: float | None = None
@@ -234,5 +250,5 @@ class StarsQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    after: str = Field("", max_length=64)
-    limit: int = Field(100, ge=1, le=1000)
+    after: QueryId | Literal[""] = ""
+    limit: Count = Field(100, ge=1, le=1000)

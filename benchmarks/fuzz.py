@@ -2,10 +2,10 @@
 
 OMP_NUM_THREADS=1 python -m benchmarks.fuzz --minutes 60
 
-With atheris installed (`pip install atheris`) damage is guided by the coverage of the readers, zipfile and numpy's
-format; without it, it is random. Each case goes the whole way of a request's body: reader, schema, observation,
-spectrum on the model's grid. A case that raises anything but a refusal, takes more than two seconds or 200 MB, or
-yields a spectrum that is not finite, is written to --findings, and the end is an exit with 1.
+With atheris installed (`pip install atheris`) damage is guided by the coverage of the readers, zipfile and
+numpy's format; without it, it is random. Each case goes the whole way of a request's body: reader, schema,
+observation, spectrum on the model's grid. A case that raises anything but a refusal, takes over two seconds
+or 200 MB, or yields a spectrum that is not finite, is written to --findings, and the end is an exit with 1.
 """
 
 import argparse
