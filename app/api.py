@@ -11,8 +11,19 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
+from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from app.answers import (
+    CardAnswer,
+    DeletedAnswer,
+    HealthAnswer,
+    ReadyAnswer,
+    RecastAnswer,
+    StarAnswer,
+    StarsAnswer,
+    TwinsAnswer,
+)
 from app.batcher import Batcher
 from app.bodies import FITS, JSON, NPZ, fits_star, npz_stars, parse_json, read_body, star_in
 from app.embedder import Embedded, Job
@@ -28,7 +39,8 @@ from app.errors import (
     install,
 )
 from app.guard import Guard
-from app.schemas import STAR_ID, FitsQuery, RecastIn, StarIn, StarsQuery, TwinQuery
+from app.openapi import OF_BODIES, answers, complete, embed_answers, fits_query, refuses, request_body
+from app.schemas import STAR_ID, FitsQuery, RecastIn, SeveralIn, StarIn, StarsQuery, TwinQuery
 from app.service import Service
 from app.settings import Settings, keys
 
@@ -57,8 +69,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("chemtwin"),
         lifespan=life,
         redoc_url=None,
+        responses=refuses(422, 503),
+        generate_unique_id_function=lambda route: route.name,
     )
     install(app)
+    complete(app)
     limit = settings.max_body_mb * 1_000_000
     room = max(settings.held_bodies_mb * 1_000_000, limit)
     app.add_middleware(Guard, timeout=settings.body_timeout_s, room=room)
@@ -79,7 +94,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     def may_read(request: Request) -> None:
         may(request, writers + readers)
 
-    write, read = [Depends(may_write)], [Depends(may_read)]
+    shown = [Depends(HTTPBearer(auto_error=False))] if writers or readers else []  # in the OpenAPI document
+    write, read = [Depends(may_write), *shown], [Depends(may_read), *shown]
+    keyed = (401,) if writers or readers else ()
 
     def service() -> Service:
         found: Service = app.state.service
@@ -130,10 +147,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             results += await asyncio.gather(*map(attempt, jobs))
         return answer_json({"results": results})
 
-    @app.post("/embed", dependencies=write, openapi_extra=_body(StarIn, FITS[0], NPZ), tags=["stars"])
+    @app.post(
+        "/embed",
+        dependencies=write,
+        openapi_extra=request_body([StarIn, SeveralIn], *FITS, NPZ) | fits_query(),
+        responses=embed_answers() | refuses(*keyed),
+        status_code=201,
+        tags=["stars"],
+    )
     async def embed(request: Request) -> Response:
         """Store one star or several and return their latents; see the contract for the forms of the body."""
         kind = _content_type(request)
+        query = FitsQuery.of(dict(request.query_params), service().further)
+        if kind not in FITS and query.model_fields_set:
+            raise Invalid("invalid_request", "parameters in the query string go with a FITS body only")
         content = await read_body(request, limit)
         if kind == JSON:
             value = await run_in_threadpool(parse_json, content)
@@ -141,7 +168,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 return await embed_many(value["stars"])
             return await embed_one(await run_in_threadpool(lambda: job_of(star_in(value))))
         if kind in FITS:
-            query = FitsQuery.of(dict(request.query_params), service().further)
             return await embed_one(await run_in_threadpool(fits_job, content, query))
         if kind == NPZ:
             stars = await run_in_threadpool(npz_stars, content, limit, settings.max_stars, service().further)
@@ -155,12 +181,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         star_id, observation, file = fits_star(content, query, settings.bad_bits)
         return Job(observation, star_id, file.ra, file.dec, {"file": file.kind}, file.warnings)
 
-    @app.get("/twins/{star_id}", dependencies=read, tags=["twins"])
+    @app.get(
+        "/twins/{star_id}", dependencies=read, responses=answers(TwinsAnswer, 404, 409, *keyed), tags=["twins"]
+    )
     def twins(star_id: StarPath, query: Annotated[TwinQuery, Query()]) -> Response:
         """The k chemically nearest stars, nearest first."""
         return answer_json(service().twins(star_id, query))
 
-    @app.post("/recast", dependencies=read, openapi_extra=_body(RecastIn), tags=["twins"])
+    @app.post(
+        "/recast",
+        dependencies=read,
+        openapi_extra=request_body([RecastIn]),
+        responses=answers(RecastAnswer, 404, 409, *OF_BODIES, *keyed),
+        tags=["twins"],
+    )
     async def recast(request: Request) -> Response:
         """The spectrum that a star would show at other stellar parameters."""
         if _content_type(request) != JSON:
@@ -175,7 +209,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         source = (observation.parameters, done.embedding)
         return answer_json(await run_in_threadpool(service().recast, source, wish.to))
 
-    @app.get("/stars", dependencies=read, tags=["stars"])
+    @app.get("/stars", dependencies=read, responses=answers(StarsAnswer, *keyed), tags=["stars"])
     def stars(query: Annotated[StarsQuery, Query()]) -> Response:
         """Stored stars in the order of their ids; `next` is the `after` of the next page, null at the end."""
         page = service().store.page(query.after, query.limit + 1, service().model.card.identity)
@@ -183,29 +217,31 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         more = len(page) > query.limit
         return answer_json({"stars": shown, "next": shown[-1]["star_id"] if more else None})
 
-    @app.get("/stars/{star_id}", dependencies=read, tags=["stars"])
+    @app.get("/stars/{star_id}", dependencies=read, responses=answers(StarAnswer, 404, *keyed), tags=["stars"])
     def star(star_id: StarPath) -> Response:
         """A stored star."""
         return answer_json(service().star_answer(service().star(star_id)))
 
-    @app.delete("/stars/{star_id}", dependencies=write, tags=["stars"])
+    @app.delete(
+        "/stars/{star_id}", dependencies=write, responses=answers(DeletedAnswer, 404, *keyed), tags=["stars"]
+    )
     def delete(star_id: StarPath) -> Response:
         """Delete a star; it is gone from the disk when this answers."""
         if not service().index.delete(star_id):
             raise NotFound(star_id)
         return answer_json({"star_id": star_id, "deleted": True})
 
-    @app.get("/model", dependencies=read, tags=["service"])
+    @app.get("/model", dependencies=read, responses=answers(CardAnswer, *keyed), tags=["service"])
     def model() -> Response:
         """The model card."""
         return answer_json(service().card())
 
-    @app.get("/healthz", tags=["service"])
+    @app.get("/healthz", responses=answers(HealthAnswer), tags=["service"])
     def healthz() -> Response:
         """Alive."""
         return answer_json({"status": "ok"})
 
-    @app.get("/readyz", tags=["service"])
+    @app.get("/readyz", responses=answers(ReadyAnswer), tags=["service"])
     def readyz() -> Response:
         """Ready: the model is loaded, the store can be read and the index has caught up with it."""
         service().index.catch_up()
@@ -216,10 +252,3 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def _content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _body(schema: Any, *binary: str) -> dict[str, Any]:
-    """OpenAPI's account of a body that the route reads for itself."""
-    content: dict[str, Any] = {JSON: {"schema": schema.model_json_schema()}}
-    content.update({kind: {"schema": {"type": "string", "format": "binary"}} for kind in binary})
-    return {"requestBody": {"required": True, "content": content}}

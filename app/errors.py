@@ -18,6 +18,7 @@ from fastapi.responses import Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 
 from index.store import StoreError
 from model.errors import ChemtwinError
@@ -159,10 +160,11 @@ def install(app: FastAPI) -> None:
             answer = DEFECT
         return refused(answer)
 
-    def http(_: Request, error: Exception) -> Response:
+    def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = CODES.get(error.status_code, "http_error")
-        return answer_json(body(code, str(error.detail)), error.status_code, error.headers)
+        headers = {"Allow": _methods(app, request)} if error.status_code == 405 else error.headers
+        return answer_json(body(code, str(error.detail)), error.status_code, headers)
 
     def gone(_: Request, __: Exception) -> Response:
         return Response(status_code=400)  # nobody is there to read it
@@ -171,3 +173,11 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ClientDisconnect, gone)
     for kind in (ServiceError, ChemtwinError, RequestValidationError, ValidationError, StoreError, Exception):
         app.add_exception_handler(kind, known)
+
+
+def _methods(app: FastAPI, request: Request) -> str:
+    """The methods of all routes of a request's path."""
+    met = (
+        route for route in app.routes if isinstance(route, Route) and route.path_regex.match(request.url.path)
+    )
+    return ", ".join(sorted({method for route in met for method in route.methods or ()}))

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from model.grid import MAX_PIXELS, Array
-from model.spectrum import Observation, Parameters
+from model.spectrum import POSSIBLE, Observation, Parameters
 
 STAR_ID = r"^[A-Za-z0-9][A-Za-z0-9+._:-]{0,63}\Z"
 META_BYTES = 4096
@@ -86,7 +86,7 @@ def _numbers(function: Any, kind: str) -> GetPydanticSchema:
         if kind == "number"
         else core_schema.int_schema()
     )
-    documented = core_schema.list_schema(items)
+    documented = core_schema.list_schema(items, min_length=1, max_length=MAX_PIXELS)
     return GetPydanticSchema(
         lambda _source, _handler: core_schema.no_info_plain_validator_function(
             function, json_schema_input_schema=documented
@@ -108,12 +108,18 @@ Others = dict[str, float]
 Errors = dict[str, Annotated[float, Field(ge=0)]]
 
 
+def _between(name: str) -> dict[str, Any]:
+    """What is possible of a parameter, for the document: model.spectrum.Parameters looks at the value."""
+    low, high = POSSIBLE[name]
+    return {"minimum": low, "maximum": high}
+
+
 class Labels(Strict):
     """A star's parameters as the sender knows them."""
 
-    teff: float = Field(description="effective temperature, K")
-    logg: float = Field(description="surface gravity, dex (cgs)")
-    fe_h: float = Field(description="[Fe/H], dex")
+    teff: float = Field(description="effective temperature, K", json_schema_extra=_between("teff"))
+    logg: float = Field(description="surface gravity, dex (cgs)", json_schema_extra=_between("logg"))
+    fe_h: float = Field(description="[Fe/H], dex", json_schema_extra=_between("fe_h"))
     teff_err: float = Field(0.0, ge=0, description="1-sigma error, K")
     logg_err: float = Field(0.0, ge=0, description="1-sigma error, dex")
     fe_h_err: float = Field(0.0, ge=0, description="1-sigma error, dex")
@@ -178,6 +184,12 @@ class StarIn(SpectrumIn):
         return value
 
 
+class SeveralIn(Strict):
+    """Several stars."""
+
+    stars: list[Any] = Field(min_length=1, description="each as StarIn; one that is not is refused by itself")
+
+
 class FitsQuery(BaseModel):
     """The query string that goes with a FITS body; `of` gathers the model's further parameters."""
 
@@ -200,7 +212,8 @@ class FitsQuery(BaseModel):
         usual = {name: value for name, value in query.items() if name not in further and name not in errors}
         given = {name: query[name] for name in further if name in query}
         told = {name: query[key] for key, name in errors.items() if key in query}
-        return cls.model_validate({"parameters": given, "parameters_err": told} | usual)
+        further_ones = {"parameters": given, "parameters_err": told}
+        return cls.model_validate({name: those for name, those in further_ones.items() if those} | usual)
 
 
 class TwinQuery(BaseModel):
