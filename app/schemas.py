@@ -114,15 +114,20 @@ def _between(name: str) -> dict[str, Any]:
     return {"minimum": low, "maximum": high}
 
 
+def _up_to(name: str) -> dict[str, Any]:
+    """What is possible of a parameter's error."""
+    return {"maximum": POSSIBLE[name][1] - POSSIBLE[name][0]}
+
+
 class Labels(Strict):
     """A star's parameters as the sender knows them."""
 
     teff: float = Field(description="effective temperature, K", json_schema_extra=_between("teff"))
     logg: float = Field(description="surface gravity, dex (cgs)", json_schema_extra=_between("logg"))
     fe_h: float = Field(description="[Fe/H], dex", json_schema_extra=_between("fe_h"))
-    teff_err: float = Field(0.0, ge=0, description="1-sigma error, K")
-    logg_err: float = Field(0.0, ge=0, description="1-sigma error, dex")
-    fe_h_err: float = Field(0.0, ge=0, description="1-sigma error, dex")
+    teff_err: float = Field(0.0, ge=0, description="1-sigma error, K", json_schema_extra=_up_to("teff"))
+    logg_err: float = Field(0.0, ge=0, description="1-sigma error, dex", json_schema_extra=_up_to("logg"))
+    fe_h_err: float = Field(0.0, ge=0, description="1-sigma error, dex", json_schema_extra=_up_to("fe_h"))
     parameters: Others = Field({}, description="what else the model is conditioned on, by name")
     parameters_err: Errors = Field({}, description="1-sigma errors of those")
 

@@ -5,7 +5,7 @@ OMP_NUM_THREADS=1 python -m benchmarks.generated_requests --examples 1500
 All of schemathesis's checks: answers, statuses and types are as the document says, broken requests are refused,
 sound ones accepted, keys asked for, methods told, what was stored is there and what was deleted is gone.
 `--examples` are for each operation and phase; the count of all requests is printed at the end, by operation and
-status. Exit 1 when a check fails. What JSON schema cannot say (that a spectrum must not be masked, say) is refused
+status. Exit 1 when a check fails. What JSON schema cannot say (that a spectrum is not masked, say) is refused
 by 422 on the two operations that take spectra, and counts as an answer to a sound request there.
 """
 
@@ -82,7 +82,10 @@ def run(folder: Path, examples: int, seed: int) -> int:
     finally:
         server.terminate()
         server.wait(60)
-    tracebacks = (folder / "log").read_text().count("Traceback")
+    told = (folder / "log").read_text()
+    tracebacks = told.count("Traceback")
+    if tracebacks:
+        print(told[told.index("Traceback") :][:8000])
     report([json.loads(line) for line in calls.read_text().splitlines()], time.monotonic() - began)
     print(f"schemathesis ended with {done.returncode}; {tracebacks} tracebacks in the server's log")
     return int(done.returncode != 0 or tracebacks > 0 or not alive)
@@ -103,7 +106,7 @@ def report(calls: list[tuple[str, int, int]], seconds: float) -> None:
         counts.setdefault(operation, Counter())[status] += 1
     for operation, statuses in sorted(counts.items()):
         told = ", ".join(f"{status}: {count}" for status, count in sorted(statuses.items()))
-        print(f"{operation:<26} {sum(statuses.values()):>6}  {told}")
+        print(f"{operation:<36} {sum(statuses.values()):>6}  {told}")
     largest = max((size for _, status, size in calls if status >= 400), default=0)
     print(
         f"{len(calls)} requests in {seconds:.0f} s, largest refusal {largest} bytes; schemathesis "
