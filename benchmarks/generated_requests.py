@@ -48,12 +48,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--examples", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--phases", default="examples,coverage,fuzzing,stateful")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        sys.exit(run(Path(folder), given.examples, given.seed))
+        sys.exit(run(Path(folder), given.examples, given.seed, given.phases))
 
 
-def run(folder: Path, examples: int, seed: int) -> int:
+def run(folder: Path, examples: int, seed: int, phases: str) -> int:
     port, calls, config = free_port(), folder / "calls", folder / "schemathesis.toml"
     url, began = f"http://127.0.0.1:{port}", time.monotonic()
     config.write_text(CONFIG)
@@ -67,7 +68,13 @@ def run(folder: Path, examples: int, seed: int) -> int:
     try:
         wait(url)
         command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run"]
-        options = [f"--max-examples={examples}", f"--seed={seed}", "--checks=all", "--no-shrink"]
+        options = [
+            f"--max-examples={examples}",
+            f"--seed={seed}",
+            f"--phases={phases}",
+            "--checks=all",
+            "--no-shrink",
+        ]
         options += [
             "--continue-on-failure",
             "--suppress-health-check=all",
