@@ -1,12 +1,12 @@
 """Requests that schemathesis makes of the OpenAPI document, sound and broken, at a server of their own.
 
-OMP_NUM_THREADS=1 python -m benchmarks.generated_requests --examples 1500
+OMP_NUM_THREADS=1 python -m benchmarks.generated_requests --cases 20000
 
 All of schemathesis's checks: answers, statuses and types are as the document says, broken requests are refused,
-sound ones accepted, keys asked for, methods told, what was stored is there and what was deleted is gone.
-`--examples` are for each operation and phase; the count of all requests is printed at the end, by operation and
-status. Exit 1 when a check fails. What JSON schema cannot say (that a spectrum is not masked, say) is refused
-by 422 on the two operations that take spectra, and counts as an answer to a sound request there.
+sound ones accepted, keys asked for, methods told, what was stored is there and what was deleted is gone. Rounds of
+`--examples` for each operation and phase follow each other, each with its own seed, until there were `--cases`
+requests. Exit 1 when a check fails. What JSON schema cannot say (that a spectrum is not masked, say) is refused by
+422 on the two operations that take spectra, and counts as an answer to a sound request there.
 """
 
 import argparse
@@ -46,15 +46,15 @@ def free_port() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--examples", type=int, default=1500)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--phases", default="examples,coverage,fuzzing,stateful")
+    parser.add_argument("--cases", type=int, default=20_000)
+    parser.add_argument("--examples", type=int, default=100)
+    parser.add_argument("--first", default="coverage,fuzzing,stateful", help="phases of the first round")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        sys.exit(run(Path(folder), given.examples, given.seed, given.phases))
+        sys.exit(run(Path(folder), given.cases, given.examples, given.first))
 
 
-def run(folder: Path, examples: int, seed: int, phases: str) -> int:
+def run(folder: Path, cases: int, examples: int, phases: str) -> int:
     port, calls, config = free_port(), folder / "calls", folder / "schemathesis.toml"
     url, began = f"http://127.0.0.1:{port}", time.monotonic()
     config.write_text(CONFIG)
@@ -67,24 +67,11 @@ def run(folder: Path, examples: int, seed: int, phases: str) -> int:
         )  # fmt: skip
     try:
         wait(url)
-        command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run"]
-        options = [
-            f"--max-examples={examples}",
-            f"--seed={seed}",
-            f"--phases={phases}",
-            "--checks=all",
-            "--no-shrink",
-        ]
-        options += [
-            "--continue-on-failure",
-            "--suppress-health-check=all",
-            "--request-timeout=30",
-            "--warnings=off",
-        ]
-        done = subprocess.run(
-            [*command, f"{url}/openapi.json", "-H", f"Authorization: Bearer {KEY}", *options],
-            env=environment | {"SCHEMATHESIS_HOOKS": "benchmarks.generated_hooks"}, cwd=folder,
-        )  # fmt: skip
+        failed = seed = 0
+        while not calls.exists() or len(calls.read_bytes().splitlines()) < cases:
+            seed += 1
+            failed += round_of(url, config, phases, examples, seed, environment)
+            phases = "fuzzing,stateful"
         alive = httpx.get(url + "/readyz").status_code == 200
     finally:
         server.terminate()
@@ -94,8 +81,37 @@ def run(folder: Path, examples: int, seed: int, phases: str) -> int:
     if tracebacks:
         print(told[told.index("Traceback") :][:8000])
     report([json.loads(line) for line in calls.read_text().splitlines()], time.monotonic() - began)
-    print(f"schemathesis ended with {done.returncode}; {tracebacks} tracebacks in the server's log")
-    return int(done.returncode != 0 or tracebacks > 0 or not alive)
+    print(f"{failed} of {seed} rounds failed; {tracebacks} tracebacks in the server's log")
+    return int(failed > 0 or tracebacks > 0 or not alive)
+
+
+def round_of(url: str, config: Path, phases: str, examples: int, seed: int, environment: dict[str, str]) -> int:
+    """One run of schemathesis: 1 when a check failed, and then what it had to say."""
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run"]
+    options = [
+        f"--max-examples={examples}",
+        f"--seed={seed}",
+        f"--phases={phases}",
+        "--checks=all",
+        "--no-shrink",
+    ]
+    options += [
+        "--continue-on-failure",
+        "--suppress-health-check=all",
+        "--request-timeout=30",
+        "--warnings=off",
+    ]
+    done = subprocess.run(
+        [*command, f"{url}/openapi.json", "-H", f"Authorization: Bearer {KEY}", *options],
+        env=environment | {"SCHEMATHESIS_HOOKS": "benchmarks.generated_hooks"},
+        cwd=config.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        print(done.stdout, flush=True)
+    return int(done.returncode != 0)
 
 
 def wait(url: str) -> None:
