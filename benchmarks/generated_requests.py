@@ -2,11 +2,12 @@
 
 OMP_NUM_THREADS=1 python -m benchmarks.generated_requests --cases 20000
 
-All of schemathesis's checks: answers, statuses and types are as the document says, broken requests are refused,
-sound ones accepted, keys asked for, methods told, what was stored is there and what was deleted is gone. Rounds of
-`--examples` for each operation and phase follow each other, each with its own seed, until there were `--cases`
-requests. Exit 1 when a check fails. What JSON schema cannot say (that a spectrum is not masked, say) is refused by
-422 on the two operations that take spectra, and counts as an answer to a sound request there.
+All of schemathesis's checks: answers, statuses and types are as the document says, broken requests are
+refused, sound ones accepted, keys asked for, methods told, what was stored is there and what was deleted is
+gone. Rounds of `--examples` for each operation and phase follow each other, each with its own seed, until
+there were `--cases` requests. Exit 1 when a check fails. What JSON schema cannot say (that a spectrum is
+not masked, say) is refused by 422 on the two operations that take spectra, and counts as an answer to a
+sound request there.
 """
 
 import argparse

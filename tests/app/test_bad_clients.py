@@ -121,7 +121,8 @@ def test_a_full_queue_is_said_and_the_others_are_served(busy, star):
 
     answers = asyncio.run(all_at_once())
     refused = [answer for answer in answers if answer.status_code == 503]
-    assert {answer.status_code for answer in answers} == {200, 201, 503}
+    assert {answer.status_code for answer in answers} <= {200, 201, 503}
+    assert 0 < len(refused) < len(answers)
     for answer in refused:
         check(answer, 503, "busy")
         assert answer.headers["retry-after"] == "1"
