@@ -68,10 +68,12 @@ class _Body:
             ) from None
         self._complete = not message.get("more_body", False)
         size = len(message.get("body", b""))
+        if self._guard.held + size > self._guard.room:
+            self._guard.held -= self.size  # at once, so that the others find room
+            self.size = 0
+            raise Busy("busy", "too many large bodies are being handled; try again in a second")
         self.size += size
         self._guard.held += size
-        if self._guard.held > self._guard.room:
-            raise Busy("busy", "too many large bodies are being handled; try again in a second")
         return message
 
     async def send(self, message: Message) -> None:

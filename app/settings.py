@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     read_keys: str = Field("", description="Comma-separated keys that may only read.")
     max_body_mb: int = Field(64, ge=1, description="Largest request body, and largest unpacked npz, in MB.")
     held_bodies_mb: int = Field(
-        128, ge=1, description="Request bodies in memory at once, in MB, before 503 is answered."
+        128, ge=1, description="Request bodies in memory at once, in MB per process, before 503 is answered."
     )
     body_timeout_s: float = Field(
         60, gt=0, description="Seconds in which a request body must have arrived, before 408 is answered."

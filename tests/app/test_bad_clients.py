@@ -19,11 +19,11 @@ from tests.conftest import Server
 
 @pytest.fixture(scope="module")
 def busy(tmp_path_factory):
-    """A server that waits a second and a half for a body, holds 2 MB of them and queues two spectra."""
+    """A server that waits a second and a half for a body, holds 8 MB of them and queues two spectra."""
     settings = {
         "CHEMTWIN_BODY_TIMEOUT_S": "1.5",
         "CHEMTWIN_MAX_BODY_MB": "2",
-        "CHEMTWIN_HELD_BODIES_MB": "1",
+        "CHEMTWIN_HELD_BODIES_MB": "8",
         "CHEMTWIN_QUEUE_SIZE": "2",
         "CHEMTWIN_BATCH_SIZE": "1",
     }
@@ -130,13 +130,13 @@ def test_a_full_queue_is_said_and_the_others_are_served(busy, star):
 
 
 def test_bodies_held_at_once_are_bounded(busy, star):
-    """1.9 MB wait for their last byte, of 2 MB at most; another megabyte finds no room, and then some."""
-    body = b" " * 1_900_000
-    first = connected(busy, head(2_000_000), body)
-    time.sleep(0.3)
+    """7.6 MB wait for their last bytes, of 8 MB at most: for another megabyte there is no room, until they end."""
+    waiting = [connected(busy, head(2_000_000), b" " * 1_900_000) for _ in range(4)]
+    time.sleep(0.5)
     check(busy.client.post("/embed", content=b" " * 900_000, headers={"Content-Type": JSON}), 503, "busy")
-    assert error_of(answered(first))[0] == 408
+    assert {error_of(answered(connection))[0] for connection in waiting} == {408}
     alive(busy, star)
+    check(busy.client.post("/embed", content=b" " * 900_000, headers={"Content-Type": JSON}), 422, "bad_json")
 
 
 @pytest.mark.parametrize(
