@@ -10,10 +10,23 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
+from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 
 from app import logs, metrics
+from app.answer_schemas import (
+    AbundancesAnswer,
+    CardAnswer,
+    DeletedAnswer,
+    HealthAnswer,
+    ManyAnswer,
+    ReadyAnswer,
+    RecastAnswer,
+    StarAnswer,
+    StarsAnswer,
+    TwinsAnswer,
+)
 from app.answers import RECAST, STARS, TWINS, answer_recast, answer_stars, answer_twins, varying
 from app.batcher import Batcher
 from app.bodies import (
@@ -38,14 +51,17 @@ from app.errors import (
     install,
     one_of_several,
 )
+from app.guard import Guard
 from app.logs import RequestLog
-from app.negotiate import documented, negotiated
+from app.negotiate import negotiated
+from app.openapi import OF_BODIES, answers, complete, embed_answers, fits_query, refuses, request_body
 from app.post_twins import post_twins, query_parameters
 from app.schemas import (
     STAR_ID,
     FitsQuery,
     RecastIn,
     RecastQuery,
+    SeveralIn,
     StarIn,
     StarsQuery,
     StoredIn,
@@ -81,8 +97,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("chemtwin"),
         lifespan=life,
         redoc_url=None,
+        responses=refuses(422, 503),
+        generate_unique_id_function=lambda route: route.name,
     )
     install(app)
+    complete(app)
+    limit = settings.max_body_mb * 1_000_000
+    room = max(settings.held_bodies_mb * 1_000_000, limit)
+    app.add_middleware(Guard, timeout=settings.body_timeout_s, room=room)
     app.add_middleware(RequestLog)
     writers, readers = keys(settings.api_keys), keys(settings.read_keys)
 
@@ -90,7 +112,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         if not writers and not readers:
             return
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        known = [hmac.compare_digest(key.strip().encode(), one.encode()) for one in allowed]
+        sent = key.strip().encode("latin-1")  # as the header's bytes were read
+        known = [hmac.compare_digest(sent, one.encode()) for one in allowed]
         if scheme.lower() != "bearer" or not any(known):
             raise Unauthorized("unauthorized", "send a key that may do this: Authorization: Bearer <key>")
 
@@ -100,8 +123,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     def may_read(request: Request) -> None:
         may(request, writers + readers)
 
-    write, read = [Depends(may_write)], [Depends(may_read)]
-    limit = settings.max_body_mb * 1_000_000
+    shown = [Depends(HTTPBearer(auto_error=False))] if writers or readers else []  # in the OpenAPI document
+    write, read = [Depends(may_write), *shown], [Depends(may_read), *shown]
+    keyed = (401,) if writers or readers else ()
 
     def service() -> Service:
         found: Service = app.state.service
@@ -146,10 +170,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             results += await asyncio.gather(*map(attempt, jobs))
         return answer_json({"results": results})
 
-    @app.post("/embed", dependencies=write, openapi_extra=_body(StarIn, FITS[0], NPZ), tags=["stars"])
+    @app.post(
+        "/embed",
+        dependencies=write,
+        openapi_extra=request_body([StarIn, SeveralIn], *FITS, NPZ) | fits_query(),
+        responses=embed_answers() | refuses(*keyed),
+        status_code=201,
+        tags=["stars"],
+    )
     async def embed(request: Request) -> Response:
         """Store one star or several and return their latents; see the contract for the forms of the body."""
         kind = content_type(request)
+        query = FitsQuery.of(dict(request.query_params), service().further)
+        if kind not in FITS and query.model_fields_set:
+            raise Invalid("invalid_request", "parameters in the query string go with a FITS body only")
         content = await read_body(request, limit)
         if kind == JSON:
             value = await run_in_threadpool(parse_json, content)
@@ -157,7 +191,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 return await embed_many(value["stars"])
             return await embed_one(await run_in_threadpool(lambda: star_job(star_in(value), settings.bad_bits)))
         if kind in FITS:
-            query = FitsQuery.of(dict(request.query_params), service().further)
             return await embed_one(await run_in_threadpool(fits_job, content, query, settings.bad_bits))
         if kind == NPZ:
             stars = await run_in_threadpool(npz_stars, content, limit, settings.max_stars, service().further)
@@ -167,7 +200,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             f"Content-Type must be {JSON}, {FITS[0]} or {NPZ}; HDF5 and pickles are never accepted",
         )
 
-    @app.get("/twins/{star_id}", dependencies=read, responses=documented(TWINS), tags=["twins"])
+    @app.get(
+        "/twins/{star_id}",
+        dependencies=read,
+        responses=answers(TwinsAnswer, 404, 409, *keyed, forms=TWINS),
+        tags=["twins"],
+    )
     def twins(star_id: StarPath, query: Annotated[TwinQuery, Query()], request: Request) -> Response:
         """The k chemically nearest stars, nearest first."""
         form = negotiated(request, query.format, TWINS)
@@ -176,8 +214,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @app.post(
         "/twins",
         dependencies=read,
-        responses=documented(TWINS),
-        openapi_extra=_body(UnstoredIn, FITS[0], NPZ, also=StoredIn) | query_parameters(),
+        responses=answers(TwinsAnswer | ManyAnswer, *OF_BODIES, *keyed, forms=TWINS),
+        openapi_extra=request_body([UnstoredIn, SeveralIn, StoredIn], *FITS, NPZ) | query_parameters(),
         tags=["twins"],
     )
     async def twins_of(request: Request) -> Response:
@@ -187,8 +225,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @app.post(
         "/recast",
         dependencies=read,
-        responses=documented(RECAST),
-        openapi_extra=_body(RecastIn),
+        responses=answers(RecastAnswer, 404, 409, *OF_BODIES, *keyed, forms=RECAST),
+        openapi_extra=request_body([RecastIn]),
         tags=["twins"],
     )
     async def recast(request: Request, query: Annotated[RecastQuery, Query()]) -> Response:
@@ -205,7 +243,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         done = await run_job(Job(observation))
         return await answer_recast(form, service(), (observation.parameters, done.embedding), wish.to)
 
-    @app.get("/stars", dependencies=read, responses=documented(STARS), tags=["stars"])
+    @app.get("/stars", dependencies=read, responses=answers(StarsAnswer, *keyed, forms=STARS), tags=["stars"])
     def stars(query: Annotated[StarsQuery, Query()], request: Request) -> Response:
         """Stored stars in the order of their ids; `next` is the `after` of the next page, null at the end."""
         form = negotiated(request, query.format, STARS)
@@ -216,40 +254,53 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         shown = [service().star_answer(star) for star in page[: query.limit]]
         return varying(answer_json({"stars": shown, "next": shown[-1]["star_id"] if more else None}))
 
-    @app.get("/stars/{star_id}", dependencies=read, tags=["stars"])
+    @app.get("/stars/{star_id}", dependencies=read, responses=answers(StarAnswer, 404, *keyed), tags=["stars"])
     def star(star_id: StarPath) -> Response:
         """A stored star."""
         return answer_json(service().star_answer(service().star(star_id)))
 
-    @app.get("/stars/{star_id}/abundances", dependencies=read, tags=["stars"])
+    @app.get(
+        "/stars/{star_id}/abundances",
+        dependencies=read,
+        responses=answers(AbundancesAnswer, 404, 409, *keyed),
+        tags=["stars"],
+    )
     def abundances(star_id: StarPath) -> Response:
         """[X/Fe] of a stored star by a linear readout of its latent, with errors."""
         return answer_json(service().abundances(star_id))
 
-    @app.delete("/stars/{star_id}", dependencies=write, tags=["stars"])
+    @app.delete(
+        "/stars/{star_id}", dependencies=write, responses=answers(DeletedAnswer, 404, *keyed), tags=["stars"]
+    )
     def delete(star_id: StarPath) -> Response:
         """Delete a star; it is gone from the disk when this answers."""
         if not service().index.delete(star_id):
             raise NotFound(star_id)
         return answer_json({"star_id": star_id, "deleted": True})
 
-    @app.get("/model", dependencies=read, tags=["service"])
+    @app.get("/model", dependencies=read, responses=answers(CardAnswer, *keyed), tags=["service"])
     def model() -> Response:
         """The model card."""
         return answer_json(service().card())
 
-    @app.get("/healthz", tags=["service"])
+    @app.get("/healthz", responses=answers(HealthAnswer), tags=["service"])
     def healthz() -> Response:
         """Alive."""
         return answer_json({"status": "ok"})
 
-    @app.get("/readyz", tags=["service"])
+    @app.get("/readyz", responses=answers(ReadyAnswer), tags=["service"])
     def readyz() -> Response:
         """Ready: the model is loaded, the store can be read and the index has caught up with it."""
         service().index.catch_up()
         return answer_json({"status": "ready", "model": service().model_name(), "stars": len(service().index)})
 
-    @app.get("/metrics", dependencies=read, tags=["service"])
+    @app.get(
+        "/metrics",
+        dependencies=read,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refuses(*keyed)},
+        response_class=Response,
+        tags=["service"],
+    )
     def prometheus() -> Response:
         """Metrics in Prometheus' text format."""
         if service().ready:
@@ -258,13 +309,3 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     return app
-
-
-def _body(schema: Any, *binary: str, also: Any = None) -> dict[str, Any]:
-    """OpenAPI's account of a body that the route reads for itself; JSON may be of the schema `also`."""
-    told = schema.model_json_schema()
-    content: dict[str, Any] = {
-        JSON: {"schema": told if also is None else {"anyOf": [told, also.model_json_schema()]}}
-    }
-    content.update({kind: {"schema": {"type": "string", "format": "binary"}} for kind in binary})
-    return {"requestBody": {"required": True, "content": content}}

@@ -2,8 +2,8 @@
 
 ServiceError(status, code, message, detail)
 ├── NotFound, NoAbundances (404)   NotAcceptable (406)   ModelMismatch (409)   TooLarge (413)
-├── UnsupportedMedia (415)
-└── Invalid (422)      Unauthorized (401)    Busy (503)
+├── UnsupportedMedia (415)   TooSlow (408)
+└── Invalid (422)            Unauthorized (401)            Busy (503)
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 
 from app import metrics
 from index.store import StoreError
@@ -76,6 +78,12 @@ class ModelMismatch(ServiceError):
     status = 409
 
 
+class TooSlow(ServiceError):
+    """The body takes too long to arrive."""
+
+    status = 408
+
+
 class TooLarge(ServiceError):
     """The body is over the limit."""
 
@@ -114,6 +122,12 @@ def answer_json(content: Any, status: int = 200, headers: Mapping[str, str] | No
         dict(headers) if headers else None,
         "application/json",
     )
+
+
+def refused(error: ServiceError) -> Response:
+    """The answer that a refusal is, counted by its code."""
+    metrics.ERRORS.labels(error.code).inc()
+    return answer_json(body(error.code, error.message, error.detail), error.status, error.headers)
 
 
 def problems(errors: Sequence[Any]) -> list[str]:
@@ -169,15 +183,27 @@ def install(app: FastAPI) -> None:
         if answer is None:
             log.exception("unexpected error", exc_info=error)
             answer = DEFECT
-        metrics.ERRORS.labels(answer.code).inc()
-        return answer_json(body(answer.code, answer.message, answer.detail), answer.status, answer.headers)
+        return refused(answer)
 
-    def http(_: Request, error: Exception) -> Response:
+    def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = CODES.get(error.status_code, "http_error")
         metrics.ERRORS.labels(code).inc()
-        return answer_json(body(code, str(error.detail)), error.status_code, error.headers)
+        headers = {"Allow": _methods(app, request)} if error.status_code == 405 else error.headers
+        return answer_json(body(code, str(error.detail)), error.status_code, headers)
+
+    def gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=400)  # nobody is there to read it
 
     app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(ClientDisconnect, gone)
     for kind in (ServiceError, ChemtwinError, RequestValidationError, ValidationError, StoreError, Exception):
         app.add_exception_handler(kind, known)
+
+
+def _methods(app: FastAPI, request: Request) -> str:
+    """The methods of all routes of a request's path."""
+    met = (
+        route for route in app.routes if isinstance(route, Route) and route.path_regex.match(request.url.path)
+    )
+    return ", ".join(sorted({method for route in met for method in route.methods or ()}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from fastapi import Request
 
@@ -64,9 +63,3 @@ def _score(media: str, ranges: Sequence[tuple[str, float]]) -> tuple[float, int]
         return 0.0, 0
     close, quality = max(fitting)
     return quality, close
-
-
-def documented(offered: Sequence[str]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's account of an answer in these forms."""
-    content = {MEDIA[form][0]: {} if form == "json" else {"schema": {"type": "string"}} for form in offered}
-    return {200: {"content": content}, 406: {"description": "Accept allows none of the answer's forms"}}

@@ -11,22 +11,44 @@ import orjson
 from numpy.typing import NDArray
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetPydanticSchema,
     StringConstraints,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 from pydantic_core import core_schema
 
-from model.grid import Array
-from model.spectrum import Observation, Parameters
+from model.grid import MAX_PIXELS, Array
+from model.spectrum import POSSIBLE, Observation, Parameters
 
 STAR_ID = r"^[A-Za-z0-9][A-Za-z0-9+._:-]{0,63}\Z"
 META_BYTES = 4096
 
-StarId = Annotated[str, StringConstraints(pattern=re.compile(STAR_ID))]
+StarId = Annotated[
+    str,
+    StringConstraints(pattern=re.compile(STAR_ID)),
+    WithJsonSchema({"type": "string", "pattern": STAR_ID.replace(r"\Z", "$")}),
+]
+
+
+def _plus(value: Any) -> Any:
+    """An unescaped + of an id in a query string arrives as a space."""
+    return value.replace(" ", "+") if isinstance(value, str) else value
+
+
+def _plain(value: Any) -> Any:
+    """Of the texts that pydantic takes for an integer, those of digits only."""
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,18}", value):
+        raise ValueError("must be an integer, in digits")
+    return value
+
+
+QueryId = Annotated[StarId, BeforeValidator(_plus)]
+Count = Annotated[int, BeforeValidator(_plain)]
 
 
 def _floats(value: Any) -> Array:
@@ -35,6 +57,8 @@ def _floats(value: Any) -> Array:
         return value.astype(np.float64)
     if not isinstance(value, list) or not value:
         raise ValueError("must be a list of numbers")
+    if len(value) > MAX_PIXELS:
+        raise ValueError(f"has {len(value)} values; at most {MAX_PIXELS} are taken")
     if any(type(item) not in (float, int, type(None)) for item in value):
         raise ValueError("must hold numbers and nulls only")
     try:
@@ -46,6 +70,8 @@ def _floats(value: Any) -> Array:
 def _integers(value: Any) -> NDArray[np.int64]:
     if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
         return value.astype(np.int64)
+    if isinstance(value, list) and len(value) > MAX_PIXELS:
+        raise ValueError(f"has {len(value)} values; at most {MAX_PIXELS} are taken")
     if not isinstance(value, list) or not value or any(type(item) is not int for item in value):
         raise ValueError("must be a list of integers")
     try:
@@ -60,7 +86,7 @@ def _numbers(function: Any, kind: str) -> GetPydanticSchema:
         if kind == "number"
         else core_schema.int_schema()
     )
-    documented = core_schema.list_schema(items)
+    documented = core_schema.list_schema(items, min_length=1, max_length=MAX_PIXELS)
     return GetPydanticSchema(
         lambda _source, _handler: core_schema.no_info_plain_validator_function(
             function, json_schema_input_schema=documented
@@ -82,15 +108,26 @@ Others = dict[str, float]
 Errors = dict[str, Annotated[float, Field(ge=0)]]
 
 
+def _between(name: str) -> dict[str, Any]:
+    """What is possible of a parameter, for the document: model.spectrum.Parameters looks at the value."""
+    low, high = POSSIBLE[name]
+    return {"minimum": low, "maximum": high}
+
+
+def _up_to(name: str) -> dict[str, Any]:
+    """What is possible of a parameter's error."""
+    return {"maximum": POSSIBLE[name][1] - POSSIBLE[name][0]}
+
+
 class Labels(Strict):
     """A star's parameters as the sender knows them."""
 
-    teff: float = Field(description="effective temperature, K")
-    logg: float = Field(description="surface gravity, dex (cgs)")
-    fe_h: float = Field(description="[Fe/H], dex")
-    teff_err: float = Field(0.0, ge=0, description="1-sigma error, K")
-    logg_err: float = Field(0.0, ge=0, description="1-sigma error, dex")
-    fe_h_err: float = Field(0.0, ge=0, description="1-sigma error, dex")
+    teff: float = Field(description="effective temperature, K", json_schema_extra=_between("teff"))
+    logg: float = Field(description="surface gravity, dex (cgs)", json_schema_extra=_between("logg"))
+    fe_h: float = Field(description="[Fe/H], dex", json_schema_extra=_between("fe_h"))
+    teff_err: float = Field(0.0, ge=0, description="1-sigma error, K", json_schema_extra=_up_to("teff"))
+    logg_err: float = Field(0.0, ge=0, description="1-sigma error, dex", json_schema_extra=_up_to("logg"))
+    fe_h_err: float = Field(0.0, ge=0, description="1-sigma error, dex", json_schema_extra=_up_to("fe_h"))
     parameters: Others = Field({}, description="what else the model is conditioned on, by name")
     parameters_err: Errors = Field({}, description="1-sigma errors of those")
 
@@ -163,7 +200,7 @@ class FitsQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    star_id: StarId | None = None
+    star_id: QueryId | None = None
     teff: float | None = None
     logg: float | None = None
     fe_h: float | None = None
@@ -180,13 +217,8 @@ class FitsQuery(BaseModel):
         usual = {name: value for name, value in query.items() if name not in further and name not in errors}
         given = {name: query[name] for name in further if name in query}
         told = {name: query[key] for key, name in errors.items() if key in query}
-        return cls.model_validate({"parameters": given, "parameters_err": told} | usual)
-
-    @field_validator("star_id", mode="before")
-    @classmethod
-    def _plus(cls, value: Any) -> Any:
-        """An unescaped + of an id arrives as a space."""
-        return value.replace(" ", "+") if isinstance(value, str) else value
+        further_ones = {"parameters": given, "parameters_err": told}
+        return cls.model_validate({name: those for name, those in further_ones.items() if those} | usual)
 
 
 class TwinQuery(BaseModel):
@@ -194,7 +226,7 @@ class TwinQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    k: int = Field(10, ge=1, le=1000)
+    k: Count = Field(10, ge=1, le=1000)
     format: Literal["json", "csv", "votable"] | None = None
     teff_min: float | None = None
     teff_max: float | None = None
@@ -257,6 +289,6 @@ class StarsQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    after: str = Field("", max_length=64)
-    limit: int = Field(100, ge=1, le=1000)
+    after: QueryId | Literal[""] = ""
+    limit: Count = Field(100, ge=1, le=1000)
     format: Literal["json", "csv", "votable"] | None = None

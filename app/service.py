@@ -25,6 +25,9 @@ from model.spectrum import PARAMETER_UNITS, Parameters
 SHORTLIST = 1000
 """Nearest stars by distance that a ranking by likelihood looks at."""
 
+FARTHEST = 1e9
+"""No two latents lie so far apart; the square of a larger limit might overflow."""
+
 FE_H_WITHIN = 0.1
 """Default |difference| of [Fe/H] of twins when the model removes [Fe/H] from the latent (paper, 6.2)."""
 
@@ -263,7 +266,8 @@ class Service:
             within = FE_H_WITHIN if "fe_h" in self.model.parameter_names else "any"
         if within != "any":
             ranges.append(("fe_h", star.fe_h - within, star.fe_h + within))
-        return Filters(tuple(ranges), np.inf if query.max_distance is None else query.max_distance)
+        farthest = query.max_distance
+        return Filters(tuple(ranges), np.inf if farthest is None or farthest > FARTHEST else farthest)
 
     def _likelihood_ratios(self, star: Star, others: list[Star]) -> dict[str, float]:
         """Log likelihood ratios by star id; stars without errors have none. Raises Invalid."""

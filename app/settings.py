@@ -29,6 +29,12 @@ class Settings(BaseSettings):
     api_keys: str = Field("", description="Comma-separated keys that may write and read. Empty: no keys asked.")
     read_keys: str = Field("", description="Comma-separated keys that may only read.")
     max_body_mb: int = Field(64, ge=1, description="Largest request body, and largest unpacked npz, in MB.")
+    held_bodies_mb: int = Field(
+        128, ge=1, description="Request bodies in memory at once, in MB per process, before 503 is answered."
+    )
+    body_timeout_s: float = Field(
+        60, gt=0, description="Seconds in which a request body must have arrived, before 408 is answered."
+    )
     max_stars: int = Field(1000, ge=1, description="Most stars in one request.")
     queue_size: int = Field(
         256, ge=1, description="Spectra that may wait for inference before 503 is answered."

@@ -17,7 +17,8 @@ from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 
 from model.errors import FormatError
-from model.grid import APOGEE_LOG_START, APOGEE_LOG_STEP, APOGEE_PIXELS, Array
+from model.fits_headers import sound_length
+from model.grid import APOGEE_LOG_START, APOGEE_LOG_STEP, APOGEE_PIXELS, MAX_PIXELS, Array
 from model.mwm import is_mwm, read_mwm
 from model.spectrum import BAD_BITS
 from model.starfile import StarFile, number, text
@@ -41,10 +42,11 @@ def read_fits(content: bytes, bad_bits: int = BAD_BITS, row: int = 0) -> StarFil
     """
     if not content.startswith(b"SIMPLE  ="):
         raise FormatError("not_fits", "the body is not a FITS file (uncompressed, beginning with SIMPLE)")
+    sound = content[: sound_length(content)]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
-            with fits.open(io.BytesIO(content), memmap=False, disable_image_compression=True) as hdus:
+            with fits.open(io.BytesIO(sound), memmap=False, disable_image_compression=True) as hdus:
                 return read_mwm(hdus, bad_bits, row) if is_mwm(hdus) else _read(hdus, bad_bits, row)
     except FormatError:
         raise
@@ -60,10 +62,10 @@ def _read(hdus: Any, bad_bits: int, row: int) -> StarFile:
             "nor V_ASTRA and tables",
         )
     first, second, mask = (_image(hdu, row) for hdu in hdus[1:4])
-    flux, error = first.astype(np.float64), second.astype(np.float64)
-    count = len(np.atleast_2d(hdus[1].data))
+    count = hdus[1].shape[0] if len(hdus[1].shape) == 2 else 1
     mask_is_integer = mask.dtype.kind in "iu"
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
+        flux, error = first.astype(np.float64), second.astype(np.float64)
         ivar = np.where((error > 0) & np.isfinite(error) & np.isfinite(flux), 1 / error**2, 0.0)
     primary, wavelength = hdus[0].header, _wavelength(hdus[1].header, len(flux))
     if mask_is_integer:
@@ -71,7 +73,7 @@ def _read(hdus: Any, bad_bits: int, row: int) -> StarFile:
             kind="apStar",
             flux=flux,
             ivar=ivar,
-            bad=(mask & bad_bits) != 0,
+            bad=(mask.astype(np.int64) & bad_bits) != 0,
             wavelength=wavelength,
             normalized=False,
             star_id=text(primary.get("OBJID")),
@@ -97,14 +99,15 @@ def _read(hdus: Any, bad_bits: int, row: int) -> StarFile:
 
 
 def _image(hdu: Any, row: int) -> NDArray[Any]:
+    """One row (n,) of an image, the only one that is read."""
     shape = hdu.shape
-    if len(shape) not in (1, 2) or not shape[-1] or not 1 <= shape[-1] <= 10 * APOGEE_PIXELS:
-        raise FormatError("unknown_fits", f"an image extension has shape {shape}, not (rows, pixels)")
-    rows: NDArray[Any] = np.atleast_2d(hdu.data)
-    if not 0 <= row < len(rows):
-        raise FormatError("no_such_row", f"an image extension has {len(rows)} rows, none of number {row}")
-    chosen: NDArray[Any] = rows[row]
-    return chosen.astype(rows.dtype.newbyteorder("="))
+    if len(shape) not in (1, 2) or not 1 <= shape[-1] <= MAX_PIXELS:
+        raise FormatError("unknown_fits", f"an image extension has {len(shape)} axes, not (rows, pixels)")
+    rows = shape[0] if len(shape) == 2 else 1
+    if not 0 <= row < rows:
+        raise FormatError("no_such_row", f"an image extension has {rows} rows, none of number {row}")
+    chosen: NDArray[Any] = hdu.section[row] if len(shape) == 2 else hdu.section[:]
+    return chosen.astype(chosen.dtype.newbyteorder("="))
 
 
 def _wavelength(header: Any, pixels: int) -> Array | None:

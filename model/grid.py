@@ -17,6 +17,9 @@ SAME = 1e-7
 """Wavelengths that differ by no more than this part are the same."""
 
 APOGEE_PIXELS = 8575
+MAX_PIXELS = 10 * APOGEE_PIXELS
+"""No spectrum that comes in is longer."""
+
 APOGEE_LOG_START, APOGEE_LOG_STEP = 4.179, 6e-6
 APOGEE_DETECTORS = ((246, 3274), (3585, 6080), (6344, 8335))
 """Pixel ranges of the three detectors in DR13 to DR17 combined spectra."""

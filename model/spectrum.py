@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,9 @@ from model.normalise import Normaliser
 PARAMETER_UNITS = {"teff": "K", "logg": "dex (cgs)", "fe_h": "dex"}
 POSSIBLE = {"teff": (1000.0, 100_000.0), "logg": (-3.0, 10.0), "fe_h": (-8.0, 3.0)}
 """Outside of these a parameter is a mistake (another unit, a -9999 sentinel), not a star."""
+
+MAX_OTHER = 1e9
+"""No further parameter is larger, in whatever unit."""
 
 OTHER_NAME = re.compile(r"(?!.*_err\Z)[A-Za-z][A-Za-z0-9_]{0,31}\Z")
 TAKEN = {"star_id", "flux", "wavelength", "ivar", "error", "bitmask", "normalized", "ra", "dec", "meta"}
@@ -34,6 +36,9 @@ TOGETHER = 32
 
 USELESS = 10.0
 """A pixel whose error is more than this many times the median error carries no information worth having."""
+
+MAX_FLUX, MAX_IVAR = 1e30, 1e80
+"""Beyond these, in whatever unit, numbers are a mistake, and their products might overflow."""
 
 UNPHYSICAL = 1.3
 """Normalised flux above this (and 5 sigma from it) or 5 sigma below 0 is sky or a cosmic ray, not a star."""
@@ -69,14 +74,18 @@ class Parameters:
                 problems.append(
                     f"{name} = {value:g} is not between {low:g} and {high:g} {PARAMETER_UNITS[name]}"
                 )
-            if not (math.isfinite(error) and error >= 0):
-                problems.append(f"{name}_err must be finite and not negative")
-        problems += [f"{name[:40]} must be finite" for name, v in self.others.items() if not math.isfinite(v)]
+            if not 0 <= error <= high - low:
+                problems.append(f"{name}_err is not between 0 and {high - low:g} {PARAMETER_UNITS[name]}")
+        problems += [
+            f"{name[:40]} is not between -{MAX_OTHER:g} and {MAX_OTHER:g}"
+            for name, value in self.others.items()
+            if not abs(value) <= MAX_OTHER
+        ]
         for name, error in self.others_err.items():
             if name not in self.others:
                 problems.append(f"{name[:40]} has an error and no value")
-            elif not (math.isfinite(error) and error >= 0):
-                problems.append(f"the error of {name[:40]} must be finite and not negative")
+            elif not 0 <= error <= MAX_OTHER:
+                problems.append(f"the error of {name[:40]} is not between 0 and {MAX_OTHER:g}")
         if problems:
             raise ParameterError(
                 "bad_parameters", "impossible stellar parameters: " + "; ".join(problems[:10]), problems
@@ -282,7 +291,10 @@ def _masked(observation: Observation) -> tuple[Array, Array]:
             f"{int(unknown.sum())} pixels have no finite flux and are not masked (first: pixel "
             f"{int(np.argmax(unknown))}). Give them ivar 0 or a bad bit in bitmask.",
         )
-    return np.where(used, flux, 0.0), ivar
+    flux = np.where(used, flux, 0.0)
+    if np.any(np.abs(flux) > MAX_FLUX) or np.any(ivar > MAX_IVAR):
+        raise SpectrumError("too_large", f"a flux is beyond {MAX_FLUX:g}, or an ivar beyond {MAX_IVAR:g}")
+    return flux, ivar
 
 
 def _check_masked(ivar: Array) -> None:

@@ -147,7 +147,8 @@ def test_the_service_asks_for_it_and_keeps_it(client, star):
         ({"parameters": [5]}, "invalid_request", "parameters"),
         ({"parameters": {"vbroad": 5}, "parameters_err": {"vbroad": -1}}, "invalid_request", "parameters_err"),
         ({"parameters": {"vbroad": 5}, "parameters_err": {"vmic": 1}}, "bad_parameters", "vmic"),
-        ({"parameters": {"vbroad": 1e300}}, "no_latent", "latent"),
+        ({"parameters": {"vbroad": 1e8}}, "no_latent", "latent"),
+        ({"parameters": {"vbroad": 1e300}}, "bad_parameters", "vbroad"),
         ({"vbroad": 5}, "invalid_request", "vbroad"),
     ],
 )
