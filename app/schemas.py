@@ -250,7 +250,10 @@ class StoredIn(Strict):
 class SeveralIn(Strict):
     """Several stars, each of which has its own fate."""
 
-    stars: list[Any]
+    stars: list[Any] = Field(
+        description="each as one star's body; one that is not is refused by itself",
+        json_schema_extra={"minItems": 1},
+    )
 
 
 class To(Strict):

@@ -32,13 +32,14 @@ import numpy as np
 from astropy.io import fits
 from pydantic import ValidationError
 
-from app.bodies import fits_star, npz_stars, star_in
+from app.bodies import fits_job, npz_stars, star_in
 from app.errors import ServiceError
 from app.schemas import FitsQuery
 from model.base import Model
 from model.bundle import SHIPPED, load_model
 from model.errors import ChemtwinError
 from model.spectrum import BAD_BITS, Observation, prepare
+from tests.model.mwm_files import from_apstar
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 QUERY = FitsQuery(star_id="FUZZ", teff=4500, logg=2.0, fe_h=0.0)
@@ -71,7 +72,7 @@ def sound_files() -> list[bytes]:
         ]
         fits.HDUList(cut).writeto(small, output_verify="silentfix")
     rng = np.random.default_rng(0)
-    files = [aspcap, small.getvalue()]
+    files = [aspcap, small.getvalue(), from_apstar(next(EXAMPLES.glob("apStar*")))]
     for save, pixels, extra in (
         (np.savez, 60, ("error", "wavelength")),
         (np.savez_compressed, 7514, ("ivar",)),
@@ -186,7 +187,7 @@ def _observations(content: bytes) -> list[Observation]:
     if content[:2] == b"PK":
         stars = npz_stars(content, BODY_LIMIT, MAX_STARS)
         return [star_in(star).observation(BAD_BITS) for star in stars[:3]]
-    return [fits_star(content, QUERY, BAD_BITS)[1]]
+    return [fits_job(content, QUERY, BAD_BITS).observation]
 
 
 class Run:

@@ -40,7 +40,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     """Give sound bodies a spectrum that the model takes: generated ones are too short."""
     if case.meta is None or not case.meta.generation.mode.is_positive or not isinstance(case.body, dict):
         return
-    if "flux" in case.body:
+    if "flux" in case.body and case.operation.path == "/embed":
         case.query = {}  # what goes with FITS
     stars = case.body.get("stars", [])
     for spectrum in (case.body, case.body.get("spectrum"), *(stars if isinstance(stars, list) else [])):

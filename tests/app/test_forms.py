@@ -256,7 +256,8 @@ def test_openapi_tells_the_forms(client):
     assert {"image/png", "application/fits"} < set(paths["/recast"]["post"]["responses"]["200"]["content"])
     asked = paths["/twins"]["post"]
     assert {"k", "format", "teff_min"} <= {parameter["name"] for parameter in asked["parameters"]}
-    assert set(asked["requestBody"]["content"]) == {"application/json", "application/fits", "application/x-npz"}
+    taken = {"application/json", "application/fits", "image/fits", "application/x-npz"}
+    assert set(asked["requestBody"]["content"]) == taken
 
 
 def test_a_start_imports_no_matplotlib():

@@ -9,7 +9,7 @@ from tests.conftest import ASPCAP
 
 
 def test_sound_files_reach_the_model(model):
-    assert [outcome(content, model) for content in sound_files()].count("sound") == 2
+    assert [outcome(content, model) for content in sound_files()].count("sound") == 3
 
 
 @pytest.mark.parametrize("seed", range(4))
