@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-import torch
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from app import processes
@@ -110,15 +110,16 @@ def ingest_block(settings: Settings, place: Place, rows: slice) -> Report:
 
 @lru_cache(maxsize=1)
 def _opened(settings: Settings, place: Place) -> tuple[Embedder, Source, Store]:
-    """What a worker keeps between blocks."""
+    """What a worker keeps between blocks; it has one thread, for it has a core."""
     embedder = Embedder(settings)
+    threadpool_limits(1)
     return embedder, place.open(settings, embedder.further), open_store(settings.place)
 
 
 def _reports_of_processes(
     workers: int, settings: Settings, place: Place, blocks: list[slice]
 ) -> Iterator[Report]:
-    with ProcessPoolExecutor(workers, processes.CONTEXT, _begin) as pool:
+    with ProcessPoolExecutor(workers, processes.CONTEXT, processes.end_with_parent) as pool:
         futures: list[Future[Report]] = [pool.submit(ingest_block, settings, place, rows) for rows in blocks]
         try:
             for future in as_completed(futures):
@@ -127,9 +128,3 @@ def _reports_of_processes(
             raise StoreError("a worker process was killed; run the same command again to go on") from error
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _begin() -> None:
-    """A worker has one thread, for it has a core, and ends with the process that started it."""
-    torch.set_num_threads(1)
-    processes.end_with_parent()

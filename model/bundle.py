@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,21 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from model.autoencoder import FactorDis, FaderDis
 from model.base import Card, Model
 from model.errors import ModelFileError
-from model.gaussdis import GaussDis
 from model.grid import Grid
 from model.normalise import METHOD, Normaliser
-from model.polydis import PolyDis
 from model.readout import Readout
 
 FORMAT = "chemtwin-model-1"
-METHODS: dict[str, type[Model]] = {kind.method: kind for kind in (PolyDis, FactorDis, FaderDis, GaussDis)}
+METHODS = {
+    "polydis": ("model.polydis", "PolyDis"),
+    "factordis": ("model.autoencoder", "FactorDis"),
+    "faderdis": ("model.autoencoder", "FaderDis"),
+    "gaussdis": ("model.gaussdis", "GaussDis"),
+}
+"""Module and class of each method: a service imports that of its model alone, and torch only for networks."""
+
 READOUT = ("slope", "constant", "scatter")
 SHIPPED = Path(__file__).with_name("default.safetensors")
 """The model that the service uses when none is named."""
@@ -95,7 +100,8 @@ def load_model(path: Path = SHIPPED) -> Model:
             held = {name: tensors.pop(f"abundance_{name}").astype(np.float64) for name in READOUT}
             told = header["abundances"]
             readout = Readout(names=tuple(told["names"]), provenance=told["provenance"], **held)
-        model = METHODS[card.method](card, grid, normaliser, **tensors)
+        module, name = METHODS[card.method]
+        model: Model = getattr(import_module(module), name)(card, grid, normaliser, **tensors)
         model.readout = readout
         return model
     except (IndexError, KeyError, RuntimeError, StopIteration, TypeError, ValueError) as error:

@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from model.base import Card, Embedding, Model
@@ -205,7 +204,7 @@ class GaussDis(Model):
         spread, axes = np.linalg.eigh((half + half.T) / 2)
         frame = np.linalg.solve(root.T, axes)
         tensors = (self.response.mean, self.response.linear, self.response.square)
-        return frame, np.maximum(spread, 0.0), Response(self.ranges, *(t.numpy() @ frame for t in tensors))
+        return frame, np.maximum(spread, 0.0), Response(self.ranges, *(tensor @ frame for tensor in tensors))
 
     def decode(self, latents: Array, parameters: Array) -> Array:
         """Flux (N, P) of latents (N, D) at parameters (N, U)."""
@@ -304,11 +303,9 @@ class GaussDis(Model):
 
 def _inverse(matrices: Array) -> Array:
     """Inverses of matrices (..., K, K)."""
-    return np.asarray(torch.linalg.inv(torch.from_numpy(matrices)).numpy())
+    return np.asarray(np.linalg.inv(matrices), dtype=np.float64)
 
 
 def _inverse_root(matrices: Array) -> Array:
     """Lower triangular L (..., K, K) with L' L the inverse of the positive definite `matrices` (..., K, K)."""
-    factor = torch.linalg.cholesky(torch.from_numpy(matrices))
-    unit = torch.eye(matrices.shape[-1], dtype=factor.dtype)
-    return np.asarray(torch.linalg.solve_triangular(factor, unit, upper=False).numpy())
+    return np.asarray(np.linalg.inv(np.linalg.cholesky(matrices)))

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -68,12 +67,12 @@ class Likelihood:
 
 
 def _ratio(stars: Likelihood, others: Likelihood) -> Array:
-    joint = torch.from_numpy(stars.precision + (others.precision - np.eye(stars.mean.shape[1])))
-    shift = torch.from_numpy(stars.shift + others.shift)
-    factor = torch.linalg.cholesky_ex(joint).L
-    solved = torch.linalg.solve_triangular(factor, shift[..., None], upper=False)[..., 0]
-    width = factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
-    joined = (0.5 * (solved * solved).sum(dim=1) - width).numpy()
+    joint = stars.precision + (others.precision - np.eye(stars.mean.shape[1]))
+    shift = stars.shift + others.shift
+    factor = np.linalg.cholesky(joint)
+    solved = np.linalg.solve(factor, shift[:, :, None])[:, :, 0]
+    width = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
+    joined = 0.5 * np.einsum("nd,nd->n", solved, solved) - width
     return np.asarray(joined + (stars.offset + others.offset))
 
 

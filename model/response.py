@@ -16,7 +16,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from model.basis import design, exponents
@@ -40,20 +39,19 @@ class Local:
     """The response at given parameters: `mean` (N, K), `linear` (N, D, K), and for the square terms the
     monomials `design` (N, T2) of the parameters and the symmetric tensors `square` (T2 * D, D * K) of all."""
 
-    mean: torch.Tensor
-    linear: torch.Tensor
-    design: torch.Tensor
-    square: torch.Tensor
+    mean: Array
+    linear: Array
+    design: Array
+    square: Array
 
-    def __call__(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, latents: Array) -> tuple[Array, Array]:
         """Coefficients (N, K) of latents (N, D), and their derivatives (N, D, K)."""
-        bent = (self.design[:, :, None] * latents[:, None]).flatten(1) @ self.square
-        bent = bent.view(self.linear.shape)
-        slope = torch.add(self.linear, bent, alpha=2)
-        twice = torch.matmul(latents[:, None], self.linear) + torch.matmul(latents[:, None], slope)
-        return self.mean + 0.5 * twice[:, 0], slope
+        bent = (self.design[:, :, None] * latents[:, None]).reshape(len(latents), -1) @ self.square
+        bent = bent.reshape(self.linear.shape)
+        slope = self.linear + 2 * bent
+        return self.mean + np.matmul(latents[:, None], self.linear + bent)[:, 0], slope
 
-    def keep(self, rows: torch.Tensor) -> Local:
+    def keep(self, rows: NDArray[np.int64]) -> Local:
         """The response of some stars."""
         return Local(self.mean[rows], self.linear[rows], self.design[rows], self.square)
 
@@ -64,8 +62,7 @@ class Response:
     def __init__(self, ranges: Array, mean: NDArray[Any], linear: NDArray[Any], square: NDArray[Any]) -> None:
         self.ranges = ranges
         self.mean, self.linear, self.square = (
-            torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
-            for values in (mean, linear, square)
+            np.ascontiguousarray(values, dtype=np.float64) for values in (mean, linear, square)
         )
         self.degrees = tuple(_degree(len(ranges), len(values)) for values in (mean, linear, square))
         self.latents = linear.shape[1]
@@ -73,34 +70,23 @@ class Response:
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """What a model file holds of it."""
         return {
-            f"response_{name}": getattr(self, name).numpy().astype(np.float32)
-            for name in ("mean", "linear", "square")
+            f"response_{name}": getattr(self, name).astype(np.float32) for name in ("mean", "linear", "square")
         }
 
     def at(self, parameters: Array) -> Local:
         """The response at parameters (N, U)."""
-        mean, linear, square = (
-            torch.from_numpy(design(parameters, self.ranges, degree)) for degree in self.degrees
-        )
-        count, size = len(parameters), self.latents
-        return Local(
-            mean @ self.mean,
-            (linear @ self.linear.flatten(1)).view(count, size, -1),
-            square,
-            self._symmetric,
-        )
+        mean, linear, square = (design(parameters, self.ranges, degree) for degree in self.degrees)
+        flat = linear @ self.linear.reshape(len(self.linear), -1)
+        return Local(mean @ self.mean, flat.reshape(len(parameters), self.latents, -1), square, self._symmetric)
 
     def __call__(self, latents: Array, parameters: Array) -> Array:
         """Coefficients (N, K) of latents (N, D) at parameters (N, U)."""
-        parts = [
-            self.at(parameters[rows])(torch.from_numpy(np.ascontiguousarray(latents[rows])))[0].numpy()
-            for rows in _blocks(len(latents))
-        ]
+        parts = [self.at(parameters[rows])(latents[rows])[0] for rows in _blocks(len(latents))]
         return np.concatenate(parts) if parts else np.zeros((0, self.mean.shape[1]))
 
     def by_latents(self, latents: Array, parameters: Array) -> Array:
         """Derivatives (N, D, K) of the coefficients by the latents (N, D), at parameters (N, U)."""
-        return np.asarray(self.at(parameters)(torch.from_numpy(np.ascontiguousarray(latents)))[1].numpy())
+        return self.at(parameters)(latents)[1]
 
     def slope(self, latents: Array, parameters: Array) -> Array:
         """Derivatives (N, U, K) of the coefficients by the parameters, by differences of 1 % of the ranges."""
@@ -133,24 +119,20 @@ class Response:
         for rows in _blocks(len(seen)):
             at = self.at(parameters[rows])
             begin = None if start is None else start[rows]
-            weight = torch.from_numpy(
-                np.ascontiguousarray(precision if precision.ndim == 2 else precision[rows])
-            )
-            found, information = _gauss_newton(at, torch.from_numpy(seen[rows]), weight, begin, tolerance)
+            weight = precision if precision.ndim == 2 else precision[rows]
+            found, information = _gauss_newton(at, seen[rows], weight, begin, tolerance)
             latents.append(found)
             informations.append(information)
         return np.concatenate(latents), np.concatenate(informations)
 
     @cached_property
-    def _symmetric(self) -> torch.Tensor:
+    def _symmetric(self) -> Array:
         """`square` as symmetric matrices, (T2 * D, D * K)."""
         rows, columns = np.triu_indices(self.latents)
-        whole = torch.zeros(
-            len(self.square), self.latents, self.latents, self.square.shape[2], dtype=torch.float64
-        )
+        whole = np.zeros((len(self.square), self.latents, self.latents, self.square.shape[2]))
         whole[:, rows, columns] += 0.5 * self.square
         whole[:, columns, rows] += 0.5 * self.square
-        return whole.flatten(2).flatten(0, 1)
+        return whole.reshape(len(self.square) * self.latents, -1)
 
 
 def terms(latents: Array, parameters: Array, ranges: Array, degrees: Sequence[int]) -> Array:
@@ -165,41 +147,35 @@ def terms(latents: Array, parameters: Array, ranges: Array, degrees: Sequence[in
 
 
 def _gauss_newton(
-    at: Local, seen: torch.Tensor, precision: torch.Tensor, start: Array | None, tolerance: float
+    at: Local, seen: Array, precision: Array, start: Array | None, tolerance: float
 ) -> tuple[Array, Array]:
     """The fit of one batch; stars leave the iteration once their step is below `tolerance`.
 
     A star whose steps do not get shorter goes to and fro about its fit: its steps are halved from then on.
     """
     size = at.linear.shape[1]
-    unit = torch.eye(size, dtype=torch.float64)
-    latents = torch.zeros(len(seen), size, dtype=torch.float64)
-    if start is not None:
-        latents = torch.from_numpy(np.ascontiguousarray(start)).clone()
-    information = torch.zeros(len(seen), size, size, dtype=torch.float64)
-    open_ = torch.arange(len(seen))
-    share, last = (
-        torch.ones(len(seen), 1, dtype=torch.float64),
-        torch.full((len(seen),), torch.inf, dtype=torch.float64),
-    )
+    unit = np.eye(size)
+    latents = np.zeros((len(seen), size)) if start is None else start.astype(np.float64)
+    information = np.zeros((len(seen), size, size))
+    open_ = np.arange(len(seen))
+    share, last = np.ones(len(seen)), np.full(len(seen), np.inf)
     for _ in range(STEPS):
-        own = precision if precision.dim() == 2 else precision[open_]
+        own = precision if precision.ndim == 2 else precision[open_]
         local = at if len(open_) == len(seen) else at.keep(open_)
         value, slope = local(latents[open_])
-        weighted = slope * own if own.shape[-2] == 1 else torch.matmul(slope, own)
-        information[open_] = torch.matmul(weighted, slope.transpose(1, 2))
-        pull = torch.matmul(weighted, (seen[open_] - value)[:, :, None])[:, :, 0] - latents[open_]
-        root = torch.linalg.cholesky(information[open_] + unit)
-        step = torch.cholesky_solve(pull[:, :, None], root)[:, :, 0]
-        length = (step * pull).sum(1).clamp(min=0.0).sqrt()
+        weighted = slope * own if own.shape[-2] == 1 else np.matmul(slope, own)
+        information[open_] = np.matmul(weighted, slope.transpose(0, 2, 1))
+        pull = np.matmul(weighted, (seen[open_] - value)[:, :, None])[:, :, 0] - latents[open_]
+        step = np.linalg.solve(information[open_] + unit, pull[:, :, None])[:, :, 0]
+        length = np.sqrt(np.maximum(np.einsum("nd,nd->n", step, pull), 0.0))
         share[open_[length > SHORTER * last[open_]]] *= 0.5
         last[open_] = length
-        longest = LONGEST / step.norm(dim=1, keepdim=True).clamp(min=1e-300)
-        latents[open_] += step * torch.minimum(share[open_], longest)
+        longest = LONGEST / np.maximum(np.linalg.norm(step, axis=1), 1e-300)
+        latents[open_] += step * np.minimum(share[open_], longest)[:, None]
         open_ = open_[length > tolerance]
         if not len(open_):
             break
-    return latents.numpy(), information.numpy()
+    return latents, information
 
 
 def _degree(parameters: int, count: int) -> int:

@@ -171,9 +171,8 @@ def spread(model: GaussDis, parameters: Array, latents: Array, snr: float) -> Ar
     """Mean posterior covariance (n, D, D) of stars of unit-prior `latents` at white noise of 1 / `snr`."""
     count = len(model.scatter)
     noise = snr**-2 * (np.eye(count) + model.continuum) + model.scatter
-    precision = torch.from_numpy(np.linalg.inv(noise))
-    _, slope = model.response.at(parameters)(torch.from_numpy(latents))
-    information = (slope @ precision @ slope.transpose(1, 2)).numpy()
+    slope = model.response.by_latents(latents, parameters)
+    information = slope @ np.linalg.inv(noise) @ slope.transpose(0, 2, 1)
     unit = np.eye(latents.shape[1])
     own = unit + information @ (0.5 * model.residue)
     return np.asarray(np.linalg.solve(own + information, own))
