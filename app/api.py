@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -43,6 +44,7 @@ from app.bodies import (
 )
 from app.embedder import Embedded, Job
 from app.errors import (
+    Busy,
     Invalid,
     NotFound,
     Unauthorized,
@@ -70,6 +72,10 @@ from app.schemas import (
 )
 from app.service import Service
 from app.settings import Settings, keys
+from index.store import StoreError
+
+SWITCH = 0.0005
+"""Seconds after which a busy thread lets another go on: a tenth of Python's own, for short requests."""
 
 StarPath = Annotated[str, Path(pattern=STAR_ID.replace(r"\Z", "$"), description="star id")]
 
@@ -80,6 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
+        sys.setswitchinterval(SWITCH)
         logs.configure(settings.log_format, settings.log_level)
         service = await run_in_threadpool(Service, settings)
         app.state.service = service
@@ -103,7 +110,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install(app)
     complete(app)
     limit = settings.max_body_mb * 1_000_000
-    room = max(settings.held_bodies_mb * 1_000_000, limit)
+    room = max(settings.held_bodies_mb * 1_000_000, limit + 1_000_000)
     app.add_middleware(Guard, timeout=settings.body_timeout_s, room=room)
     app.add_middleware(RequestLog)
     writers, readers = keys(settings.api_keys), keys(settings.read_keys)
@@ -303,7 +310,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     def prometheus() -> Response:
         """Metrics in Prometheus' text format."""
-        if service().ready:
+        with suppress(Busy, StoreError):  # what is wrong with the store is among the numbers
             service().index.catch_up()
             metrics.STARS.set(len(service().index))
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -55,7 +55,7 @@ def serve() -> None:
 
     from app import logs
     from app.metrics import FOLDER
-    from app.settings import Settings, keys
+    from app.settings import APPROXIMATE, Settings, keys
     from index.store import open_store
 
     settings = Settings()
@@ -65,22 +65,21 @@ def serve() -> None:
             "or leave CHEMTWIN_HOST at 127.0.0.1"
         )
     if settings.approximate and "://" not in settings.place:
-        raise click.ClickException("CHEMTWIN_APPROXIMATE needs a postgresql:// store: SQLite's search is exact")
+        raise click.ClickException(APPROXIMATE)
     open_store(settings.place).close()
     logs.configure(settings.log_format, settings.log_level)
-    with tempfile.TemporaryDirectory(prefix="chemtwin-metrics-") as folder:
-        if settings.workers > 1:
-            os.environ.setdefault(FOLDER, folder)
-        uvicorn.run(
-            "app.api:create_app",
-            factory=True,
-            host=settings.host,
-            port=settings.port,
-            workers=settings.workers,
-            access_log=False,
-            log_config=None,
-            timeout_graceful_shutdown=settings.stop_timeout_s,
-        )
+    if settings.workers > 1:
+        os.environ[FOLDER] = tempfile.mkdtemp(prefix="chemtwin-metrics-")
+    uvicorn.run(
+        "app.api:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=settings.stop_timeout_s,
+    )
 
 
 @cli.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -21,7 +23,7 @@ import numpy as np
 from packaging.requirements import Requirement
 from pydantic import ValidationError
 
-from app.settings import Settings, keys
+from app.settings import APPROXIMATE, Settings, keys
 from index.open_index import open_index
 from index.store import Store, StoreError, open_store
 from model.base import Model
@@ -97,13 +99,13 @@ def _packages() -> Iterator[Finding]:
         if not wanted.specifier.contains(found, prereleases=True):
             wrong.append(f"{wanted.name} is {found}, not {wanted.specifier}")
     told = f"chemtwin {metadata.version('chemtwin')}, Python {platform.python_version()}"
+    if wrong:
+        yield Finding("FAIL", "packages", f"{told}: {'; '.join(wrong)}: install chemtwin again")
+        return
     try:
         import app.api  # noqa: F401
     except OSError as error:
         yield Finding("FAIL", "packages", f"cannot start ({error}): set HOME to a folder of the user's own")
-        return
-    if wrong:
-        yield Finding("FAIL", "packages", f"{told}: {'; '.join(wrong)}: install chemtwin again")
     else:
         yield Finding("ok", "packages", f"{told}, torch {metadata.version('torch')}")
 
@@ -127,30 +129,38 @@ def _access(settings: Settings) -> Iterator[Finding]:
             "access",
             f"{settings.host} can be reached from outside and no key is asked: set CHEMTWIN_API_KEYS",
         )
+    if settings.approximate and "://" not in settings.place:
+        yield Finding("FAIL", "settings", APPROXIMATE)
     weak = sum(len(key) < 16 for key in keys(settings.api_keys) + keys(settings.read_keys))
     if weak:
         yield Finding(
             "warn", "access", f"{weak} keys are shorter than 16 characters: openssl rand -hex 24 makes one"
         )
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     where = f"{settings.host}:{settings.port}"
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.settimeout(2)
-        free = probe.connect_ex((host, settings.port)) != 0
-    if free:
-        yield Finding("ok", "access", f"{where} is free")
-        return
     try:
-        with urllib.request.urlopen(f"http://{host}:{settings.port}/readyz", timeout=5) as answer:
+        with socket.create_server((settings.host, settings.port), family=_family(settings.host)):
+            yield Finding("ok", "access", f"{where} is free")
+            return
+    except OSError as error:
+        problem = error
+    if problem.errno != errno.EADDRINUSE:
+        yield Finding("FAIL", "access", f"cannot listen on {where} ({problem.strerror}): set CHEMTWIN_HOST")
+        return
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
+    try:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(f"http://{host}:{settings.port}/readyz", timeout=5) as answer:
             ready = json.load(answer)
         told = f"{ready['model']['name']}@{ready['model']['version']}, {ready['stars']} stars"
         yield Finding("ok", "access", f"a service answers on {where}: {told}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         yield Finding(
-            "warn",
-            "access",
-            f"{where} is taken, and says not that it is ready ({error}): CHEMTWIN_PORT names another",
+            "warn", "access", f"{where} is taken by what is no ready service ({error}): set CHEMTWIN_PORT"
         )
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _self_test(model: Model) -> Finding:

@@ -176,13 +176,11 @@ def one_of_several(error: Exception) -> dict[str, Any]:
 
 
 def install(app: FastAPI) -> None:
-    """Give every error of `app`, whatever raised it, the one shape, and count it by its code."""
+    """Give every refusal of `app`, whatever raised it, the one shape. Defects are left to `app.logs`."""
 
     def known(_: Request, error: Exception) -> Response:
         answer = as_service_error(error)
-        if answer is None:
-            log.exception("unexpected error", exc_info=error)
-            answer = DEFECT
+        assert answer is not None
         return refused(answer)
 
     def http(request: Request, error: Exception) -> Response:
@@ -197,7 +195,7 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(ClientDisconnect, gone)
-    for kind in (ServiceError, ChemtwinError, RequestValidationError, ValidationError, StoreError, Exception):
+    for kind in (ServiceError, ChemtwinError, RequestValidationError, ValidationError, StoreError):
         app.add_exception_handler(kind, known)
 
 

@@ -14,10 +14,14 @@ from pythonjsonlogger.json import JsonFormatter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import metrics
+from app.errors import DEFECT, refused
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 QUIET = ("/healthz", "/readyz", "/metrics")
 """Routes that machines ask all the time: their successes are logged at level debug."""
+
+UNANSWERED = 499
+"""nginx's number for a client that has gone."""
 
 METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS")
 
@@ -66,7 +70,7 @@ class RequestLog:
         request_id = sent if REQUEST_ID.match(sent) else secrets.token_hex(8)
         token = _request_id.set(request_id)
         start = time.perf_counter()
-        told: dict[str, Any] = {"status": 499, "bytes": 0}  # nginx's number for a client that has gone
+        told: dict[str, Any] = {"status": UNANSWERED, "bytes": 0}
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -78,6 +82,11 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, answer)
+        except Exception:
+            if told["status"] != UNANSWERED:
+                raise
+            log.exception("unexpected error")
+            await refused(DEFECT)(scope, receive, answer)
         finally:
             seconds = time.perf_counter() - start
             route = getattr(scope.get("route"), "path", "unmatched")

@@ -7,6 +7,7 @@ PROMETHEUS_MULTIPROC_DIR (`chemtwin serve` sets it), and whichever is asked answ
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from prometheus_client import (
@@ -95,9 +96,18 @@ def exposition() -> bytes:
     if not folder:
         return generate_latest(REGISTRY)
     for path in Path(folder).glob("gauge_live*.db"):
-        process = path.stem.rpartition("_")[2]
-        if not Path("/proc", process).exists():
-            mark_process_dead(int(process), folder)  # type: ignore[no-untyped-call]
+        process = int(path.stem.rpartition("_")[2])
+        if not _alive(process):
+            with suppress(FileNotFoundError):  # another worker was asked at the same time
+                mark_process_dead(process, folder)  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

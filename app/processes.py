@@ -1,4 +1,4 @@
-"""Worker processes that begin as copies of one that has imported what they need, and has no threads yet."""
+"""Worker processes that begin as copies of one that has imported what they need and done nothing yet."""
 
 from __future__ import annotations
 

@@ -85,11 +85,6 @@ class Service:
             raise Busy("starting", "the search has not caught up with the store yet; try again")
         return self._index
 
-    @property
-    def ready(self) -> bool:
-        """Whether the search has caught up with the store."""
-        return self._index is not None
-
     def close(self) -> None:
         """Close index and store."""
         self._stopped.set()

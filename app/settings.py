@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from model.bundle import SHIPPED
 from model.spectrum import BAD_BITS
 
+APPROXIMATE = "CHEMTWIN_APPROXIMATE needs a postgresql:// store: the search over SQLite is exact"
+
 
 class Settings(BaseSettings):
     """The service's settings, read from the environment."""

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from model.errors import FormatError
 from model.fits_headers import sound_length
-from model.grid import APOGEE_LOG_START, APOGEE_LOG_STEP, APOGEE_PIXELS, MAX_PIXELS, Array
+from model.grid import MAX_PIXELS, Array
 from model.mwm import is_mwm, read_mwm
 from model.spectrum import BAD_BITS
-from model.starfile import StarFile, number, text
+from model.starfile import StarFile, log_linear, number, text
 
 METALS = 3
 """Where [M/H] stands in ASPCAP's PARAM array (Teff, logg, log vdop, [M/H], [C/M], [N/M], [alpha/M], ...)."""
@@ -115,17 +115,7 @@ def _wavelength(header: Any, pixels: int) -> Array | None:
     start, step = number(header.get("CRVAL1")), number(header.get("CDELT1"))
     if start is None or step is None:
         raise FormatError("unknown_fits", "the flux extension has no CRVAL1 and CDELT1")
-    start -= (float(header.get("CRPIX1", 1)) - 1) * step
-    own = (
-        pixels == APOGEE_PIXELS
-        and np.isclose(start, APOGEE_LOG_START, atol=1e-9)
-        and np.isclose(step, APOGEE_LOG_STEP)
-    )
-    if own:
-        return None
-    if not (3 < start < 5 and 0 < step < 0.01):
-        raise FormatError("unknown_fits", "the flux extension is not on a log10(Angstrom) wavelength scale")
-    return np.asarray(10.0 ** (start + step * np.arange(pixels)), np.float64)
+    return log_linear(start, step, number(header.get("CRPIX1")), pixels, "the flux extension")
 
 
 def _aspcap_labels(hdus: Any) -> tuple[dict[str, float], str | None, tuple[str, ...]]:

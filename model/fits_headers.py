@@ -41,7 +41,8 @@ def sound_length(content: bytes) -> int:
         size = _data_size(cards, number)
         if size > len(content) - place:
             raise FormatError(
-                "bad_fits", f"HDU {number} announces {size} bytes of data; {len(content) - place} are there"
+                "bad_fits",
+                f"HDU {number} announces more data than the {len(content) - place} bytes that are there",
             )
         place += -(-size // BLOCK) * BLOCK
     raise FormatError("unknown_fits", f"the FITS file has {MAX_HDUS} HDUs or more")

@@ -16,8 +16,8 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from model.errors import FormatError
-from model.grid import APOGEE_LOG_START, APOGEE_LOG_STEP, APOGEE_PIXELS, Array
-from model.starfile import StarFile, number, text
+from model.grid import APOGEE_PIXELS, Array
+from model.starfile import StarFile, log_linear, number, text
 
 LABELS = ("teff", "logg", "fe_h")
 Spectrum = tuple[Any, int]
@@ -120,13 +120,7 @@ def _wavelength(hdu: Any, row: int, pixels: int) -> Array | None:
         if len(wavelength) != pixels:
             raise FormatError("unknown_fits", "flux and wavelength differ in length")
         return wavelength
-    own = np.isclose([start, step], [APOGEE_LOG_START, APOGEE_LOG_STEP], rtol=1e-7, atol=0).all()
-    if own and pixels == APOGEE_PIXELS:
-        return None
-    if not (3 < start < 5 and 0 < step < 0.01):
-        raise FormatError("unknown_fits", "CRVAL and CDELT are no log10(Angstrom) wavelength scale")
-    start -= ((number(hdu.header.get("CRPIX")) or 1.0) - 1) * step
-    return np.asarray(10.0 ** (start + step * np.arange(pixels)), np.float64)
+    return log_linear(start, step, number(hdu.header.get("CRPIX")), pixels, "the APOGEE table")
 
 
 def _star_id(hdus: Any, hdu: Any, row: int) -> str | None:

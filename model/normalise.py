@@ -116,6 +116,9 @@ class Normaliser:
         """
         result, same = np.empty_like(flux), np.ones(len(flux), dtype=bool)
         for (detector, basis, pixels), (nodes, through) in zip(self._designs, self._products, strict=True):
+            if len(pixels) < 3 * basis.shape[1]:
+                same[:] = False
+                continue
             seen = basis[pixels]
             solve = np.linalg.solve(seen.T @ seen, seen.T).T
             ratio = flux[:, detector.start + pixels]

@@ -28,8 +28,8 @@ TOLERANCE = 1e-3
 LONGEST = 3.0
 """No step of the fit is longer, in units of the prior's standard deviation."""
 
-SHORTER = 0.9
-"""Each step of a fit that converges is at most this times the one before."""
+SLACK = 0.1
+"""Each step of a fit that converges is shorter than the one before, by at least this part of its share."""
 
 BATCH = 256
 
@@ -151,7 +151,8 @@ def _gauss_newton(
 ) -> tuple[Array, Array]:
     """The fit of one batch; stars leave the iteration once their step is below `tolerance`.
 
-    A star whose steps do not get shorter goes to and fro about its fit: its steps are halved from then on.
+    A star whose steps do not get shorter, though taken whole, goes to and fro about its fit: they are halved
+    from then on.
     """
     size = at.linear.shape[1]
     unit = np.eye(size)
@@ -159,6 +160,7 @@ def _gauss_newton(
     information = np.zeros((len(seen), size, size))
     open_ = np.arange(len(seen))
     share, last = np.ones(len(seen)), np.full(len(seen), np.inf)
+    whole = np.zeros(len(seen), dtype=bool)
     for _ in range(STEPS):
         own = precision if precision.ndim == 2 else precision[open_]
         local = at if len(open_) == len(seen) else at.keep(open_)
@@ -168,9 +170,11 @@ def _gauss_newton(
         pull = np.matmul(weighted, (seen[open_] - value)[:, :, None])[:, :, 0] - latents[open_]
         step = np.linalg.solve(information[open_] + unit, pull[:, :, None])[:, :, 0]
         length = np.sqrt(np.maximum(np.einsum("nd,nd->n", step, pull), 0.0))
-        share[open_[length > SHORTER * last[open_]]] *= 0.5
+        least = SLACK * share[open_]
+        share[open_[whole[open_] & (length > (1 - least) * last[open_])]] *= 0.5
         last[open_] = length
         longest = LONGEST / np.maximum(np.linalg.norm(step, axis=1), 1e-300)
+        whole[open_] = longest >= share[open_]
         latents[open_] += step * np.minimum(share[open_], longest)[:, None]
         open_ = open_[length > tolerance]
         if not len(open_):
