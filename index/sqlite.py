@@ -5,11 +5,12 @@ Write-ahead log with synchronous=FULL: a transaction that has returned is on dis
 
 from __future__ import annotations
 
+import queue
 import secrets
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,12 @@ class SqliteStore(Store):
         self.path, self.name = path, str(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer, self._reader = self._connect(), self._connect()
+            self._writer = self._connect()
             self._prepare()
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"cannot open the store {path}: {error}. It was left as it is.") from error
-        self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
+        self._write_lock = threading.Lock()
+        self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
@@ -102,7 +104,9 @@ class SqliteStore(Store):
 
     def close(self) -> None:
         """Close the file."""
-        self._reader.close()
+        with suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
         self._writer.close()
 
     @contextmanager
@@ -123,11 +127,21 @@ class SqliteStore(Store):
                 raise StoreError(f"cannot write to the store {self.path}: {error}", str(error)) from error
 
     def _read(self, query: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
-        with self._read_lock:
+        """Rows, by a connection that no other thread is using: readers do not wait for each other."""
+        try:
+            reader = self._idle_reader()
             try:
-                return self._reader.execute(query, values).fetchall()
-            except sqlite3.Error as error:
-                raise StoreError(f"cannot read the store {self.path}: {error}", str(error)) from error
+                return reader.execute(query, values).fetchall()
+            finally:
+                self._idle.put(reader)
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot read the store {self.path}: {error}", str(error)) from error
+
+    def _idle_reader(self) -> sqlite3.Connection:
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            return self._connect()
 
     def upsert(self, stars: Sequence[Star], spectra: Sequence[bytes | None] | None = None) -> list[bool]:
         replaced = []

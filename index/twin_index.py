@@ -97,8 +97,10 @@ class TwinIndex:
 
     def catch_up(self) -> None:
         """Take in what this or any other process has written since the last time."""
+        token, last = self.store.moment()
+        if self._nearest.seq >= last:
+            return
         with self._lock:
-            token, last = self.store.moment()
             while self._nearest.seq < last:
                 changes = self.store.changes(self.model, self._nearest.seq)
                 new = [change for change in changes if change.latent is not None]

@@ -260,7 +260,7 @@ def test_an_older_copy_made_while_the_store_was_open_is_told_apart(tmp_path):
     store = SqliteStore(tmp_path / "stars.sqlite")
     store.upsert([star("A")])
     copy = SqliteStore(tmp_path / "copy.sqlite")
-    store._reader.backup(copy._writer)
+    store._writer.backup(copy._writer)
     copy.close()
     store.upsert([star("B")])
     late = store.moment()
