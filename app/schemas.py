@@ -59,10 +59,10 @@ def _floats(value: Any) -> Array:
         raise ValueError("must be a list of numbers")
     if len(value) > MAX_PIXELS:
         raise ValueError(f"has {len(value)} values; at most {MAX_PIXELS} are taken")
-    if any(type(item) not in (float, int, type(None)) for item in value):
+    if not set(map(type, value)) <= {float, int, type(None)}:
         raise ValueError("must hold numbers and nulls only")
     try:
-        return np.array([np.nan if item is None else item for item in value], dtype=np.float64)
+        return np.array(value, dtype=np.float64)
     except OverflowError:
         raise ValueError("holds an integer that is too large") from None
 
@@ -72,7 +72,7 @@ def _integers(value: Any) -> NDArray[np.int64]:
         return value.astype(np.int64)
     if isinstance(value, list) and len(value) > MAX_PIXELS:
         raise ValueError(f"has {len(value)} values; at most {MAX_PIXELS} are taken")
-    if not isinstance(value, list) or not value or any(type(item) is not int for item in value):
+    if not isinstance(value, list) or not value or set(map(type, value)) != {int}:
         raise ValueError("must be a list of integers")
     try:
         return np.array(value, dtype=np.int64)

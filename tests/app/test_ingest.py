@@ -209,7 +209,7 @@ def test_a_folder_of_fits_files(kind, tmp_path, client):
     code, said = run("ingest", folder, "--labels", labels, "--data-dir", tmp_path / "data")
     assert code == 1
     assert "2 stars stored, 0 already there, 2 refused" in said
-    assert "2M1: the FITS file cannot be read" in said
+    assert "2M1: the FITS file ends within the header" in said
     assert "No such file" in said
     assert "2 already there" in run("ingest", folder, "--labels", labels, "--data-dir", tmp_path / "data")[1]
     if kind == "csv":

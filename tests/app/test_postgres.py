@@ -39,7 +39,7 @@ def test_what_one_service_answers_for_the_other_finds_at_once(postgres, services
         assert one.get("/stars/S-1").status_code == 404
         assert [page["star_id"] for page in one.get("/stars").json()["stars"]] == ["S-0", "S-2", "S-3"]
         assert one.get("/readyz").json()["stars"] == two.get("/readyz").json()["stars"] == 3
-        assert one.get("/stars", params={"after": "S-\0"}).json() == one.get("/stars?after=S-").json()
+        assert one.get("/stars", params={"after": "S-\0"}).status_code == 422
         postgres.kill()
         answer = two.post("/embed", json=star)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unavailable")
