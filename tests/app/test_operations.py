@@ -1,5 +1,6 @@
 """What an operator sees: logs, metrics, readiness, a stop, and the doctor."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.settings import Settings
+from model.bundle import SHIPPED, load_model, save_model
 from tests.conftest import Server
 
 
@@ -206,16 +208,48 @@ def test_the_doctor_makes_no_store(tmp_path, free_port):
         ({"CHEMTWIN_WORKES": "2"}, "settings", "CHEMTWIN_WORKERS is meant?"),
         ({"CHEMTWIN_PORT": "http"}, "settings", "CHEMTWIN_PORT: "),
         ({"CHEMTWIN_HOST": "0.0.0.0"}, "access", "set CHEMTWIN_API_KEYS"),
+        ({"CHEMTWIN_HOST": "192.0.2.1", "CHEMTWIN_API_KEYS": "k" * 24}, "access", "set CHEMTWIN_HOST"),
+        ({"CHEMTWIN_APPROXIMATE": "true"}, "settings", "needs a postgresql:// store"),
         ({"CHEMTWIN_MODEL": "/etc/hostname"}, "model", "cannot read the model file"),
         ({"CHEMTWIN_DATA_DIR": "/proc/data"}, "data", "set CHEMTWIN_DATA_DIR"),
     ],
-    ids=["misspelt", "no number", "open", "no model", "no folder"],
+    ids=["misspelt", "no number", "open", "elsewhere", "approximate", "no model", "no folder"],
 )  # fmt: skip
 def test_the_doctor_says_what_is_wrong(environment, subject, message, tmp_path, free_port):
     usual = {"CHEMTWIN_DATA_DIR": str(tmp_path), "CHEMTWIN_PORT": free_port}
     status, lines = doctor(**usual | environment)
     assert status == 1
     assert any(message in line for line in lines[f"FAIL {subject}"])
+
+
+def test_sqlite_refuses_to_approximate(tmp_path):
+    command = [sys.executable, "-c", "from app.cli import main; main()", "serve"]
+    environment = os.environ | {"CHEMTWIN_APPROXIMATE": "true", "CHEMTWIN_DATA_DIR": str(tmp_path)}
+    told = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert told.returncode == 1
+    assert "CHEMTWIN_APPROXIMATE needs a postgresql:// store" in told.stderr
+
+
+def test_a_defect_is_a_500_with_its_id_in_the_log(start_server, tmp_path):
+    """A model that lies about its readout: the abundances of every star fail."""
+    model = load_model(SHIPPED)
+    assert model.readout is not None
+    model.readout = dataclasses.replace(model.readout, slope=model.readout.slope[:-1])
+    save_model(model, tmp_path / "lies.safetensors")
+    server = start_server(CHEMTWIN_MODEL=str(tmp_path / "lies.safetensors"), CHEMTWIN_LOG_FORMAT="json")
+    body = {"star_id": "A", "flux": [1.0] * len(model.grid), "teff": 4500.0, "logg": 2.0, "fe_h": 0.0}
+    assert httpx.post(server.url + "/embed", json=body, timeout=60).status_code == 201
+    answer = httpx.get(server.url + "/stars/A/abundances", headers={"X-Request-ID": "defect-1"})
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "internal_error"
+    assert answer.headers["x-request-id"] == "defect-1"
+    found = numbers(server.url)
+    assert found["chemtwin_requests_total GET /stars/{star_id}/abundances 500"] == 1
+    assert found["chemtwin_errors_total internal_error"] == 1
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    (told,) = [line for line in lines if "exc_info" in line]
+    assert told["request_id"] == "defect-1"
+    assert "Traceback" in told["exc_info"]
 
 
 def test_the_doctor_finds_a_damaged_store(service, tmp_path, free_port):

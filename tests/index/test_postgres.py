@@ -548,10 +548,3 @@ def test_sqlite_needs_no_psycopg(tmp_path):
         "open_index(open_store(sys.argv[1]), 'm@1', 3); assert 'psycopg' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "s.sqlite")], check=True)
-
-
-def test_sqlite_refuses_to_approximate(tmp_path):
-    store = open_store(str(tmp_path / "s.sqlite"))
-    with pytest.raises(StoreError, match="CHEMTWIN_APPROXIMATE"):
-        open_index(store, "m@1", DIMENSION, approximate=True)
-    store.close()
