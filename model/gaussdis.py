@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dpotrf, dtrtri
 
 from model.base import Card, Embedding, Model
 from model.basis import Basis
@@ -302,10 +303,17 @@ class GaussDis(Model):
 
 
 def _inverse(matrices: Array) -> Array:
-    """Inverses of matrices (..., K, K)."""
-    return np.asarray(np.linalg.inv(matrices), dtype=np.float64)
+    """Inverses of positive definite matrices (..., K, K)."""
+    root = _inverse_root(matrices)
+    return np.asarray(np.matmul(np.swapaxes(root, -1, -2), root))
 
 
 def _inverse_root(matrices: Array) -> Array:
     """Lower triangular L (..., K, K) with L' L the inverse of the positive definite `matrices` (..., K, K)."""
-    return np.asarray(np.linalg.inv(np.linalg.cholesky(matrices)))
+    roots = np.empty_like(matrices)
+    for place in np.ndindex(matrices.shape[:-2]):
+        factor, wrong = dpotrf(matrices[place], lower=1)
+        if wrong:
+            raise np.linalg.LinAlgError("a covariance that is not positive definite")
+        roots[place], _ = dtrtri(factor, lower=1)
+    return roots
