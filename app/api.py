@@ -34,8 +34,11 @@ from app.bodies import (
     FITS,
     JSON,
     NPZ,
+    check_number,
     content_type,
     fits_job,
+    jobs_of,
+    no_spectra,
     npz_stars,
     parse_json,
     read_body,
@@ -148,19 +151,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         return answer_json(service().embedded_answer(job, done), 200 if done.replaced else 201)
 
     async def embed_many(stars: list[Any]) -> Response:
-        if not 1 <= len(stars) <= settings.max_stars:
-            raise Invalid(
-                "too_many_stars", f"send 1 to {settings.max_stars} stars in one request, not {len(stars)}"
-            )
-
-        def parse(values: list[Any]) -> list[Job | Exception]:
-            jobs: list[Job | Exception] = []
-            for value in values:
-                try:
-                    jobs.append(star_job(star_in(value), settings.bad_bits))
-                except Exception as error:
-                    jobs.append(error)
-            return jobs
+        check_number(len(stars), settings.max_stars)
 
         async def attempt(job: Job | Exception) -> dict[str, Any]:
             try:
@@ -173,7 +164,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
         results = []
         for start in range(0, len(stars), settings.batch_size):
-            jobs = await run_in_threadpool(parse, stars[start : start + settings.batch_size])
+            part = stars[start : start + settings.batch_size]
+            jobs = await run_in_threadpool(jobs_of, part, StarIn, settings.bad_bits)
             results += await asyncio.gather(*map(attempt, jobs))
         return answer_json({"results": results})
 
@@ -202,10 +194,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         if kind == NPZ:
             stars = await run_in_threadpool(npz_stars, content, limit, settings.max_stars, service().further)
             return await embed_many(stars)
-        raise UnsupportedMedia(
-            "unsupported_media_type",
-            f"Content-Type must be {JSON}, {FITS[0]} or {NPZ}; HDF5 and pickles are never accepted",
-        )
+        raise no_spectra()
 
     @app.get(
         "/twins/{star_id}",

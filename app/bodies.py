@@ -9,7 +9,7 @@ import orjson
 from fastapi import Request
 
 from app.embedder import Job
-from app.errors import Invalid, TooLarge
+from app.errors import Invalid, TooLarge, UnsupportedMedia
 from app.npz import read_npz
 from app.schemas import FitsQuery, StarIn, UnstoredIn
 from model.apogee import read_fits
@@ -152,3 +152,28 @@ def npz_stars(
 def star_in(value: Any) -> StarIn:
     """A star of a parsed body. Raises ValidationError."""
     return StarIn.model_validate(value)
+
+
+def jobs_of(values: Sequence[Any], form: type[UnstoredIn], bad_bits: int) -> list[Job | Exception]:
+    """What is to be embedded of several stars' bodies of a `form`, or in its place what is wrong with one."""
+    jobs: list[Job | Exception] = []
+    for value in values:
+        try:
+            jobs.append(star_job(form.model_validate(value), bad_bits))
+        except Exception as error:
+            jobs.append(error)
+    return jobs
+
+
+def check_number(stars: int, most: int) -> None:
+    """Raise Invalid for no stars, or more than one request may have."""
+    if not 1 <= stars <= most:
+        raise Invalid("too_many_stars", f"send 1 to {most} stars in one request, not {stars}")
+
+
+def no_spectra() -> UnsupportedMedia:
+    """The refusal of a Content-Type that brings no spectra."""
+    return UnsupportedMedia(
+        "unsupported_media_type",
+        f"Content-Type must be {JSON}, {FITS[0]} or {NPZ}; HDF5 and pickles are never accepted",
+    )

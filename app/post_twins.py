@@ -15,15 +15,18 @@ from app.bodies import (
     FITS,
     JSON,
     NPZ,
+    check_number,
     content_type,
     fits_job,
+    jobs_of,
+    no_spectra,
     npz_stars,
     parse_json,
     read_body,
     star_job,
 )
 from app.embedder import Embedded, Job
-from app.errors import Invalid, UnsupportedMedia, answer_json, one_of_several
+from app.errors import Invalid, answer_json, one_of_several
 from app.negotiate import negotiated
 from app.schemas import FitsQuery, SeveralIn, StoredIn, TwinQuery, UnstoredIn
 from app.service import Service, shortlist
@@ -64,12 +67,9 @@ async def post_twins(request: Request, service: Service, embed: Embed) -> Respon
             if "star_ids" in value:
                 return await _stored(StoredIn.model_validate(value), service, query)
             return await _several(SeveralIn.model_validate(value).stars, service, embed, query)
-        job = await run_in_threadpool(_job, value, settings.bad_bits)
+        job = await run_in_threadpool(lambda: star_job(UnstoredIn.model_validate(value), settings.bad_bits))
     else:
-        raise UnsupportedMedia(
-            "unsupported_media_type",
-            f"Content-Type must be {JSON}, {FITS[0]} or {NPZ}; HDF5 and pickles are never accepted",
-        )
+        raise no_spectra()
     form = negotiated(request, query.format, TWINS)
     done = await embed(replace(job, star_id=None))
     return await run_in_threadpool(_answer, form, job, done, service, query)
@@ -81,10 +81,6 @@ def query_parameters() -> dict[str, Any]:
     return {
         "parameters": [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()]
     }
-
-
-def _job(value: Any, bad_bits: int) -> Job:
-    return star_job(UnstoredIn.model_validate(value), bad_bits)
 
 
 def _answer(form: str, job: Job, done: Embedded, service: Service, query: TwinQuery) -> Response:
@@ -103,15 +99,6 @@ def _doubts(job: Job, done: Embedded) -> Result:
 async def _several(values: list[Any], service: Service, embed: Embed, query: TwinQuery) -> Response:
     _check(len(values), service, query)
 
-    def parse(part: list[Any]) -> list[Job | Exception]:
-        jobs: list[Job | Exception] = []
-        for value in part:
-            try:
-                jobs.append(_job(value, service.settings.bad_bits))
-            except Exception as error:
-                jobs.append(error)
-        return jobs
-
     async def embedded(job: Job | Exception) -> tuple[Star, Result] | Exception:
         if isinstance(job, Exception):
             return job
@@ -124,7 +111,9 @@ async def _several(values: list[Any], service: Service, embed: Embed, query: Twi
     results: list[Result] = []
     size = service.settings.batch_size
     for start in range(0, len(values), size):
-        jobs = await run_in_threadpool(parse, values[start : start + size])
+        jobs = await run_in_threadpool(
+            jobs_of, values[start : start + size], UnstoredIn, service.settings.bad_bits
+        )
         asked = await asyncio.gather(*map(embedded, jobs))
         results += await run_in_threadpool(_results, asked, service, query)
     return answer_json({"results": results})
@@ -154,9 +143,7 @@ def _found(star_id: str, service: Service) -> tuple[Star, Result] | Exception:
 
 
 def _check(count: int, service: Service, query: TwinQuery) -> None:
-    most = service.settings.max_stars
-    if not 1 <= count <= most:
-        raise Invalid("too_many_stars", f"send 1 to {most} stars in one request, not {count}")
+    check_number(count, service.settings.max_stars)
     if count * shortlist(query) > MOST_TWINS:
         raise Invalid(
             "too_many_twins",

@@ -21,7 +21,8 @@ MAX_OTHER = 1e9
 
 OTHER_NAME = re.compile(r"(?!.*_err\Z)[A-Za-z][A-Za-z0-9_]{0,31}\Z")
 TAKEN = {"star_id", "flux", "wavelength", "ivar", "error", "bitmask", "normalized", "ra", "dec", "meta"}
-TAKEN |= {"parameters", "snr", "group", "twin_of", "abundances"}
+TAKEN |= {"parameters", "snr", "group", "twin_of", "abundances", "k", "rank", "format", "max_distance"}
+TAKEN |= {"teff_min", "teff_max", "logg_min", "logg_max", "fe_h_min", "fe_h_max", "fe_h_within", "snr_min"}
 """Names with a meaning of their own in requests and survey files."""
 
 BAD_BITS = 0b1111_1111
@@ -257,7 +258,7 @@ def _simple(
     if not bare:
         return {}
     flux = np.stack([observations[place].flux for place in bare])
-    normal = np.isfinite(flux.sum(axis=1))
+    normal = np.abs(flux.sum(axis=1)) <= MAX_FLUX
     low, high = np.count_nonzero(flux < MEDIAN[0], axis=1), np.count_nonzero(flux > MEDIAN[1], axis=1)
     surely = np.maximum(low, high) < len(grid) // 2 - 1
     said = np.array([observations[place].normalized for place in bare])
