@@ -86,7 +86,8 @@ def test_what_generated_requests_found(client, star):
     pixels = len(star["flux"])
     huge = {"flux": ([1e308, -1e308] * pixels)[:pixels], "normalized": False}
     elsewhere = {"wavelength": [15100 + 0.25 * i for i in range(pixels)]}
-    for changed in (huge | elsewhere, huge, {"ivar": [1e100] * pixels}):
+    bare = {"flux": [1e35] * pixels, "normalized": False, "ivar": None}
+    for changed in (huge | elsewhere, huge, {"ivar": [1e100] * pixels}, bare):
         check(client.post("/embed", json={**star, **changed, "star_id": "NO"}), 422, "too_large")
     assert client.options("/stars/A").headers["allow"] == "DELETE, GET"
     check(client.post("/embed?teff=4000", json=star), 422, "invalid_request")
