@@ -11,11 +11,13 @@ COPY app app
 COPY index index
 COPY model model
 COPY training training
-RUN pip install --no-cache-dir ".[postgres]" && useradd --uid 10001 chemtwin && install -d -o chemtwin /data
+RUN pip install --no-cache-dir ".[postgres]" && useradd --uid 10001 chemtwin && install -d -o chemtwin /data /srv/numba
 
 USER 10001
+ENV CHEMTWIN_HOST=0.0.0.0 CHEMTWIN_DATA_DIR=/data MPLCONFIGDIR=/tmp/matplotlib NUMBA_CACHE_DIR=/srv/numba
+# the search is compiled here, not at the first start
+RUN python -c "from index.tree import warm; warm()"
 WORKDIR /data
-ENV CHEMTWIN_HOST=0.0.0.0 CHEMTWIN_DATA_DIR=/data MPLCONFIGDIR=/tmp/matplotlib
 VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \

@@ -127,10 +127,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         if scheme.lower() != "bearer" or not any(known):
             raise Unauthorized("unauthorized", "send a key that may do this: Authorization: Bearer <key>")
 
-    def may_write(request: Request) -> None:
+    async def may_write(request: Request) -> None:
         may(request, writers)
 
-    def may_read(request: Request) -> None:
+    async def may_read(request: Request) -> None:
         may(request, writers + readers)
 
     shown = [Depends(HTTPBearer(auto_error=False))] if writers or readers else []  # in the OpenAPI document
@@ -200,10 +200,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "/twins/{star_id}",
         dependencies=read,
         responses=answers(TwinsAnswer, 404, 409, *keyed, forms=TWINS),
+        openapi_extra=query_parameters(),
         tags=["twins"],
     )
-    def twins(star_id: StarPath, query: Annotated[TwinQuery, Query()], request: Request) -> Response:
+    def twins(star_id: StarPath, request: Request) -> Response:
         """The k chemically nearest stars, nearest first."""
+        query = TwinQuery.model_validate(dict(request.query_params))
         form = negotiated(request, query.format, TWINS)
         return answer_twins(form, service().twins(star_id, query), service().further_units)
 

@@ -33,7 +33,7 @@ from index.tree import (
     scan_tree,
 )
 
-RECENT = 32_768
+RECENT = 4096
 """Rows written lately that are worth a tree: to read fewer takes no longer than to look for leaves."""
 
 GROWTH = 8
@@ -344,6 +344,8 @@ class Nearest:
         nearest._lost = [tree.rows - alive for tree, alive in zip(trees, living, strict=True)]
         alive = sum(living) + len(nearest._slot)
         nearest._state = _State(tuple(trees), recent, len(ids), 1, alive, told["seq"])
+        with nearest._lock:
+            nearest._tend()
         return nearest
 
 

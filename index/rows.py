@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from index.store import Star
@@ -46,12 +46,16 @@ def pack(star: Star) -> tuple[Any, ...]:
         star.chi2,
         star.masked_fraction,
         bool(star.in_domain),
-        json.dumps(star.warnings),
+        _text(star.warnings),
         star.ra,
         star.dec,
-        json.dumps(star.meta),
-        json.dumps(star.others),
+        _text(star.meta),
+        _text(star.others),
     )
+
+
+def _text(value: Any) -> str:
+    return orjson.dumps(value).decode()
 
 
 def unpack(row: Sequence[Any]) -> Star:
@@ -74,9 +78,9 @@ def unpack(row: Sequence[Any]) -> Star:
         chi2=chi2,
         masked_fraction=masked,
         in_domain=bool(in_domain),
-        warnings=tuple(json.loads(warnings)),
+        warnings=tuple(orjson.loads(warnings)),
         ra=ra,
         dec=dec,
-        meta=json.loads(meta),
-        others={} if others is None else json.loads(others),
+        meta=orjson.loads(meta),
+        others={} if others is None else orjson.loads(others),
     )

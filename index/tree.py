@@ -14,6 +14,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.leaves import TOLERANCE, bounds_of, read_leaves
+
 COLUMNS = ("teff", "logg", "fe_h", "snr")
 
 LEAF = 96
@@ -23,13 +25,7 @@ NODE = 16
 """Leaves of a node, whose box is looked at before theirs."""
 
 LEADING = 8
-"""Principal components by which most rows of a leaf are passed over: half the memory to read, or less."""
-
-WIDEN = 16
-"""Each time a search goes on it reads this many times the nodes of the time before."""
-
-TOLERANCE = 1e-4
-"""Far more than the relative error of a square of a distance in single precision."""
+"""Principal components by which most rows of a leaf are passed over: less than half of the memory to read."""
 
 NEVER = np.iinfo(np.int64).max
 
@@ -58,9 +54,9 @@ class Tree(Part):
 
     `rows` is how many rows it was built with, `order` (S,) the slots by id, of one id the row first. Boxes are
     in the principal `axes` (D, D) about `mean` (D,): of nodes `centre`, `half` (D, nodes), of leaves
-    `leaf_centre`, `leaf_half` (nodes, D, leaves of a node); `leading` (S, `LEADING` or D) are the rows' first
-    coordinates there. `column_low`, `column_high` (leaves, 4), NaN where
-    no row has a value. `extent` is the largest distance of a row from the mean.
+    `leaf_centre`, `leaf_half` (nodes, D, leaves of a node); `leading` (leaves, `LEADING` or D, leaf) are
+    the rows' first coordinates there. `column_low`, `column_high` (leaves, 4), NaN where no row has a value.
+    `extent` is the largest distance of a row from the mean.
     """
 
     leaf: int
@@ -91,7 +87,7 @@ class Best:
     """
 
     def __init__(self, k: int, max_distance: float) -> None:
-        self._k = k
+        self.k = k
         self.limit = max_distance**2 * (1 + TOLERANCE)
         self.squares = np.zeros(0, dtype=np.float32)
         self.parts = self.slots = np.zeros(0, dtype=np.int64)
@@ -101,8 +97,8 @@ class Best:
         self.squares = np.concatenate([self.squares, squares])
         self.slots = np.concatenate([self.slots, slots])
         self.parts = np.concatenate([self.parts, np.full(len(slots), part)])
-        if len(self.squares) >= self._k:
-            furthest = float(np.partition(self.squares, self._k - 1)[self._k - 1])
+        if len(self.squares) >= self.k:
+            furthest = float(np.partition(self.squares, self.k - 1)[self.k - 1])
             self.limit = min(self.limit, furthest * (1 + TOLERANCE))
             keep = self.squares <= self.limit
             self.squares, self.slots, self.parts = self.squares[keep], self.slots[keep], self.parts[keep]
@@ -168,51 +164,36 @@ def scan_tree(
         turned = (query.astype(np.float64) - tree.mean) @ tree.axes
         # single precision moves a coordinate of a row or the query by less than this
         error = (2 * len(query) + 8) * 6e-8 * (tree.extent + float(np.linalg.norm(turned)))
-        slack = math.sqrt(len(query)) * error
         place = turned.astype(np.float32)
-        bounds = _bounds(tree.centre, tree.half, place[:, None], "dn,dn->n")
-        order = np.argsort(bounds)
-        matching = _matching(tree, ranges)
-        if matching is not None:
-            order = order[np.any(matching[order], axis=1)]
-        start, size = 0, 1
-        while start < len(order):
-            reach = (math.sqrt(best.limit) + slack) ** 2
-            nodes = order[start : start + size]
-            nodes = nodes[np.less_equal(bounds[nodes], reach)]
-            if len(nodes) == 0:
-                return
-            boxes = tree.leaf_centre[nodes], tree.leaf_half[nodes]
-            near = _bounds(*boxes, place[:, None], "ndl,ndl->nl") <= reach
-            if matching is not None:
-                near = near & matching[nodes]
-            node, leaf = np.nonzero(near)
-            leaves = nodes[node] * near.shape[1] + leaf
-            slots = (tree.leaf * leaves[:, None] + np.arange(tree.leaf)).reshape(-1)
-            slots = slots[np.less_equal(_squares(tree.leading, slots, place), reach)]
-            for column, low, high in ranges:
-                values = tree.columns[column, slots]
-                slots = slots[(values >= low) & (values <= high)]
-            scan(number, tree, version, query, slots, best)
-            start, size = start + size, WIDEN * size
+    bounds = bounds_of(tree.centre, tree.half, place)
+    slots, squares = read_leaves(
+        bounds,
+        np.argsort(bounds),
+        tree.leaf_centre,
+        tree.leaf_half,
+        tree.column_low,
+        tree.column_high,
+        tree.leading,
+        tree.latents,
+        tree.columns,
+        tree.died,
+        version,
+        query,
+        place,
+        np.array(ranges, dtype=np.float64).reshape(-1, 3),
+        best.squares,
+        best.k,
+        best.limit,
+        math.sqrt(len(query)) * error,
+    )
+    best.take(number, slots, squares)
 
 
-def _matching(tree: Tree, ranges: Limits) -> NDArray[np.bool_] | None:
-    """Which leaves (nodes, leaves of a node) may hold a row in all ranges; None for all of them."""
-    if not ranges:
-        return None
-    matching = np.ones(len(tree.column_low), dtype=bool)
-    for column, low, high in ranges:
-        matching &= (tree.column_low[:, column] <= high) & (tree.column_high[:, column] >= low)
-    return matching.reshape(len(tree.leaf_centre), -1)
-
-
-def _bounds(centre: Latents, half: Latents, place: Latents, sum_over_d: str) -> Latents:
-    """Squares of the distances from `place` to boxes, by the einsum `sum_over_d` over their dimensions."""
-    gaps = np.abs(centre - place)
-    gaps -= half
-    np.maximum(gaps, 0, out=gaps)
-    return np.asarray(np.einsum(sum_over_d, gaps, gaps))
+def warm() -> None:
+    """Compile what a search runs, for seconds where this machine has not yet done so, that no search has to."""
+    tree = grow([(empty(1, 1), 1)], 0)
+    assert tree is not None
+    scan_tree(0, tree, 0, np.zeros(1, dtype=np.float32), [], Best(1, math.inf))
 
 
 def grow(parts: list[tuple[Part, int]], version: int) -> Tree | None:
@@ -233,7 +214,7 @@ def grow(parts: list[tuple[Part, int]], version: int) -> Tree | None:
         leaves *= 2
     leaf = -(-rows // leaves)
     slots = _split(turned, leaves, leaf)
-    leading = np.ascontiguousarray(turned[slots, :LEADING])
+    leading = turned[slots, :LEADING].reshape(leaves, leaf, -1).transpose(0, 2, 1).copy()
     boxes = turned[slots].reshape(leaves, leaf, -1)
     low, high = boxes.min(axis=1), boxes.max(axis=1)
     del turned, boxes
@@ -241,7 +222,8 @@ def grow(parts: list[tuple[Part, int]], version: int) -> Tree | None:
     by_node = low.reshape(-1, in_node, low.shape[1]), high.reshape(-1, in_node, low.shape[1])
     node_low, node_high = by_node[0].min(axis=1).T, by_node[1].max(axis=1).T
     leaf_low, leaf_high = (np.ascontiguousarray(box.transpose(0, 2, 1)) for box in by_node)
-    columns = np.concatenate([part.columns[:, own] for part, own in chosen], axis=1)[:, slots]
+    columns = np.concatenate([part.columns[:, own] for part, own in chosen], axis=1)
+    columns = np.ascontiguousarray(columns[:, slots])
     ids = np.concatenate([part.ids[own] for part, own in chosen])[slots]
     first = np.zeros(rows, dtype=np.int64)
     places = np.arange(len(slots))

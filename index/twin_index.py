@@ -22,7 +22,7 @@ from index.cache import CacheError
 from index.nearest import Found, Nearest
 from index.sqlite import SqliteStore
 from index.store import Star
-from index.tree import COLUMNS
+from index.tree import COLUMNS, warm
 
 RATE_PAIRS = 1_000_000
 RATE_SAMPLE = 200_000
@@ -77,6 +77,7 @@ class TwinIndex:
         self._writer: threading.Thread | None = None
         self._nearest = self._cached(dimension) or Nearest(dimension)
         self._changed_since_cache = 0
+        warm()
         self.catch_up()
 
     def __len__(self) -> int:

@@ -63,7 +63,7 @@ def soon_a_tree(monkeypatch):
 @pytest.fixture
 def small_trees(monkeypatch):
     """Leaves, nodes and trees of a few rows, so that few rows make many."""
-    for name, value in {"LEAF": 4, "NODE": 2, "RECENT": 6, "WIDEN": 2, "GROWTH": 2}.items():
+    for name, value in {"LEAF": 4, "NODE": 2, "RECENT": 6, "GROWTH": 2}.items():
         monkeypatch.setattr(nearest if name in ("RECENT", "GROWTH") else tree, name, value)
 
 
