@@ -119,6 +119,8 @@ class Twin(BaseModel):
     logg: float
     fe_h: float
     snr: float | None
+    ra: float | None
+    dec: float | None
     log_likelihood_ratio: float | None = Field(None, description="with rank=likelihood")
 
 

@@ -53,6 +53,8 @@ def _twin_columns(further: dict[str, str], by_likelihood: bool) -> list[Column]:
         _field("fe_h", "[Fe/H], dex", "", "phys.abund.Fe"),
         *further_columns(further, lambda twin: twin.get("parameters", {})),
         _field("snr", "median S/N per pixel", "", "stat.snr"),
+        _field("ra", "right ascension (ICRS)", "deg", "pos.eq.ra;meta.main"),
+        _field("dec", "declination (ICRS)", "deg", "pos.eq.dec;meta.main"),
     ]
 
 
@@ -90,11 +92,13 @@ def answer_twins(form: str, answer: dict[str, Any], further: dict[str, str]) -> 
 
 
 def answer_stars(
-    form: str, stars: Sequence[Star], query: StarsQuery, more: bool, further: dict[str, str]
+    form: str, stars: Sequence[Star], query: StarsQuery, more: bool, dimension: int, further: dict[str, str]
 ) -> Response:
-    """A page of stored stars as a table; where there are `more`, the header Link leads to the next."""
-    dimension = max((len(star.latent) for star in stars), default=1)
-    columns = star_columns(dimension, further)
+    """A page of stored stars as a table; where there are `more`, the header Link leads to the next.
+
+    Latents are `dimension` wide, or as wide as the widest of another model.
+    """
+    columns = star_columns(max(dimension, *(len(star.latent) for star in stars), 1), further)
     if form == "csv":
         content = csv_bytes(columns, stars)
     else:
@@ -190,6 +194,11 @@ def _file(content: bytes, form: str, name: str, headers: Mapping[str, str] | Non
     response = Response(content, headers=told)
     response.headers["Content-Type"] = kind
     return varying(response)
+
+
+def votable_file(content: bytes, name: str) -> Response:
+    """A VOTable to be saved as `name`."""
+    return _file(content, "votable", _name(name))
 
 
 def varying(response: Response) -> Response:

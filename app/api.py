@@ -45,6 +45,7 @@ from app.bodies import (
     star_in,
     star_job,
 )
+from app.cone import Cone, cone_answer
 from app.embedder import Embedded, Job
 from app.errors import (
     Busy,
@@ -59,8 +60,19 @@ from app.errors import (
 from app.guard import Guard
 from app.logs import RequestLog
 from app.negotiate import negotiated
-from app.openapi import OF_BODIES, answers, complete, embed_answers, fits_query, refuses, request_body
-from app.post_twins import post_twins, query_parameters
+from app.openapi import (
+    OF_BODIES,
+    answers,
+    complete,
+    embed_answers,
+    fits_query,
+    loose_parameters,
+    query_parameters,
+    refuses,
+    request_body,
+    votable_answers,
+)
+from app.post_twins import post_twins
 from app.schemas import (
     STAR_ID,
     FitsQuery,
@@ -200,7 +212,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "/twins/{star_id}",
         dependencies=read,
         responses=answers(TwinsAnswer, 404, 409, *keyed, forms=TWINS),
-        openapi_extra=query_parameters(),
+        openapi_extra=query_parameters(TwinQuery),
         tags=["twins"],
     )
     def twins(star_id: StarPath, request: Request) -> Response:
@@ -213,7 +225,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "/twins",
         dependencies=read,
         responses=answers(TwinsAnswer | ManyAnswer, *OF_BODIES, *keyed, forms=TWINS),
-        openapi_extra=request_body([UnstoredIn, SeveralIn, StoredIn], *FITS, NPZ) | query_parameters(),
+        openapi_extra=request_body([UnstoredIn, SeveralIn, StoredIn], *FITS, NPZ) | query_parameters(TwinQuery),
         tags=["twins"],
     )
     async def twins_of(request: Request) -> Response:
@@ -248,7 +260,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         page = service().store.page(query.after, query.limit + 1, service().model.card.identity)
         more = len(page) > query.limit
         if form != "json":
-            return answer_stars(form, page[: query.limit], query, more, service().further_units)
+            dimension = service().model.card.latent_dim
+            return answer_stars(form, page[: query.limit], query, more, dimension, service().further_units)
         shown = [service().star_answer(star) for star in page[: query.limit]]
         return varying(answer_json({"stars": shown, "next": shown[-1]["star_id"] if more else None}))
 
@@ -275,6 +288,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         if not service().index.delete(star_id):
             raise NotFound(star_id)
         return answer_json({"star_id": star_id, "deleted": True})
+
+    @app.get(
+        "/cone",
+        dependencies=read,
+        responses=votable_answers(*keyed),
+        response_class=Response,
+        openapi_extra=loose_parameters(Cone),
+        tags=["stars"],
+    )
+    def cone(request: Request) -> Response:
+        """The stars around a position, by Simple Cone Search; what is wrong is told in a VOTable too."""
+        return cone_answer(service(), dict(request.query_params))
 
     @app.get("/model", dependencies=read, responses=answers(CardAnswer, *keyed), tags=["service"])
     def model() -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ TEMPLATES = {
 """Why parameters that a file seems to hold are not taken."""
 
 NPZ_STAR = ("star_id", "teff", "logg", "fe_h")
+COORDINATES = ("ra", "dec")
 NPZ_SPECTRA = ("flux", "ivar", "error", "bitmask")
 
 MAX_BRACKETS, MAX_QUOTES = 100_000, 1_000_000
@@ -117,7 +119,7 @@ def npz_stars(
 
     Headers and sizes are checked before any array is read. Raises FormatError or Invalid.
     """
-    known = {*NPZ_STAR, *further, *NPZ_SPECTRA, "wavelength"}
+    known = {*NPZ_STAR, *further, *NPZ_SPECTRA, *COORDINATES, "wavelength"}
     needed = [name for name in (*NPZ_STAR, *further, "flux") if named or name != "star_id"]
     arrays = read_npz(content, limit, needed, known)
     flux = arrays["flux"]
@@ -136,6 +138,7 @@ def npz_stars(
     for row in range(len(flux)):
         star: dict[str, Any] = {name: arrays[name][row] for name in NPZ_SPECTRA if name in arrays}
         star.update({name: float(arrays[name][row]) for name in ("teff", "logg", "fe_h")})
+        star.update({name: _known(arrays[name][row]) for name in COORDINATES if name in arrays})
         star["parameters"] = {name: float(arrays[name][row]) for name in further}
         try:
             if "star_id" in arrays:
@@ -147,6 +150,10 @@ def npz_stars(
             star["wavelength"] = arrays["wavelength"]
         stars.append(star)
     return stars
+
+
+def _known(value: Any) -> float | None:
+    return None if math.isnan(number := float(value)) else number
 
 
 def star_in(value: Any) -> StarIn:

@@ -79,6 +79,34 @@ def fits_query() -> dict[str, Any]:
     }
 
 
+def query_parameters(form: type[BaseModel]) -> dict[str, Any]:
+    """The account of a query string that the route reads for itself, by the model `form`."""
+    told = form.model_json_schema()
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "required": name in told.get("required", ()), "schema": schema}
+            for name, schema in told["properties"].items()
+        ]
+    }
+
+
+def loose_parameters(form: type[BaseModel]) -> dict[str, Any]:
+    """As `query_parameters`, where one that does not fit is told of with status 200."""
+    fields = form.model_json_schema()["properties"]
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "schema": {"type": "string"}, "description": field["description"]}
+            for name, field in fields.items()
+        ]
+    }
+
+
+def votable_answers(*statuses: int) -> Responses:
+    """Responses of a route whose answers, and refusals of its own parameters, are VOTables."""
+    kind = {MEDIA["votable"][0]: {"schema": {"type": "string"}}}
+    return {200: {"content": kind}, **refuses(*statuses)}
+
+
 def complete(app: FastAPI) -> None:
     """Let the document of `app` hold the forms of the bodies too."""
     usual = app.openapi

@@ -75,14 +75,6 @@ async def post_twins(request: Request, service: Service, embed: Embed) -> Respon
     return await run_in_threadpool(_answer, form, job, done, service, query)
 
 
-def query_parameters() -> dict[str, Any]:
-    """OpenAPI's account of the query string, which the route reads for itself."""
-    properties = TwinQuery.model_json_schema()["properties"]
-    return {
-        "parameters": [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()]
-    }
-
-
 def _answer(form: str, job: Job, done: Embedded, service: Service, query: TwinQuery) -> Response:
     (answer,) = service.twins_of([service.unstored(job.star_id, done)], query)
     if isinstance(answer, Exception):

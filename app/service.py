@@ -243,6 +243,8 @@ class Service:
                     "fe_h": other.fe_h,
                     **_further(other.others),
                     "snr": other.snr,
+                    "ra": other.ra,
+                    "dec": other.dec,
                 }
                 for rank, (distance, other) in enumerate(pairs)
             ],

@@ -178,7 +178,7 @@ class FitsFolder(Source):
 
     Column `file` names a star's file in the folder; without it the file is `<star_id>.fits`, or one whose name
     ends in `-<star_id>.fits`. Columns teff, logg, fe_h, and a model's further parameters, may have errors
-    `<name>_err`. Without `star_id` the file says which star it is.
+    `<name>_err`; `ra` and `dec` go before the file's own. Without `star_id` the file says which star it is.
     """
 
     def __init__(self, folder: Path, labels: Path, settings: Settings, further: Sequence[str]) -> None:
@@ -195,7 +195,8 @@ class FitsFolder(Source):
         else:
             held = _by_star(folder)
             self._files = [held.get(star_id, f"{star_id}.fits") for star_id in self._ids or ()]
-        numbers = [name for name in (*LABELS, *further) for name in (name, f"{name}_err") if name in names]
+        wanted = [*COORDINATES, *(either for name in (*LABELS, *further) for either in (name, f"{name}_err"))]
+        numbers = [name for name in wanted if name in names]
         self._values = {name: _numbers(table[name]) for name in numbers}
 
     def __len__(self) -> int:
@@ -228,7 +229,10 @@ class FitsFolder(Source):
         settings = self._settings
         digest.update(repr((settings.keep_spectra, settings.bad_bits, sorted(values.items()))).encode())
         meta = {"file": file.kind, "source": name}
-        job = Job(observation, star_id, file.ra, file.dec, meta, file.warnings)
+        ra, dec = (_finite(values.get(name)) for name in COORDINATES)
+        if ra is None or dec is None:
+            ra, dec = file.ra, file.dec
+        job = Job(observation, star_id, ra, dec, meta, file.warnings)
         return Read(job, digest.hexdigest()[:32])
 
 

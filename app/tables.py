@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from astropy.io.votable import from_table
-from astropy.io.votable.tree import Info, Param
+from astropy.io.votable.tree import Info, Param, Resource, VOTableFile
 from astropy.table import Column as TableColumn
 from astropy.table import Table
 from numpy.typing import NDArray
@@ -160,23 +160,42 @@ def votable_bytes(
     facts: Sequence[Fact] = (),
     *,
     overflow: bool = False,
+    version: str = "1.4",
 ) -> bytes:
     """A VOTable with the `facts` as PARAMs, and a QUERY_STATUS as the Virtual Observatory's protocols want it.
 
     `overflow`: there are more rows than these.
     """
     file = from_table(table(fields, rows), table_id=name)
+    file.version = version
     resource = file.resources[0]
     resource.type = "results"
     resource.infos.append(Info(name="QUERY_STATUS", value="OVERFLOW" if overflow else "OK"))
     held = resource.tables[0]
     held.name = name
+    for column in held.fields:
+        if column.datatype == "unicodeChar":
+            column.arraysize = "*"  # the same whatever the rows: clients put several answers together
     for fact in facts:
         told = {"unit": fact.unit} if fact.unit else {}
         told |= {"ucd": fact.ucd} if fact.ucd else {}
         param = Param(file, name=fact.name, value=fact.value, **_datatype(fact.value), **told)
         param.description = fact.description
         held.params.append(param)
+    return _xml(file)
+
+
+def votable_error(message: str) -> bytes:
+    """A VOTable that says what is wrong, as the Virtual Observatory's protocols want it."""
+    file = VOTableFile(version="1.1")
+    resource = Resource(type="results")
+    resource.infos.append(Info(name="QUERY_STATUS", value="ERROR"))
+    resource.infos.append(Info(ID="Error", name="Error", value=message))
+    file.resources.append(resource)
+    return _xml(file)
+
+
+def _xml(file: VOTableFile) -> bytes:
     out = io.BytesIO()
     file.to_xml(out, tabledata_format="tabledata")
     return out.getvalue()

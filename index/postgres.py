@@ -12,7 +12,7 @@ import re
 import select
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, LiteralString
@@ -24,6 +24,7 @@ from psycopg import errors, sql
 from psycopg.conninfo import conninfo_to_dict
 
 from index.rows import COLUMNS, pack, unpack
+from index.sky import Box
 from index.store import Change, Kept, Star, Store, StoreError
 
 SCHEMA_VERSION = 1
@@ -48,6 +49,7 @@ SCHEMA: tuple[LiteralString, ...] = (
     'CREATE TABLE models (model text COLLATE "C" PRIMARY KEY, stars bigint NOT NULL, written bigint NOT NULL)',
     "CREATE TABLE chemtwin (version integer NOT NULL, seq bigint NOT NULL)",
 )
+POSITIONS = "CREATE INDEX stars_by_position ON stars (dec, ra) WHERE dec IS NOT NULL"
 NAMES = tuple(COLUMNS.split(", "))
 MARKS = ", ".join("%s::vector" if name == "latent" else "%s" for name in NAMES)
 INSERT = (
@@ -132,6 +134,8 @@ class PostgresStore(Store):
             raise StoreError(
                 f"{self.name} has a table {there[0][0]} that is not a store's. It was left as it is."
             )
+        if connection.execute("SELECT to_regclass('stars_by_position')").fetchone() == (None,):
+            connection.execute(POSITIONS)  # stores of version 1 were made before there was one
         versions = connection.execute("SELECT version FROM chemtwin").fetchall()
         if versions != [(SCHEMA_VERSION,)]:
             raise StoreError(f"{self.name} is not a store of version {SCHEMA_VERSION}. It was left as it is.")
@@ -233,6 +237,23 @@ class PostgresStore(Store):
         ]
         found = self.get(ids, model)
         return [found[star_id] for star_id in ids if star_id in found]
+
+    def positions(self, box: Box) -> Generator[list[tuple[str, float, float]]]:
+        query = (
+            "SELECT star_id, ra, dec FROM stars WHERE NOT deleted AND dec BETWEEN %s AND %s "
+            "AND (ra BETWEEN %s AND %s OR ra BETWEEN %s AND %s)"
+        )
+        try:
+            with (
+                self.connection() as connection,
+                connection.transaction(),
+                connection.cursor("positions", binary=True) as cursor,
+            ):
+                cursor.execute(query, box)
+                while block := cursor.fetchmany(BLOCK):
+                    yield block
+        except psycopg.Error as error:
+            raise StoreError(f"cannot read the store {self.name}: {_told(error)}") from error
 
     def last_seq(self) -> int:
         return int(self.read("SELECT seq FROM chemtwin")[0][0])

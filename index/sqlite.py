@@ -9,7 +9,7 @@ import queue
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.rows import COLUMNS, VALUES, pack, unpack
+from index.sky import Box
 from index.store import Change, Kept, Star, Store, StoreError
 
 SCHEMA_VERSION = 3
@@ -36,6 +37,7 @@ CREATE TABLE stars (
 """
 SPECTRA = "CREATE TABLE spectra (star_id TEXT PRIMARY KEY, spectrum BLOB NOT NULL)"
 OPENINGS = "CREATE TABLE openings (number INTEGER PRIMARY KEY, token TEXT NOT NULL, seq INTEGER NOT NULL)"
+POSITIONS = "CREATE INDEX IF NOT EXISTS stars_by_position ON stars (dec, ra) WHERE dec IS NOT NULL"
 MARKS = ", ".join("?" * len(COLUMNS.split(",")))
 DELETE = (
     "UPDATE stars SET deleted = 1, seq = ?, latent = NULL, covariance = NULL, meta = NULL, others = NULL, "
@@ -93,6 +95,7 @@ class SqliteStore(Store):
                     )
                     self._writer.execute("DROP TABLE old")
                 self._writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            self._writer.execute(POSITIONS)  # stores of version 3 were written before there was one
             self._writer.execute(
                 "INSERT INTO openings (token, seq) SELECT ?, coalesce(max(seq), 0) FROM stars",
                 (secrets.token_hex(16),),
@@ -128,10 +131,16 @@ class SqliteStore(Store):
 
     def _read(self, query: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Rows, by a connection that no other thread is using: readers do not wait for each other."""
+        with self._cursor(query, values) as cursor:
+            return cursor.fetchall()
+
+    @contextmanager
+    def _cursor(self, query: str, values: Sequence[Any] | dict[str, Any]) -> Iterator[sqlite3.Cursor]:
         try:
             reader = self._idle_reader()
             try:
-                return reader.execute(query, values).fetchall()
+                with closing(reader.execute(query, values)) as cursor:
+                    yield cursor
             finally:
                 self._idle.put(reader)
         except sqlite3.Error as error:
@@ -185,6 +194,15 @@ class SqliteStore(Store):
         ]
         found = self.get(ids, model)
         return [found[star_id] for star_id in ids if star_id in found]
+
+    def positions(self, box: Box) -> Generator[list[tuple[str, float, float]]]:
+        query = (
+            "SELECT star_id, ra, dec FROM stars WHERE dec BETWEEN ? AND ? "
+            "AND (ra BETWEEN ? AND ? OR ra BETWEEN ? AND ?)"
+        )
+        with self._cursor(query, box) as cursor:
+            while block := cursor.fetchmany(BLOCK):
+                yield block
 
     def last_seq(self) -> int:
         return int(self._read("SELECT coalesce(max(seq), 0) FROM stars")[0][0])

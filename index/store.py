@@ -9,12 +9,15 @@ deleted row leaves its id, model and seq behind.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from index.sky import Box, Circle
 
 
 class StoreError(Exception):
@@ -103,6 +106,27 @@ class Store(ABC):
     @abstractmethod
     def page(self, after: str, limit: int, model: str) -> list[Star]:
         """At most `limit` stars whose id comes after `after`, in the order of their ids' bytes; as `get`."""
+
+    @abstractmethod
+    def positions(self, box: Box) -> Generator[list[tuple[str, float, float]]]:
+        """Blocks of the ids of stars in a box on the sky, with their ra and dec in degrees."""
+
+    def within(self, circle: Circle, most: int, model: str) -> list[tuple[Star, float]]:
+        """Stars in a circle on the sky and how far each is from its centre in degrees, nearest first; as `get`.
+
+        At most `most`: where there are more, any of them.
+        """
+        found: dict[str, float] = {}
+        with closing(self.positions(circle.box())) as blocks:
+            for block in blocks:
+                star_ids, ra, dec = zip(*block, strict=True)
+                separations = zip(star_ids, circle.separation(ra, dec).tolist(), strict=True)
+                found.update(pair for pair in separations if pair[1] <= circle.radius)
+                if len(found) >= most:
+                    break
+        nearest = sorted(found, key=lambda star_id: (found[star_id], star_id))[:most]
+        stars = self.get(nearest, model)
+        return [(stars[star_id], found[star_id]) for star_id in nearest if star_id in stars]
 
     @abstractmethod
     def last_seq(self) -> int:

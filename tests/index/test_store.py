@@ -5,6 +5,7 @@ import sqlite3
 import numpy as np
 import pytest
 
+from index.sky import Circle
 from index.sqlite import SqliteStore
 from index.store import Star, StoreError, open_store
 
@@ -270,3 +271,26 @@ def test_an_older_copy_made_while_the_store_was_open_is_told_apart(tmp_path):
     assert not older.remembers(*late)
     older.close()
     store.close()
+
+
+def test_stars_in_a_circle_on_the_sky(store):
+    generator = np.random.default_rng(4)
+    ra, dec = generator.uniform(0, 360, 3000), np.degrees(np.arcsin(generator.uniform(-1, 1, 3000)))
+    store.upsert([star(f"S{row:04d}", ra=ra[row], dec=dec[row]) for row in range(3000)] + [star("nowhere")])
+    store.delete("S0007")
+    for circle in (Circle(10, 20, 15), Circle(359.5, -60, 20), Circle(77, 89, 12), Circle(0, 0, 180)):
+        apart = circle.separation(ra, dec)
+        expected = [f"S{row:04d}" for row in np.argsort(apart) if apart[row] <= circle.radius and row != 7]
+        found = store.within(circle, 3000, "m@1")
+        assert [one.star_id for one, _ in found] == expected
+        np.testing.assert_allclose([away for _, away in found], np.sort(np.delete(apart, 7))[: len(found)])
+        assert len(store.within(circle, 10, "m@1")) == 10
+    assert store.within(Circle(0, 0, 1e-6), 10, "m@1") == []
+
+
+def test_a_star_by_two_models_is_one_star_on_the_sky(store):
+    store.upsert([star("A", ra=10.0, dec=20.0)])
+    seq = store.changes("m@1", 0)[0].seq
+    store.add_beside([dataclasses.replace(star("A", ra=10.0, dec=20.0), model="m@2")], [seq])
+    ((found, _),) = store.within(Circle(10, 20, 1), 10, "m@2")
+    assert found.model == "m@2"
