@@ -112,16 +112,15 @@ def answer_stars(
 
 async def answer_recast(form: str, service: Service, source: Source, to: To) -> Response:
     """A recast of `source` to other parameters. Raises what `Service.recast` does."""
-    recast = await run_in_threadpool(service.recast, source, to)
-    if form != "png":
-        return await run_in_threadpool(_recast_file, form, recast)
-    own = await run_in_threadpool(service.recast, source, To())
-    return await to_thread.run_sync(_picture, service, own, recast, limiter=DRAWING)
+    if form == "png":
+        return await to_thread.run_sync(_picture, service, source, to, limiter=DRAWING)
+    return await run_in_threadpool(_recast_file, form, service, source, to)
 
 
-def _recast_file(form: str, answer: dict[str, Any]) -> Response:
+def _recast_file(form: str, service: Service, source: Source, to: To) -> Response:
+    answer = service.recast(source, to)
     if form == "json":
-        return varying(answer_json(answer))
+        return varying(answer_json(answer | {"wavelength": service.wavelength_json}))
     name = _recast_name(answer)
     columns = [
         Column("wavelength", "vacuum wavelength, rest frame", lambda row: row[0], "Angstrom", "em.wl"),
@@ -141,9 +140,10 @@ def _recast_file(form: str, answer: dict[str, Any]) -> Response:
     return _file(votable_bytes(columns, rows, "recast", _recast_facts(answer)), form, name)
 
 
-def _picture(service: Service, own: dict[str, Any], recast: dict[str, Any]) -> Response:
+def _picture(service: Service, source: Source, to: To) -> Response:
     from app.plot import recast_png
 
+    recast, own = service.recast(source, to), service.recast(source, To())
     picture = recast_png(own, recast, service.model.grid.detectors, service.further_units)
     return _file(picture, "png", _recast_name(recast))
 

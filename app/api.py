@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hmac
 import sys
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -44,6 +46,7 @@ from app.bodies import (
     read_body,
     star_in,
     star_job,
+    understood,
 )
 from app.cone import Cone, cone_answer
 from app.embedder import Embedded, Job
@@ -82,15 +85,20 @@ from app.schemas import (
     StarIn,
     StarsQuery,
     StoredIn,
+    To,
     TwinQuery,
     UnstoredIn,
 )
-from app.service import Service
+from app.service import Service, Source
 from app.settings import Settings, keys
 from index.store import StoreError
+from model.spectrum import Observation
 
 SWITCH = 0.0005
 """Seconds after which a busy thread lets another go on: a tenth of Python's own, for short requests."""
+
+THREADS = 16
+"""Requests that are worked on at once: more only wait for the interpreter's lock."""
 
 StarPath = Annotated[str, Path(pattern=STAR_ID.replace(r"\Z", "$"), description="star id")]
 
@@ -102,6 +110,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         sys.setswitchinterval(SWITCH)
+        to_thread.current_default_thread_limiter().total_tokens = THREADS
         logs.configure(settings.log_format, settings.log_level)
         service = await run_in_threadpool(Service, settings)
         app.state.service = service
@@ -109,6 +118,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         card = service.model.card
         metrics.MODEL.labels(card.name, card.version, card.method).set(1)
         metrics.ROOM.set(settings.queue_size)
+        gc.collect()
+        gc.freeze()  # what is imported stays: no later collection has to look through it
         yield
         await app.state.batcher.stop()
         service.close()
@@ -162,6 +173,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         done = await run_job(job)
         return answer_json(service().embedded_answer(job, done), 200 if done.replaced else 201)
 
+    def one_or_several(content: bytes) -> Job | list[Any]:
+        value = parse_json(content)
+        if isinstance(value, dict) and set(value) == {"stars"} and isinstance(value["stars"], list):
+            return value["stars"]
+        return star_job(star_in(value), settings.bad_bits)
+
     async def embed_many(stars: list[Any]) -> Response:
         check_number(len(stars), settings.max_stars)
 
@@ -197,10 +214,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             raise Invalid("invalid_request", "parameters in the query string go with a FITS body only")
         content = await read_body(request, limit)
         if kind == JSON:
-            value = await run_in_threadpool(parse_json, content)
-            if isinstance(value, dict) and set(value) == {"stars"} and isinstance(value["stars"], list):
-                return await embed_many(value["stars"])
-            return await embed_one(await run_in_threadpool(lambda: star_job(star_in(value), settings.bad_bits)))
+            found = await understood(content, one_or_several)
+            return await (embed_many(found) if isinstance(found, list) else embed_one(found))
         if kind in FITS:
             return await embed_one(await run_in_threadpool(fits_job, content, query, settings.bad_bits))
         if kind == NPZ:
@@ -232,6 +247,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         """The twins of a spectrum that is not stored, of several, or of stored stars (`star_ids`)."""
         return await post_twins(request, service(), run_job)
 
+    def recast_wish(content: bytes) -> tuple[str | Observation, To]:
+        wish = RecastIn.model_validate(parse_json(content))
+        if wish.spectrum is None:
+            assert wish.star_id is not None
+            return wish.star_id, wish.to
+        return wish.spectrum.observation(settings.bad_bits), wish.to
+
     @app.post(
         "/recast",
         dependencies=read,
@@ -245,13 +267,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         if content_type(request) != JSON:
             raise UnsupportedMedia("unsupported_media_type", f"Content-Type must be {JSON}")
         content = await read_body(request, limit)
-        wish = await run_in_threadpool(lambda: RecastIn.model_validate(parse_json(content)))
-        if wish.spectrum is None:
-            assert wish.star_id is not None
-            return await answer_recast(form, service(), wish.star_id, wish.to)
-        observation = wish.spectrum.observation(settings.bad_bits)
-        done = await run_job(Job(observation))
-        return await answer_recast(form, service(), (observation.parameters, done.embedding), wish.to)
+        wished, to = await understood(content, recast_wish)
+        source: Source = (
+            wished if isinstance(wished, str) else (wished.parameters, (await run_job(Job(wished))).embedding)
+        )
+        return await answer_recast(form, service(), source, to)
 
     @app.get("/stars", dependencies=read, responses=answers(StarsAnswer, *keyed, forms=STARS), tags=["stars"])
     def stars(query: Annotated[StarsQuery, Query()], request: Request) -> Response:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 
 from app.embedder import Job
 from app.errors import Invalid, TooLarge, UnsupportedMedia
@@ -19,6 +20,11 @@ from model.spectrum import Observation, Parameters
 
 JSON, NPZ = "application/json", "application/x-npz"
 FITS = ("application/fits", "image/fits")
+
+SMALL = 4096
+"""Bytes of a body that are read in less time than it takes to start a thread on them."""
+
+Form = TypeVar("Form")
 
 TEMPLATES = {
     "apStar": " (an apStar's RV keywords are a template's)",
@@ -53,6 +59,11 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise too_large
         parts.append(part)
     return b"".join(parts)
+
+
+async def understood(content: bytes, reading: Callable[[bytes], Form]) -> Form:
+    """What `reading` makes of a body, in a thread where the body is large enough to be worth one."""
+    return reading(content) if len(content) <= SMALL else await run_in_threadpool(reading, content)
 
 
 def parse_json(content: bytes) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 
 from app import metrics
 from app.embedder import Embedded, Embedder, Job
@@ -57,6 +58,8 @@ class Service:
         self.further = tuple(name for name in self.model.parameter_names if name not in PARAMETER_UNITS)
         units = self.model.card.units
         self.further_units = {name: units.get(name, "") for name in self.further}
+        wavelength = self.model.grid.wavelength
+        self.wavelength_json = orjson.Fragment(orjson.dumps(wavelength, option=orjson.OPT_SERIALIZE_NUMPY))
         self.store = open_store(settings.place)
         self._index: Index | None = None
         self._stopped = threading.Event()
