@@ -101,7 +101,8 @@ def answer_stars(
         content = votable_bytes(columns, stars, "stars", overflow=more)
     headers = {}
     if more:
-        following = urlencode({"after": stars[-1].star_id, "limit": query.limit, "format": form})
+        told = query.model_dump(include={"prefix", "star_ids"}, exclude_defaults=True)
+        following = urlencode({"after": stars[-1].star_id, "limit": query.limit, "format": form, **told})
         headers["Link"] = f'</stars?{following}>; rel="next"'
     return _file(content, form, _name("stars", f"after-{query.after}" if query.after else ""), headers)
 

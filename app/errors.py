@@ -1,7 +1,7 @@
 """Everything that the service refuses, and the one shape in which it says so.
 
 ServiceError(status, code, message, detail)
-├── NotFound, NoAbundances (404)   NotAcceptable (406)   ModelMismatch (409)   TooLarge (413)
+├── NotFound, Missing, NoAbundances (404)   NotAcceptable (406)   ModelMismatch (409)   TooLarge (413)
 ├── UnsupportedMedia (415)   TooSlow (408)
 └── Invalid (422)            Unauthorized (401)            Busy (503)
 """
@@ -60,6 +60,12 @@ class NotFound(ServiceError):
         super().__init__("star_not_found", f"there is no star {star_id}; POST /embed stores one")
 
 
+class Missing(ServiceError):
+    """No such page."""
+
+    status = 404
+
+
 class NoAbundances(ServiceError):
     """The model has no readout of abundances."""
 
@@ -114,10 +120,15 @@ def body(code: str, message: str, detail: Sequence[str] = ()) -> dict[str, Any]:
     return {"error": {"code": code, "message": message, "detail": list(detail)[:MAX_DETAIL]}}
 
 
+def answer_body(content: Any) -> bytes:
+    """JSON; numpy arrays become lists, NaN becomes null."""
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
 def answer_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON answer; numpy arrays become lists, NaN becomes null."""
+    """A JSON answer of `content`, as `answer_body` writes it."""
     return Response(
-        orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY),
+        answer_body(content),
         status,
         dict(headers) if headers else None,
         "application/json",

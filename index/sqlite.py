@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.rows import COLUMNS, VALUES, pack, unpack
-from index.store import Change, Kept, Star, Store, StoreError
+from index.store import PAST_IDS, Change, Kept, Star, Store, StoreError
 
 SCHEMA_VERSION = 3
 STARS = """
@@ -175,16 +175,21 @@ class SqliteStore(Store):
             found.update({row[0]: unpack(row) for row in self._read(query, (*part, model))})
         return found
 
-    def page(self, after: str, limit: int, model: str) -> list[Star]:
+    def page(self, after: str, limit: int, model: str, prefix: str = "") -> list[Star]:
         ids = [
             star_id
             for (star_id,) in self._read(
-                "SELECT DISTINCT star_id FROM stars WHERE deleted = 0 AND star_id > ? ORDER BY star_id LIMIT ?",
-                (after, limit),
+                "SELECT DISTINCT star_id FROM stars WHERE deleted = 0 "
+                "AND star_id > ? AND star_id >= ? AND star_id < ? ORDER BY star_id LIMIT ?",
+                (after, prefix, prefix + PAST_IDS, limit),
             )
         ]
         found = self.get(ids, model)
         return [found[star_id] for star_id in ids if star_id in found]
+
+    def spectrum(self, star_id: str) -> bytes | None:
+        rows = self._read("SELECT spectrum FROM spectra WHERE star_id = ?", (star_id,))
+        return rows[0][0] if rows else None
 
     def last_seq(self) -> int:
         return int(self._read("SELECT coalesce(max(seq), 0) FROM stars")[0][0])
