@@ -192,7 +192,7 @@ class SeveralRecastAnswer(BaseModel):
     model: ModelName
     wavelength: list[float]
     results: list[dict[str, Any]] = Field(
-        description="in order, each with its status and star_id, from, to, flux, in_domain, warnings; or an error"
+        description="in order, each with its status, and star_id, from, to, flux, in_domain, warnings or error"
     )
 
 
