@@ -61,10 +61,7 @@ class LatentMap:
         abundances: dict[str, Any] = {}
         if model.readout is not None and len(sample.ids):
             values, _ = model.readout(sample.latents.astype(np.float64))
-            columns = values.T.astype(np.float32)
-            abundances = {
-                name: np.round(own, 3) for name, own in zip(model.readout.names, columns, strict=True)
-            }
+            abundances = dict(zip(model.readout.names, map(_column, values.T), strict=True))
         answer = {
             "model": self._service.model_name(),
             "stars": stars,
@@ -73,16 +70,17 @@ class LatentMap:
             "explained": explained,
             "points": {
                 "star_id": sample.ids,
-                "x": np.round(places[:, 0], 3),
-                "y": np.round(places[:, 1], 3),
-                **{
-                    name: np.round(column, 3)
-                    for name, column in zip(COLUMNS, sample.columns.T.astype(np.float32), strict=True)
-                },
+                **dict(zip(("x", "y"), map(_column, places.T), strict=True)),
+                **dict(zip(COLUMNS, map(_column, sample.columns.T), strict=True)),
             },
             "abundances": abundances,
         }
         return _Drawn(answer_body(answer), written, stars)
+
+
+def _column(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Numbers as they are sent: contiguous, three decimals."""
+    return np.ascontiguousarray(np.round(values, 3), dtype=np.float32)
 
 
 def _stale(drawn: _Drawn, index: Index) -> bool:

@@ -290,7 +290,7 @@ class RecastIn(Strict):
     spectrum: SpectrumIn | None = None
     star: LatentIn | None = Field(None, description="in place of star_id: a star that is not stored")
     star_ids: list[StarId] | None = Field(
-        None, min_length=1, max_length=MOST_RECAST, description="several, alone or with one of the others"
+        None, max_length=MOST_RECAST, description="several, alone or after one of the others"
     )
     to: To
 
@@ -298,7 +298,7 @@ class RecastIn(Strict):
     def _one_source(self) -> RecastIn:
         sources = [self.star_id, self.spectrum, self.star]
         given = sum(source is not None for source in sources)
-        if given > 1 or (given == 0 and self.star_ids is None):
+        if given > 1 or (given == 0 and not self.star_ids):
             raise ValueError("send star_id, spectrum or star, one of them; or star_ids")
         return self
 
