@@ -119,7 +119,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     install(app)
     complete(app)
-    app.include_router(explorer.router)
+    explorer.install(app)
     limit = settings.max_body_mb * 1_000_000
     room = max(settings.held_bodies_mb * 1_000_000, limit + 1_000_000)
     app.add_middleware(Guard, timeout=settings.body_timeout_s, room=room)

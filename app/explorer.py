@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi import Path as InPath
 
 from app.errors import Missing
@@ -38,8 +38,6 @@ HEADERS = {
     "Vary": "Accept-Encoding",
 }
 """Inline styles are plotly's; scripts come from files of this origin only."""
-
-router = APIRouter(include_in_schema=False)
 
 
 @dataclass(frozen=True)
@@ -73,13 +71,17 @@ def asset(name: str) -> Asset:
     return Asset(content, packed, TYPES[path.suffix], hashlib.sha256(content).hexdigest()[:20])
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
+def install(app: FastAPI) -> None:
+    """Give `app` the page and its files."""
+    for path, route in (("/", page), ("/explorer/{name}", file)):
+        app.add_api_route(path, route, methods=["GET", "HEAD"], include_in_schema=False)
+
+
 def page(request: Request) -> Response:
     """The explorer."""
     return _answer(request, PAGE)
 
 
-@router.api_route("/explorer/{name}", methods=["GET", "HEAD"])
 def file(name: Annotated[str, InPath(max_length=64)], request: Request) -> Response:
     """A file of the explorer's."""
     return _answer(request, name)

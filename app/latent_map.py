@@ -105,6 +105,6 @@ def principal_axes(
     largest = axes[np.arange(2), np.abs(axes).argmax(axis=1)]
     axes = axes * np.sign(largest)[:, None]
     total = values.sum()
-    explained = values[::-1][:2] / total if total > 0 else np.zeros(2)
+    explained = values[[-1, -2]] / total if total > 0 else np.zeros(2)
     mean = latents.mean(axis=0, dtype=np.float64)
-    return mean.astype(np.float32), axes.astype(np.float32), explained.astype(np.float32)
+    return mean.astype(np.float32), np.ascontiguousarray(axes, np.float32), explained.astype(np.float32)

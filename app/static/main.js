@@ -5,13 +5,14 @@ import { findStar } from "./find.js";
 import { LatentMap } from "./map.js";
 import { rms, SpectrumPlot } from "./spectrum.js";
 import { Sliders } from "./sliders.js";
-import { address, FILTERS, parse } from "./state.js";
-import { TwinTable } from "./table.js";
-import { MOST_DRAWN, onTheme } from "./theme.js";
+import { address, FILTERS, parse, usualSort } from "./state.js";
+import { apart, TwinTable, UNLIKELY } from "./table.js";
+import { MOST_DRAWN, onTheme, picture } from "./theme.js";
 import { uploadSpectrum } from "./upload.js";
 import { $, make, number, parameter, tell, withUnit } from "./words.js";
 
 const DRAWN_AT_FIRST = 3;
+const GREETING = "Open a star to see its chemical twins: stars made of the same stuff, whatever their temperature and gravity.";
 const PAUSE_MS = 60; // of a slider, before the service is asked
 
 let state = parse(location.search);
@@ -87,7 +88,7 @@ function close() {
   for (const part of ["facts", "spectra", "twins"]) $(part).hidden = true;
   $("main").classList.remove("open");
   document.title = "Chemtwin explorer";
-  status("");
+  status(GREETING);
   map?.light(null);
 }
 
@@ -126,8 +127,12 @@ async function lookForTwins(signal) {
     if (error.code === "invalid_request") $("filters").open = true;
   }
   open.twins = found.twins.map((twin) => ({ ...twin, rms: null }));
-  const among = `among ${found.searched.toLocaleString("en")} stars${found.exact ? "" : "; a nearer one may have been missed"}`;
-  $("twins-told").textContent = `the ${found.twins.length} nearest ${among}`;
+  const missed = state.rank === "likelihood" ? ", ranked among the 1,000 nearest" : "; a nearer one may have been missed";
+  const among = `among ${found.searched.toLocaleString("en")} stars${found.exact ? "" : missed}`;
+  const judged = found.twins.filter((twin) => twin.p_same !== null);
+  const likely = judged.filter((twin) => !apart(twin)).length;
+  const doubt = judged.length ? `; ${likely} of them within the noise, the others dimmed: p (same) below ${UNLIKELY}` : "";
+  $("twins-told").textContent = `the ${found.twins.length} ${state.rank === "likelihood" ? "likeliest" : "nearest"} ${among}${likely < judged.length ? doubt : ""}`;
   if (state.show) state.show = state.show.filter((id) => open.twins.some((twin) => twin.star_id === id)).slice(0, MOST_DRAWN);
   renderTable();
   await Promise.all([recast(), light(signal)]);
@@ -158,7 +163,7 @@ function showFacts() {
   $("store-id").value = open.upload ? (seen.star_id ?? "") : "";
   tell($("store-error"), null);
   $("kind").textContent = seen.flux
-    ? "Grey: observed, normalised as the model sees it. All else is drawn by the model."
+    ? "Grey: observed, normalised as the model sees it; below, observed minus model. All else is drawn by the model."
     : "The service kept no observed spectrum of this star: all spectra here are drawn by the model.";
 }
 
@@ -312,6 +317,7 @@ function buildFilters() {
 
 async function applyFilters() {
   state.k = Number($("k").value);
+  if (state.rank !== $("rank").value) state.sort = usualSort($("rank").value);
   state.rank = $("rank").value;
   const given = FILTERS.map((name) => [name, $(name).value.trim().replace("\u2212", "-")]);
   state.filters = Object.fromEntries(given.filter(([, value]) => value));
@@ -342,10 +348,6 @@ function button(id, place, act) {
   };
 }
 
-const picture = async (host, name) => {
-  const { width, height } = $(host).getBoundingClientRect();
-  api.save(await Plotly.toImage($(host), { format: "png", width: Math.max(width, 900), height, scale: 2 }), `${name}.png`);
-};
 const fileName = () => (open?.seen.star_id ?? "spectrum").replace(/[^A-Za-z0-9+._-]/g, "_");
 
 function buildButtons() {
@@ -356,8 +358,8 @@ function buildButtons() {
   for (const element of document.querySelectorAll("[data-twins]")) {
     button(element, "twins-error", () => api.download(twinQuery(element.dataset.twins), open.upload?.file));
   }
-  button("plot-png", "recast-error", () => picture("plot", `chemtwin-${fileName()}`));
-  button("map-png", "map-error", () => picture("map-plot", open ? `chemtwin-map-${fileName()}` : "chemtwin-map"));
+  button("plot-png", "recast-error", async () => api.save(await picture($("plot")), `chemtwin-${fileName()}.png`));
+  button("map-png", "map-error", async () => api.save(await picture($("map-plot")), `chemtwin-map${open ? `-${fileName()}` : ""}.png`));
   button("copy", "find-error", async () => {
     await navigator.clipboard.writeText(location.href);
     status("The link is in the clipboard.");

@@ -1,8 +1,12 @@
 // The catalogue's latents on their two principal axes; the star and its twins light up.
 
-import { axis, colour, CONFIG, layout, twinColours } from "./theme.js";
+import { axis, colour, CONFIG, dark, layout, twinColours, watch } from "./theme.js";
 import { $, make, parameter } from "./words.js";
 
+const SCALE = {
+  light: "Cividis",
+  dark: [[0, "#5f86dd"], [0.25, "#8596bb"], [0.5, "#a8a79f"], [0.75, "#d2bf70"], [1, "#ffea46"]], // as light as a dark page needs
+};
 const WIDE = { teff: "Teff (K)", logg: "log g", fe_h: "[Fe/H]", snr: "S/N" };
 
 /** `opened(star_id)` is told of a click on a star, `coloured(name)` of another label. */
@@ -29,8 +33,9 @@ export class LatentMap {
   told() {
     const { stars, points } = this.answer;
     const drawn = points.star_id.length;
+    const dimensions = this.answer.mean.length;
     const share = drawn < stars ? `${drawn.toLocaleString("en")} of ${stars.toLocaleString("en")} stars, drawn at random` : `${stars.toLocaleString("en")} stars`;
-    $("map-told").textContent = drawn ? `${share}; open one by a click, any by its id. Abundances are read out of the latent.` : "No star is stored yet.";
+    $("map-told").textContent = drawn ? `${share}, on two of ${dimensions} dimensions: neighbours here need not be twins. A click opens a star; [X/Fe] is read out of the latent.` : "No star is stored yet.";
   }
 
   /** Where a latent stands on the map. */
@@ -55,7 +60,7 @@ export class LatentMap {
       {
         type: "scatter", mode: "markers", x: points.x, y: points.y, text: points.star_id, customdata: values,
         marker: {
-          size: 5, opacity: this.lit ? 0.55 : 0.85, color: values, colorscale: "Cividis", cmin: at(0.01), cmax: at(0.99),
+          size: 5, opacity: this.lit ? 0.55 : 0.85, color: values, colorscale: SCALE[dark() ? "dark" : "light"], cmin: at(0.01), cmax: at(0.99),
           showscale: known.length > 0, colorbar: { title: { text: title, side: "right" }, thickness: 12, outlinewidth: 0, tickfont: { size: 11 } },
         },
         hovertemplate: `%{text}<br>${title} %{customdata}<extra></extra>`, showlegend: false,
@@ -70,6 +75,7 @@ export class LatentMap {
       legend: { orientation: "h", x: 0, y: 1.01, yanchor: "bottom", font: { size: 11 } },
     });
     Plotly.react(this.host, traces, told, { ...CONFIG, doubleClick: "reset" });
+    watch(this.host);
     if (!this.listens) {
       this.listens = true;
       this.host.on("plotly_click", ({ points: [hit] }) => hit.text && this.opened(hit.text));
@@ -85,8 +91,8 @@ export class LatentMap {
         type: "scatter", mode: "markers", name: "twins", x: places.map(([own]) => own), y: places.map(([, own]) => own),
         text: this.lit.twins.map((twin) => twin.star_id), hovertemplate: "%{text}<extra>twin</extra>",
         marker: {
-          symbol: "circle", size: 11, color: this.lit.twins.map((twin) => (twin.place >= 0 ? colours[twin.place] : colour("panel"))),
-          line: { width: 1.6, color: colour("ink") },
+          size: 11, color: this.lit.twins.map((twin) => (twin.place >= 0 ? colours[twin.place] : "rgba(0,0,0,0)")),
+          line: { width: 1.8, color: colour("ink") },
         },
       },
       {

@@ -1,6 +1,6 @@
 // The plot that convinces: star and twins at the same parameters, and below how far the twins are from the star.
 
-import { axis, colour, CONFIG, layout, twinColours } from "./theme.js";
+import { axis, colour, CONFIG, layout, twinColours, watch } from "./theme.js";
 import { LINES } from "./lines.js";
 import { $, make, number } from "./words.js";
 
@@ -93,7 +93,7 @@ export class SpectrumPlot {
     const trace = (y, name, line, below, extra = {}) =>
       traces.push({
         ...this.cut(runs, y), name, type: "scatter", mode: "lines", line,
-        yaxis: below ? "y2" : "y", showlegend: !below, legendgroup: name,
+        yaxis: below ? "y2" : "y", showlegend: !below,
         hovertemplate: below ? "%{y:+.4f}" : "%{y:.4f}", ...extra,
       });
     if (shown.observed) {
@@ -108,7 +108,7 @@ export class SpectrumPlot {
     }
     trace(shown.star.flux, shown.star.label, { color: colour("star"), width: 1.9 }, false);
     for (const twin of shown.twins) {
-      trace(minus(twin.flux, shown.star.flux), `${twin.label} \u2212 star`, { color: colours[twin.place], width: 1.2 }, true, { legendgroup: twin.label });
+      trace(minus(twin.flux, shown.star.flux), `${twin.label} \u2212 star`, { color: colours[twin.place], width: 1.2 }, true);
     }
     const above = traces.filter((one) => one.yaxis === "y").map((one) => one.y);
     const below = traces.filter((one) => one.yaxis === "y2" && one.opacity === undefined).map((one) => one.y);
@@ -122,7 +122,24 @@ export class SpectrumPlot {
       });
       this.host.on("plotly_doubleclick", () => this.zoom(4));
     }
+    watch(this.host);
+    this.legend(traces.filter((one) => one.yaxis === "y"));
     this.marks();
+  }
+
+  legend(traces) {
+    const rmsOf = (name) => this.shown.twins.find((twin) => twin.label === name)?.rms;
+    const entry = ({ name, line }) => {
+      const sample = make("span", { className: "key", attributes: { "aria-hidden": "true" } });
+      Object.assign(sample.style, { borderTopColor: line.color, borderTopStyle: line.dash ? "dotted" : "solid" });
+      const residual = rmsOf(name) === undefined ? [] : [make("small", {}, `rms ${number(rmsOf(name), 4)}`)];
+      return make("li", {}, sample, name, ...residual);
+    };
+    const star = traces[traces.length - 1];
+    const names = this.shown.twins.map((twin) => twin.label);
+    const twins = traces.filter((one) => names.includes(one.name));
+    const rest = traces.filter((one) => one !== star && !names.includes(one.name));
+    $("legend").replaceChildren(...[star, ...twins, ...rest].map(entry));
   }
 
   /** Runs of pixels [start, stop) within the view and as far again on either side, one per detector. */
@@ -185,7 +202,7 @@ export class SpectrumPlot {
       margin: { l: 10, r: 10, t: 8, b: 10 },
       hovermode: "x unified",
       hoversubplots: "axis",
-      legend: { orientation: "h", x: 0, y: 1.01, yanchor: "bottom", font: { size: 11 } },
+      showlegend: false,
       xaxis: axis({
         range: [...this.view], anchor: "y2", hoverformat: ".2f", tickformat: ",d", unifiedhovertitle: { text: "%{x:.2f} \u00c5" },
         title: { text: "vacuum wavelength, rest frame (\u00c5)", standoff: 8 },
@@ -193,7 +210,7 @@ export class SpectrumPlot {
       yaxis: axis({ domain: [0.36, 1], range: fluxRange, fixedrange: true, title: { text: "flux / continuum", standoff: 6 }, tickformat: ".2~f" }),
       yaxis2: axis({
         domain: [0, 0.3], range: residualRange, fixedrange: true, zeroline: true, zerolinecolor: colour("soft"),
-        title: { text: "minus star", standoff: 6 }, tickformat: "+.3~f", nticks: 5,
+        title: { text: "twin \u2212 star", standoff: 6 }, tickformat: "+.3~f", nticks: 5,
       }),
       shapes: lines.map(([, wavelength]) => ({
         type: "line", x0: wavelength, x1: wavelength, yref: "paper", y0: 0.955, y1: 0.985,

@@ -3,6 +3,11 @@
 import { MOST_DRAWN, twinColours } from "./theme.js";
 import { $, make, number, parameter, small } from "./words.js";
 
+export const UNLIKELY = 0.001;
+
+/** Whether noise hardly puts stars of one chemistry so far apart. */
+export const apart = (twin) => twin.p_same !== null && twin.p_same < UNLIKELY;
+
 const HELP = {
   distance: "Euclidean distance of the latents. True twins at S/N 100 lie near the square root of the number of latents.",
   p_same: "How often stars of the same chemistry, observed with these errors, lie at least this far apart. A p-value, not the probability of being twins; empty where a star came without errors.",
@@ -83,7 +88,7 @@ export class TwinTable {
       this.opened(twin.star_id);
     };
     const values = all.slice(1).map((column) => make("td", {}, column.text(column.value(twin))));
-    return make("tr", {}, make("td", {}, make("label", {}, box, swatch)), make("td", {}, link), ...values);
+    return make("tr", { className: apart(twin) ? "apart" : "" }, make("td", {}, make("label", {}, box, swatch)), make("td", {}, link), ...values);
   }
 }
 

@@ -7,11 +7,12 @@ export const twinColours = () => Array.from({ length: MOST_DRAWN }, (_, place) =
 
 export const CONFIG = {
   displaylogo: false,
-  responsive: true,
   displayModeBar: false,
   doubleClick: false,
+  showTips: false,
 };
 
+export const dark = () => matchMedia("(prefers-color-scheme: dark)").matches;
 export const touch = () => matchMedia("(pointer: coarse)").matches;
 
 export function layout(extra) {
@@ -36,6 +37,23 @@ export const axis = (extra) => ({
   automargin: true,
   ...extra,
 });
+
+const watched = new WeakSet();
+
+/** Let a plot keep to the size of its place, whatever changes that. */
+export function watch(host) {
+  if (watched.has(host)) return;
+  watched.add(host);
+  new ResizeObserver(() => host.offsetWidth && Plotly.Plots.resize(host)).observe(host);
+}
+
+/** A plot as a PNG's data URL, with its legend. */
+export function picture(host) {
+  const { width, height } = host.getBoundingClientRect();
+  const legend = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 11 } };
+  const figure = { data: host.data, layout: { ...host.layout, showlegend: true, legend } };
+  return Plotly.toImage(figure, { format: "png", width: Math.max(width, 900), height: height + 40, scale: 2 });
+}
 
 /** Call `draw` when the reader's choice of light or dark changes. */
 export function onTheme(draw) {

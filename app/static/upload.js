@@ -37,6 +37,8 @@ export function uploadSpectrum(card, opened) {
         if (!field(name).value) field(name).placeholder = `${value.toFixed(parameter(name, card).decimals)}, from the file`;
       }
       await opened({ file, labels, seen });
+      $("upload").open = false;
+      $("star-name").focus();
     } catch (error) {
       tell($("upload-error"), error.code === "missing_labels" ? missing(error) : error);
       if (error.code === "missing_labels") field(names.find((name) => !field(name).value)).focus();

@@ -16,7 +16,9 @@ export function parameter(name, card) {
 const tidy = (step) => 10 ** Math.floor(Math.log10(step));
 
 export function number(value, decimals) {
-  return value === null || value === undefined ? "\u2013" : value.toFixed(decimals).replace("-", "\u2212");
+  if (value === null || value === undefined) return "\u2013";
+  const text = value.toFixed(decimals);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "\u2212");
 }
 
 const SUPERSCRIPT = { "-": "\u207b", 0: "\u2070", 1: "\u00b9", 2: "\u00b2", 3: "\u00b3", 4: "\u2074", 5: "\u2075", 6: "\u2076", 7: "\u2077", 8: "\u2078", 9: "\u2079" };
