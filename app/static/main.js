@@ -189,6 +189,7 @@ async function recast() {
   recasting.abort();
   recasting = new AbortController();
   const { signal } = recasting;
+  $("plot").setAttribute("aria-busy", "true");
   const star = open;
   const ids = drawn();
   const target = { ...Object.fromEntries(conditioned().map((name) => [name, own(name)])), ...state.to };
@@ -201,14 +202,16 @@ async function recast() {
     ]);
     if (open !== star) return;
     draw(together, [...together.results.slice(1), ...(apart?.results ?? [])], ids);
-    tell($("recast-error"), null);
   } catch (error) {
     tell($("recast-error"), error);
+  } finally {
+    if (!signal.aborted) $("plot").removeAttribute("aria-busy");
   }
 }
 
 function draw(together, twins, ids) {
   const [star] = together.results;
+  tell($("recast-error"), null);
   if (star.error) return tell($("recast-error"), star.error);
   const moved = Object.keys(state.to).length > 0;
   const { seen } = open;
@@ -239,6 +242,7 @@ function draw(together, twins, ids) {
 
 function moveTo(to) {
   state.to = to;
+  $("plot").setAttribute("aria-busy", "true");
   clearTimeout(timer);
   timer = setTimeout(() => {
     remember();
@@ -270,6 +274,20 @@ function relight() {
     .filter((twin) => open.latents[twin.star_id])
     .map((twin) => ({ star_id: twin.star_id, latent: open.latents[twin.star_id], place: shown.indexOf(twin.star_id) }));
   map.light({ label: starLabel(), latent: open.seen.latent, twins });
+}
+
+/** Tell how many stars there are now, and draw the map that the service has now. */
+async function recount() {
+  card = await api.getJson("model");
+  showCatalogue();
+  if (map) map.update(await api.getJson("map"));
+}
+
+function showCatalogue() {
+  const { stars, model } = card;
+  const told = stars ? `${stars.toLocaleString("en")} ${stars === 1 ? "star" : "stars"}` : "empty catalogue";
+  $("catalogue").textContent = `${told} \u00b7 model ${model.name} ${model.version}`;
+  $("hint").textContent = stars ? "" : "The catalogue is empty: chemtwin ingest or POST /embed fills it, or store a spectrum from here.";
 }
 
 async function loadMap() {
@@ -366,8 +384,9 @@ function buildButtons() {
   });
   button("store-button", "store-error", async () => {
     const starId = $("store-id").value.trim();
+    if (/\s/.test(starId)) throw { message: "an id has no spaces" };
     const stored = await api.postFits(`embed${api.query({ ...open.upload.labels, star_id: starId })}`, open.upload.file);
-    await openStar(stored.star_id);
+    await Promise.all([openStar(stored.star_id), recount()]);
     status(`${stored.star_id} is stored${stored.replaced ? "; it replaced the one of that id" : ""}.`);
   });
   $("mode-recast").onclick = () => mode("recast");
@@ -407,7 +426,7 @@ async function begin() {
     return;
   }
   status("");
-  $("catalogue").textContent = `${card.stars.toLocaleString("en")} stars \u00b7 model ${card.model.name} ${card.model.version}`;
+  showCatalogue();
   plot = new SpectrumPlot(card, (view) => {
     state.view = view;
     remember();
@@ -436,8 +455,7 @@ async function begin() {
     renderTable();
     map?.draw();
   });
-  if (!card.stars) $("hint").textContent = "The catalogue is empty: chemtwin ingest or POST /embed fills it, or store a spectrum from here.";
-  else if (!state.star) hint();
+  if (card.stars && !state.star) hint();
   await Promise.all([openState(), loadMap()]);
 }
 

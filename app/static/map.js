@@ -25,6 +25,12 @@ export class LatentMap {
     this.told();
   }
 
+  update(answer) {
+    this.answer = answer;
+    this.told();
+    this.draw();
+  }
+
   colourBy(name) {
     this.chosen = [...$("colour").options].some((option) => option.value === name) ? name : "fe_h";
     $("colour").value = this.chosen;
@@ -34,7 +40,7 @@ export class LatentMap {
     const { stars, points } = this.answer;
     const drawn = points.star_id.length;
     const dimensions = this.answer.mean.length;
-    const share = drawn < stars ? `${drawn.toLocaleString("en")} of ${stars.toLocaleString("en")} stars, drawn at random` : `${stars.toLocaleString("en")} stars`;
+    const share = drawn < stars ? `${drawn.toLocaleString("en")} of ${stars.toLocaleString("en")} stars, drawn at random` : stars === 1 ? "1 star" : `${stars.toLocaleString("en")} stars`;
     $("map-told").textContent = drawn ? `${share}, on two of ${dimensions} dimensions: neighbours here need not be twins. A click opens a star; [X/Fe] is read out of the latent.` : "No star is stored yet.";
   }
 

@@ -51,8 +51,7 @@ export const $ = (id) => document.getElementById(id);
 export function tell(place, error) {
   place.replaceChildren();
   if (!error || error.name === "AbortError") return;
-  const message = error.message.charAt(0).toUpperCase() + error.message.slice(1);
-  place.append(message);
+  place.append(error.message);
   const detail = (error.detail ?? []).filter((line) => !error.message.includes(line));
   for (const line of detail) place.append(make("small", {}, line));
 }
