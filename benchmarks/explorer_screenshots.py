@@ -3,15 +3,13 @@
     CHEMTWIN_KEEP_SPECTRA=true chemtwin ingest catalogue.h5    # and chemtwin serve
     python -m benchmarks.explorer_screenshots http://localhost:8000 docs
 
-Needs Playwright and Chromium (`make tools`). Writes explorer.png and explorer_phone.png, in 64 colours.
+Needs Playwright and Chromium (`make tools`). Writes explorer.png and explorer_phone.png.
 """
 
 import argparse
-import io
 import shutil
 from pathlib import Path
 
-from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 STAR = "SYN-2021-000000A"
@@ -39,8 +37,7 @@ def shoot(page: Page, url: str, path: Path, part: str = "body") -> None:
     expect(page.locator("#legend li", has_text="rms")).to_have_count(3)
     expect(page.locator("#map-plot .legend")).to_be_visible()
     page.wait_for_load_state("networkidle")
-    taken = page.locator(part).screenshot()
-    Image.open(io.BytesIO(taken)).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+    page.locator(part).screenshot(path=path)
 
 
 if __name__ == "__main__":

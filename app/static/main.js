@@ -162,9 +162,6 @@ function showFacts() {
   $("copy").hidden = Boolean(open.upload);
   $("store-id").value = open.upload ? (seen.star_id ?? "") : "";
   tell($("store-error"), null);
-  $("kind").textContent = seen.flux
-    ? "Grey: observed, normalised as the model sees it; below, observed minus model. All else is drawn by the model."
-    : "The service kept no observed spectrum of this star: all spectra here are drawn by the model.";
 }
 
 // ---------------------------------------------------------------- the plot
@@ -234,10 +231,17 @@ function draw(together, twins, ids) {
   const of = (result) => result.warnings.filter((text) => !text.startsWith("of the star itself"));
   const warnings = moved && !star.in_domain ? of(star) : [];
   $("recast-warnings").replaceChildren(...warnings.map((text) => make("li", {}, text)));
+  $("kind").textContent = kind(moved, seen);
   $("spectra-title").textContent =
     state.mode === "own" ? "Star and twins, each at its own parameters" : "Star and twins at the same parameters";
   renderTable();
   return undefined;
+}
+
+function kind(moved, seen) {
+  if (moved) return "All spectra are drawn by the model. Dotted: the star at its own parameters.";
+  if (!seen.flux) return "The service kept no observed spectrum of this star: all spectra here are drawn by the model.";
+  return "Grey: observed, normalised as the model sees it; below, observed minus model. All else is drawn by the model.";
 }
 
 function moveTo(to) {
@@ -318,14 +322,12 @@ function showControls() {
 }
 
 function buildFilters() {
-  const row = (text, low, high) => {
-    const input = (name, what) => (name ? make("input", { id: name, inputMode: "decimal", attributes: { "aria-label": `${text}, ${what}` } }) : make("span"));
-    return [make("span", { className: "note" }, text), input(low, "at least"), make("span", { className: "note" }, "to"), input(high, "at most")];
-  };
-  $("ranges").append(
-    ...row("Teff", "teff_min", "teff_max"), ...row("log g", "logg_min", "logg_max"), ...row("[Fe/H]", "fe_h_min", "fe_h_max"),
-    ...row("S/N", "snr_min", null).slice(0, 2), ...row("distance", null, "max_distance").slice(2),
-  );
+  const input = (name, label) => make("input", { id: name, inputMode: "decimal", attributes: { "aria-label": label } });
+  const word = (text) => make("span", { className: "note" }, text);
+  for (const name of ["teff", "logg", "fe_h"]) {
+    const text = parameter(name).name;
+    $("ranges").append(word(text), input(`${name}_min`, `${text}, at least`), word("to"), input(`${name}_max`, `${text}, at most`));
+  }
   $("filter-form").onsubmit = (event) => {
     event.preventDefault();
     applyFilters();

@@ -5,7 +5,7 @@ import { LINES } from "./lines.js";
 import { $, make, number } from "./words.js";
 
 const DETECTORS = ["blue", "green", "red"];
-const LABELLED = 260; // Angstrom: a wider view shows no names of lines
+const LABELLED = 260; // Angstrom: a wider view has thinner lines, and no names of elements
 const FIRST = [15730, 15790];
 const NARROWEST = 4;
 
@@ -88,11 +88,12 @@ export class SpectrumPlot {
     if (!shown) return;
     const runs = this.runs();
     const colours = twinColours();
+    const thin = this.view[1] - this.view[0] > LABELLED ? 0.6 : 1;
     const minus = (left, right) => left.map((value, place) => (value === null ? null : value - right[place]));
     const traces = [];
     const trace = (y, name, line, below, extra = {}) =>
       traces.push({
-        ...this.cut(runs, y), name, type: "scatter", mode: "lines", line,
+        ...this.cut(runs, y), name, type: "scatter", mode: "lines", line: { ...line, width: thin * line.width },
         yaxis: below ? "y2" : "y", showlegend: !below,
         hovertemplate: below ? "%{y:+.4f}" : "%{y:.4f}", ...extra,
       });

@@ -14,7 +14,7 @@ const HELP = {
   log_likelihood_ratio: "Logarithm of the likelihood of one chemistry for both over a chemistry for each.",
   doppelganger_rate: "Fraction of random pairs of the catalogue at most this far apart; empty below 1,000 stars.",
   rms: "Root mean square of the twin as drawn minus the star as drawn, over all pixels, in units of the continuum. For twins that are drawn.",
-  teff: "The twin's own parameters and signal-to-noise, as they came with it.",
+  snr: "The twin's median signal-to-noise per pixel; its parameters, too, are its own, as they came with it.",
 };
 
 function columns(twins, card) {
