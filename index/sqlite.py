@@ -180,8 +180,9 @@ class SqliteStore(Store):
             star_id
             for (star_id,) in self._read(
                 "SELECT DISTINCT star_id FROM stars WHERE deleted = 0 "
-                "AND star_id > ? AND star_id >= ? AND star_id < ? ORDER BY star_id LIMIT ?",
-                (after, prefix, prefix + PAST_IDS, limit),
+                # one lower bound: of two, SQLite would look for the rows by the first alone
+                "AND star_id >= ? AND star_id < ? AND star_id != ? ORDER BY star_id LIMIT ?",
+                (max(after, prefix), prefix + PAST_IDS, after, limit),
             )
         ]
         found = self.get(ids, model)

@@ -75,8 +75,8 @@ class Kept:
     spectrum: bytes
 
 
-PAST_IDS = "\x7f"
-"""Comes after every character of an id: what begins with P lies from P up to P and this."""
+PAST_IDS = "\U0010ffff"
+"""Comes after every character: what begins with P lies from P up to P and this."""
 
 
 class Store(ABC):
