@@ -89,6 +89,20 @@ def answer_twins(form: str, answer: dict[str, Any], further: dict[str, str]) -> 
     return _file(votable_bytes(columns, answer["twins"], "twins", facts), form, name)
 
 
+def stars_page(service: Service, query: StarsQuery) -> list[Star]:
+    """The stars of a page of GET /stars, and one more where there are more."""
+    store, model = service.store, service.model.card.identity
+    if query.star_ids is None:
+        return store.page(query.after, query.limit + 1, model, query.prefix)
+    asked = {
+        star_id
+        for star_id in query.star_ids.split(",")
+        if star_id > query.after and star_id.startswith(query.prefix)
+    }
+    found = store.get(sorted(asked), model)
+    return [found[star_id] for star_id in sorted(found)][: query.limit + 1]
+
+
 def answer_stars(
     form: str, stars: Sequence[Star], query: StarsQuery, more: bool, further: dict[str, str]
 ) -> Response:

@@ -32,7 +32,7 @@ from app.answer_schemas import (
     StarsAnswer,
     TwinsAnswer,
 )
-from app.answers import RECAST, STARS, TWINS, answer_recast, answer_stars, answer_twins, varying
+from app.answers import RECAST, STARS, TWINS, answer_recast, answer_stars, answer_twins, stars_page, varying
 from app.batcher import Batcher
 from app.bodies import (
     FITS,
@@ -79,7 +79,7 @@ from app.schemas import (
     UnstoredIn,
 )
 from app.seen import latent_source, recast_several, stored_spectrum, unstored_spectrum
-from app.service import Service, Source, stars_page
+from app.service import Service, Source
 from app.settings import Settings, keys
 from index.store import StoreError
 

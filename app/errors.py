@@ -1,7 +1,7 @@
 """Everything that the service refuses, and the one shape in which it says so.
 
 ServiceError(status, code, message, detail)
-├── NotFound, Missing, NoAbundances (404)   NotAcceptable (406)   ModelMismatch (409)   TooLarge (413)
+├── NotFound, NoAbundances (404)   NotAcceptable (406)   ModelMismatch (409)   TooLarge (413)
 ├── UnsupportedMedia (415)   TooSlow (408)
 └── Invalid (422)            Unauthorized (401)            Busy (503)
 """
@@ -58,12 +58,6 @@ class NotFound(ServiceError):
 
     def __init__(self, star_id: str) -> None:
         super().__init__("star_not_found", f"there is no star {star_id}; POST /embed stores one")
-
-
-class Missing(ServiceError):
-    """No such page."""
-
-    status = 404
 
 
 class NoAbundances(ServiceError):

@@ -15,8 +15,7 @@ from typing import Annotated
 
 from fastapi import FastAPI, Request, Response
 from fastapi import Path as InPath
-
-from app.errors import Missing
+from starlette.exceptions import HTTPException
 
 STATIC = Path(__file__).with_name("static")
 PAGE = "index.html"
@@ -62,10 +61,10 @@ def files() -> dict[str, Path]:
 
 @cache
 def asset(name: str) -> Asset:
-    """A file, read and packed once. Raises Missing for a name that is not one of `files`."""
+    """A file, read and packed once. Raises HTTPException for a name that is not one of `files`."""
     path = files().get(name)
     if path is None:
-        raise Missing("not_found", "the explorer has no such file")
+        raise HTTPException(404, "the explorer has no such file")
     content = path.read_bytes()
     packed = gzip.compress(content, 6, mtime=0)
     return Asset(content, packed, TYPES[path.suffix], hashlib.sha256(content).hexdigest()[:20])

@@ -13,7 +13,7 @@ import numpy as np
 from app import metrics
 from app.embedder import Embedded, Embedder, Job
 from app.errors import Busy, Invalid, ModelMismatch, NoAbundances, NotFound
-from app.schemas import StarsQuery, To, TwinQuery
+from app.schemas import To, TwinQuery
 from app.settings import Settings
 from index.open_index import Approximate, Index, open_index
 from index.store import Star, open_store
@@ -39,20 +39,6 @@ log = logging.getLogger("chemtwin")
 
 Source = str | tuple[Parameters, Embedding]
 """What can be recast: a stored star by its id, or an embedded spectrum."""
-
-
-def stars_page(service: Service, query: StarsQuery) -> list[Star]:
-    """The stars of a page of GET /stars, and one more where there are more."""
-    store, model = service.store, service.model.card.identity
-    if query.star_ids is None:
-        return store.page(query.after, query.limit + 1, model, query.prefix)
-    asked = {
-        star_id
-        for star_id in query.star_ids.split(",")
-        if star_id > query.after and star_id.startswith(query.prefix)
-    }
-    found = store.get(sorted(asked), model)
-    return [found[star_id] for star_id in sorted(found)][: query.limit + 1]
 
 
 def shortlist(query: TwinQuery) -> int:

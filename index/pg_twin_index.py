@@ -16,6 +16,7 @@ from index.nearest import Sample
 from index.open_index import Approximate
 from index.postgres import ADVISORY, PostgresStore, Row, floats, text
 from index.store import Star, StoreError
+from index.tree import COLUMNS
 from index.twin_index import RATE_DRIFT, RATE_STARS, Filters, Search, Twin, random_distances, rates_at
 
 RATE_SAMPLE = 30_000
@@ -38,7 +39,7 @@ class PgTwinIndex:
         """
         self.store = store
         self.model = model
-        self._dimension = sql.Literal(dimension)
+        self._width, self._dimension = dimension, sql.Literal(dimension)
         self._rates_lock = threading.Lock()
         self._rates: NDArray[np.float32] | None = None
         self._written_at_rates = 0
@@ -151,8 +152,8 @@ class PgTwinIndex:
             "FROM stars TABLESAMPLE SYSTEM (%s) REPEATABLE (0) WHERE NOT deleted AND model = %s",
             (share, self.model),
         )
-        latents = np.array([floats(row[1]) for row in rows], dtype=np.float32)
-        columns = np.array([row[2:] for row in rows], dtype=np.float64)
+        latents = np.array([floats(row[1]) for row in rows], dtype=np.float32).reshape(-1, self._width)
+        columns = np.array([row[2:] for row in rows], dtype=np.float64).reshape(-1, len(COLUMNS))
         return Sample([row[0] for row in rows], latents, columns)
 
     def _sample(self, stars: int) -> NDArray[np.float32]:

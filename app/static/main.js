@@ -1,15 +1,18 @@
 // The explorer: what is asked of the service when, and where the answers go.
 
 import * as api from "./api.js";
+import { account, kind, showFacts } from "./facts.js";
+import { chooseTwins, showChoice } from "./filters.js";
 import { findStar } from "./find.js";
+import { keyDialog } from "./key.js";
 import { LatentMap } from "./map.js";
 import { rms, SpectrumPlot } from "./spectrum.js";
 import { Sliders } from "./sliders.js";
-import { address, FILTERS, parse, usualSort } from "./state.js";
-import { apart, TwinTable, UNLIKELY } from "./table.js";
+import { address, parse, usualSort } from "./state.js";
+import { TwinTable } from "./table.js";
 import { MOST_DRAWN, onTheme, picture } from "./theme.js";
 import { uploadSpectrum } from "./upload.js";
-import { $, make, number, parameter, tell, withUnit } from "./words.js";
+import { $, make, tell } from "./words.js";
 
 const DRAWN_AT_FIRST = 3;
 const GREETING = "Open a star to see its chemical twins: stars made of the same stuff, whatever their temperature and gravity.";
@@ -99,7 +102,7 @@ async function show(star) {
   document.title = `${starLabel()} \u2013 Chemtwin explorer`;
   for (const part of ["facts", "spectra", "twins"]) $(part).hidden = false;
   $("main").classList.add("open");
-  showFacts();
+  showFacts(open.seen, Boolean(open.upload), card);
   const to = Object.fromEntries(Object.entries(state.to).filter(([name]) => conditioned().includes(name)));
   state.to = to;
   sliders.set(Object.fromEntries(conditioned().map((name) => [name, own(name)])), to);
@@ -118,7 +121,7 @@ async function lookForTwins(signal) {
   status("Looking for twins\u2026");
   tell($("twins-error"), null);
   tell($("filter-error"), null);
-  let found = { twins: [], searched: 0, exact: true };
+  let found = null;
   try {
     found = open.upload ? await api.postFits(twinQuery(), open.upload.file, signal) : await api.getJson(twinQuery(), signal);
   } catch (error) {
@@ -126,42 +129,19 @@ async function lookForTwins(signal) {
     tell(error.code === "invalid_request" ? $("filter-error") : $("twins-error"), error);
     if (error.code === "invalid_request") $("filters").open = true;
   }
-  open.twins = found.twins.map((twin) => ({ ...twin, rms: null }));
-  const missed = state.rank === "likelihood" ? ", ranked among the 1,000 nearest" : "; a nearer one may have been missed";
-  const among = `among ${found.searched.toLocaleString("en")} stars${found.exact ? "" : missed}`;
-  const judged = found.twins.filter((twin) => twin.p_same !== null);
-  const likely = judged.filter((twin) => !apart(twin)).length;
-  const doubt = judged.length ? `; ${likely} of them within the noise, the others dimmed: p (same) below ${UNLIKELY}` : "";
-  $("twins-told").textContent = `the ${found.twins.length} ${state.rank === "likelihood" ? "likeliest" : "nearest"} ${among}${likely < judged.length ? doubt : ""}`;
+  open.twins = (found?.twins ?? []).map((twin) => ({ ...twin, rms: null }));
   if (state.show) state.show = state.show.filter((id) => open.twins.some((twin) => twin.star_id === id)).slice(0, MOST_DRAWN);
+  $("twins-told").textContent = found ? account(found, state.rank) : "";
   renderTable();
+  if (!found) $("twins-body").replaceChildren();
   await Promise.all([recast(), light(signal)]);
-  status(`${starLabel()}: ${found.twins.length} twins.`);
+  status(found ? `${starLabel()}: ${found.twins.length} twins.` : "");
 }
 
 const drawn = () => state.show ?? open.twins.slice(0, DRAWN_AT_FIRST).map((twin) => twin.star_id);
 
 function renderTable() {
   if (open) table.render(open.twins, state.sort, drawn());
-}
-
-function showFacts() {
-  const { seen } = open;
-  $("star-name").textContent = seen.star_id ?? "A spectrum that is not stored";
-  const names = [...new Set(["teff", "logg", "fe_h", ...conditioned()])];
-  const rows = names.map((name) => [parameter(name, card).name, withUnit(name, own(name), card)]);
-  rows.push(["S/N", number(seen.snr, 0)], ["reduced \u03c7\u00b2", number(seen.chi2, 2)]);
-  rows.push(["pixels masked", `${(100 * seen.masked_fraction).toFixed(1)} %`]);
-  if (seen.ra !== null && seen.dec !== null) rows.push(["RA, Dec", `${number(seen.ra, 4)}\u00b0, ${number(seen.dec, 4)}\u00b0`]);
-  $("star-facts").replaceChildren(...rows.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
-  const doubts = [...seen.warnings];
-  if (!seen.in_domain && !doubts.length) doubts.push("outside the model's domain");
-  if (seen.snr === null) doubts.push("it came without errors: p (same) is unknown");
-  $("star-warnings").replaceChildren(...doubts.map((text) => make("li", {}, text)));
-  $("store").hidden = !open.upload;
-  $("copy").hidden = Boolean(open.upload);
-  $("store-id").value = open.upload ? (seen.star_id ?? "") : "";
-  tell($("store-error"), null);
 }
 
 // ---------------------------------------------------------------- the plot
@@ -238,12 +218,6 @@ function draw(together, twins, ids) {
   return undefined;
 }
 
-function kind(moved, seen) {
-  if (moved) return "All spectra are drawn by the model. Dotted: the star at its own parameters.";
-  if (!seen.flux) return "The service kept no observed spectrum of this star: all spectra here are drawn by the model.";
-  return "Grey: observed, normalised as the model sees it; below, observed minus model. All else is drawn by the model.";
-}
-
 function moveTo(to) {
   state.to = to;
   $("plot").setAttribute("aria-busy", "true");
@@ -266,9 +240,15 @@ function mode(name) {
 async function light(signal) {
   if (!map) return;
   const ids = open.twins.map((twin) => twin.star_id);
-  const { stars } = ids.length ? await api.getJson(`stars${api.query({ star_ids: ids.join(","), limit: ids.length })}`, signal) : { stars: [] };
-  open.latents = Object.fromEntries(stars.map((star) => [star.star_id, star.latent]));
-  relight();
+  try {
+    const asked = `stars${api.query({ star_ids: ids.join(","), limit: ids.length })}`;
+    const { stars } = ids.length ? await api.getJson(asked, signal) : { stars: [] };
+    open.latents = Object.fromEntries(stars.map((star) => [star.star_id, star.latent]));
+    tell($("map-error"), null);
+    relight();
+  } catch (error) {
+    tell($("map-error"), error);
+  }
 }
 
 function relight() {
@@ -314,34 +294,13 @@ async function loadMap() {
 // ---------------------------------------------------------------- controls
 
 function showControls() {
-  $("k").value = String(state.k);
-  if ($("k").selectedIndex < 0) $("k").append(make("option", { selected: true }, String(state.k)));
-  $("rank").value = state.rank;
-  for (const name of FILTERS) $(name).value = state.filters[name] ?? "";
+  showChoice(state);
   for (const name of ["recast", "own"]) $(`mode-${name}`).setAttribute("aria-pressed", state.mode === name);
 }
 
-function buildFilters() {
-  const input = (name, label) => make("input", { id: name, inputMode: "decimal", attributes: { "aria-label": label } });
-  const word = (text) => make("span", { className: "note" }, text);
-  for (const name of ["teff", "logg", "fe_h"]) {
-    const text = parameter(name).name;
-    $("ranges").append(word(text), input(`${name}_min`, `${text}, at least`), word("to"), input(`${name}_max`, `${text}, at most`));
-  }
-  $("filter-form").onsubmit = (event) => {
-    event.preventDefault();
-    applyFilters();
-  };
-  $("filter-form").onreset = () => setTimeout(applyFilters);
-}
-
-async function applyFilters() {
-  state.k = Number($("k").value);
-  if (state.rank !== $("rank").value) state.sort = usualSort($("rank").value);
-  state.rank = $("rank").value;
-  const given = FILTERS.map((name) => [name, $(name).value.trim().replace("\u2212", "-")]);
-  state.filters = Object.fromEntries(given.filter(([, value]) => value));
-  state.show = null;
+async function applyFilters(chosen) {
+  if (state.rank !== chosen.rank) state.sort = usualSort(chosen.rank);
+  state = { ...state, ...chosen, show: null };
   remember("pushState");
   if (!open) return;
   opening.abort();
@@ -395,31 +354,12 @@ function buildButtons() {
   $("mode-own").onclick = () => mode("own");
 }
 
-function keyDialog() {
-  const dialog = $("key-dialog");
-  const ask = (text) => {
-    $("key-told").textContent = text;
-    $("key").value = "";
-    if (!dialog.open) dialog.showModal();
-  };
-  $("key-open").onclick = () => ask(api.key.get() ? "This tab holds a key until it is closed." : "A key is kept for this tab only, until it is closed.");
-  dialog.onclose = () => {
-    if (dialog.returnValue === "forget") api.key.set("");
-    else if (dialog.returnValue === "use" && $("key").value.trim()) api.key.set($("key").value.trim());
-    else return;
-    if (card && dialog.returnValue === "use") status("The key is in use.");
-    else location.reload();
-  };
-  api.on("unauthorized", () =>
-    ask(api.key.get() ? "The service does not take this key for what was asked: reading needs a read key, storing one that may write." : "This service asks for a key. It is kept for this tab only, until it is closed."));
-  api.on("starting", (refusal) => status(`The service is starting: ${refusal.message}\u2026`));
-}
-
 // ---------------------------------------------------------------- begin
 
 async function begin() {
-  keyDialog();
-  buildFilters();
+  keyDialog(() => (card && api.key.get() ? status("The key is in use: try again.") : location.reload()));
+  api.on("starting", (refusal) => status(`The service is starting: ${refusal.message}\u2026`));
+  chooseTwins(applyFilters);
   showControls();
   try {
     card = await api.getJson("model");
