@@ -29,10 +29,11 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# strace shows the tests that a commit is on disk before its answer is sent.
+# strace shows the tests that a commit is on disk before its answer is sent; Chromium shows them the explorer.
 tools:
-	command -v strace >/dev/null || { apt-get update -qq && apt-get install -y -qq strace; } || \
-		echo "strace could not be installed: the test that needs it will be skipped"
+	for tool in strace chromium; do command -v $$tool >/dev/null || \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$tool; } || \
+		echo "$$tool could not be installed: the tests that need it will be skipped"; done
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

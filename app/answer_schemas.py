@@ -75,6 +75,33 @@ class StarAnswer(BaseModel):
     meta: dict[str, Any]
 
 
+class SpectrumAnswer(StarAnswer):
+    """A star with its spectrum as the model sees it, normalised and on the model's grid."""
+
+    star_id: str | None  # type: ignore[assignment]
+    wavelength: list[float]
+    flux: list[float | None] | None = Field(
+        description="as observed; null where masked, null altogether when the service kept no spectrum"
+    )
+    error: list[float | None] | None = Field(description="of flux, 1 sigma; null without ivar or error")
+    reconstruction: list[float] = Field(description="the model's spectrum of the star at its own parameters")
+    processing: list[str]
+
+
+class MapAnswer(BaseModel):
+    """Stars of the catalogue on the two principal axes of their latents."""
+
+    model: ModelName
+    stars: int = Field(ge=0, description="in the catalogue")
+    mean: list[float] = Field(description="a latent stands at axes @ (latent - mean)")
+    axes: list[list[float]] = Field(min_length=2, max_length=2)
+    explained: list[float] = Field(description="share of the latents' variance along each axis")
+    points: dict[str, list[Any]] = Field(
+        description="star_id, x, y, teff, logg, fe_h, snr of about 3,000 stars drawn at random"
+    )
+    abundances: dict[str, list[float]] = Field(description="[X/Fe] of these stars by element, read out")
+
+
 class StarsAnswer(BaseModel):
     """A page of stars."""
 
@@ -159,6 +186,16 @@ class RecastAnswer(BaseModel):
     to: LabelsAnswer
     in_domain: bool
     warnings: list[str]
+
+
+class SeveralRecastAnswer(BaseModel):
+    """Several stars' spectra at other parameters."""
+
+    model: ModelName
+    wavelength: list[float]
+    results: list[dict[str, Any]] = Field(
+        description="in order, each with its status, and star_id, from, to, flux, in_domain, warnings or error"
+    )
 
 
 class CardAnswer(BaseModel):

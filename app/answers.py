@@ -91,6 +91,20 @@ def answer_twins(form: str, answer: dict[str, Any], further: dict[str, str]) -> 
     return _file(votable_bytes(columns, answer["twins"], "twins", facts), form, name)
 
 
+def stars_page(service: Service, query: StarsQuery) -> list[Star]:
+    """The stars of a page of GET /stars, and one more where there are more."""
+    store, model = service.store, service.model.card.identity
+    if query.star_ids is None:
+        return store.page(query.after, query.limit + 1, model, query.prefix)
+    asked = {
+        star_id
+        for star_id in query.star_ids.split(",")
+        if star_id > query.after and star_id.startswith(query.prefix)
+    }
+    found = store.get(sorted(asked), model)
+    return [found[star_id] for star_id in sorted(found)][: query.limit + 1]
+
+
 def answer_stars(
     form: str, stars: Sequence[Star], query: StarsQuery, more: bool, dimension: int, further: dict[str, str]
 ) -> Response:
@@ -105,7 +119,8 @@ def answer_stars(
         content = votable_bytes(columns, stars, "stars", overflow=more)
     headers = {}
     if more:
-        following = urlencode({"after": stars[-1].star_id, "limit": query.limit, "format": form})
+        told = query.model_dump(include={"prefix", "star_ids"}, exclude_defaults=True)
+        following = urlencode({"after": stars[-1].star_id, "limit": query.limit, "format": form, **told})
         headers["Link"] = f'</stars?{following}>; rel="next"'
     return _file(content, form, _name("stars", f"after-{query.after}" if query.after else ""), headers)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import hmac
 import sys
@@ -17,20 +18,23 @@ from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 
-from app import logs, metrics
+from app import explorer, logs, metrics
 from app.answer_schemas import (
     AbundancesAnswer,
     CardAnswer,
     DeletedAnswer,
     HealthAnswer,
     ManyAnswer,
+    MapAnswer,
     ReadyAnswer,
     RecastAnswer,
+    SeveralRecastAnswer,
+    SpectrumAnswer,
     StarAnswer,
     StarsAnswer,
     TwinsAnswer,
 )
-from app.answers import RECAST, STARS, TWINS, answer_recast, answer_stars, answer_twins, varying
+from app.answers import RECAST, STARS, TWINS, answer_recast, answer_stars, answer_twins, stars_page, varying
 from app.batcher import Batcher
 from app.bodies import (
     FITS,
@@ -61,6 +65,7 @@ from app.errors import (
     one_of_several,
 )
 from app.guard import Guard
+from app.latent_map import LatentMap
 from app.logs import RequestLog
 from app.negotiate import negotiated
 from app.openapi import (
@@ -75,7 +80,7 @@ from app.openapi import (
     request_body,
     votable_answers,
 )
-from app.post_twins import post_twins
+from app.post_twins import post_twins, unstored_job
 from app.schemas import (
     STAR_ID,
     FitsQuery,
@@ -85,10 +90,10 @@ from app.schemas import (
     StarIn,
     StarsQuery,
     StoredIn,
-    To,
     TwinQuery,
     UnstoredIn,
 )
+from app.seen import latent_source, recast_several, stored_spectrum, unstored_spectrum
 from app.service import Service, Source
 from app.settings import Settings, keys
 from index.store import StoreError
@@ -114,6 +119,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         logs.configure(settings.log_format, settings.log_level)
         service = await run_in_threadpool(Service, settings)
         app.state.service = service
+        app.state.latent_map = LatentMap(service)
         app.state.batcher = Batcher(service.embed, settings.queue_size, settings.batch_size)
         card = service.model.card
         metrics.MODEL.labels(card.name, card.version, card.method).set(1)
@@ -135,6 +141,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     install(app)
     complete(app)
+    explorer.install(app)
     limit = settings.max_body_mb * 1_000_000
     room = max(settings.held_bodies_mb * 1_000_000, limit + 1_000_000)
     app.add_middleware(Guard, timeout=settings.body_timeout_s, room=room)
@@ -247,37 +254,60 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         """The twins of a spectrum that is not stored, of several, or of stored stars (`star_ids`)."""
         return await post_twins(request, service(), run_job)
 
-    def recast_wish(content: bytes) -> tuple[str | Observation, To]:
+    def recast_wish(content: bytes) -> tuple[RecastIn, Observation | None]:
         wish = RecastIn.model_validate(parse_json(content))
-        if wish.spectrum is None:
-            assert wish.star_id is not None
-            return wish.star_id, wish.to
-        return wish.spectrum.observation(settings.bad_bits), wish.to
+        return wish, None if wish.spectrum is None else wish.spectrum.observation(settings.bad_bits)
 
     @app.post(
         "/recast",
         dependencies=read,
-        responses=answers(RecastAnswer, 404, 409, *OF_BODIES, *keyed, forms=RECAST),
+        responses=answers(RecastAnswer | SeveralRecastAnswer, 404, 409, *OF_BODIES, *keyed, forms=RECAST),
         openapi_extra=request_body([RecastIn]),
         tags=["twins"],
     )
     async def recast(request: Request, query: Annotated[RecastQuery, Query()]) -> Response:
-        """The spectrum that a star would show at other stellar parameters."""
+        """The spectrum that a star, or each of several, would show at other stellar parameters."""
         form = negotiated(request, query.format, RECAST)
         if content_type(request) != JSON:
             raise UnsupportedMedia("unsupported_media_type", f"Content-Type must be {JSON}")
         content = await read_body(request, limit)
-        wished, to = await understood(content, recast_wish)
-        source: Source = (
-            wished if isinstance(wished, str) else (wished.parameters, (await run_job(Job(wished))).embedding)
-        )
-        return await answer_recast(form, service(), source, to)
+        wish, observation = await understood(content, recast_wish)
+        source: Source | None = wish.star_id
+        if observation is not None:
+            source = observation.parameters, (await run_job(Job(observation))).embedding
+        elif wish.star is not None:
+            source = latent_source(service(), wish.star)
+        if wish.star_ids is None:
+            assert source is not None
+            return await answer_recast(form, service(), source, wish.to)
+        negotiated(request, query.format, ("json",))
+        sources = [*([] if source is None else [source]), *wish.star_ids]
+        return answer_json(await run_in_threadpool(recast_several, service(), sources, wish.to))
+
+    @app.post(
+        "/spectrum",
+        dependencies=read,
+        responses=answers(SpectrumAnswer, *OF_BODIES, *keyed),
+        openapi_extra=request_body([UnstoredIn], *FITS) | fits_query(),
+        tags=["stars"],
+    )
+    async def seen(request: Request) -> Response:
+        """What the model makes of a spectrum that is not stored: latent, reconstruction, doubts."""
+        job = await unstored_job(request, service())
+        done = await run_job(dataclasses.replace(job, star_id=None))
+        return answer_json(await run_in_threadpool(unstored_spectrum, service(), job, done))
+
+    @app.get("/map", dependencies=read, responses=answers(MapAnswer, *keyed), tags=["stars"])
+    def latent_map() -> Response:
+        """The catalogue's latents on their two principal axes, for about 3,000 stars, with labels."""
+        drawn: LatentMap = app.state.latent_map
+        return Response(drawn.answer(), media_type=JSON)
 
     @app.get("/stars", dependencies=read, responses=answers(StarsAnswer, *keyed, forms=STARS), tags=["stars"])
     def stars(query: Annotated[StarsQuery, Query()], request: Request) -> Response:
         """Stored stars in the order of their ids; `next` is the `after` of the next page, null at the end."""
         form = negotiated(request, query.format, STARS)
-        page = service().store.page(query.after, query.limit + 1, service().model.card.identity)
+        page = stars_page(service(), query)
         more = len(page) > query.limit
         if form != "json":
             dimension = service().model.card.latent_dim
@@ -289,6 +319,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     def star(star_id: StarPath) -> Response:
         """A stored star."""
         return answer_json(service().star_answer(service().star(star_id)))
+
+    @app.get(
+        "/stars/{star_id}/spectrum",
+        dependencies=read,
+        responses=answers(SpectrumAnswer, 404, 409, *keyed),
+        tags=["stars"],
+    )
+    def spectrum(star_id: StarPath) -> Response:
+        """A stored star's spectrum as the model sees it, if it was kept, and as it reconstructs it."""
+        return answer_json(stored_spectrum(service(), star_id))
 
     @app.get(
         "/stars/{star_id}/abundances",

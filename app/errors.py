@@ -114,10 +114,15 @@ def body(code: str, message: str, detail: Sequence[str] = ()) -> dict[str, Any]:
     return {"error": {"code": code, "message": message, "detail": list(detail)[:MAX_DETAIL]}}
 
 
+def answer_body(content: Any) -> bytes:
+    """JSON; numpy arrays become lists, NaN becomes null."""
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
 def answer_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON answer; numpy arrays become lists, NaN becomes null."""
+    """A JSON answer of `content`, as `answer_body` writes it."""
     return Response(
-        orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY),
+        answer_body(content),
         status,
         dict(headers) if headers else None,
         "application/json",

@@ -26,7 +26,7 @@ from app.bodies import (
     star_job,
 )
 from app.embedder import Embedded, Job
-from app.errors import Invalid, answer_json, one_of_several
+from app.errors import Invalid, UnsupportedMedia, answer_json, one_of_several
 from app.negotiate import negotiated
 from app.schemas import FitsQuery, SeveralIn, StoredIn, TwinQuery, UnstoredIn
 from app.service import Service, shortlist
@@ -73,6 +73,25 @@ async def post_twins(request: Request, service: Service, embed: Embed) -> Respon
     form = negotiated(request, query.format, TWINS)
     done = await embed(replace(job, star_id=None))
     return await run_in_threadpool(_answer, form, job, done, service, query)
+
+
+async def unstored_job(request: Request, service: Service) -> Job:
+    """What is to be embedded of a body with one spectrum, JSON or FITS; the query goes with FITS only.
+
+    Raises ServiceError, ChemtwinError or ValidationError.
+    """
+    settings, kind = service.settings, content_type(request)
+    known = FitsQuery.of(dict(request.query_params), service.further)
+    if kind not in (JSON, *FITS):
+        raise UnsupportedMedia("unsupported_media_type", f"Content-Type must be {JSON} or {FITS[0]}")
+    if kind == JSON and known.model_fields_set:
+        raise Invalid("invalid_request", "parameters in the query string go with a FITS body only")
+    content = await read_body(request, settings.max_body_mb * 1_000_000)
+    if kind == JSON:
+        return await run_in_threadpool(
+            lambda: star_job(UnstoredIn.model_validate(parse_json(content)), settings.bad_bits)
+        )
+    return await run_in_threadpool(lambda: fits_job(content, known, settings.bad_bits, named=False))
 
 
 def _answer(form: str, job: Job, done: Embedded, service: Service, query: TwinQuery) -> Response:

@@ -26,6 +26,7 @@ from model.grid import MAX_PIXELS, Array
 from model.spectrum import POSSIBLE, Observation, Parameters
 
 STAR_ID = r"^[A-Za-z0-9][A-Za-z0-9+._:-]{0,63}\Z"
+STAR_IDS = r"^{id}(,{id}){{0,999}}\Z".format(id="[A-Za-z0-9][A-Za-z0-9+._:-]{0,63}")
 META_BYTES = 4096
 
 StarId = Annotated[
@@ -48,6 +49,12 @@ def _plain(value: Any) -> Any:
 
 
 QueryId = Annotated[StarId, BeforeValidator(_plus)]
+QueryIds = Annotated[
+    str,
+    StringConstraints(pattern=re.compile(STAR_IDS), max_length=66_000),
+    WithJsonSchema({"type": "string", "pattern": STAR_IDS.replace(r"\Z", "$")}),
+    BeforeValidator(_plus),
+]
 Count = Annotated[int, BeforeValidator(_plain)]
 
 
@@ -265,17 +272,34 @@ class To(Strict):
     parameters: Others = Field({}, description="what else the model is conditioned on, by name")
 
 
+class LatentIn(Strict):
+    """A star by its latent, as /embed and /spectrum give it, and its own parameters."""
+
+    latent: list[float] = Field(min_length=1, max_length=1000)
+    own: Labels = Field(alias="from", description="what the latent was embedded at")
+
+
+MOST_RECAST = 100
+"""Stars that one request may recast."""
+
+
 class RecastIn(Strict):
-    """A stored star, or a spectrum, and where to recast it to."""
+    """A stored star, a spectrum or a latent, or several stored stars, and where to recast to."""
 
     star_id: StarId | None = None
     spectrum: SpectrumIn | None = None
+    star: LatentIn | None = Field(None, description="in place of star_id: a star that is not stored")
+    star_ids: list[StarId] | None = Field(
+        None, max_length=MOST_RECAST, description="several, alone or after one of the others"
+    )
     to: To
 
     @model_validator(mode="after")
     def _one_source(self) -> RecastIn:
-        if (self.star_id is None) == (self.spectrum is None):
-            raise ValueError("send star_id or spectrum, one of them")
+        sources = [self.star_id, self.spectrum, self.star]
+        given = sum(source is not None for source in sources)
+        if given > 1 or (given == 0 and not self.star_ids):
+            raise ValueError("send star_id, spectrum or star, one of them; or star_ids")
         return self
 
 
@@ -293,5 +317,7 @@ class StarsQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     after: QueryId | Literal[""] = ""
+    prefix: QueryId | Literal[""] = Field("", description="only ids that begin so; case matters")
+    star_ids: QueryIds | None = Field(None, description="only these ids, separated by commas")
     limit: Count = Field(100, ge=1, le=1000)
     format: Literal["json", "csv", "votable"] | None = None

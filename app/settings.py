@@ -53,7 +53,8 @@ class Settings(BaseSettings):
         BAD_BITS, ge=0, lt=2**31, description="Bits of the APOGEE pixel mask that make a pixel unusable."
     )
     keep_spectra: bool = Field(
-        False, description="Keep every spectrum in the store, for `chemtwin reindex` with another model."
+        False,
+        description="Keep every spectrum in the store, for the explorer and for `chemtwin reindex`.",
     )
 
     @property

@@ -6,7 +6,7 @@ All of schemathesis's checks: answers, statuses and types are as the document sa
 refused, sound ones accepted, keys asked for, methods told, what was stored is there and what was deleted is
 gone. Rounds of `--examples` for each operation and phase follow each other, each with its own seed, until
 there were `--cases` requests. Exit 1 when a check fails. What JSON schema cannot say (that a spectrum is
-not masked, say) is refused by 422 on the three operations that take spectra, and counts as an answer to a
+not masked, say) is refused by 422 on the four operations that take spectra, and counts as an answer to a
 sound request there.
 """
 
@@ -33,7 +33,7 @@ CONFIG = """
 expected-statuses = ["2xx", "401", "403", "404", "409", "503"]
 
 [[operations]]
-include-path = ["/embed", "/twins", "/recast"]
+include-path = ["/embed", "/twins", "/recast", "/spectrum"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "404", "409", "415", "422", "503"]
 """
 

@@ -54,6 +54,15 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Some rows: `ids` (n,), `latents` (n, D), and `columns` (n, 4) as in `Nearest.update`."""
+
+    ids: list[str]
+    latents: Latents
+    columns: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class _State:
     """What a search reads: trees, the first `count` rows of `recent`, as of `version`."""
 
@@ -219,19 +228,26 @@ class Nearest:
         ][:k]
         return Found([ids[row].decode() for row in order], distance[order])
 
-    def sample(self, generator: np.random.Generator, most: int) -> Latents:
-        """Latents (n, D) of `most` different rows drawn at random, or of all where there are fewer."""
+    def sample(self, generator: np.random.Generator, most: int) -> Sample:
+        """`most` different rows drawn at random, or all where there are fewer."""
         state = self._state
         sizes = [*((tree, len(tree.ids)) for tree in state.trees), (state.recent, state.count)]
         living = [np.flatnonzero(part.died[:count] > state.version) for part, count in sizes]
         ends = np.cumsum([len(slots) for slots in living])
         chosen = generator.choice(ends[-1], min(most, int(ends[-1])), replace=False)
         number = np.searchsorted(ends, chosen, side="right")
-        drawn = np.zeros((len(chosen), self.dimension), dtype=np.float32)
+        ids = np.zeros(len(chosen), dtype=max((part.ids.dtype for part, _ in sizes), key=lambda t: t.itemsize))
+        latents = np.zeros((len(chosen), self.dimension), dtype=np.float32)
+        columns = np.zeros((len(chosen), len(COLUMNS)))
         for own, ((part, _), slots) in enumerate(zip(sizes, living, strict=True)):
             mine = number == own
-            drawn[mine] = part.latents[slots[chosen[mine] - ends[own] + len(slots)]]
-        return drawn
+            drawn = slots[chosen[mine] - ends[own] + len(slots)]
+            ids[mine], latents[mine], columns[mine] = (
+                part.ids[drawn],
+                part.latents[drawn],
+                part.columns[:, drawn].T,
+            )
+        return Sample([star_id.decode() for star_id in ids.tolist()], latents, columns)
 
     def settle(self) -> None:
         """Wait until no tree is being built or due."""

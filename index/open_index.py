@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from index.nearest import Sample
 from index.store import Star, Store
 from index.twin_index import Filters, Search, Twin, TwinIndex
 
@@ -44,6 +45,12 @@ class Index(Protocol):
 
     def doppelganger_rates(self, distances: list[float]) -> list[float] | None:
         """For each distance the fraction of random pairs at most that far apart."""
+
+    def written(self) -> int:
+        """A number that grows with every write of a row."""
+
+    def sample(self, most: int) -> Sample:
+        """About `most` stars drawn at random, or all where there are fewer."""
 
 
 def open_index(store: Store, model: str, dimension: int, approximate: bool = False) -> Index:

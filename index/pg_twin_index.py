@@ -12,9 +12,11 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
+from index.nearest import Sample
 from index.open_index import Approximate
 from index.postgres import ADVISORY, PostgresStore, Row, floats, text
 from index.store import Star, StoreError
+from index.tree import COLUMNS
 from index.twin_index import RATE_DRIFT, RATE_STARS, Filters, Search, Twin, random_distances, rates_at
 
 RATE_SAMPLE = 30_000
@@ -37,7 +39,7 @@ class PgTwinIndex:
         """
         self.store = store
         self.model = model
-        self._dimension = sql.Literal(dimension)
+        self._width, self._dimension = dimension, sql.Literal(dimension)
         self._rates_lock = threading.Lock()
         self._rates: NDArray[np.float32] | None = None
         self._written_at_rates = 0
@@ -137,6 +139,22 @@ class PgTwinIndex:
                 self._written_at_rates = written
             rates = self._rates
         return rates_at(distances, rates)
+
+    def written(self) -> int:
+        """A number that grows with every write of a row."""
+        return self.store.counts(self.model)[1]
+
+    def sample(self, most: int) -> Sample:
+        """About `most` stars, of pages of the table drawn at random: what is read does not grow with it."""
+        share = min(100.0, 100 * most / max(1, len(self)))
+        rows = self.store.read(
+            "SELECT star_id, latent, teff, logg, fe_h, coalesce(snr, 'NaN') "
+            "FROM stars TABLESAMPLE SYSTEM (%s) REPEATABLE (0) WHERE NOT deleted AND model = %s",
+            (share, self.model),
+        )
+        latents = np.array([floats(row[1]) for row in rows], dtype=np.float32).reshape(-1, self._width)
+        columns = np.array([row[2:] for row in rows], dtype=np.float64).reshape(-1, len(COLUMNS))
+        return Sample([row[0] for row in rows], latents, columns)
 
     def _sample(self, stars: int) -> NDArray[np.float32]:
         """Latents (about RATE_SAMPLE, D) of stars drawn without regard to anything."""

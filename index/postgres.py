@@ -25,7 +25,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from index.rows import COLUMNS, pack, unpack
 from index.sky import Box
-from index.store import Change, Kept, Star, Store, StoreError
+from index.store import PAST_IDS, Change, Kept, Star, Store, StoreError
 
 SCHEMA_VERSION = 1
 TABLES = ("stars", "spectra", "models", "chemtwin")
@@ -226,13 +226,14 @@ class PostgresStore(Store):
         )
         return {row[0]: _star(row) for row in rows}
 
-    def page(self, after: str, limit: int, model: str) -> list[Star]:
+    def page(self, after: str, limit: int, model: str, prefix: str = "") -> list[Star]:
         ids = [
             star_id
             for (star_id,) in self.read(
-                "SELECT DISTINCT star_id FROM stars WHERE NOT deleted AND star_id > %s "
-                "ORDER BY star_id LIMIT %s",
-                (after.partition("\0")[0], limit),  # no id has a NUL, which PostgreSQL refuses
+                "SELECT DISTINCT star_id FROM stars WHERE NOT deleted AND star_id > %s AND star_id >= %s "
+                "AND star_id < %s ORDER BY star_id LIMIT %s",
+                # no id has a NUL, which PostgreSQL refuses
+                (after.partition("\0")[0], prefix, prefix + PAST_IDS, limit),
             )
         ]
         found = self.get(ids, model)
@@ -254,6 +255,10 @@ class PostgresStore(Store):
                     yield block
         except psycopg.Error as error:
             raise StoreError(f"cannot read the store {self.name}: {_told(error)}") from error
+
+    def spectrum(self, star_id: str) -> bytes | None:
+        rows = self.read("SELECT spectrum FROM spectra WHERE star_id = %s", (star_id,))
+        return bytes(rows[0][0]) if rows else None
 
     def last_seq(self) -> int:
         return int(self.read("SELECT seq FROM chemtwin")[0][0])

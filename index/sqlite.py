@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from index.rows import COLUMNS, VALUES, pack, unpack
 from index.sky import Box
-from index.store import Change, Kept, Star, Store, StoreError
+from index.store import PAST_IDS, Change, Kept, Star, Store, StoreError
 
 SCHEMA_VERSION = 3
 STARS = """
@@ -184,12 +184,14 @@ class SqliteStore(Store):
             found.update({row[0]: unpack(row) for row in self._read(query, (*part, model))})
         return found
 
-    def page(self, after: str, limit: int, model: str) -> list[Star]:
+    def page(self, after: str, limit: int, model: str, prefix: str = "") -> list[Star]:
         ids = [
             star_id
             for (star_id,) in self._read(
-                "SELECT DISTINCT star_id FROM stars WHERE deleted = 0 AND star_id > ? ORDER BY star_id LIMIT ?",
-                (after, limit),
+                "SELECT DISTINCT star_id FROM stars WHERE deleted = 0 "
+                # one lower bound: of two, SQLite would look for the rows by the first alone
+                "AND star_id >= ? AND star_id < ? AND star_id != ? ORDER BY star_id LIMIT ?",
+                (max(after, prefix), prefix + PAST_IDS, after, limit),
             )
         ]
         found = self.get(ids, model)
@@ -203,6 +205,10 @@ class SqliteStore(Store):
         with self._cursor(query, box) as cursor:
             while block := cursor.fetchmany(BLOCK):
                 yield block
+
+    def spectrum(self, star_id: str) -> bytes | None:
+        rows = self._read("SELECT spectrum FROM spectra WHERE star_id = ?", (star_id,))
+        return rows[0][0] if rows else None
 
     def last_seq(self) -> int:
         return int(self._read("SELECT coalesce(max(seq), 0) FROM stars")[0][0])

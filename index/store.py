@@ -78,6 +78,10 @@ class Kept:
     spectrum: bytes
 
 
+PAST_IDS = "\U0010ffff"
+"""Comes after every character: what begins with P lies from P up to P and this."""
+
+
 class Store(ABC):
     """Stars by id. Safe to use from several threads and several processes. Methods raise StoreError."""
 
@@ -104,8 +108,15 @@ class Store(ABC):
         """The stars of these ids that exist: as embedded by `model`, else by another."""
 
     @abstractmethod
-    def page(self, after: str, limit: int, model: str) -> list[Star]:
-        """At most `limit` stars whose id comes after `after`, in the order of their ids' bytes; as `get`."""
+    def page(self, after: str, limit: int, model: str, prefix: str = "") -> list[Star]:
+        """At most `limit` stars whose id comes after `after`, in the order of their ids' bytes; as `get`.
+
+        Only ids that begin with `prefix`: a range of the index of ids, read from its start.
+        """
+
+    @abstractmethod
+    def spectrum(self, star_id: str) -> bytes | None:
+        """The spectrum that was kept of a star; None if there is no such star, or no spectrum of it."""
 
     @abstractmethod
     def positions(self, box: Box) -> Generator[list[tuple[str, float, float]]]:

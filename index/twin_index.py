@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.cache import CacheError
-from index.nearest import Found, Nearest
+from index.nearest import Found, Nearest, Sample
 from index.sqlite import SqliteStore
 from index.store import Star
 from index.tree import COLUMNS, warm
@@ -154,6 +154,16 @@ class TwinIndex:
         assert self._rates is not None
         return rates_at(distances, self._rates)
 
+    def written(self) -> int:
+        """A number that grows with every write of a row."""
+        self.catch_up()
+        return self._nearest.seq
+
+    def sample(self, most: int) -> Sample:
+        """At most `most` stars drawn at random, the same as long as nothing is written."""
+        self.catch_up()
+        return self._nearest.sample(np.random.default_rng(0), most)
+
     def _draw_rates(self) -> None:
         """Draw the pairs; while another thread does, the old ones serve."""
         if not self._drawing.acquire(blocking=self._rates is None):
@@ -161,7 +171,9 @@ class TwinIndex:
         try:
             if self._rates is None or self._changed_since_rates > RATE_DRIFT * len(self):
                 self._changed_since_rates = 0
-                self._rates = random_distances(self._nearest.sample(np.random.default_rng(0), RATE_SAMPLE))
+                self._rates = random_distances(
+                    self._nearest.sample(np.random.default_rng(0), RATE_SAMPLE).latents
+                )
         finally:
             self._drawing.release()
 

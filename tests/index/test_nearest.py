@@ -188,7 +188,7 @@ def test_nothing_to_find():
     search.settle()
     assert len(search) == 0
     assert search.search(query, 3).ids == []
-    assert len(search.sample(np.random.default_rng(1), 5)) == 0
+    assert search.sample(np.random.default_rng(1), 5).ids == []
 
 
 def test_a_batch_is_its_queries():
@@ -224,13 +224,17 @@ def test_a_sample_is_of_the_rows_that_are_there():
     search.settle()
     ids = list(rows)
     search.update([], np.zeros((0, DIMENSION)), np.zeros((0, 4)), ids[:5000], 2)
-    latents = np.stack([rows[star_id][0] for star_id in ids[5000:6000]])
-    search.update([f"X{i}" for i in range(1000)], latents + 1000, np.zeros((1000, 4)), [], 3)
-    there = {row.tobytes() for row in [*(rows[star_id][0] for star_id in ids[5000:]), *(latents + 1000)]}
+    latents = np.stack([rows[star_id][0] for star_id in ids[5000:6000]]) + 1000
+    search.update([f"X{i}" for i in range(1000)], latents, np.zeros((1000, 4)), [], 3)
+    there = {star_id: rows[star_id] for star_id in ids[5000:]}
+    there |= {f"X{i}": (latent, np.zeros(4)) for i, latent in enumerate(latents)}
     sample = search.sample(np.random.default_rng(1), 8000)
-    assert len({row.tobytes() for row in sample} & there) == 8000
-    assert np.mean(sample[:, 0] > 500) == pytest.approx(1 / 16, rel=0.2)
-    assert {row.tobytes() for row in search.sample(np.random.default_rng(1), 50_000)} == there
+    assert len(set(sample.ids)) == len(sample.ids) == 8000
+    for star_id, latent, columns in zip(sample.ids, sample.latents, sample.columns, strict=True):
+        assert np.array_equal(latent, there[star_id][0])
+        assert np.array_equal(columns, there[star_id][1])
+    assert np.mean(sample.latents[:, 0] > 500) == pytest.approx(1 / 16, rel=0.2)
+    assert set(search.sample(np.random.default_rng(1), 50_000).ids) == set(there)
 
 
 @pytest.fixture

@@ -133,13 +133,18 @@ class BothStores(RuleBasedStateMachine):
             one = Search(np.array(latent, dtype=np.float32), filters, without)
             assert all(index.search_batch([one, one], k) == [first, first] for index in pair)
 
-    @rule(ids=st.lists(IDS, max_size=5), after=IDS | st.just(""), limit=st.integers(1, 20))
-    def read(self, ids, after, limit):
+    @rule(
+        ids=st.lists(IDS, max_size=5),
+        after=IDS | st.just(""),
+        limit=st.integers(1, 20),
+        prefix=IDS.map(lambda star_id: star_id[:1]) | st.just(""),
+    )
+    def read(self, ids, after, limit, prefix):
         for model in MODELS:
             first, second = (store.get(ids, model) for store in self.pairs[1])
             assert first.keys() == second.keys()
             assert all(same(first[star_id], second[star_id]) for star_id in first)
-            first, second = (store.page(after, limit, model) for store in self.pairs[1])
+            first, second = (store.page(after, limit, model, prefix) for store in self.pairs[1])
             assert len(first) == len(second)
             assert all(map(same, first, second))
 
@@ -289,6 +294,31 @@ def test_who_follows_the_seqs_misses_nothing(open_stores):
         thread.join()
     assert missed == [set(), set()]
     assert len(open_index(written[0], "m@1", DIMENSION)) == len(written[0].page("", 10_000, "m@1")) == 213
+
+
+def test_a_sample_of_the_table_is_bounded_and_whole(open_stores):
+    store = open_stores()
+    index = open_index(store, "m@1", DIMENSION)
+    empty = index.sample(10)
+    assert (empty.ids, empty.latents.shape, empty.columns.shape) == ([], (0, DIMENSION), (0, 4))
+    stars = {
+        f"S{i}": star(f"S{i}", (i, -i, 1), 4000.0 + i, snr=None if i % 7 == 0 else 50.0) for i in range(6000)
+    }
+    store.upsert(list(stars.values()))
+    store.upsert([star("OTHER", (0, 0, 0), model="n@1")])
+    before = index.written()
+    store.delete("S0")
+    assert index.written() > before
+    everything = index.sample(100_000)
+    assert sorted(everything.ids) == sorted(set(stars) - {"S0"})
+    some = index.sample(600)
+    assert index.sample(600).ids == some.ids
+    assert 200 < len(some.ids) < 1200
+    for star_id, latent, columns in zip(some.ids, some.latents, some.columns, strict=True):
+        own = stars[star_id]
+        assert np.array_equal(latent, own.latent)
+        assert columns[0] == own.teff
+        assert np.isnan(columns[3]) == (own.snr is None)
 
 
 WRITER = """

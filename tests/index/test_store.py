@@ -85,6 +85,37 @@ def test_pages_follow_the_ids(store):
     assert [s.star_id for s in first + second] == [f"S{i:02d}" for i in range(20)]
 
 
+def test_pages_of_a_prefix_hold_what_begins_so(store):
+    ids = ["2M", "2M0", "2M00+1", "2M00-1", "2M0z", "2M1", "2m0", "A"]
+    store.upsert([star(star_id) for star_id in ids])
+    store.delete("2M0z")
+    assert [s.star_id for s in store.page("", 10, "m@1", "2M0")] == ["2M0", "2M00+1", "2M00-1"]
+    assert [s.star_id for s in store.page("2M00+1", 10, "m@1", "2M0")] == ["2M00-1"]
+    assert [s.star_id for s in store.page("", 1, "m@1", "2M")] == ["2M"]
+    assert store.page("", 10, "m@1", "2M00+11") == []
+
+
+def test_a_prefix_is_a_range_of_the_index(tmp_path):
+    store = SqliteStore(tmp_path / "stars.sqlite")
+    store.upsert([star(f"S{i:04d}") for i in range(3000)] + [star("Z1")])
+    steps = []
+    reader = store._idle_reader()
+    reader.set_progress_handler(lambda: steps.append(1), 100)
+    store._idle.put(reader)
+    assert [s.star_id for s in store.page("", 8, "m@1", "Z")] == ["Z1"]
+    assert len(store.page("S2990", 8, "m@1", "S29")) == 8
+    assert store.page("", 8, "m@1", "ZZ") == []
+    assert len(steps) < 50, "a look at every row takes 300"
+    store.close()
+
+
+def test_a_kept_spectrum_can_be_asked_for(store):
+    store.upsert([star("A"), star("B")], [b"spectrum", None])
+    assert [store.spectrum(star_id) for star_id in ("A", "B", "C")] == [b"spectrum", None, None]
+    store.delete("A")
+    assert store.spectrum("A") is None
+
+
 def test_changes_tell_another_process_everything_once(store, open_places):
     other = open_places()
     store.upsert([star("A"), star("B")])

@@ -1,0 +1,416 @@
+// The explorer: what is asked of the service when, and where the answers go.
+
+import * as api from "./api.js";
+import { account, kind, showFacts } from "./facts.js";
+import { chooseTwins, showChoice } from "./filters.js";
+import { findStar } from "./find.js";
+import { keyDialog } from "./key.js";
+import { LatentMap } from "./map.js";
+import { rms, SpectrumPlot } from "./spectrum.js";
+import { Sliders } from "./sliders.js";
+import { address, parse, usualSort } from "./state.js";
+import { TwinTable } from "./table.js";
+import { MOST_DRAWN, onTheme, picture } from "./theme.js";
+import { uploadSpectrum } from "./upload.js";
+import { $, make, tell } from "./words.js";
+
+const DRAWN_AT_FIRST = 3;
+const GREETING = "Open a star to see its chemical twins: stars made of the same stuff, whatever their temperature and gravity.";
+const PAUSE_MS = 60; // of a slider, before the service is asked
+
+let state = parse(location.search);
+let card;
+let plot;
+let sliders;
+let table;
+let map;
+/** The star that is open: {seen, upload, twins, latents}; null where none is. */
+let open = null;
+let opening = new AbortController();
+let recasting = new AbortController();
+let timer;
+
+const status = (text) => ($("status").textContent = text);
+const conditioned = () => Object.keys(card.parameters);
+const own = (name) => open.seen[name] ?? open.seen.parameters?.[name];
+const starLabel = () => open.seen.star_id ?? "the spectrum";
+
+// ---------------------------------------------------------------- the address
+
+function remember(how = "replaceState") {
+  history[how](null, "", address(state));
+}
+
+addEventListener("popstate", () => {
+  state = parse(location.search);
+  showControls();
+  map?.colourBy(state.colour);
+  openState();
+});
+
+// ---------------------------------------------------------------- opening a star
+
+/** Open the star of the state; without one, close. */
+async function openState() {
+  opening.abort();
+  recasting.abort();
+  opening = new AbortController();
+  tell($("find-error"), null);
+  if (!state.star) return close();
+  $("star").value = state.star;
+  try {
+    status(`Looking up ${state.star}\u2026`);
+    const seen = await api.getJson(`stars/${encodeURIComponent(state.star)}/spectrum`, opening.signal);
+    await show({ seen });
+  } catch (error) {
+    if (error.name === "AbortError") return undefined;
+    close();
+    tell($("find-error"), error);
+  }
+  return undefined;
+}
+
+function openStar(starId) {
+  state = { ...state, star: starId, to: {}, show: null };
+  remember("pushState");
+  return openState();
+}
+
+async function openUpload(upload) {
+  opening.abort();
+  recasting.abort();
+  opening = new AbortController();
+  state = { ...state, star: "", to: {}, show: null };
+  remember("pushState");
+  $("star").value = "";
+  await show({ seen: upload.seen, upload });
+}
+
+function close() {
+  open = null;
+  for (const part of ["facts", "spectra", "twins"]) $(part).hidden = true;
+  $("main").classList.remove("open");
+  document.title = "Chemtwin explorer";
+  status(GREETING);
+  map?.light(null);
+}
+
+/** Show a star that the service has seen: facts at once, then twins, then the plot. */
+async function show(star) {
+  const { signal } = opening;
+  open = { ...star, twins: [], latents: {} };
+  document.title = `${starLabel()} \u2013 Chemtwin explorer`;
+  for (const part of ["facts", "spectra", "twins"]) $(part).hidden = false;
+  $("main").classList.add("open");
+  showFacts(open.seen, Boolean(open.upload), card);
+  const to = Object.fromEntries(Object.entries(state.to).filter(([name]) => conditioned().includes(name)));
+  state.to = to;
+  sliders.set(Object.fromEntries(conditioned().map((name) => [name, own(name)])), to);
+  plot.view = state.view ?? plot.first();
+  await lookForTwins(signal);
+}
+
+function twinQuery(format) {
+  const { k, rank, filters } = state;
+  const asked = { k, rank: rank === "distance" ? "" : rank, ...filters, format };
+  if (!open.upload) return `twins/${encodeURIComponent(open.seen.star_id)}${api.query(asked)}`;
+  return `twins${api.query({ ...asked, ...open.upload.labels })}`;
+}
+
+async function lookForTwins(signal) {
+  status("Looking for twins\u2026");
+  tell($("twins-error"), null);
+  tell($("filter-error"), null);
+  let found = null;
+  try {
+    found = open.upload ? await api.postFits(twinQuery(), open.upload.file, signal) : await api.getJson(twinQuery(), signal);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    tell(error.code === "invalid_request" ? $("filter-error") : $("twins-error"), error);
+    if (error.code === "invalid_request") $("filters").open = true;
+  }
+  open.twins = (found?.twins ?? []).map((twin) => ({ ...twin, rms: null }));
+  if (state.show) state.show = state.show.filter((id) => open.twins.some((twin) => twin.star_id === id)).slice(0, MOST_DRAWN);
+  $("twins-told").textContent = found ? account(found, state.rank) : "";
+  renderTable();
+  if (!found) $("twins-body").replaceChildren();
+  await Promise.all([recast(), light(signal)]);
+  status(found ? `${starLabel()}: ${found.twins.length} twins.` : "");
+}
+
+const drawn = () => state.show ?? open.twins.slice(0, DRAWN_AT_FIRST).map((twin) => twin.star_id);
+
+function renderTable() {
+  if (open) table.render(open.twins, state.sort, drawn());
+}
+
+// ---------------------------------------------------------------- the plot
+
+function toBody(to) {
+  const usual = ["teff", "logg", "fe_h"];
+  const names = Object.keys(to);
+  const parameters = Object.fromEntries(names.filter((name) => !usual.includes(name)).map((name) => [name, to[name]]));
+  const told = Object.fromEntries(names.filter((name) => usual.includes(name)).map((name) => [name, to[name]]));
+  return Object.keys(parameters).length ? { ...told, parameters } : told;
+}
+
+/** The star as a body of /recast tells it: by its id, or by its latent. */
+function source() {
+  if (!open.upload) return { star_id: open.seen.star_id };
+  const { latent, teff, logg, fe_h, parameters } = open.seen;
+  return { star: { latent, from: { teff, logg, fe_h, ...(parameters ? { parameters } : {}) } } };
+}
+
+/** Recast the star and the drawn twins to the sliders' parameters, in one call, and draw them. */
+async function recast() {
+  recasting.abort();
+  recasting = new AbortController();
+  const { signal } = recasting;
+  $("plot").setAttribute("aria-busy", "true");
+  const star = open;
+  const ids = drawn();
+  const target = { ...Object.fromEntries(conditioned().map((name) => [name, own(name)])), ...state.to };
+  const to = toBody(target);
+  try {
+    const asOwn = state.mode === "own" && ids.length;
+    const [together, apart] = await Promise.all([
+      api.postJson("recast", { ...source(), star_ids: asOwn || !ids.length ? [] : ids, to }, signal),
+      asOwn ? api.postJson("recast", { star_ids: ids, to: {} }, signal) : null,
+    ]);
+    if (open !== star) return;
+    draw(together, [...together.results.slice(1), ...(apart?.results ?? [])], ids);
+  } catch (error) {
+    tell($("recast-error"), error);
+  } finally {
+    if (!signal.aborted) $("plot").removeAttribute("aria-busy");
+  }
+}
+
+function draw(together, twins, ids) {
+  const [star] = together.results;
+  tell($("recast-error"), null);
+  if (star.error) return tell($("recast-error"), star.error);
+  const moved = Object.keys(state.to).length > 0;
+  const { seen } = open;
+  const told = [];
+  for (const twin of open.twins) twin.rms = null;
+  twins.forEach((twin, place) => {
+    if (twin.error) return;
+    const row = open.twins.find((one) => one.star_id === ids[place]);
+    if (row) row.rms = rms(twin.flux, star.flux);
+    told.push({ label: ids[place], flux: twin.flux, place, rms: row?.rms });
+  });
+  plot.show({
+    wavelength: together.wavelength,
+    star: { label: moved ? `${starLabel()}, recast` : starLabel(), flux: star.flux },
+    twins: told,
+    observed: moved ? null : seen.flux,
+    fit: seen.reconstruction,
+    before: moved ? seen.reconstruction : null,
+  });
+  const of = (result) => result.warnings.filter((text) => !text.startsWith("of the star itself"));
+  const warnings = moved && !star.in_domain ? of(star) : [];
+  $("recast-warnings").replaceChildren(...warnings.map((text) => make("li", {}, text)));
+  $("kind").textContent = kind(moved, seen);
+  $("spectra-title").textContent =
+    state.mode === "own" ? "Star and twins, each at its own parameters" : "Star and twins at the same parameters";
+  renderTable();
+  return undefined;
+}
+
+function moveTo(to) {
+  state.to = to;
+  $("plot").setAttribute("aria-busy", "true");
+  clearTimeout(timer);
+  timer = setTimeout(() => {
+    remember();
+    recast();
+  }, PAUSE_MS);
+}
+
+function mode(name) {
+  state.mode = name;
+  showControls();
+  remember();
+  recast();
+}
+
+// ---------------------------------------------------------------- the map
+
+async function light(signal) {
+  if (!map) return;
+  const ids = open.twins.map((twin) => twin.star_id);
+  try {
+    const asked = `stars${api.query({ star_ids: ids.join(","), limit: ids.length })}`;
+    const { stars } = ids.length ? await api.getJson(asked, signal) : { stars: [] };
+    open.latents = Object.fromEntries(stars.map((star) => [star.star_id, star.latent]));
+    tell($("map-error"), null);
+    relight();
+  } catch (error) {
+    tell($("map-error"), error);
+  }
+}
+
+function relight() {
+  if (!open || !map) return;
+  const shown = drawn();
+  const twins = open.twins
+    .filter((twin) => open.latents[twin.star_id])
+    .map((twin) => ({ star_id: twin.star_id, latent: open.latents[twin.star_id], place: shown.indexOf(twin.star_id) }));
+  map.light({ label: starLabel(), latent: open.seen.latent, twins });
+}
+
+/** Tell how many stars there are now, and draw the map that the service has now. */
+async function recount() {
+  card = await api.getJson("model");
+  showCatalogue();
+  if (map) map.update(await api.getJson("map"));
+}
+
+function showCatalogue() {
+  const { stars, model } = card;
+  const told = stars ? `${stars.toLocaleString("en")} ${stars === 1 ? "star" : "stars"}` : "empty catalogue";
+  $("catalogue").textContent = `${told} \u00b7 model ${model.name} ${model.version}`;
+  $("hint").textContent = stars ? "" : "The catalogue is empty: chemtwin ingest or POST /embed fills it, or store a spectrum from here.";
+}
+
+async function loadMap() {
+  try {
+    const answer = await api.getJson("map");
+    map = new LatentMap(answer, state.colour, {
+      opened: openStar,
+      coloured: (name) => {
+        state.colour = name;
+        remember();
+      },
+    });
+    if (!open) map.draw();
+    else await light(opening.signal);
+  } catch (error) {
+    tell($("map-error"), error);
+  }
+}
+
+// ---------------------------------------------------------------- controls
+
+function showControls() {
+  showChoice(state);
+  for (const name of ["recast", "own"]) $(`mode-${name}`).setAttribute("aria-pressed", state.mode === name);
+}
+
+async function applyFilters(chosen) {
+  if (state.rank !== chosen.rank) state.sort = usualSort(chosen.rank);
+  state = { ...state, ...chosen, show: null };
+  remember("pushState");
+  if (!open) return;
+  opening.abort();
+  opening = new AbortController();
+  try {
+    await lookForTwins(opening.signal);
+  } catch (error) {
+    tell($("twins-error"), error);
+  }
+}
+
+function button(id, place, act) {
+  const element = typeof id === "string" ? $(id) : id;
+  element.onclick = async () => {
+    tell($(place), null);
+    element.disabled = true;
+    try {
+      await act();
+    } catch (error) {
+      tell($(place), error);
+    } finally {
+      element.disabled = false;
+    }
+  };
+}
+
+const fileName = () => (open?.seen.star_id ?? "spectrum").replace(/[^A-Za-z0-9+._-]/g, "_");
+
+function buildButtons() {
+  for (const element of document.querySelectorAll("[data-recast]")) {
+    const body = () => ({ ...source(), to: toBody(state.to) });
+    button(element, "recast-error", () => api.download(`recast?format=${element.dataset.recast}`, body()));
+  }
+  for (const element of document.querySelectorAll("[data-twins]")) {
+    button(element, "twins-error", () => api.download(twinQuery(element.dataset.twins), open.upload?.file));
+  }
+  button("plot-png", "recast-error", async () => api.save(await picture($("plot")), `chemtwin-${fileName()}.png`));
+  button("map-png", "map-error", async () => api.save(await picture($("map-plot")), `chemtwin-map${open ? `-${fileName()}` : ""}.png`));
+  button("copy", "find-error", async () => {
+    await navigator.clipboard.writeText(location.href);
+    status("The link is in the clipboard.");
+  });
+  button("store-button", "store-error", async () => {
+    const starId = $("store-id").value.trim();
+    if (/\s/.test(starId)) throw { message: "an id has no spaces" };
+    const stored = await api.postFits(`embed${api.query({ ...open.upload.labels, star_id: starId })}`, open.upload.file);
+    await Promise.all([openStar(stored.star_id), recount()]);
+    status(`${stored.star_id} is stored${stored.replaced ? "; it replaced the one of that id" : ""}.`);
+  });
+  $("mode-recast").onclick = () => mode("recast");
+  $("mode-own").onclick = () => mode("own");
+}
+
+// ---------------------------------------------------------------- begin
+
+async function begin() {
+  keyDialog(() => (card && api.key.get() ? status("The key is in use: try again.") : location.reload()));
+  api.on("starting", (refusal) => status(`The service is starting: ${refusal.message}\u2026`));
+  chooseTwins(applyFilters);
+  showControls();
+  try {
+    card = await api.getJson("model");
+  } catch (error) {
+    tell($("find-error"), error);
+    return;
+  }
+  status("");
+  showCatalogue();
+  plot = new SpectrumPlot(card, (view) => {
+    state.view = view;
+    remember();
+  });
+  sliders = new Sliders(card, moveTo);
+  table = new TwinTable(card, {
+    sorted: (sort) => {
+      state.sort = sort;
+      remember();
+      renderTable();
+    },
+    drawn: (starId, on) => {
+      state.show = on ? [...drawn(), starId] : drawn().filter((id) => id !== starId);
+      remember();
+      renderTable();
+      relight();
+      recast();
+    },
+    opened: openStar,
+  });
+  findStar(openStar);
+  uploadSpectrum(card, openUpload);
+  buildButtons();
+  onTheme(() => {
+    plot.draw();
+    renderTable();
+    map?.draw();
+  });
+  if (card.stars && !state.star) hint();
+  await Promise.all([openState(), loadMap()]);
+}
+
+/** A star to begin with. */
+async function hint() {
+  const { stars } = await api.getJson("stars?limit=1");
+  if (!stars.length) return;
+  const link = make("a", { href: `?star=${encodeURIComponent(stars[0].star_id)}` }, stars[0].star_id);
+  link.onclick = (event) => {
+    event.preventDefault();
+    openStar(stars[0].star_id);
+  };
+  $("hint").replaceChildren("For example ", link);
+}
+
+begin();

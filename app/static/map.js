@@ -1,0 +1,110 @@
+// The catalogue's latents on their two principal axes; the star and its twins light up.
+
+import { axis, colour, CONFIG, dark, layout, twinColours, watch } from "./theme.js";
+import { $, make, parameter } from "./words.js";
+
+const SCALE = {
+  light: "Cividis",
+  dark: [[0, "#5f86dd"], [0.25, "#8596bb"], [0.5, "#a8a79f"], [0.75, "#d2bf70"], [1, "#ffea46"]], // as light as a dark page needs
+};
+const WIDE = { teff: "Teff (K)", logg: "log g", fe_h: "[Fe/H]", snr: "S/N" };
+
+/** `opened(star_id)` is told of a click on a star, `coloured(name)` of another label. */
+export class LatentMap {
+  constructor(answer, chosen, { opened, coloured }) {
+    Object.assign(this, { answer, chosen, opened, lit: null, host: $("map-plot") });
+    const labels = ["teff", "logg", "fe_h", "snr"].map((name) => [name, parameter(name).name]);
+    const elements = Object.keys(answer.abundances).map((name) => [name, `[${name}/Fe]`]);
+    for (const [value, text] of [...labels, ...elements]) $("colour").append(make("option", { value }, text));
+    this.colourBy(chosen);
+    $("colour").onchange = () => {
+      this.colourBy($("colour").value);
+      coloured(this.chosen);
+      this.draw();
+    };
+    this.told();
+  }
+
+  update(answer) {
+    this.answer = answer;
+    this.told();
+    this.draw();
+  }
+
+  colourBy(name) {
+    this.chosen = [...$("colour").options].some((option) => option.value === name) ? name : "fe_h";
+    $("colour").value = this.chosen;
+  }
+
+  told() {
+    const { stars, points } = this.answer;
+    const drawn = points.star_id.length;
+    const dimensions = this.answer.mean.length;
+    const share = drawn < stars ? `${drawn.toLocaleString("en")} of ${stars.toLocaleString("en")} stars, drawn at random` : stars === 1 ? "1 star" : `${stars.toLocaleString("en")} stars`;
+    $("map-told").textContent = drawn ? `${share}, on two of ${dimensions} dimensions: neighbours here need not be twins. A click opens a star; [X/Fe] is read out of the latent.` : "No star is stored yet.";
+  }
+
+  /** Where a latent stands on the map. */
+  place(latent) {
+    const { axes, mean } = this.answer;
+    return axes.map((own) => own.reduce((sum, value, place) => sum + value * (latent[place] - mean[place]), 0));
+  }
+
+  /** Light up a star {label, latent} and its twins [{star_id, latent, place}]; null: none. */
+  light(lit) {
+    this.lit = lit;
+    this.draw();
+  }
+
+  draw() {
+    const { points, abundances, explained } = this.answer;
+    const values = points[this.chosen] ?? abundances[this.chosen];
+    const title = WIDE[this.chosen] ?? `[${this.chosen}/Fe]`;
+    const known = values.filter((value) => value !== null).sort((left, right) => left - right);
+    const at = (share) => known[Math.round(share * (known.length - 1))];
+    const traces = [
+      {
+        type: "scatter", mode: "markers", x: points.x, y: points.y, text: points.star_id, customdata: values,
+        marker: {
+          size: 5, opacity: this.lit ? 0.55 : 0.85, color: values, colorscale: SCALE[dark() ? "dark" : "light"], cmin: at(0.01), cmax: at(0.99),
+          showscale: known.length > 0, colorbar: { title: { text: title, side: "right" }, thickness: 12, outlinewidth: 0, tickfont: { size: 11 } },
+        },
+        hovertemplate: `%{text}<br>${title} %{customdata}<extra></extra>`, showlegend: false,
+      },
+      ...(this.lit ? this.lights() : []),
+    ];
+    const percent = (place) => `principal axis ${place + 1} (${(100 * explained[place]).toFixed(0)} % of the variance)`;
+    const told = layout({
+      margin: { l: 10, r: 10, t: 8, b: 10 },
+      xaxis: axis({ title: { text: percent(0), standoff: 8 } }),
+      yaxis: axis({ title: { text: percent(1), standoff: 6 }, scaleanchor: "x", scaleratio: 1 }),
+      legend: { orientation: "h", x: 0, y: 1.01, yanchor: "bottom", font: { size: 11 } },
+    });
+    Plotly.react(this.host, traces, told, { ...CONFIG, doubleClick: "reset" });
+    watch(this.host);
+    if (!this.listens) {
+      this.listens = true;
+      this.host.on("plotly_click", ({ points: [hit] }) => hit.text && this.opened(hit.text));
+    }
+  }
+
+  lights() {
+    const colours = twinColours();
+    const places = this.lit.twins.map((twin) => this.place(twin.latent));
+    const [x, y] = this.place(this.lit.latent);
+    return [
+      {
+        type: "scatter", mode: "markers", name: "twins", x: places.map(([own]) => own), y: places.map(([, own]) => own),
+        text: this.lit.twins.map((twin) => twin.star_id), hovertemplate: "%{text}<extra>twin</extra>",
+        marker: {
+          size: 11, color: this.lit.twins.map((twin) => (twin.place >= 0 ? colours[twin.place] : "rgba(0,0,0,0)")),
+          line: { width: 1.8, color: colour("ink") },
+        },
+      },
+      {
+        type: "scatter", mode: "markers", name: this.lit.label, x: [x], y: [y], hovertemplate: `${this.lit.label}<extra>the star</extra>`,
+        marker: { symbol: "star", size: 17, color: colour("star"), line: { width: 1.6, color: colour("panel") } },
+      },
+    ];
+  }
+}

@@ -1,0 +1,39 @@
+// What is seen, as the page's address holds it: a link opens the same view.
+
+export const FILTERS = ["teff_min", "teff_max", "logg_min", "logg_max", "fe_h_min", "fe_h_max", "snr_min", "max_distance", "fe_h_within"];
+export const DEFAULTS = { k: 10, rank: "distance", mode: "recast", colour: "fe_h" };
+
+/** How the table is sorted unless the reader sorts it: as the service ranked. */
+export const usualSort = (rank) => (rank === "likelihood" ? "-log_likelihood_ratio" : "distance");
+
+/** The state that an address's query tells; `to` are the parameters recast to, `show` the twins drawn. */
+export function parse(search) {
+  const told = new URLSearchParams(search);
+  const state = { star: told.get("star") ?? "", filters: {}, to: {}, show: null, view: null };
+  for (const [name, usual] of Object.entries(DEFAULTS)) state[name] = told.get(name) ?? usual;
+  state.sort = told.get("sort") ?? usualSort(state.rank);
+  state.k = Number(state.k) || DEFAULTS.k;
+  for (const name of FILTERS) if (told.get(name)) state.filters[name] = told.get(name);
+  for (const [name, value] of told) {
+    if (name.startsWith("to_") && Number.isFinite(Number(value))) state.to[name.slice(3)] = Number(value);
+  }
+  if (told.has("show")) state.show = told.get("show").split(",").filter(Boolean);
+  const view = (told.get("view") ?? "").split("-").map(Number);
+  if (view.length === 2 && view[0] < view[1]) state.view = view;
+  return state;
+}
+
+export function address(state) {
+  const told = new URLSearchParams();
+  if (state.star) told.set("star", state.star);
+  for (const [name, usual] of Object.entries(DEFAULTS)) {
+    if (String(state[name]) !== String(usual)) told.set(name, state[name]);
+  }
+  if (state.sort !== usualSort(state.rank)) told.set("sort", state.sort);
+  for (const [name, value] of Object.entries(state.filters)) told.set(name, value);
+  for (const [name, value] of Object.entries(state.to)) told.set(`to_${name}`, value);
+  if (state.show) told.set("show", state.show.join(","));
+  if (state.view) told.set("view", state.view.map((edge) => edge.toFixed(1)).join("-"));
+  const text = told.toString();
+  return text ? `?${text}` : location.pathname;
+}

@@ -1,0 +1,100 @@
+// The twins in a table that sorts by any column, with a box for each that is drawn.
+
+import { MOST_DRAWN, twinColours } from "./theme.js";
+import { $, make, number, parameter, small } from "./words.js";
+
+export const UNLIKELY = 0.001;
+
+/** Whether noise hardly puts stars of one chemistry so far apart. */
+export const apart = (twin) => twin.p_same !== null && twin.p_same < UNLIKELY;
+
+const HELP = {
+  distance: "Euclidean distance of the latents. True twins at S/N 100 lie near the square root of the number of latents.",
+  p_same: "How often stars of the same chemistry, observed with these errors, lie at least this far apart. A p-value, not the probability of being twins; empty where a star came without errors.",
+  log_likelihood_ratio: "Logarithm of the likelihood of one chemistry for both over a chemistry for each.",
+  doppelganger_rate: "Fraction of random pairs of the catalogue at most this far apart; empty below 1,000 stars.",
+  rms: "Root mean square of the twin as drawn minus the star as drawn, over all pixels, in units of the continuum. For twins that are drawn.",
+  snr: "The twin's median signal-to-noise per pixel; its parameters, too, are its own, as they came with it.",
+};
+
+function columns(twins, card) {
+  const further = Object.keys(card.parameters).filter((name) => !["teff", "logg", "fe_h"].includes(name));
+  const plain = (name) => ({
+    name, title: parameter(name, card).name,
+    value: (twin) => twin[name] ?? twin.parameters?.[name] ?? null,
+    text: (value) => number(value, parameter(name, card).decimals),
+  });
+  const own = (name, title, text) => ({ name, title, text, value: (twin) => twin[name] ?? null });
+  const byLikelihood = twins.some((twin) => twin.log_likelihood_ratio !== undefined);
+  return [
+    { name: "star_id", title: "Star", value: (twin) => twin.star_id },
+    own("distance", "Distance", (value) => number(value, 2)),
+    own("p_same", "p (same)", small),
+    ...(byLikelihood ? [own("log_likelihood_ratio", "ln LR", (value) => number(value, 1))] : []),
+    own("doppelganger_rate", "Doppelg\u00e4nger rate", small),
+    own("rms", "rms residual", (value) => number(value, 4)),
+    ...["teff", "logg", "fe_h", ...further, "snr"].map(plain),
+  ];
+}
+
+/** `sorted(key)` is told of a click on a header, `drawn(star_id, on)` of a box, `opened(star_id)` of a star. */
+export class TwinTable {
+  constructor(card, { sorted, drawn, opened }) {
+    Object.assign(this, { card, sorted, drawn, opened, twins: [] });
+  }
+
+  /** Show twins [{..., rms}] in the order of `sort` ("distance", "-teff"), those of `show` [star_id] drawn. */
+  render(twins, sort, show) {
+    this.twins = twins;
+    const all = columns(twins, this.card);
+    const descending = sort.startsWith("-");
+    const by = all.find((column) => column.name === sort.replace(/^-/, "")) ?? all[1];
+    this.head(all, by, descending);
+    const focused = document.activeElement?.dataset?.twin;
+    const rows = [...twins].sort((left, right) => compare(by.value(left), by.value(right), descending));
+    const cells = rows.map((twin) => this.row(twin, all, show));
+    const none = make("tr", {}, make("td", { className: "empty", colSpan: all.length + 1 }, "No star of the catalogue passes the filters."));
+    $("twins-body").replaceChildren(...(cells.length ? cells : [none]));
+    if (focused) $("twins-body").querySelector(`input[data-twin="${CSS.escape(focused)}"]`)?.focus();
+    const help = all.filter((column) => HELP[column.name]).flatMap((column) => [make("dt", {}, column.title), make("dd", {}, HELP[column.name])]);
+    $("twins-help").replaceChildren(...help);
+  }
+
+  head(all, by, descending) {
+    const focused = document.activeElement?.dataset?.column;
+    const cell = (column) => {
+      const now = column.name === by.name ? (descending ? "descending" : "ascending") : "none";
+      const next = column.name === by.name && !descending ? `-${column.name}` : column.name;
+      const button = make("button", { type: "button", title: HELP[column.name] ?? "", dataset: { column: column.name }, onclick: () => this.sorted(next) }, column.title);
+      return make("th", { scope: "col", attributes: { "aria-sort": now } }, button);
+    };
+    $("twins-head").replaceChildren(make("th", { scope: "col" }, "Drawn"), ...all.map(cell));
+    if (focused) $("twins-head").querySelector(`[data-column="${focused}"]`)?.focus();
+  }
+
+  row(twin, all, show) {
+    const place = show.indexOf(twin.star_id);
+    const box = make("input", {
+      type: "checkbox", checked: place >= 0, disabled: place < 0 && show.length >= MOST_DRAWN,
+      dataset: { twin: twin.star_id }, attributes: { "aria-label": `draw ${twin.star_id}` },
+      onchange: (event) => this.drawn(twin.star_id, event.target.checked),
+    });
+    const swatch = make("span", { className: "swatch", attributes: { "aria-hidden": "true" } });
+    if (place >= 0) swatch.style.background = twinColours()[place];
+    const link = make("a", { href: `?star=${encodeURIComponent(twin.star_id)}` }, twin.star_id);
+    link.onclick = (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+      event.preventDefault();
+      this.opened(twin.star_id);
+    };
+    const values = all.slice(1).map((column) => make("td", {}, column.text(column.value(twin))));
+    return make("tr", { className: apart(twin) ? "apart" : "" }, make("td", {}, make("label", {}, box, swatch)), make("td", {}, link), ...values);
+  }
+}
+
+/** What is unknown comes last, either way. */
+function compare(left, right, descending) {
+  if (left === null || right === null) return (left === null) - (right === null);
+  const order = left < right ? -1 : left > right ? 1 : 0;
+  return descending ? -order : order;
+}
