@@ -32,8 +32,11 @@ def browser():
 
 
 @pytest.fixture
-def visit(browser, request):
-    """Opens pages; at the end nothing may have gone wrong, and nothing been asked of another place."""
+def visit(browser, start_server):
+    """Opens pages; at the end nothing may have gone wrong, and nothing been asked of another place.
+
+    They are closed before the servers that `start_server` has started.
+    """
     contexts, complaints, origins = [], [], set()
 
     def opened(url, *, faults=(), **context):
