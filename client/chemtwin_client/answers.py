@@ -130,6 +130,22 @@ ABOUT = {
 }
 """Description, unit and UCD1+ of every column. As in the Virtual Observatory, dex is no unit."""
 
+SHOWN = {
+    "teff": ".1f",
+    "logg": ".3f",
+    "fe_h": ".4f",
+    "distance": ".4f",
+    "p_same": ".4g",
+    "doppelganger_rate": ".3g",
+    "log_likelihood_ratio": ".3f",
+    "snr": ".1f",
+    "chi2": ".4g",
+    "masked_fraction": ".4f",
+    "x_fe": ".4f",
+    "x_fe_err": ".4f",
+}
+"""How numbers are printed, and written as text; finer than any is known."""
+
 TEXTS = {"star_id", "asked_star_id", "warnings", "model", "outcome", "code", "message", "element"}
 VECTORS = {"latent", "latent_sd"}
 TWIN = (
@@ -159,6 +175,7 @@ def table(rows: Sequence[Mapping[str, Any]], names: Iterable[str], further: Mapp
             unit=unit or None,
             description=description,
             meta={"ucd": ucd},
+            format=SHOWN.get(name),
         )
     for name, unit in further.items():
         values = _values(name, [row["parameters"][name] for row in rows])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -100,9 +101,10 @@ class Outcomes:
         """A star's own answer: stored, replaced, or an error."""
         if "error" in answer:
             return self.refuse(row, answer["error"]["code"], answer["error"]["message"])
-        found = {name: answer[name] for name in FOUND if name != "warnings"}
-        outcome = "replaced" if answer["replaced"] else "stored"
-        self.rows[row] |= {"outcome": outcome, **found, "warnings": "; ".join(answer["warnings"])}
+        replaced = answer.get("replaced")  # a star of GET /stars does not tell: it was there before
+        outcome = "skipped" if replaced is None else "replaced" if replaced else "stored"
+        found = {name: answer[name] for name in FOUND}
+        self.rows[row] |= {**found, "outcome": outcome, "warnings": "; ".join(answer["warnings"])}
         self.bar.update()
         return None
 
@@ -111,11 +113,6 @@ class Outcomes:
         self.rows[row] |= {"outcome": "refused", "code": code, "message": message}
         self.refused += 1
         self.bar.set_postfix(refused=self.refused)
-        self.bar.update()
-
-    def skip(self, row: int) -> None:
-        """A star that was stored before."""
-        self.rows[row] |= {"outcome": "skipped"}
         self.bar.update()
 
 
@@ -133,8 +130,8 @@ def embed_many(
                 for place, row in enumerate(rows):
                     known = stars.known(row, parameters)
                     outcomes.rows[row]["star_id"] = known["star_id"]
-                    if skip_stored and _stored(transport, known["star_id"], model):
-                        outcomes.skip(row)
+                    if skip_stored and (stored := _stored(transport, known["star_id"], model)):
+                        outcomes.done(row, stored)
                         continue
                     given = {name: values[place] for name, values in arrays.items()}
                     try:
@@ -150,18 +147,21 @@ def embed_many(
                         bodies = {}
                 _send(transport, bodies, outcomes)
         except ChemtwinError as error:
-            error.add_note(f"{bar.n} of {len(stars)} stars were done; with skip_stored=True the rest follows")
+            done = sum(bool(row["outcome"]) for row in outcomes.rows)
+            error.add_note(f"{done} of {len(stars)} stars were done; with skip_stored=True the rest follows")
             raise
     made = answers.table(outcomes.rows, RESULT, {})
     made.meta["model"] = model
     return made
 
 
-def _stored(transport: Transport, star_id: str, model: str) -> bool:
-    try:
-        return answers.identity(transport.json("GET", f"/stars/{quote(star_id, safe='')}")) == model
-    except (NotFound, Refused):  # an id that cannot be one is refused when it is sent
-        return False
+def _stored(transport: Transport, star_id: str, model: str) -> answers.Answer | None:
+    """A star that is stored by this model, as GET /stars shows it."""
+    with suppress(NotFound, Refused):  # an id that cannot be one is refused when it is sent
+        star: answers.Answer = transport.json("GET", f"/stars/{quote(star_id, safe='')}")
+        if answers.identity(star) == model:
+            return star
+    return None
 
 
 def _file(transport: Transport, path: Any, known: dict[str, Any], row: int, outcomes: Outcomes) -> None:

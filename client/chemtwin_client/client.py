@@ -177,7 +177,7 @@ class Chemtwin:
         found = answers.twins_table([answer], self._further(answer), rank == "likelihood")
         names = ("metric", "k", "searched", "exact", "in_domain", "warnings")
         found.meta.update(
-            asked_star_id=answer["star_id"],
+            star_id=answer["star_id"],
             model=answers.identity(answer),
             **{name: answer[name] for name in names if name in answer},
         )
@@ -194,7 +194,7 @@ class Chemtwin:
     ) -> Table:
         """The twins of many stored stars, below one another; column `asked_star_id` says whose they are.
 
-        What the service refuses of single stars is in the table's `meta["refused"]`, a message by id, and comes
+        If the service refuses single stars, the table's `meta["refused"]` has a message by id, which comes
         as a ChemtwinWarning.
         """
         query, known = _filters(k, rank, filters)
@@ -206,7 +206,8 @@ class Chemtwin:
             _warn(star_id, [message])
         further = self._further(found[0]) if found else {}
         made = answers.twins_table(found, further, rank == "likelihood", asked)
-        made.meta["refused"] = refused
+        if refused:
+            made.meta["refused"] = refused
         if found:
             made.meta.update(model=answers.identity(found[0]), metric=found[0]["metric"])
             made.meta["exact"] = all(answer["exact"] for answer in found)
@@ -288,6 +289,8 @@ def _filters(k: int, rank: Rank, keywords: Mapping[str, Any]) -> tuple[dict[str,
     """The query string, and the keywords that are no filters."""
     query: dict[str, Any] = {"k": k, "rank": rank}
     known: dict[str, Any] = {}
+    if unknown := sorted(set(keywords) - set(TwinsOf.__annotations__)):
+        raise TypeError(f"unexpected keyword {', '.join(map(repr, unknown))}")
     for name, value in keywords.items():
         if name not in Filters.__annotations__:
             known[name] = value

@@ -24,9 +24,11 @@ class Transport:
     def __init__(self, url: str, key: str | None, timeout: float, retries: int) -> None:
         """Raises ValueError for a url or key that no request can carry; the key is never shown."""
         address = httpx.URL(url)
+        if address.userinfo:
+            raise ValueError("the address holds a user or password, which logs would show: use key=")
         if address.scheme not in ("http", "https") or not address.host:
             raise ValueError(f"{url!r} is not an address like http://localhost:8000")
-        self.url = str(address.copy_with(username=None, password=None)).rstrip("/")
+        self.url = str(address).rstrip("/")
         self.timeout, self.retries = timeout, retries
         headers = {"User-Agent": f"chemtwin-client/{VERSION}"}
         if key is not None and (key := key.strip()):
