@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 import orjson
 from astropy import units as u
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from chemtwin_client import answers, spectra
 from chemtwin_client.errors import ChemtwinError, NotFound, Refused
-from chemtwin_client.transport import Transport
+from chemtwin_client.transport import Transport, in_path
 
 TOGETHER = 64
 """Stars of one request: as many as the service embeds together by default."""
@@ -157,8 +156,8 @@ def embed_many(
 
 def _stored(transport: Transport, star_id: str, model: str) -> answers.Answer | None:
     """A star that is stored by this model, as GET /stars shows it."""
-    with suppress(NotFound, Refused):  # an id that cannot be one is refused when it is sent
-        star: answers.Answer = transport.json("GET", f"/stars/{quote(star_id, safe='')}")
+    with suppress(NotFound, ValueError):  # what cannot be an id is refused when it is sent
+        star: answers.Answer = transport.json("GET", f"/stars/{in_path(star_id)}")
         if answers.identity(star) == model:
             return star
     return None

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack, cast
-from urllib.parse import quote
 
 import orjson
 from astropy.table import Table
@@ -20,13 +18,12 @@ from chemtwin_client import answers, bulk, spectra
 from chemtwin_client.answers import Answer, Embedded, Star
 from chemtwin_client.errors import Busy, ChemtwinWarning, Unreachable
 from chemtwin_client.spectra import Number, Observed, Source
-from chemtwin_client.transport import Transport
+from chemtwin_client.transport import Transport, in_path
 
 if TYPE_CHECKING:
     from specutils import Spectrum
 
 Rank = Literal["distance", "likelihood"]
-STAR_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._:-]{0,63}")
 PAGE = 1000
 """Stars of one page of /stars; the service gives no more."""
 
@@ -169,7 +166,7 @@ class Chemtwin:
         query, known = _filters(k, rank, keywords)
         if isinstance(star, str):
             _nothing_known(known)
-            answer = self._transport.json("GET", f"/twins/{_id(star)}", query)
+            answer = self._transport.json("GET", f"/twins/{in_path(star)}", query)
         else:
             body = spectra.body(star, known)
             answer = self._transport.json("POST", "/twins", query | body.query, body.content, body.kind)
@@ -228,7 +225,7 @@ class Chemtwin:
         wish: dict[str, Any] = {"to": target}
         if isinstance(star, str):
             _nothing_known(known)
-            _id(star)
+            in_path(star)
             wish["star_id"] = star
         elif spectra.is_file(star):
             raise TypeError("a file cannot be recast unseen: embed it, then recast it by its star_id")
@@ -242,7 +239,7 @@ class Chemtwin:
 
     def abundances(self, star_id: str) -> Table:
         """[X/Fe] of a stored star by its latent: `element`, `x_fe`, `x_fe_err` (dex; NaN without errors)."""
-        answer = self._transport.json("GET", f"/stars/{_id(star_id)}/abundances")
+        answer = self._transport.json("GET", f"/stars/{in_path(star_id)}/abundances")
         _warn(star_id, answer["warnings"])
         made = answers.table(answer["abundances"], ("element", "x_fe", "x_fe_err"), {})
         made.meta.update(star_id=star_id, model=answers.identity(answer), in_domain=answer["in_domain"])
@@ -250,7 +247,7 @@ class Chemtwin:
 
     def star(self, star_id: str) -> Star:
         """A stored star."""
-        return Star.of(self._transport.json("GET", f"/stars/{_id(star_id)}"))
+        return Star.of(self._transport.json("GET", f"/stars/{in_path(star_id)}"))
 
     def iter_stars(self) -> Iterator[Star]:
         """All stored stars in the order of their ids, fetched a page at a time."""
@@ -267,7 +264,7 @@ class Chemtwin:
 
     def delete(self, star_id: str) -> None:
         """Delete a star; it is gone from the service's disk when this returns."""
-        self._transport.json("DELETE", f"/stars/{_id(star_id)}")
+        self._transport.json("DELETE", f"/stars/{in_path(star_id)}")
 
     def _further(self, answer: Answer) -> dict[str, str]:
         """The units of the model's further parameters, if the twins of an answer have such."""
@@ -276,13 +273,6 @@ class Chemtwin:
 
 def _units(card: Mapping[str, Any]) -> dict[str, str]:
     return {name: card["parameters"][name].get("unit", "") for name in bulk.further(card)}
-
-
-def _id(star_id: str) -> str:
-    """A star's id in an address. Raises ValueError for what cannot be one."""
-    if not STAR_ID.fullmatch(star_id) or star_id.endswith((".fits", ".fits.gz")):
-        raise ValueError(f"{star_id!r} is not a star's id; a file's path goes as pathlib.Path(...)")
-    return quote(star_id, safe="")
 
 
 def _filters(k: int, rank: Rank, keywords: Mapping[str, Any]) -> tuple[dict[str, Any], Observed]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import orjson
 
 from chemtwin_client.errors import ChemtwinError, Unreachable, of_status, told
 from chemtwin_client.version import VERSION
+
+STAR_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._:-]{0,63}")
 
 LONGEST_PAUSE = 30.0
 """Seconds; a service that asks for more is asked again earlier."""
@@ -94,3 +98,10 @@ class Transport:
 def pause(retry_after: str) -> float:
     """Seconds to wait for what a Retry-After header says, 1 where it says nothing plain."""
     return min(float(retry_after), LONGEST_PAUSE) if retry_after.isdecimal() else 1.0
+
+
+def in_path(star_id: str) -> str:
+    """A star's id as it stands in an address. Raises ValueError for what cannot be one."""
+    if not STAR_ID.fullmatch(star_id) or star_id.endswith((".fits", ".fits.gz")):
+        raise ValueError(f"{star_id!r} is not a star's id; a file's path goes as pathlib.Path(...)")
+    return quote(star_id, safe="")

@@ -82,6 +82,15 @@ def test_bad_stars_are_told_and_leave_the_good_ones_alone(chem, sample):
     assert [star.star_id for star in chem.iter_stars()] == ["good-1", "good-2", "odd+1:2"]
 
 
+def test_what_cannot_be_an_id_is_not_looked_for(chem, sample):
+    labels, flux = sample
+    labels, flux = labels[:4], flux[:4]
+    labels["star_id"] = ["..", ".", "", "a/b"]
+    done = chem.embed_many(flux, labels, skip_stored=True, progress=False)
+    assert list(done["code"]) == ["invalid_request"] * 4
+    assert chem.model()["stars"] == 0
+
+
 def test_masked_labels_are_missing_labels(chem, sample):
     labels, flux = sample
     labels = Table(labels[:2], masked=True)
