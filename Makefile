@@ -40,8 +40,8 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
-$(VENV)/installed-test: pyproject.toml $(VENV)/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[test]"
+$(VENV)/installed-test: pyproject.toml client/pyproject.toml $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[test]" --editable ./client
 	touch $@
 
 clean:

@@ -1,6 +1,7 @@
 """The README's session, run as printed, against a service with the catalogue that `make serve` makes."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +9,9 @@ import sys
 import pytest
 
 from tests.conftest import ROOT, Server
+
+CLIENT = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
+"""The environment of a reader who has installed the client."""
 
 README = (ROOT / "README.md").read_text()
 
@@ -46,7 +50,9 @@ def test_the_curl_session(served):
 
 def test_the_python_session_prints_what_the_readme_says(served):
     script = block("python").replace("localhost:8000", f"127.0.0.1:{served.port}")
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=CLIENT, capture_output=True, text=True, check=True
+    )
     assert done.stdout == block("text")
 
 

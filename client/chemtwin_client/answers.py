@@ -1,0 +1,234 @@
+"""The service's answers as dataclasses, astropy tables and specutils spectra."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from astropy import units as u
+from astropy.nddata import StdDevUncertainty
+from astropy.table import Column, Table
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from specutils import Spectrum
+
+Answer = dict[str, Any]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """A star that is on the service's disk now.
+
+    `latent` (D,) and its standard deviations `latent_sd` (D,), which like `snr` (median per pixel) and `chi2`
+    (reduced) are None for a star without errors. Latents compare only under the same `model` (name@version).
+    """
+
+    star_id: str
+    latent: Floats
+    latent_sd: Floats | None
+    model: str
+    snr: float | None
+    chi2: float | None
+    masked_fraction: float
+    in_domain: bool
+    warnings: tuple[str, ...]
+    replaced: bool
+    processing: tuple[str, ...]
+
+    @classmethod
+    def of(cls, answer: Answer) -> Embedded:
+        """The answer of POST /embed."""
+        told = {"replaced": answer["replaced"], "processing": tuple(answer["processing"])}
+        return cls(**_measured(answer), **told)
+
+
+@dataclass(frozen=True, eq=False)
+class Star:
+    """A stored star: its parameters `teff` (K), `logg` (dex, cgs) and `fe_h` (dex), and what is known of it.
+
+    `ra` and `dec` are in degrees (ICRS); `parameters` are what else the model is conditioned on, by name. The
+    others are those of `Embedded`.
+    """
+
+    star_id: str
+    teff: float
+    logg: float
+    fe_h: float
+    parameters: dict[str, float]
+    latent: Floats
+    latent_sd: Floats | None
+    model: str
+    snr: float | None
+    chi2: float | None
+    masked_fraction: float
+    in_domain: bool
+    warnings: tuple[str, ...]
+    ra: float | None
+    dec: float | None
+    meta: dict[str, Any]
+
+    @classmethod
+    def of(cls, answer: Answer) -> Star:
+        """A star of GET /stars."""
+        told = {name: answer[name] for name in ("teff", "logg", "fe_h", "ra", "dec", "meta")}
+        return cls(**_measured(answer), **told, parameters=answer.get("parameters", {}))
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Its parameters, as `Chemtwin.recast` takes them for `to`."""
+        further = {"parameters": self.parameters} if self.parameters else {}
+        return {"teff": self.teff, "logg": self.logg, "fe_h": self.fe_h, **further}
+
+
+def _measured(answer: Answer) -> dict[str, Any]:
+    """What `Embedded` and `Star` have in common."""
+    sd = answer["latent_sd"]
+    return {
+        **{name: answer[name] for name in ("star_id", "snr", "chi2", "masked_fraction", "in_domain")},
+        "latent": np.array(answer["latent"]),
+        "latent_sd": None if sd is None else np.array(sd),
+        "model": identity(answer),
+        "warnings": tuple(answer["warnings"]),
+    }
+
+
+def identity(answer: Answer) -> str:
+    """The model of an answer, as name@version."""
+    return f"{answer['model']['name']}@{answer['model']['version']}"
+
+
+ABOUT = {
+    "star_id": ("star", "", "meta.id;meta.main"),
+    "asked_star_id": ("the star whose twins these are", "", "meta.id"),
+    "distance": ("Euclidean distance of the latents", "", "stat.value;arith.diff"),
+    "p_same": ("how often identical stars lie at least this far apart", "", "stat.probability"),
+    "log_likelihood_ratio": ("ln likelihood of same chemistry over different", "", "stat.likelihood"),
+    "doppelganger_rate": ("fraction of random pairs at most this far apart", "", "stat.probability"),
+    "teff": ("effective temperature", "K", "phys.temperature.effective"),
+    "logg": ("log10 of surface gravity in cm/s2, dex", "", "phys.gravity"),
+    "fe_h": ("[Fe/H], dex", "", "phys.abund.Fe"),
+    "snr": ("median S/N per pixel", "", "stat.snr"),
+    "latent": ("latent by the model", "", "stat.fit.param"),
+    "latent_sd": ("standard deviations of latent", "", "stat.stdev"),
+    "chi2": ("reduced chi-square of the reconstruction", "", "stat.fit.chi2"),
+    "masked_fraction": ("part of the pixels not used", "", "meta.number;arith.ratio"),
+    "in_domain": ("whether the model knows such stars", "", "meta.code"),
+    "warnings": ("what to mind", "", "meta.note"),
+    "ra": ("right ascension (ICRS)", "deg", "pos.eq.ra;meta.main"),
+    "dec": ("declination (ICRS)", "deg", "pos.eq.dec;meta.main"),
+    "model": ("latents compare only under the same", "", "meta.version;meta.software"),
+    "outcome": ("stored, replaced, skipped or refused", "", "meta.code"),
+    "code": ("why it was refused, for programs", "", "meta.code.error"),
+    "message": ("why it was refused", "", "meta.note"),
+    "element": ("X", "", "phys.atmol.element"),
+    "x_fe": ("[X/Fe], dex", "", "phys.abund"),
+    "x_fe_err": ("standard deviation of x_fe, dex", "", "stat.stdev;phys.abund"),
+}
+"""Description, unit and UCD1+ of every column. As in the Virtual Observatory, dex is no unit."""
+
+SHOWN = {
+    "teff": ".1f",
+    "logg": ".3f",
+    "fe_h": ".4f",
+    "distance": ".4f",
+    "p_same": ".4g",
+    "doppelganger_rate": ".3g",
+    "log_likelihood_ratio": ".3f",
+    "snr": ".1f",
+    "chi2": ".4g",
+    "masked_fraction": ".4f",
+    "x_fe": ".4f",
+    "x_fe_err": ".4f",
+}
+"""How numbers are printed, and written as text; finer than any is known."""
+
+TEXTS = {"star_id", "asked_star_id", "warnings", "model", "outcome", "code", "message", "element"}
+VECTORS = {"latent", "latent_sd"}
+TWIN = (
+    "star_id",
+    "distance",
+    "p_same",
+    "log_likelihood_ratio",
+    "doppelganger_rate",
+    "teff",
+    "logg",
+    "fe_h",
+    "snr",
+)
+STAR = (
+    "star_id", "teff", "logg", "fe_h", "latent", "latent_sd", "snr", "chi2", "masked_fraction", "in_domain",
+    "warnings", "ra", "dec", "model",
+)  # fmt: skip
+
+
+def table(rows: Sequence[Mapping[str, Any]], names: Iterable[str], further: Mapping[str, str]) -> Table:
+    """A table of the columns `names` and of the parameters `further`, with their units; None becomes NaN."""
+    made = Table()
+    for name in names:
+        description, unit, ucd = ABOUT[name]
+        made[name] = Column(
+            _values(name, [row[name] for row in rows]),
+            unit=unit or None,
+            description=description,
+            meta={"ucd": ucd},
+            format=SHOWN.get(name),
+        )
+    for name, unit in further.items():
+        values = _values(name, [row["parameters"][name] for row in rows])
+        made[name] = Column(values, unit=unit or None, description="a parameter of the model")
+    return made
+
+
+def _values(name: str, values: list[Any]) -> NDArray[Any]:
+    if name in TEXTS:
+        return np.array(values, dtype=str) if values else np.zeros(0, "U1")
+    if name in VECTORS:
+        width = max((len(value) for value in values if value is not None), default=1)
+        return np.array([np.full(width, np.nan) if value is None else value for value in values]).reshape(
+            -1, width
+        )
+    if name == "in_domain":
+        return np.array(values, dtype=bool)
+    return np.array([np.nan if value is None else value for value in values], dtype=float)
+
+
+def twins_table(
+    answers: Sequence[Answer], further: Mapping[str, str], by_likelihood: bool, asked: Sequence[str] = ()
+) -> Table:
+    """The twins of `answers` below one another, with a column `asked_star_id` if `asked` names their stars."""
+    names = [name for name in TWIN if by_likelihood or name != "log_likelihood_ratio"]
+    rows = [twin for answer in answers for twin in answer["twins"]]
+    if asked:
+        names = ["asked_star_id", *names]
+        owners = [star for star, answer in zip(asked, answers, strict=True) for _ in answer["twins"]]
+        rows = [{"asked_star_id": star, **twin} for star, twin in zip(owners, rows, strict=True)]
+    return table(rows, names, further)
+
+
+def as_table(stars: Iterable[Star], further: Mapping[str, str] | None = None) -> Table:
+    """Stars, of `Chemtwin.iter_stars` say, as a table with units and UCDs; `further` gives the units of a
+    model's further parameters, whose columns are left out without it.
+    """
+    rows = [{**vars(star), "warnings": "; ".join(star.warnings)} for star in stars]
+    return table(rows, STAR, further or {})
+
+
+def spectrum(answer: Answer) -> Spectrum:
+    """The answer of POST /recast: flux over the continuum at vacuum wavelengths in Angstrom.
+
+    The detectors' gaps have no pixels. `meta` holds `star_id`, `from`, `to`, `model`, `in_domain`, `warnings`.
+    """
+    from specutils import Spectrum
+
+    sd = answer["flux_sd"]
+    names = ("star_id", "from", "to", "in_domain", "warnings")
+    return Spectrum(
+        flux=np.array(answer["flux"]) * u.dimensionless_unscaled,
+        spectral_axis=np.array(answer["wavelength"]) * u.AA,
+        uncertainty=None if sd is None else StdDevUncertainty(np.array(sd)),
+        meta={**{name: answer[name] for name in names}, "model": identity(answer)},
+    )

@@ -1,0 +1,59 @@
+"""A model with a fourth parameter: the client sends it, shows it with its unit, and recasts to it."""
+
+import h5py
+import numpy as np
+import pytest
+from chemtwin_client import Chemtwin, Refused
+from click.testing import CliRunner
+
+from app.cli import cli
+from tests.conftest import APSTAR, GIANT, Server
+
+FOUR = ("--set", 'parameters=["teff", "logg", "fe_h", "vbroad"]', "--set", "components=30")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("further")
+    for arguments in (
+        ("synthesize", f"{folder}/train.h5", "--pairs", "300", "--seed", "11", "--own-fe-h", "--broadening", "0", "12"),
+        ("synthesize", f"{folder}/stars.h5", "--pairs", "10", "--seed", "13", "--snr", "100", "--broadening", "0", "12"),
+        ("train", f"{folder}/train.h5", "--method", "polydis", "--out", f"{folder}/four.safetensors", *FOUR),
+    ):  # fmt: skip
+        assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chem(folder):
+    server = Server(folder / "data", {"CHEMTWIN_MODEL": str(folder / "four.safetensors")}, [])
+    server.wait()
+    with Chemtwin(server.url) as chem:
+        yield chem
+    server.stop()
+
+
+@pytest.mark.filterwarnings("ignore::chemtwin_client.ChemtwinWarning")  # so small a model knows little
+def test_a_fourth_parameter(chem, folder):
+    with h5py.File(folder / "stars.h5") as file:
+        labels = {name: file[name][:] for name in ("star_id", "teff", "logg", "fe_h", "vbroad")}
+        flux = file["flux"][:]
+    ivar = np.full(flux.shape, 1e4)
+    assert set(chem.embed_many(flux, labels, ivar=ivar, progress=False)["outcome"]) == {"stored"}
+    del labels["vbroad"]
+    done = chem.embed_many(flux, labels, ivar=ivar, progress=False)
+    assert set(done["code"]) == {"missing_parameters"}
+    star_id = done["star_id"][0]
+    star = chem.star(star_id)
+    found = chem.twins(star_id, k=3, fe_h_within="any")
+    assert found["vbroad"].unit == "km / s"
+    assert found["vbroad"][0] == chem.star(found["star_id"][0]).parameters["vbroad"]
+    assert chem.stars()["vbroad"].unit == "km / s"
+    assert "vbroad" in chem.twins_many([star_id], k=2, fe_h_within="any", progress=False).colnames
+    recast = chem.recast(star_id, {"parameters": {"vbroad": 0.5}})
+    assert recast.meta["from"] == star.labels
+    assert recast.meta["to"]["parameters"] == {"vbroad": 0.5}
+    with pytest.raises(Refused, match="vbroad"):
+        chem.embed(APSTAR, **GIANT)
+    of_file = chem.embed(APSTAR, **GIANT, parameters={"vbroad": 3.0}, parameters_err={"vbroad": 0.5})
+    assert chem.star(of_file.star_id).parameters == {"vbroad": 3.0}

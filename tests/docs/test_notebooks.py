@@ -1,0 +1,96 @@
+"""The notebooks of docs/, executed as a reader would, with the service of `make serve` running beside."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from tests.app.test_readme import CLIENT, served  # noqa: F401
+from tests.conftest import ROOT
+
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+TRAINED = {"your-own-survey"}
+"""What these print depends on the random numbers of torch's release; their words do not."""
+
+NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:e[-+]?\d+)?")
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def told(notebook):
+    """All that the cells print and show as text, cell by cell."""
+    texts = []
+    for cell in code_cells(notebook):
+        streams = [output.text for output in cell.outputs if output.output_type == "stream"]
+        shown = [output.data.get("text/plain", "") for output in cell.outputs if "data" in output]
+        texts.append("".join(streams) + "".join(text for text in shown if "<Figure" not in text))
+    return texts
+
+
+def words(text):
+    """A text without its numbers, and without what lines up the columns of a table."""
+    return re.sub(r"[\s-]+", " ", NUMBER.sub("#", text))
+
+
+def test_there_are_notebooks():
+    assert len(NOTEBOOKS) == 4
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_is_committed(path):
+    notebook = read(path)
+    assert path.stat().st_size < 1_000_000
+    headings = [
+        line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.split("\n")
+    ]
+    assert sum(line.startswith("# ") for line in headings) == 1
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        for output in cell.outputs:
+            assert output.output_type in ("stream", "display_data", "execute_result")
+            assert output.get("name") != "stderr"
+    text = "".join(told(notebook))
+    assert not re.search(r"/(tmp|home|root|work|Users)\b|localhost|127\.0\.0\.1", text)
+    for target in re.findall(r"\]\(([^)#]+)\)", "".join(headings)):
+        assert target.startswith("http") or (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_runs_and_says_the_same(path, served, tmp_path):  # noqa: F811
+    folder = tmp_path / "docs"
+    (folder / "notebooks").mkdir(parents=True)
+    for name in ("examples", "report"):
+        (folder / name).symlink_to(ROOT / "docs" / name)
+    copy = Path(shutil.copy(path, folder / "notebooks"))
+    here = Path(sys.executable).parent
+    environment = {
+        "PATH": f"{here}:{os.environ['PATH']}",
+        "CHEMTWIN_URL": served.url,
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [here / "jupyter-execute", "--inplace", "--timeout=600", copy]
+    done = subprocess.run(command, env=CLIENT | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    executed, committed = read(copy), read(path)
+    assert "stderr" not in {output.get("name") for cell in code_cells(executed) for output in cell.outputs}
+    for now, then in zip(told(executed), told(committed), strict=True):
+        if path.stem in TRAINED:
+            assert len(now.split("\n")) == len(then.split("\n"))
+            continue
+        assert words(now) == words(then)
+        assert np.allclose(
+            *(np.array(NUMBER.findall(text), float) for text in (now, then)), rtol=0.1, atol=0.05
+        )
