@@ -158,6 +158,8 @@ TWIN = (
     "logg",
     "fe_h",
     "snr",
+    "ra",
+    "dec",
 )
 STAR = (
     "star_id", "teff", "logg", "fe_h", "latent", "latent_sd", "snr", "chi2", "masked_fraction", "in_domain",
