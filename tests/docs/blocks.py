@@ -25,7 +25,7 @@ COMMAND = re.compile(r"(/[\w/]+/)?chemtwin")
 PRELUDE = """
 set -euo pipefail
 servers=()
-trap 'kill "${servers[@]}" 2>/dev/null; wait' EXIT
+trap 'kill "${servers[@]}" 2>/dev/null || true; wait' EXIT
 chemtwin() {
     if [ "$1" != serve ]; then command chemtwin "$@"; return; fi
     command chemtwin serve >> serve.log 2>&1 &
@@ -103,7 +103,7 @@ def run(chosen: Sequence[Block], folder: Path, ports: dict[str, int], smaller: d
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     for number, block in enumerate(chosen):

@@ -1,4 +1,4 @@
-"""Every block of code in README and docs is run as it stands, or is in a list here that says why not."""
+"""Every block of code in the documentation is run as it stands, or is in a list here that says why not."""
 
 import re
 import shutil
@@ -21,10 +21,10 @@ CONTAINERS = "needs docker"
 BENCHMARK = "a benchmark, minutes on a machine of its own"
 CLUSTER = "needs several machines"
 
+RUN_ELSEWHERE = {"README.md": "tests/app/test_readme.py", "client.md": "tests/docs/test_client_page.py"}
+"""Pages with tests of their own."""
+
 NOT_RUN = {
-    "README.md": {
-        "make serve     # environment": "the test suite, and a service that the other blocks are given"
-    },
     "bulk.md": {
         "dask scheduler": CLUSTER,
         "chemtwin reindex --model new.safetensors          #": "upgrade-a-model.md runs these",
@@ -42,7 +42,7 @@ NOT_RUN = {
     },
     "run-for-a-survey.md": {"python3 -m venv /opt/chemtwin": INSTALL},
     "running.md": {"export CHEMTWIN_API_KEYS=": CONTAINERS, "docker compose exec": CONTAINERS},
-    "search.md": {"python -m benchmarks.search": BENCHMARK},
+    "nearest-neighbours.md": {"python -m benchmarks.search": BENCHMARK},
     "train-your-own.md": {"pip install": INSTALL},
     "training.md": {
         'pip install -e ".[train]"': HOURS,
@@ -69,6 +69,8 @@ STARTS_ITS_OWN = {"train-your-own.md", "upgrade-a-model.md", "run-for-a-survey.m
 
 
 def chosen(page):
+    if page.name in RUN_ELSEWHERE:
+        return []
     reasons = NOT_RUN.get(page.name, {})
     return [b for b in blocks(page) if b.language in RUNNABLE and not b.text.startswith(tuple(reasons))]
 
@@ -95,13 +97,13 @@ def catalogue_of_make(tmp_path_factory):
 
 
 @pytest.fixture
-def folder(tmp_path, catalogue_of_make, request):
+def folder(tmp_path, request):
     """Where a page's reader stands: docs/, the catalogue, and what the page says the reader has."""
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "examples").symlink_to(EXAMPLES)
     name = request.getfixturevalue("page").name
     if name not in STARTS_ITS_OWN or name == "quickstart.md":
-        shutil.copytree(catalogue_of_make, tmp_path / "data")
+        shutil.copytree(request.getfixturevalue("catalogue_of_make"), tmp_path / "data")
     if name in SURVEYS:
         chemtwin("synthesize", str(tmp_path / "survey.h5"), "--pairs", "100", "--seed", str(SURVEYS[name]))
     if name == "bulk.md":
@@ -138,7 +140,7 @@ def test_the_lists_name_blocks_that_are_there():
         assert all(old in texts for old in changes)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name not in RUN_ELSEWHERE], ids=lambda page: page.name)
 def test_code_is_fenced_in_a_language_that_is_looked_at(page):
     for token in tokens(page):
         assert token.type != "code_block", f"indented code in line {token.map[0] + 1}"

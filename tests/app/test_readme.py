@@ -1,0 +1,56 @@
+"""The README's session, run as printed, against a service with the catalogue that `make serve` makes."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, Server
+
+README = (ROOT / "README.md").read_text()
+
+
+def block(language: str) -> str:
+    found = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The Makefile's own commands, in another folder and on another port."""
+    folder = tmp_path_factory.mktemp("readme")
+    options = re.search(r"chemtwin synthesize \$\(SYNTHETIC\) (.*)", (ROOT / "Makefile").read_text())
+    chemtwin = [sys.executable, "-c", "from app.cli import main; main()"]
+    survey = str(folder / "catalogue.h5")
+    subprocess.run([*chemtwin, "synthesize", survey, *options[1].split()], check=True, capture_output=True)
+    ingest = [*chemtwin, "ingest", survey, "--data-dir", str(folder / "data")]
+    subprocess.run(ingest, check=True, capture_output=True)
+    server = Server(folder / "data", {}, [])
+    server.wait()
+    yield server
+    server.stop()
+
+
+def test_the_curl_session(served):
+    script = block("bash").replace("localhost:8000", f"127.0.0.1:{served.port}")
+    parts = re.sub(r"^curl", "echo; curl", script, flags=re.MULTILINE)
+    done = subprocess.run(["bash", "-ec", parts], cwd=ROOT, capture_output=True, text=True, check=True)
+    embedded, twins, recast = (json.loads(line) for line in done.stdout.splitlines() if line)
+    assert embedded["star_id"] == twins["star_id"] == recast["star_id"] == "2M00004994+1621552"
+    assert len(twins["twins"]) == 3
+    assert recast["to"] == {"teff": 4300, "logg": 1.9, "fe_h": 0.05}
+
+
+def test_the_python_session_prints_what_the_readme_says(served):
+    script = block("python").replace("localhost:8000", f"127.0.0.1:{served.port}")
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == block("text")
+
+
+def test_every_link_leads_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
