@@ -37,12 +37,11 @@ docs: $(VENV)/installed-test
 linkcheck: $(VENV)/installed-test
 	$(BIN)/sphinx-build -b linkcheck docs docs/_build/linkcheck
 
-# strace shows the tests that a commit is on disk before its answer is sent; chromium shows them reports and pages.
+# strace shows the tests that a commit is on disk before its answer is sent; Chromium shows them the pages.
 tools:
-	for tool in strace chromium; do \
-		command -v $$tool >/dev/null || { apt-get update -qq && apt-get install -y -qq $$tool; } || \
-		echo "$$tool could not be installed: the tests that need it will be skipped"; \
-	done
+	for tool in strace chromium; do command -v $$tool >/dev/null || \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$tool; } || \
+		echo "$$tool could not be installed: the tests that need it will be skipped"; done
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -37,6 +37,13 @@ def test_every_page_is_there_and_asks_for_files_of_the_site_only(site):
         assert not re.search(r"url\(['\"]?(https?:)?//|@import", style.read_text()), style
 
 
+def test_no_page_takes_the_place_of_another(site):
+    """Sphinx has pages of its own, search.html for one."""
+    for page in PAGES[1:]:
+        title = page.read_text().splitlines()[0].removeprefix("# ")
+        assert f"<h1>{title}<" in (site / f"{page.stem}.html").read_text(), page.name
+
+
 def test_a_browser_shows_the_front_page(site):
     assert look(site / "index.html").std() > 0.1
 
