@@ -36,7 +36,7 @@ chemtwin() {
         sleep 0.1
     done
 }
-curl() { command curl --fail-with-body "$@"; }
+curl() { command curl --fail "$@"; }
 make() { [ "$*" = serve ] && chemtwin serve; }
 """
 """`chemtwin serve` returns when the service is ready, instead of never; `make serve` has its catalogue already;

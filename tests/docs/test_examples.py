@@ -27,7 +27,6 @@ RUN_ELSEWHERE = {"README.md": "tests/app/test_readme.py", "client.md": "tests/do
 NOT_RUN = {
     "bulk.md": {
         "dask scheduler": CLUSTER,
-        "chemtwin reindex --model new.safetensors          #": "upgrade-a-model.md runs these",
     },
     "emulator.md": {"chemtwin emulator fit": "a quarter of an hour on spectra that are not in the repository"},
     "limit.md": {"chemtwin limit": HOURS},
