@@ -396,11 +396,12 @@ def visits(model: Path, stars: Path, report: Path | None) -> None:
     STARS is a CSV with columns star, file, teff, logg, fe_h.
     """
     from model.bundle import load_model
-    from training.page import publish
     from training.visits import visits as compared
 
     text = compared(stars, load_model(model))
     if report is not None:
+        from training.page import publish
+
         report.mkdir(parents=True, exist_ok=True)
         publish(report, "visits", text)
     click.echo(text)

@@ -15,6 +15,8 @@ exclude_patterns = ["_build"]
 suppress_warnings = ["etoc.glob"]  # pages that may not be there yet
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = "Chemtwin"
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
