@@ -21,3 +21,4 @@ html_title = "Chemtwin"
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
 linkcheck_anchors = False
+linkcheck_ignore = [r"http://localhost"]

@@ -54,7 +54,7 @@ NOT_RUN = {
 
 SMALLER = {
     "train-your-own.md": {
-        "--pairs 1500": "--pairs 300", "[:600]": "[:120]", "steps=600": "steps=20", "--pairs 500": "--pairs 60",
+        "--pairs 1500": "--pairs 260", "[:600]": "[:60]", "steps=600": "steps=20", "--pairs 500": "--pairs 60",
         "faderdis.safetensors free.safetensors mine.safetensors": "mine.safetensors",
     },
 }  # fmt: skip
