@@ -1,5 +1,6 @@
 # make serve   environment, install, catalogue, service on port 8000
 # make test    environment, install, the whole suite
+# make docs    the documentation as a site in docs/_build/html
 # make lint    ruff and mypy --strict
 # A package index of your choice: pip reads PIP_INDEX_URL and PIP_EXTRA_INDEX_URL from the environment.
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 CATALOGUE := data/catalogue.stamp
 SYNTHETIC := data/catalogue.h5
 
-.PHONY: serve test lint tools clean
+.PHONY: serve test lint docs linkcheck tools clean
 
 serve: $(CATALOGUE)
 	$(BIN)/chemtwin serve
@@ -29,7 +30,14 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# strace shows the tests that a commit is on disk before its answer is sent; Chromium shows them the explorer.
+docs: $(VENV)/installed-test
+	$(BIN)/sphinx-build -W -n --keep-going docs docs/_build/html
+
+# Are the addresses of others still there? Needs the network; no part of the tests.
+linkcheck: $(VENV)/installed-test
+	$(BIN)/sphinx-build -b linkcheck docs docs/_build/linkcheck
+
+# strace shows the tests that a commit is on disk before its answer is sent; Chromium shows them the pages.
 tools:
 	for tool in strace chromium; do command -v $$tool >/dev/null || \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$tool; } || \

@@ -341,7 +341,7 @@ def rates(models: tuple[Path, ...], groups: Path, report: Path) -> None:
 @cli.command()
 @click.argument("surveys", type=FILE, nargs=-1, required=True, metavar="SURVEY...")
 @click.option(
-    "--report", type=click.Path(file_okay=False, path_type=Path), required=True, help="folder of limit.json"
+    "--report", type=click.Path(file_okay=False, path_type=Path), required=True, help="folder of the report"
 )
 @click.option(
     "--pairs", default=2000, show_default=True, type=click.IntRange(1), help="twin pairs picked at random"
@@ -387,7 +387,10 @@ def readout(model: Path, survey: Path, test: Path, out: Path) -> None:
 @cli.command()
 @click.argument("model", type=FILE)
 @click.argument("stars", type=FILE)
-def visits(model: Path, stars: Path) -> None:
+@click.option(
+    "--report", type=click.Path(file_okay=False, path_type=Path), help="folder of visits.md and .html"
+)
+def visits(model: Path, stars: Path, report: Path | None) -> None:
     """Compare a model's latents of real stars: visits of one star, its files, and different stars.
 
     STARS is a CSV with columns star, file, teff, logg, fe_h.
@@ -395,7 +398,13 @@ def visits(model: Path, stars: Path) -> None:
     from model.bundle import load_model
     from training.visits import visits as compared
 
-    click.echo(compared(stars, load_model(model)))
+    text = compared(stars, load_model(model))
+    if report is not None:
+        from training.page import publish
+
+        report.mkdir(parents=True, exist_ok=True)
+        publish(report, "visits", text)
+    click.echo(text)
 
 
 for command in bulk_cli.COMMANDS:

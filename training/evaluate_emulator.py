@@ -16,6 +16,7 @@ from tqdm import tqdm
 from model.grid import APOGEE_DETECTORS
 from training.emulator import LABELS, Emulator
 from training.emulator_grid import Floats, Validation, read_validation
+from training.page import publish
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -137,7 +138,7 @@ def draw_error(emulator: Emulator, result: dict[str, Any], path: Path) -> None:
 @click.command("evaluate")
 @click.option("--emulator", "path", type=_FILE, help="Default: the shipped one.")
 @click.option("--validation", type=_FILE, help="Default: the shipped file.")
-@click.option("--report", type=click.Path(file_okay=False), help="Folder for Markdown, JSON and PNG.")
+@click.option("--report", type=click.Path(file_okay=False), help="Folder for HTML, Markdown, JSON and PNG.")
 def emulator_evaluate(path: str | None, validation: str | None, report: str | None) -> None:
     """Measure an emulator: its error per pixel, and its response to every element against Turbospectrum's."""
     emulator = Emulator.load(path)
@@ -148,6 +149,10 @@ def emulator_evaluate(path: str | None, validation: str | None, report: str | No
         return
     folder = Path(report)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "emulator_quality.md").write_text(table)
     (folder / "emulator_quality.json").write_text(json.dumps(result) + "\n")
     draw_error(emulator, result, folder / "emulator_error.png")
+    publish(
+        folder,
+        "emulator_quality",
+        f"# The spectral emulator\n\n{table}\n![Error per pixel](emulator_error.png)",
+    )

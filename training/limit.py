@@ -22,7 +22,9 @@ from model.grid import Array
 from model.likelihood import ranked_doppelgangers, shortlists
 from training.emulator import Emulator
 from training.limit_fits import against_fits
+from training.markdown import table
 from training.oracle import Oracle, labels_of, varied
+from training.page import publish
 from training.slopes import information
 from training.survey import Survey
 
@@ -36,6 +38,12 @@ HIGHEST = 1e4
 
 CHECKED = 20
 """Queries per noise level that are ranked among all stars, to check the shortlist."""
+
+LIMIT = (
+    "Share of stars whose twin an oracle finds who knows the generator, with standard errors: first of all "
+    "others, or among the first ten; and how many of the checked stars are found or lost when no candidate is "
+    "passed over. Below it, the same with abundances fitted to noisy spectra."
+)
 
 _PICK = 7
 
@@ -126,7 +134,7 @@ def limit(survey: Survey, emulator: Emulator, pairs: int) -> dict[str, Any]:
 
 
 def measure(paths: Sequence[Path], folder: Path, pairs: int) -> str:
-    """Measure the surveys that limit.json in `folder` lacks, and return the table of these."""
+    """Measure the surveys that limit.json in `folder` lacks; write and return the report of all, limit.md."""
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / "limit.json"
     known: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
@@ -140,30 +148,50 @@ def measure(paths: Sequence[Path], folder: Path, pairs: int) -> str:
         partial = out.with_name(out.name + ".partial")
         partial.write_text(json.dumps(known, indent=1) + "\n")
         partial.replace(out)
-    return "\n".join(line for survey in surveys for line in told(name_of(survey), known[name_of(survey)]))
+    sections = [section for name, result in known.items() for section in told(name, result)]
+    text = "\n\n".join(["# The limit", LIMIT, *sections])
+    publish(folder, "limit", text)
+    return text
 
 
 def told(name: str, result: dict[str, Any]) -> list[str]:
-    """A survey's figures as lines of text."""
-    lines = []
+    """A survey's figures as sections of Markdown."""
+    sections = []
     for parameters, found in result["removed"].items():
-        lines.append(f"{name}, {parameters} removed, {len(found['abundances'])} abundances")
-        for snr, level in found.get("twins", {}).items():
-            lines.append(
-                f"  S/N {snr}: recovered {_told(level['recovered'])}, within ten {_told(level['within_ten'])}; "
-                f"{level['changed']} of {level['checked']} otherwise among all"
-            )
-        for snr, level in found.get("fits", {}).items():
-            chi2 = level["chi2"]
-            lines.append(
-                f"  S/N {snr}, {level['stars']} stars: oracle {_told(level['oracle'])}, "
-                f"fits {_told(level['fits'])}; "
-                f"chi2 {chi2['mean']:.2f} +- {chi2['error']:.2f} for {chi2['expected']}"
-            )
-        for snr, level in found.get("groups", {}).items():
-            lines.append(f"  S/N {snr}: doppelganger rate {level['share']:.2e} +- {level['error']:.1e}")
-    return lines
+        sections.append(f"## {name}, {parameters} removed")
+        sections.append(f"{result['stars']} stars; {len(found['abundances'])} abundances vary.")
+        if "twins" in found:
+            rows = [
+                [
+                    _level(snr),
+                    _told(at["recovered"]),
+                    _told(at["within_ten"]),
+                    f"{at['changed']} of {at['checked']}",
+                ]
+                for snr, at in found["twins"].items()
+            ]
+            sections.append(table(["S/N", "recovered", "within ten", "otherwise among all"], rows))
+        if "fits" in found:
+            rows = [
+                [_level(snr), str(at["stars"]), _told(at["oracle"]), _told(at["fits"]), _chi2(at["chi2"])]
+                for snr, at in found["fits"].items()
+            ]
+            sections.append(table(["S/N", "stars", "oracle", "fits", "chi2 (expected)"], rows))
+        if "groups" in found:
+            rows = [
+                [_level(snr), f"{at['share']:.2e} ± {at['error']:.1e}"] for snr, at in found["groups"].items()
+            ]
+            sections.append(table(["S/N", "doppelganger rate"], rows))
+    return sections
+
+
+def _level(snr: str) -> str:
+    return "no noise" if snr == "inf" else snr
 
 
 def _told(figure: dict[str, float]) -> str:
-    return f"{figure['share']:.3f} +- {figure['error']:.3f}"
+    return f"{figure['share']:.3f} ± {figure['error']:.3f}"
+
+
+def _chi2(chi2: dict[str, float]) -> str:
+    return f"{chi2['mean']:.2f} ± {chi2['error']:.2f} ({chi2['expected']})"

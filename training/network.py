@@ -38,7 +38,7 @@ from training.trainer import Processes, Trainer
 from training.validation import Validation, check_validation
 
 FORMAT = 1
-FRONTEND, STATE = "frontend.npz", "state.pt"
+FRONTEND, STATE, TENSORBOARD = "frontend.npz", "state.pt", "tensorboard"
 CHECKPOINT_SECONDS = 120.0
 LOG_EVERY = 100
 
@@ -47,7 +47,7 @@ class Log:
     """What a run tells: a progress bar, TensorBoard files, and the history of validations."""
 
     def __init__(self, folder: Path, steps: int, done: int, shown: bool) -> None:
-        self._writer = SummaryWriter(str(folder), purge_step=done) if shown else None
+        self._writer = SummaryWriter(str(folder), purge_step=done + 1) if shown else None
         self._bar = tqdm(total=steps, initial=done, unit="step", desc="train", disable=None if shown else True)
 
     def step(self, done: int, losses: dict[str, torch.Tensor]) -> None:
@@ -111,7 +111,7 @@ def train(
         saved = torch.load(folder / STATE, map_location=device, weights_only=True)
         trainer.restore(saved.pop("trainer"))
         state = saved
-    log = Log(folder / "tensorboard", config.steps, trainer.done, shown=processes.rank == 0)
+    log = Log(folder / TENSORBOARD, config.steps, trainer.done, shown=processes.rank == 0)
     started = time.monotonic() - state["seconds"]
     last = time.monotonic()
     stop = state["waited"] >= config.patience

@@ -24,6 +24,7 @@ from training import probes
 from training.evaluate import embed_survey
 from training.limit import doppelganger_rate, name_of, siblings
 from training.markdown import table
+from training.page import publish
 from training.posteriors import likelihoods, posteriors
 from training.published_errors import measured_abundances
 from training.survey import Survey
@@ -37,6 +38,8 @@ SEED = 12
 DISTANCE, WITHIN = "distance", f"distance, [Fe/H] within {FE_H_WITHIN:g}"
 LIKELIHOOD = "likelihood"
 ABUNDANCES, LIMIT = "[Fe/H] and [X/Fe] as published", "the limit"
+
+RATES = "Share of random pairs, in per cent, that are at least as alike as the median pair of siblings."
 
 
 def strangers(group: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -86,7 +89,10 @@ def measure_rates(paths: Sequence[Path], groups: Survey, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     told = {"groups_seed": groups.seed, "stars": len(groups), "rates": found}
     (folder / "rates.json").write_text(json.dumps(told, indent=1) + "\n")
-    return rates_table(told)
+    counted = f"{len(groups)} stars in groups, seed {groups.seed}. {RATES}"
+    text = "\n\n".join(["# Doppelganger rates", counted, rates_table(told)])
+    publish(folder, "rates", text)
+    return text
 
 
 def _by_abundances(

@@ -4,7 +4,8 @@
         --groups groups.h5 --abundances train.h5 --report report
 
 Each model's figures are written to the report's folder as soon as they are measured (<model>.json and .npz); a
-second call measures only what is missing and writes report.md, report.json and the pictures.
+second call measures only what is missing and writes report.md, report.html (the same in one file), report.json
+and the pictures.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from training.basis import known
 from training.evaluate import embed_survey, recast_errors, twin_search, twins
 from training.limit import LEVELS as LIMIT_LEVELS
 from training.limit import kind, name_of
+from training.page import publish
 from training.posteriors import drift, measured, posteriors
-from training.robustness import robustness, robustness_table
+from training.robustness import SNR, robustness, robustness_table
 from training.survey import Survey
-from training.tables import FEW_LEVELS, LEVELS, tables
+from training.tables import FEW_LEVELS, LEVELS, ROBUSTNESS, tables
 
 CURVE = np.unique(np.round(np.geomspace(1, 50_000, 200)).astype(int))
 SCATTER = 2000
@@ -214,7 +216,7 @@ def _examples(model: Model, survey: Survey, arrays: dict[str, Any]) -> None:
 
 
 def write(labels: Sequence[str], surveys: Surveys, folder: Path) -> str:
-    """Write report.md, report.json and the pictures from what was measured; returns the Markdown."""
+    """Write report.md, .html, .json and the pictures from what was measured; returns the Markdown."""
     results = [_result(folder, label) for label in labels]
     arrays = {label: dict(np.load(folder / f"{label}.npz")) for label in labels}
     (folder / "report.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -241,8 +243,9 @@ def write(labels: Sequence[str], surveys: Surveys, folder: Path) -> str:
         if drawn is not None:
             pictures.append(drawn)
     shown = tables(results, _limits(surveys, folder))
-    text = "\n\n".join([_heading(surveys), *shown, *(f"![{alt}]({name})" for name, alt in pictures)])
-    (folder / "report.md").write_text(text + "\n")
+    drawings = [f"![{alt}]({name})" for name, alt in pictures]
+    text = "\n\n".join([_heading(surveys), *shown, "## Figures", *drawings])
+    publish(folder, "report", text)
     return text
 
 
@@ -258,7 +261,7 @@ def _result(folder: Path, label: str) -> dict[str, Any]:
 
 
 def measure_robustness(paths: Sequence[Path], survey: Survey, folder: Path, stars: int | None) -> str:
-    """Measure models on perturbed spectra into `folder`, which a report there shows; returns the table."""
+    """Measure models on perturbed spectra into `folder`, which a report there shows; returns robustness.md."""
     folder.mkdir(parents=True, exist_ok=True)
     results = []
     for path in paths:
@@ -270,7 +273,12 @@ def measure_robustness(paths: Sequence[Path], survey: Survey, folder: Path, star
         }
         (folder / f"{path.stem}.robustness.json").write_text(json.dumps(result, indent=1) + "\n")
         results.append(result)
-    return robustness_table(results)
+    told = (
+        f"{len(survey) if stars is None else min(stars, len(survey))} stars of seed {survey.seed}, S/N {SNR:g}."
+    )
+    text = "\n\n".join(["# Robustness", told, ROBUSTNESS, robustness_table(results)])
+    publish(folder, "robustness", text)
+    return text
 
 
 def _limits(surveys: Surveys, folder: Path) -> dict[str, Any]:

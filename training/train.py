@@ -1,4 +1,4 @@
-"""Training a model of any method into a model file, with a record of how it went beside it."""
+"""Training a model of any method into a model file, with a record and a report of how it went beside it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from training import network, polydis
 from training.config import Config, PolyDisConfig
 from training.evaluate import twin_covariance
 from training.metric import fit_metric
+from training.network import TENSORBOARD
+from training.run_report import losses, training_report
 from training.survey import Survey
 from training.validation import check_validation
 
@@ -30,7 +32,7 @@ def checkpoint_folder(out: Path) -> Path:
 def train_model(
     survey: Path, validation: Path | None, config: Config, out: Path, *, name: str, device: str | None
 ) -> str:
-    """Train, write `out` and `out`.json, and say in one paragraph what was done."""
+    """Train, write `out`, `out`.json and the report `out`.html, and say in one paragraph what was done."""
     started = time.monotonic()
     if validation is not None:
         check_validation(Survey.open(survey), Survey.open(validation), config.parameters)
@@ -73,8 +75,12 @@ def train_model(
     record["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
     identity = load_model(out).card.identity
     out.with_name(out.name + ".json").write_text(json.dumps({"model": identity, **record}, indent=1) + "\n")
+    report = out.with_name(out.name + ".html")
+    curves = losses(checkpoint_folder(out) / TENSORBOARD) if "history" in record else {}
+    judges = None if validation is None else Survey.open(validation)
+    report.write_text(training_report(identity, config, record, Survey.open(survey), judges, curves))
     facts = ", ".join(f"{key} {value}" for key, value in record.items() if key != "history")
-    return f"{identity} written to {out} ({out.stat().st_size / 1e6:.1f} MB)\n{facts}"
+    return f"{identity} written to {out} ({out.stat().st_size / 1e6:.1f} MB), report to {report}\n{facts}"
 
 
 def _follows() -> bool:

@@ -108,7 +108,7 @@ def _pair(what: str, first: Seen, second: Seen, model: Model) -> Pair:
 
 
 def visits(path: Path, model: Model) -> str:
-    """Two Markdown tables: every spectrum of the stars in a CSV, and the pairs among them."""
+    """A report in Markdown: every spectrum of the stars in a CSV, and the pairs among them."""
     seen = read_stars(path, model)
     spectra = [
         [
@@ -133,8 +133,11 @@ def visits(path: Path, model: Model) -> str:
     ]
     return "\n\n".join(
         [
-            model.card.identity,
+            "# Real stars",
+            f"Embedded by {model.card.identity}.",
+            "## Spectra",
             table(["star", "spectrum", "S/N", "masked", "chi2", "in domain"], spectra),
+            "## Pairs",
             table(["pair", "first", "second", "distance", "p_same"], pairs),
         ]
     )

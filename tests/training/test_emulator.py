@@ -4,7 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from app.cli import cli
+from tests.pages import check_self_contained
 from training.emulator import DEFAULT_PATH, LABELS, Emulator, EmulatorFileError
 from training.emulator_grid import Grid, read_validation
 from training.evaluate_emulator import evaluate
@@ -125,3 +128,13 @@ def test_a_fit_never_sees_the_validation_stars(emulator):
     held_out = np.array([False] * 4 + [True])
     grid = Grid(labels, np.ones((5, 2)), emulator.lo, emulator.hi, held_out)
     assert training_rows(grid).tolist() == [False, False, False, True, False]
+
+
+def test_its_report_is_one_file_with_the_figure(tmp_path):
+    result = CliRunner().invoke(
+        cli, ["emulator", "evaluate", "--report", str(tmp_path)], catch_exceptions=False
+    )
+    page = (tmp_path / "emulator_quality.html").read_text()
+    check_self_contained(page, pictures=1)
+    held_out = next(line for line in result.output.splitlines() if "held-out" in line).split(" | ")[1]
+    assert f">{held_out}</td>" in page

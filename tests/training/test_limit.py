@@ -148,7 +148,10 @@ def test_the_limit_is_measured_once(xfe_survey, tmp_path, monkeypatch):
     found = kept["[X/Fe] pairs/404"]["removed"]
     assert list(found) == ["teff, logg, fe_h"]
     assert len(found["teff, logg, fe_h"]["abundances"]) == 17
-    assert "S/N 50: recovered" in told
+    recovered = found["teff, logg, fe_h"]["twins"]["50"]["recovered"]["share"]
+    assert f"| 50 | {recovered:.3f} ± " in told
+    assert (tmp_path / "limit.md").read_text().strip() == told
+    assert "[X/Fe] pairs/404, teff, logg, fe_h removed</h2>" in (tmp_path / "limit.html").read_text()
     monkeypatch.delattr(limits, "limit")
     assert measure([xfe_survey.path], tmp_path, 20) == told
 

@@ -14,8 +14,10 @@ import torch
 from safetensors.numpy import load_file
 
 from model.bundle import load_model, save_model
+from tests.pages import check_self_contained
 from training.frontend import Frontend
-from training.network import train
+from training.network import TENSORBOARD, train
+from training.run_report import losses
 from training.survey import Survey
 from training.train import checkpoint_folder, train_model
 from training.trainer import Processes, Trainer, step_seed
@@ -88,6 +90,12 @@ def test_a_run_killed_in_the_middle_ends_as_if_it_had_not_been(survey, xfe_surve
     )
     assert digest(cut) == digest(whole)
     assert json.loads((tmp_path / "cut.safetensors.json").read_text())["steps"] == 1500
+    check_self_contained((tmp_path / "cut.safetensors.html").read_text(), pictures=2)
+    curves = losses(checkpoint_folder(whole) / TENSORBOARD)
+    assert set(curves) == {"reconstruction", "penalty", "adversary", "kl"}
+    steps, values = curves["reconstruction"]
+    assert steps.tolist() == list(range(100, 1501, 100))
+    assert values[-1] < values[0]
 
 
 def test_a_checkpoint_of_another_run_is_refused(tiny, survey, tmp_path):
@@ -222,5 +230,9 @@ def test_polydis_is_trained_by_the_same_command(survey, xfe_survey, tmp_path):
     told = train_model(survey.path, xfe_survey.path, config, out, name="poly", device=None)
     model = load_model(out)
     assert model.card.identity in told
+    page = (tmp_path / "poly.safetensors.html").read_text()
+    check_self_contained(page, pictures=0)
+    assert f"{len(survey)} stars, seed {survey.seed}" in page
+    assert "<td><code>components</code></td>\n<td>10</td>" in page
     assert model.twins.shape == (10, 10)
     assert np.linalg.eigvalsh(model.twins).min() > 0

@@ -6,6 +6,7 @@ from matplotlib.image import imread
 
 from app.cli import cli
 from model.bundle import save_model
+from tests.pages import check_self_contained, look
 from training.polydis import fit
 from training.survey import Survey, synthesize
 
@@ -48,6 +49,15 @@ def test_the_report_has_every_figure_and_table(report):
         assert imread(folder / f"{picture}.png").std() > 0.05
         assert f"({picture}.png)" in text
     assert text.strip() == (folder / "report.md").read_text().strip()
+
+
+def test_the_page_is_one_file_with_everything(report):
+    folder, text, _ = report
+    page = (folder / "report.html").read_text()
+    check_self_contained(page, pictures=text.count("!["))
+    first = json.loads((folder / "report.json").read_text())[0]["twins"]["paper's pairs"]["inf"]
+    assert f"{first['recovered']:.3f} ({first['auc']:.4f})</td>" in page
+    assert look(folder / "report.html").std() > 0.1
 
 
 def test_the_numbers_in_the_text_are_those_measured(report):

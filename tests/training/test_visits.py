@@ -10,6 +10,7 @@ from model.apogee import read_fits
 from model.bundle import SHIPPED
 from model.errors import FormatError
 from tests.conftest import APSTAR, ASPCAP, GIANT
+from tests.pages import check_self_contained
 from training.visits import compare, read_stars
 
 GIANT_LINE = "giant,{},{teff},{logg},{fe_h}"
@@ -51,9 +52,12 @@ def test_the_visits_are_those_of_the_file(stars, model):
     assert np.array_equal(read_stars(table, model)[0].embedding.latent, expected)
 
 
-def test_the_command_prints_both_tables(stars):
-    result = CliRunner().invoke(cli, ["visits", str(SHIPPED), str(stars)], catch_exceptions=False)
+def test_the_command_prints_both_tables(stars, tmp_path):
+    arguments = ["visits", str(SHIPPED), str(stars), "--report", str(tmp_path / "report")]
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert result.exit_code == 0
+    assert (tmp_path / "report" / "visits.md").read_text() == result.output
+    check_self_contained((tmp_path / "report" / "visits.html").read_text(), pictures=0)
     assert "| giant | apStar visit 3 |" in result.output
     assert "| visits | giant apStar visit 1 | giant apStar visit 2 |" in result.output
 

@@ -1,0 +1,24 @@
+"""The documentation site: `make docs`."""
+
+from importlib.metadata import version as installed
+
+project = "Chemtwin"
+copyright = "the Chemtwin developers"
+author = "the Chemtwin developers"
+version = release = installed("chemtwin")
+
+extensions = ["myst_nb", "sphinx_external_toc"]
+nb_execution_mode = "off"
+myst_heading_anchors = 3
+external_toc_exclude_missing = False
+exclude_patterns = ["_build"]
+suppress_warnings = ["etoc.glob"]  # pages that may not be there yet
+
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_title = "Chemtwin"
+html_show_sphinx = False
+html_theme_options = {"navigation_with_keys": True}
+linkcheck_anchors = False
+linkcheck_ignore = [r"http://localhost"]

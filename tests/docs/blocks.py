@@ -1,0 +1,128 @@
+"""The code blocks of a page, and a way to run them all as one reader would, one after another."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from tests.conftest import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUNNABLE = ("bash", "python")
+BEFORE = re.compile(r"[();<>|&]+|\w+=.*|\$|--no-python")
+"""What may stand before a command: a separator, a variable, a prompt, torchrun's last option."""
+COMMAND = re.compile(r"(/[\w/]+/)?chemtwin")
+
+PRELUDE = """
+set -euo pipefail
+servers=()
+trap 'kill "${servers[@]}" 2>/dev/null || true; wait' EXIT
+chemtwin() {
+    if [ "$1" != serve ]; then command chemtwin "$@"; return; fi
+    command chemtwin serve >> serve.log 2>&1 &
+    local server=$!
+    servers+=("$server")
+    until curl -fs "localhost:$CHEMTWIN_PORT/readyz" > ready.json; do
+        kill -0 "$server" || { cat serve.log >&2; return 1; }
+        sleep 0.1
+    done
+}
+curl() { command curl --fail "$@"; }
+make() { [ "$*" = serve ] && chemtwin serve; }
+"""
+"""`chemtwin serve` returns when the service is ready, instead of never; `make serve` has its catalogue already;
+a refused request is an error."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text, the line it starts on, and the `text` block right below, if any."""
+
+    language: str
+    text: str
+    line: int
+    output: str | None
+
+    @property
+    def name(self) -> str:
+        """The first line: what the lists of tests call it."""
+        return self.text.partition("\n")[0]
+
+
+def tokens(page: Path) -> list[Token]:
+    """The page as markdown-it parses it."""
+    return MarkdownIt("commonmark").enable("table").parse(page.read_text())
+
+
+def blocks(page: Path) -> list[Block]:
+    """All fenced blocks, in order."""
+    parsed = tokens(page)
+    found = []
+    for token, following in zip(parsed, [*parsed[1:], None], strict=True):
+        if token.type == "fence":
+            shown = following is not None and following.type == "fence" and following.info == "text"
+            assert token.map is not None
+            output = following.content if shown and following is not None else None
+            found.append(Block(token.info, token.content, token.map[0] + 1, output))
+    return found
+
+
+def run(chosen: Sequence[Block], folder: Path, ports: dict[str, int], smaller: dict[str, str]) -> None:
+    """Run blocks as one script in `folder`, and compare with what the page says they print.
+
+    `ports` and `smaller` say what is written in the place of what.
+    """
+    parts = [PRELUDE]
+    for number, block in enumerate(chosen):
+        text = block.text
+        for old, new in smaller.items():
+            text = text.replace(old, new)
+        for old, port in ports.items():
+            text = text.replace(old, str(port))
+        if block.language == "python":
+            (folder / f"{number}.py").write_text(text)
+            text = f"python -W error {number}.py\n"
+        parts += [f"echo '--- line {block.line}' >&2", f"{{\n{text}}} > {number}.out"]
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "CHEMTWIN_PORT": str(ports["8000"]),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(parts)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for number, block in enumerate(chosen):
+        if block.output is not None:
+            assert (folder / f"{number}.out").read_text().split("\n") == block.output.split("\n")
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each call of `chemtwin` in shell text, from its name on, up to the next command."""
+    found = []
+    for line in text.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="();<>|&")
+        lexer.whitespace_split = True
+        words = list(lexer)
+        for place, word in enumerate(words):
+            if " " in word:
+                found += commands(word)
+            if COMMAND.fullmatch(word) and (place == 0 or BEFORE.fullmatch(words[place - 1])):
+                rest = words[place:]
+                ends = [i for i, other in enumerate(rest) if set(other) <= set("();<>|&")]
+                found.append(rest[: ends[0]] if ends else rest)
+    return found

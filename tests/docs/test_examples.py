@@ -1,0 +1,188 @@
+"""Every block of code in the documentation is run as it stands, or is in a list here that says why not."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+
+import click
+import h5py
+import numpy as np
+import pytest
+
+from app.cli import cli
+from tests.conftest import APSTAR, EXAMPLES, ROOT
+from tests.docs.blocks import PAGES, RUNNABLE, blocks, commands, run, tokens
+
+HOURS = "hours, on surveys of 50,000 stars; the same commands run small in train-your-own.md"
+INSTALL = "installs into the machine"
+CONTAINERS = "needs docker"
+BENCHMARK = "a benchmark, minutes on a machine of its own"
+CLUSTER = "needs several machines"
+
+RUN_ELSEWHERE = {"README.md": "tests/app/test_readme.py", "client.md": "tests/docs/test_client_page.py"}
+"""Pages with tests of their own."""
+
+NOT_RUN = {
+    "bulk.md": {
+        "dask scheduler": CLUSTER,
+    },
+    "emulator.md": {"chemtwin emulator fit": "a quarter of an hour on spectra that are not in the repository"},
+    "limit.md": {"chemtwin limit": HOURS},
+    "operating.md": {"python3 -m venv /opt/chemtwin": INSTALL},
+    "postgresql.md": {
+        "pip install": INSTALL,
+        "export CHEMTWIN_API_KEYS=": CONTAINERS,
+    },
+    "quality.md": {
+        "chemtwin synthesize train.h5": HOURS,
+        "chemtwin synthesize realistic_train.h5": HOURS,
+    },
+    "run-for-a-survey.md": {"python3 -m venv /opt/chemtwin": INSTALL},
+    "running.md": {"export CHEMTWIN_API_KEYS=": CONTAINERS, "docker compose exec": CONTAINERS},
+    "nearest-neighbours.md": {"python -m benchmarks.search": BENCHMARK},
+    "train-your-own.md": {"pip install": INSTALL},
+    "training.md": {
+        'pip install -e ".[train]"': HOURS,
+        "chemtwin synthesize known.h5": HOURS,
+        "import csv": "train-your-own.md runs this on its own survey",
+        "chemtwin synthesize train.h5": HOURS,
+    },
+}
+"""By page: how a block begins, and why it is not run."""
+
+SMALLER = {
+    "train-your-own.md": {
+        "--pairs 1500": "--pairs 260", "[:600]": "[:60]", "steps=600": "steps=20", "--pairs 500": "--pairs 60",
+        "faderdis.safetensors free.safetensors mine.safetensors": "mine.safetensors",
+    },
+}  # fmt: skip
+"""By page: what is made smaller in a test."""
+
+SURVEYS = {"upgrade-a-model.md": 51, "run-for-a-survey.md": 52, "bulk.md": 53}
+"""Pages that find a small survey.h5 in their folder, and its seed."""
+
+STARTS_ITS_OWN = {"train-your-own.md", "upgrade-a-model.md", "run-for-a-survey.md", "quickstart.md", "bulk.md"}
+"""Pages without the service on port 8000 that the others find."""
+
+
+def chosen(page):
+    if page.name in RUN_ELSEWHERE:
+        return []
+    reasons = NOT_RUN.get(page.name, {})
+    return [b for b in blocks(page) if b.language in RUNNABLE and not b.text.startswith(tuple(reasons))]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def chemtwin(*arguments):
+    command = [sys.executable, "-c", "from app.cli import main; main()", *arguments]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def catalogue_of_make(tmp_path_factory):
+    """The data folder that `make serve` fills, by the Makefile's own commands."""
+    folder = tmp_path_factory.mktemp("catalogue")
+    options = re.search(r"chemtwin synthesize \$\(SYNTHETIC\) (.*)", (ROOT / "Makefile").read_text())
+    chemtwin("synthesize", str(folder / "catalogue.h5"), *options[1].split())
+    chemtwin("ingest", str(folder / "catalogue.h5"), "--data-dir", str(folder / "data"))
+    return folder / "data"
+
+
+@pytest.fixture
+def folder(tmp_path, request):
+    """Where a page's reader stands: docs/, the catalogue, and what the page says the reader has."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "examples").symlink_to(EXAMPLES)
+    name = request.getfixturevalue("page").name
+    if name not in STARTS_ITS_OWN or name == "quickstart.md":
+        shutil.copytree(request.getfixturevalue("catalogue_of_make"), tmp_path / "data")
+    if name in SURVEYS:
+        chemtwin("synthesize", str(tmp_path / "survey.h5"), "--pairs", "100", "--seed", str(SURVEYS[name]))
+    if name == "bulk.md":
+        with h5py.File(tmp_path / "survey.h5") as survey:
+            stars = {key: survey[key][:50] for key in ("flux", "teff", "logg", "fe_h")}
+            np.savez(tmp_path / "spectra.npz", star_id=[f"npz-{i}" for i in range(50)], **stars)
+        (tmp_path / "folder").mkdir()
+        shutil.copy(APSTAR, tmp_path / "folder")
+        (tmp_path / "labels.csv").write_text(f"file,teff,logg,fe_h\n{APSTAR.name},4705,2.58,0.05\n")
+    if name == "upgrade-a-model.md":
+        new = str(tmp_path / "new.safetensors")
+        chemtwin(
+            "train", str(tmp_path / "survey.h5"), "--method", "polydis", "--set", "components=10", "--out", new
+        )
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if chosen(p)], ids=lambda page: page.name)
+def test_the_blocks_of_a_page_run_as_they_stand(page, folder):
+    own = page.name in STARTS_ITS_OWN
+    first = [] if own else [blocks(ROOT / "docs" / "quickstart.md")[0]]
+    assert own or first[0].text == "make serve\n"
+    ports = {"8000": free_port(), "8001": free_port()}
+    run([*first, *chosen(page)], folder, ports, SMALLER.get(page.name, {}))
+
+
+def test_the_lists_name_blocks_that_are_there():
+    for name, reasons in NOT_RUN.items():
+        texts = [block.text for page in PAGES if page.name == name for block in blocks(page)]
+        for start in reasons:
+            assert any(text.startswith(start) for text in texts), f"{name} has no block that begins {start!r}"
+    for name, changes in SMALLER.items():
+        texts = "".join(block.text for block in blocks(ROOT / "docs" / name))
+        assert all(old in texts for old in changes)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name not in RUN_ELSEWHERE], ids=lambda page: page.name)
+def test_code_is_fenced_in_a_language_that_is_looked_at(page):
+    for token in tokens(page):
+        assert token.type != "code_block", f"indented code in line {token.map[0] + 1}"
+    assert {block.language for block in blocks(page)} <= {*RUNNABLE, "text"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_options_exist(page):
+    """In the blocks, run or not, and in the prose."""
+    texts = [block.text for block in blocks(page) if block.language == "bash"]
+    for token in tokens(page):
+        texts += [
+            c.content for c in token.children or () if c.type == "code_inline" and "chemtwin " in c.content
+        ]
+    for text in texts:
+        for words in commands(text):
+            check(words)
+
+
+def check(words):
+    """That the words call a command that exists with options that it has."""
+    command, rest = cli, words[1:]
+    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        found = command.get_command(click.Context(command), rest[0])
+        assert found is not None or rest[0] in ("...", "COMMAND"), f"there is no {' '.join(words)}"
+        if found is None:
+            return
+        command, rest = found, rest[1:]
+    options = {option for param in command.params for option in param.opts} | {"--help"}
+    for word in rest:
+        if word.startswith("--"):
+            assert word.partition("=")[0] in options, f"{word} in {' '.join(words)}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "chemtwin ingst a.h5",
+        "A=1 chemtwin ingest a.h5 --worker 2",
+        "x && chemtwin train --oot m",
+        "sh -c 'chemtwin ingst a'",
+    ],
+)
+def test_a_command_that_does_not_exist_is_noticed(text):
+    with pytest.raises(AssertionError):
+        check(commands(text)[0])
