@@ -146,7 +146,7 @@ def test_twins_are_the_service_s_votable_with_its_units_ucds_and_descriptions(ch
         official = held.to_table()
         assert found.colnames == official.colnames
         for name in found.colnames[1:]:
-            assert np.array_equal(found[name], np.asarray(official[name]))
+            assert np.array_equal(found[name], np.asarray(official[name]), equal_nan=True)
             assert (found[name].unit or u.one) == (official[name].unit or u.one)
             assert found[name].meta["ucd"] == official[name].meta["ucd"]
             assert name == "teff" or found[name].description == official[name].description
