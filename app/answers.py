@@ -21,8 +21,7 @@ from app.service import Service, Source
 from app.tables import Column, Fact, csv_bytes, further_columns, star_columns, votable_bytes
 from index.store import Star
 
-TWINS = ("json", "csv", "votable")
-STARS = ("json", "csv", "votable")
+TABLE = ("json", "csv", "votable")
 RECAST = ("json", "csv", "fits", "png", "votable")
 DRAWING = CapacityLimiter(1)
 """Pictures are drawn one at a time, in a thread that other requests do not wait for."""
@@ -89,6 +88,27 @@ def answer_twins(form: str, answer: dict[str, Any], further: dict[str, str]) -> 
         facts.append(Fact("in_domain", answer["in_domain"], "whether the model knows such stars"))
         facts += _warnings(answer)
     return _file(votable_bytes(columns, answer["twins"], "twins", facts), form, name)
+
+
+def answer_abundances(form: str, answer: dict[str, Any]) -> Response:
+    """A star's abundances."""
+    if form == "json":
+        return varying(answer_json(answer))
+    columns = [
+        _field("element", "X", "", "phys.atmol.element", "O"),
+        _field("x_fe", "[X/Fe], dex", "", "phys.abund"),
+        _field("x_fe_err", "standard deviation of x_fe, dex", "", "stat.stdev;phys.abund"),
+    ]
+    rows, name = answer["abundances"], _name("abundances", answer["star_id"])
+    if form == "csv":
+        return _file(csv_bytes([*columns, _model(_identity(answer))], rows), form, name)
+    facts = [
+        Fact("star_id", answer["star_id"], "the star", ucd="meta.id"),
+        Fact("model", _identity(answer), "the model of the latent and its readout"),
+        Fact("in_domain", answer["in_domain"], "whether the model knows such stars"),
+        *_warnings(answer),
+    ]
+    return _file(votable_bytes(columns, rows, "abundances", facts), form, name)
 
 
 def stars_page(service: Service, query: StarsQuery) -> list[Star]:

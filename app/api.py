@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import gc
-import hmac
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -14,11 +13,11 @@ from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
-from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 
 from app import explorer, logs, metrics
+from app.access import no_query, one_of
 from app.answer_schemas import (
     AbundancesAnswer,
     CardAnswer,
@@ -34,7 +33,16 @@ from app.answer_schemas import (
     StarsAnswer,
     TwinsAnswer,
 )
-from app.answers import RECAST, STARS, TWINS, answer_recast, answer_stars, answer_twins, stars_page, varying
+from app.answers import (
+    RECAST,
+    TABLE,
+    answer_abundances,
+    answer_recast,
+    answer_stars,
+    answer_twins,
+    stars_page,
+    varying,
+)
 from app.batcher import Batcher
 from app.bodies import (
     FITS,
@@ -58,7 +66,6 @@ from app.errors import (
     Busy,
     Invalid,
     NotFound,
-    Unauthorized,
     UnsupportedMedia,
     answer_json,
     install,
@@ -90,6 +97,7 @@ from app.schemas import (
     StarIn,
     StarsQuery,
     StoredIn,
+    TableQuery,
     TwinQuery,
     UnstoredIn,
 )
@@ -147,24 +155,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Guard, timeout=settings.body_timeout_s, room=room)
     app.add_middleware(RequestLog)
     writers, readers = keys(settings.api_keys), keys(settings.read_keys)
-
-    def may(request: Request, allowed: list[str]) -> None:
-        if not writers and not readers:
-            return
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        sent = key.strip().encode("latin-1")  # as the header's bytes were read
-        known = [hmac.compare_digest(sent, one.encode()) for one in allowed]
-        if scheme.lower() != "bearer" or not any(known):
-            raise Unauthorized("unauthorized", "send a key that may do this: Authorization: Bearer <key>")
-
-    async def may_write(request: Request) -> None:
-        may(request, writers)
-
-    async def may_read(request: Request) -> None:
-        may(request, writers + readers)
-
-    shown = [Depends(HTTPBearer(auto_error=False))] if writers or readers else []  # in the OpenAPI document
-    write, read = [Depends(may_write), *shown], [Depends(may_read), *shown]
+    write = one_of(writers) if writers or readers else []
+    read = one_of(writers + readers) if writers or readers else []
+    bare = Depends(no_query)
     keyed = (401,) if writers or readers else ()
 
     def service() -> Service:
@@ -233,20 +226,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @app.get(
         "/twins/{star_id}",
         dependencies=read,
-        responses=answers(TwinsAnswer, 404, 409, *keyed, forms=TWINS),
+        responses=answers(TwinsAnswer, 404, 409, *keyed, forms=TABLE),
         openapi_extra=query_parameters(TwinQuery),
         tags=["twins"],
     )
     def twins(star_id: StarPath, request: Request) -> Response:
         """The k chemically nearest stars, nearest first."""
         query = TwinQuery.model_validate(dict(request.query_params))
-        form = negotiated(request, query.format, TWINS)
+        form = negotiated(request, query.format, TABLE)
         return answer_twins(form, service().twins(star_id, query), service().further_units)
 
     @app.post(
         "/twins",
         dependencies=read,
-        responses=answers(TwinsAnswer | ManyAnswer, *OF_BODIES, *keyed, forms=TWINS),
+        responses=answers(TwinsAnswer | ManyAnswer, *OF_BODIES, *keyed, forms=TABLE),
         openapi_extra=request_body([UnstoredIn, SeveralIn, StoredIn], *FITS, NPZ) | query_parameters(TwinQuery),
         tags=["twins"],
     )
@@ -303,10 +296,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         drawn: LatentMap = app.state.latent_map
         return Response(drawn.answer(), media_type=JSON)
 
-    @app.get("/stars", dependencies=read, responses=answers(StarsAnswer, *keyed, forms=STARS), tags=["stars"])
+    @app.get("/stars", dependencies=read, responses=answers(StarsAnswer, *keyed, forms=TABLE), tags=["stars"])
     def stars(query: Annotated[StarsQuery, Query()], request: Request) -> Response:
         """Stored stars in the order of their ids; `next` is the `after` of the next page, null at the end."""
-        form = negotiated(request, query.format, STARS)
+        form = negotiated(request, query.format, TABLE)
         page = stars_page(service(), query)
         more = len(page) > query.limit
         if form != "json":
@@ -315,14 +308,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         shown = [service().star_answer(star) for star in page[: query.limit]]
         return varying(answer_json({"stars": shown, "next": shown[-1]["star_id"] if more else None}))
 
-    @app.get("/stars/{star_id}", dependencies=read, responses=answers(StarAnswer, 404, *keyed), tags=["stars"])
+    @app.get(
+        "/stars/{star_id}",
+        dependencies=[*read, bare],
+        responses=answers(StarAnswer, 404, *keyed),
+        tags=["stars"],
+    )
     def star(star_id: StarPath) -> Response:
         """A stored star."""
         return answer_json(service().star_answer(service().star(star_id)))
 
     @app.get(
         "/stars/{star_id}/spectrum",
-        dependencies=read,
+        dependencies=[*read, bare],
         responses=answers(SpectrumAnswer, 404, 409, *keyed),
         tags=["stars"],
     )
@@ -333,15 +331,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @app.get(
         "/stars/{star_id}/abundances",
         dependencies=read,
-        responses=answers(AbundancesAnswer, 404, 409, *keyed),
+        responses=answers(AbundancesAnswer, 404, 409, *keyed, forms=TABLE),
         tags=["stars"],
     )
-    def abundances(star_id: StarPath) -> Response:
+    def abundances(star_id: StarPath, query: Annotated[TableQuery, Query()], request: Request) -> Response:
         """[X/Fe] of a stored star by a linear readout of its latent, with errors."""
-        return answer_json(service().abundances(star_id))
+        form = negotiated(request, query.format, TABLE)
+        return answer_abundances(form, service().abundances(star_id))
 
     @app.delete(
-        "/stars/{star_id}", dependencies=write, responses=answers(DeletedAnswer, 404, *keyed), tags=["stars"]
+        "/stars/{star_id}",
+        dependencies=[*write, bare],
+        responses=answers(DeletedAnswer, 404, *keyed),
+        tags=["stars"],
     )
     def delete(star_id: StarPath) -> Response:
         """Delete a star; it is gone from the disk when this answers."""
@@ -361,7 +363,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         """The stars around a position, by Simple Cone Search; what is wrong is told in a VOTable too."""
         return cone_answer(service(), dict(request.query_params))
 
-    @app.get("/model", dependencies=read, responses=answers(CardAnswer, *keyed), tags=["service"])
+    @app.get("/model", dependencies=[*read, bare], responses=answers(CardAnswer, *keyed), tags=["service"])
     def model() -> Response:
         """The model card."""
         return answer_json(service().card())

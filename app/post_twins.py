@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from app.answers import TWINS, answer_twins
+from app.answers import TABLE, answer_twins
 from app.bodies import (
     FITS,
     JSON,
@@ -70,7 +70,7 @@ async def post_twins(request: Request, service: Service, embed: Embed) -> Respon
         job = await run_in_threadpool(lambda: star_job(UnstoredIn.model_validate(value), settings.bad_bits))
     else:
         raise no_spectra()
-    form = negotiated(request, query.format, TWINS)
+    form = negotiated(request, query.format, TABLE)
     done = await embed(replace(job, star_id=None))
     return await run_in_threadpool(_answer, form, job, done, service, query)
 

@@ -311,6 +311,14 @@ class RecastQuery(BaseModel):
     format: Literal["json", "csv", "fits", "png", "votable"] | None = None
 
 
+class TableQuery(BaseModel):
+    """A query string that says no more than the form of a table."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["json", "csv", "votable"] | None = None
+
+
 class StarsQuery(BaseModel):
     """The query string of GET /stars."""
 

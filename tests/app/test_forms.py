@@ -263,3 +263,30 @@ def test_openapi_tells_the_forms(client):
 def test_a_start_imports_no_matplotlib():
     code = "import sys, app.api; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_abundances_as_tables(client):
+    path = "/stars/SYN-202-000003A/abundances"
+    answer = client.get(path).json()
+    table, _ = votable(client.get(path, headers={"Accept": VOTABLE}))
+    params = {param.name: param.value for param in table.params}
+    assert (params["star_id"], bool(params["in_domain"])) == (answer["star_id"], answer["in_domain"])
+    assert params["model"] == f"{answer['model']['name']}@{answer['model']['version']}"
+    read, lines = table.to_table(), rows(client.get(path + "?format=csv"))
+    for name in ("element", "x_fe", "x_fe_err"):
+        expected = [one[name] for one in answer["abundances"]]
+        assert read[name].tolist() == expected
+        assert [line[name] for line in lines] == [str(value) for value in expected]
+
+
+def test_a_form_that_an_answer_does_not_have_is_refused(client):
+    for method, path in (
+        ("GET", "/stars/X"),
+        ("GET", "/stars/X/spectrum"),
+        ("GET", "/model"),
+        ("DELETE", "/stars/X"),
+    ):
+        refused = client.request(method, path + "?format=csv")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (422, "invalid_request")
+        assert "'format'" in refused.json()["error"]["message"]
+    assert client.get("/stars/X/abundances?format=fits").status_code == 422
