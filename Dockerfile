@@ -15,9 +15,9 @@ RUN pip install --no-cache-dir ".[postgres]" && useradd --uid 10001 chemtwin && 
 
 USER 10001
 ENV CHEMTWIN_HOST=0.0.0.0 CHEMTWIN_DATA_DIR=/data MPLCONFIGDIR=/tmp/matplotlib NUMBA_CACHE_DIR=/srv/numba
-# the search is compiled here, not at the first start
-RUN python -c "from index.tree import warm; warm()"
 WORKDIR /data
+# the search is compiled here, not at the first start; in this folder, where `index` is the installed one
+RUN python -c "from index.tree import warm; warm()"
 VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \

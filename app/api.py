@@ -60,7 +60,7 @@ from app.bodies import (
     star_job,
     understood,
 )
-from app.cone import Cone, cone_answer
+from app.cone import CONES, Cone, cone_answer
 from app.embedder import Embedded, Job
 from app.errors import (
     Busy,
@@ -359,9 +359,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_extra=loose_parameters(Cone),
         tags=["stars"],
     )
-    def cone(request: Request) -> Response:
+    async def cone(request: Request) -> Response:
         """The stars around a position, by Simple Cone Search; what is wrong is told in a VOTable too."""
-        return cone_answer(service(), dict(request.query_params))
+        parameters = dict(request.query_params)
+        return await to_thread.run_sync(cone_answer, service(), parameters, limiter=CONES)
 
     @app.get("/model", dependencies=[*read, bare], responses=answers(CardAnswer, *keyed), tags=["service"])
     def model() -> Response:
@@ -369,8 +370,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         return answer_json(service().card())
 
     @app.get("/healthz", responses=answers(HealthAnswer), tags=["service"])
-    def healthz() -> Response:
-        """Alive."""
+    async def healthz() -> Response:
+        """Alive; told without a thread, so that a service with much to do is not taken for a dead one."""
         return answer_json({"status": "ok"})
 
     @app.get("/readyz", responses=answers(ReadyAnswer), tags=["service"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from anyio import CapacityLimiter
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,6 +22,9 @@ from index.store import Star
 
 MOST = 10_000
 """Stars in one answer; of a circle with more, the answer says OVERFLOW."""
+
+CONES = CapacityLimiter(1)
+"""Circles are answered one at a time: a full one takes seconds, for which other requests do not wait."""
 
 UCD1 = {"star_id": "ID_MAIN", "ra": "POS_EQ_RA_MAIN", "dec": "POS_EQ_DEC_MAIN"}
 BRIEF = ("star_id", "ra", "dec", "separation", "teff", "logg", "fe_h")

@@ -1,6 +1,8 @@
 """Cone search by pyvo and astropy's validator, over a running service."""
 
 import io
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -132,3 +134,17 @@ def test_twins_tell_where_they_are(client, star):
     assert (first["star_id"], first["ra"], first["dec"]) == ("SKY-1", 11.0, 5.0)
     for row in range(2):
         client.delete(f"/stars/SKY-{row}")
+
+
+def test_many_circles_at_once_leave_the_rest_of_the_service_alone(cone):
+    asked = {"RA": 10, "DEC": 80, "SR": 0.5, "VERB": 3}
+    with ThreadPoolExecutor(20) as pool:
+        circles = [pool.submit(httpx.get, cone, params=asked, timeout=120) for _ in range(20)]
+        time.sleep(0.5)
+        began = time.monotonic()
+        assert httpx.get(cone.replace("/cone", "/healthz"), timeout=120).status_code == 200
+        assert httpx.get(cone.replace("/cone", "/stars/S1"), timeout=120).status_code == 200
+        waited = time.monotonic() - began
+        assert not all(circle.done() for circle in circles)
+        assert {circle.result().status_code for circle in circles} == {200}
+    assert waited < 2

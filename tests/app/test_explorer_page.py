@@ -391,6 +391,9 @@ def test_a_key_is_asked_for_and_kept_in_this_tab_only(visit, tmp_path):
         page.keyboard.press("Enter")
         expect(page.locator("#catalogue")).to_contain_text("empty catalogue")
         assert page.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [1, 0, ""]
+        api = page.locator("nav a")  # that page has scripts of another place: it gets a session of its own
+        expect(api).to_have_attribute("rel", "noopener")
+        expect(api).to_have_attribute("target", "_blank")
         page.click("#upload summary")
         page.set_input_files("#file", str(ASPCAP))
         page.click("#store-button")
