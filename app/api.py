@@ -143,6 +143,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="The chemical twins of a star, straight from its spectrum.",
         version=version("chemtwin"),
         lifespan=life,
+        docs_url=None,
         redoc_url=None,
         responses=refuses(422, 503),
         generate_unique_id_function=lambda route: route.name,

@@ -10,7 +10,7 @@ import orjson
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from app.embedder import Job
+from app.embedder import Job, position
 from app.errors import Invalid, TooLarge, UnsupportedMedia
 from app.npz import read_npz
 from app.schemas import FitsQuery, StarIn, UnstoredIn
@@ -118,7 +118,7 @@ def fits_job(content: bytes, query: FitsQuery, bad_bits: int, *, named: bool = T
         wavelength=file.wavelength,
         normalized=file.normalized,
     )
-    return Job(observation, star_id, file.ra, file.dec, {"file": file.kind}, file.warnings)
+    return Job(observation, star_id, *position(file.ra, file.dec), {"file": file.kind}, file.warnings)
 
 
 def npz_stars(

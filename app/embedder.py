@@ -23,6 +23,16 @@ MAX_LATENT = 1e6
 """Beyond this a latent is nonsense, and squares of single-precision differences might overflow in a search."""
 
 
+def position(ra: float | None, dec: float | None) -> tuple[float | None, float | None]:
+    """A position as the store has it, right ascension from 0 to 360 degrees; Nones for what is no position.
+
+    Files have right ascensions from -180 to 180 as well, and numbers like -9999 where there is none.
+    """
+    if ra is None or dec is None or not (-180 <= ra <= 360 and -90 <= dec <= 90):
+        return None, None
+    return (ra + 360 if ra < 0 else ra), dec
+
+
 @dataclass(frozen=True)
 class Job:
     """A spectrum to embed; without `star_id` it is not stored."""

@@ -1,6 +1,6 @@
-"""The explorer page at `/` and its files: they hold no data, so no key is asked for them.
+"""The explorer at `/`, the API's page at `/docs`, and their files: they hold no data, so no key is asked for.
 
-Everything comes from this service: plotly.js is the copy inside the installed plotly wheel.
+Everything comes from this service: plotly.js and Swagger UI are the copies inside installed wheels.
 """
 
 from __future__ import annotations
@@ -15,11 +15,18 @@ from typing import Annotated
 
 from fastapi import FastAPI, Request, Response
 from fastapi import Path as InPath
+from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
 
 STATIC = Path(__file__).with_name("static")
 PAGE = "index.html"
-PLOTLY = "plotly.min.js"
+LIBRARIES = {
+    "plotly.min.js": ("plotly", "package_data"),
+    "swagger-ui-bundle.js": ("fastapi_offline", "static"),
+    "swagger-ui.css": ("fastapi_offline", "static"),
+}
+"""Files of installed packages, and the folders in which they are."""
+
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -53,10 +60,14 @@ class Asset:
 def files() -> dict[str, Path]:
     """The files that may be asked for, by name."""
     own = {path.name: path for path in STATIC.iterdir() if path.suffix in TYPES}
-    spec = find_spec("plotly")
+    return own | {name: _folder(package) / folder / name for name, (package, folder) in LIBRARIES.items()}
+
+
+def _folder(package: str) -> Path:
+    spec = find_spec(package)
     assert spec is not None
     assert spec.origin is not None
-    return own | {PLOTLY: Path(spec.origin).parent / "package_data" / PLOTLY}
+    return Path(spec.origin).parent
 
 
 @cache
@@ -72,13 +83,24 @@ def asset(name: str) -> Asset:
 
 def install(app: FastAPI) -> None:
     """Give `app` the page and its files."""
-    for path, route in (("/", page), ("/explorer/{name}", file)):
+    for path, route in (("/", page), ("/docs", api_page), ("/explorer/{name}", file)):
         app.add_api_route(path, route, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def page(request: Request) -> Response:
     """The explorer."""
     return _answer(request, PAGE)
+
+
+def api_page() -> Response:
+    """The API's own page, by Swagger UI."""
+    return get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title="Chemtwin: API",
+        swagger_js_url="explorer/swagger-ui-bundle.js",
+        swagger_css_url="explorer/swagger-ui.css",
+        swagger_favicon_url="explorer/icon.svg",
+    )
 
 
 def file(name: Annotated[str, InPath(max_length=64)], request: Request) -> Response:

@@ -21,7 +21,7 @@ from astropy.utils.exceptions import AstropyWarning
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from app.embedder import Job
+from app.embedder import Job, position
 from app.settings import Settings
 from model.apogee import read_fits
 from model.errors import ChemtwinError
@@ -169,7 +169,7 @@ class Arrays(Source):
             bad=None if bitmask is None else (bitmask & self._bad_bits) != 0,
             wavelength=self._wavelength,
         )
-        ra, dec = (_finite(values.get(name)) for name in COORDINATES)
+        ra, dec = position(*(_finite(values.get(name)) for name in COORDINATES))
         return Job(observation, star_id, ra, dec, {"source": self._name})
 
 
@@ -229,9 +229,9 @@ class FitsFolder(Source):
         settings = self._settings
         digest.update(repr((settings.keep_spectra, settings.bad_bits, sorted(values.items()))).encode())
         meta = {"file": file.kind, "source": name}
-        ra, dec = (_finite(values.get(name)) for name in COORDINATES)
-        if ra is None or dec is None:
-            ra, dec = file.ra, file.dec
+        ra, dec = position(*(_finite(values.get(name)) for name in COORDINATES))
+        if ra is None:
+            ra, dec = position(file.ra, file.dec)
         job = Job(observation, star_id, ra, dec, meta, file.warnings)
         return Read(job, digest.hexdigest()[:32])
 

@@ -134,11 +134,16 @@ class PostgresStore(Store):
             raise StoreError(
                 f"{self.name} has a table {there[0][0]} that is not a store's. It was left as it is."
             )
-        if connection.execute("SELECT to_regclass('stars_by_position')").fetchone() == (None,):
-            connection.execute(POSITIONS)  # stores of version 1 were made before there was one
         versions = connection.execute("SELECT version FROM chemtwin").fetchall()
         if versions != [(SCHEMA_VERSION,)]:
             raise StoreError(f"{self.name} is not a store of version {SCHEMA_VERSION}. It was left as it is.")
+        if connection.execute("SELECT to_regclass('stars_by_position')").fetchone() == (None,):
+            try:
+                connection.execute(POSITIONS)  # the first stores were made without
+            except errors.InsufficientPrivilege as error:
+                raise StoreError(
+                    f"{self.name}: only the owner of the table may index it; have the owner run {POSITIONS}"
+                ) from error
 
     def _create(self, connection: Connection) -> None:
         try:

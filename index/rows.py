@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -46,16 +47,19 @@ def pack(star: Star) -> tuple[Any, ...]:
         star.chi2,
         star.masked_fraction,
         bool(star.in_domain),
-        _text(star.warnings),
+        json.dumps(star.warnings),
         star.ra,
         star.dec,
-        _text(star.meta),
-        _text(star.others),
+        json.dumps(star.meta),
+        json.dumps(star.others),
     )
 
 
-def _text(value: Any) -> str:
-    return orjson.dumps(value).decode()
+def _read(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:  # NaN, or half a surrogate pair of a file's name: json has written it
+        return json.loads(text)
 
 
 def unpack(row: Sequence[Any]) -> Star:
@@ -78,9 +82,9 @@ def unpack(row: Sequence[Any]) -> Star:
         chi2=chi2,
         masked_fraction=masked,
         in_domain=bool(in_domain),
-        warnings=tuple(orjson.loads(warnings)),
+        warnings=tuple(_read(warnings)),
         ra=ra,
         dec=dec,
-        meta=orjson.loads(meta),
-        others={} if others is None else orjson.loads(others),
+        meta=_read(meta),
+        others={} if others is None else _read(others),
     )

@@ -135,7 +135,7 @@ async function lookForTwins(signal) {
   renderTable();
   if (!found) $("twins-body").replaceChildren();
   await Promise.all([recast(), light(signal)]);
-  status(found ? `${starLabel()}: ${found.twins.length} twins.` : "");
+  status(found ? `${starLabel()}: the ${found.twins.length} nearest stars.` : "");
 }
 
 const drawn = () => state.show ?? open.twins.slice(0, DRAWN_AT_FIRST).map((twin) => twin.star_id);

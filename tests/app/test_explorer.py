@@ -67,6 +67,12 @@ def test_no_file_of_ours_names_another_place():
         assert not re.search(r"\bon[a-z]+=[\"']", path.read_text()), "a handler in the markup"
 
 
+def test_the_api_s_page_names_no_other_place(client):
+    named = re.findall(r"""(?:src|href|url)\W{1,3}([^"' >]+)""", client.get("/docs").text)
+    assert "explorer/swagger-ui-bundle.js" in named
+    assert not any("//" in place for place in named)
+
+
 def test_the_lines_are_where_the_emulator_has_them(emulator, model):
     wavelength, labels = model.grid.wavelength, np.zeros((1, len(EMULATED)))
     labels[0, :3] = 4600, 2.2, -0.1

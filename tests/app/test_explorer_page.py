@@ -12,7 +12,7 @@ from astropy.io import fits
 from astropy.io.votable import parse_single_table
 from playwright.sync_api import expect, sync_playwright
 
-from tests.conftest import APSTAR, ASPCAP, GIANT, Server
+from tests.conftest import APSTAR, ASPCAP, GIANT
 
 STAR = "SYN-202-000000A"
 TWIN = "SYN-202-000000B"
@@ -377,27 +377,28 @@ def test_a_star_without_errors_has_no_p_and_the_page_says_so(visit, start_server
     assert column(page, 4) == ["\u2013"]
 
 
-def test_a_key_is_asked_for_and_kept_in_this_tab_only(visit, tmp_path):
-    settings = {"CHEMTWIN_API_KEYS": "write", "CHEMTWIN_READ_KEYS": "read"}
-    server = Server(tmp_path / "data", settings, [])
-    try:
-        server.wait()
-        page = visit(server.url, faults=(401, 403))
-        expect(page.locator("#key-dialog")).to_be_visible()
-        page.fill("#key", "wrong")
-        page.keyboard.press("Enter")
-        expect(page.locator("#key-told")).to_contain_text("does not take this key")
-        page.fill("#key", "read")
-        page.keyboard.press("Enter")
-        expect(page.locator("#catalogue")).to_contain_text("empty catalogue")
-        assert page.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [1, 0, ""]
-        api = page.locator("nav a")  # that page has scripts of another place: it gets a session of its own
-        expect(api).to_have_attribute("rel", "noopener")
-        expect(api).to_have_attribute("target", "_blank")
-        page.click("#upload summary")
-        page.set_input_files("#file", str(ASPCAP))
-        page.click("#store-button")
-        expect(page.locator("#key-dialog")).to_be_visible()
-        expect(page.locator("#key-told")).to_contain_text("one that may write")
-    finally:
-        server.stop()
+def test_a_key_is_asked_for_and_kept_in_this_tab_only(visit, start_server):
+    server = start_server(CHEMTWIN_API_KEYS="write", CHEMTWIN_READ_KEYS="read")
+    page = visit(server.url, faults=(401, 403))
+    expect(page.locator("#key-dialog")).to_be_visible()
+    page.fill("#key", "wrong")
+    page.keyboard.press("Enter")
+    expect(page.locator("#key-told")).to_contain_text("does not take this key")
+    page.fill("#key", "read")
+    page.keyboard.press("Enter")
+    expect(page.locator("#catalogue")).to_contain_text("empty catalogue")
+    assert page.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [1, 0, ""]
+    api = page.locator("nav a")  # a page of others' scripts gets a session of its own
+    expect(api).to_have_attribute("rel", "noopener")
+    expect(api).to_have_attribute("target", "_blank")
+    page.click("#upload summary")
+    page.set_input_files("#file", str(ASPCAP))
+    page.click("#store-button")
+    expect(page.locator("#key-dialog")).to_be_visible()
+    expect(page.locator("#key-told")).to_contain_text("one that may write")
+
+
+def test_the_api_s_own_page_is_drawn_from_here_too(visit, service):
+    page = visit(service.url)
+    page.goto(f"{service.url}/docs")
+    expect(page.locator("#operations-twins-twins")).to_be_visible()

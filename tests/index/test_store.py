@@ -325,3 +325,11 @@ def test_a_star_by_two_models_is_one_star_on_the_sky(store):
     store.add_beside([dataclasses.replace(star("A", ra=10.0, dec=20.0), model="m@2")], [seq])
     ((found, _),) = store.within(Circle(10, 20, 1), 10, "m@2")
     assert found.model == "m@2"
+
+
+def test_what_only_python_s_json_takes_is_kept(store):
+    meta = {"source": "m\udcffller.fits", "lost": float("nan")}
+    store.upsert([star("A", meta=meta)])
+    back = store.get(["A"], "m@1")["A"].meta
+    assert back["source"] == meta["source"]
+    assert np.isnan(back["lost"])
