@@ -95,7 +95,7 @@ async def unstored_job(request: Request, service: Service) -> Job:
 
 
 def _answer(form: str, job: Job, done: Embedded, service: Service, query: TwinQuery) -> Response:
-    (answer,) = service.twins_of([service.unstored(job.star_id, done)], query)
+    (answer,) = service.twins_of([service.unstored(job, done)], query)
     if isinstance(answer, Exception):
         raise answer
     return answer_twins(form, answer | _doubts(job, done), service.further_units)
@@ -117,7 +117,7 @@ async def _several(values: list[Any], service: Service, embed: Embed, query: Twi
             done = await embed(replace(job, star_id=None))
         except Exception as error:
             return error
-        return service.unstored(job.star_id, done), _doubts(job, done)
+        return service.unstored(job, done), _doubts(job, done)
 
     results: list[Result] = []
     size = service.settings.batch_size

@@ -13,7 +13,6 @@ from app.errors import Invalid, one_of_several
 from app.kept import unpack
 from app.schemas import LatentIn, To
 from app.service import Service, Source
-from index.store import Star
 from model.base import Embedding
 from model.spectrum import Parameters, Spectrum, prepare
 
@@ -38,29 +37,9 @@ def stored_spectrum(service: Service, star_id: str) -> dict[str, Any]:
 
 def unstored_spectrum(service: Service, job: Job, done: Embedded) -> dict[str, Any]:
     """The answer of POST /spectrum."""
-    own = done.spectrum.parameters
-    told = service.star_answer(
-        Star(
-            star_id=job.star_id or "",
-            model=service.model.card.identity,
-            latent=done.embedding.latent,
-            covariance=done.embedding.covariance,
-            teff=own.teff,
-            logg=own.logg,
-            fe_h=own.fe_h,
-            snr=done.spectrum.snr,
-            chi2=done.embedding.chi2,
-            masked_fraction=done.spectrum.masked_fraction,
-            in_domain=done.embedding.in_domain,
-            warnings=(*job.warnings, *done.embedding.warnings),
-            ra=job.ra,
-            dec=job.dec,
-            meta=job.meta,
-            others=dict(own.others),
-        )
-    )
-    told["star_id"] = job.star_id
-    return _seen(service, told, done.embedding.latent, own, done.spectrum)
+    star = service.unstored(job, done)
+    told = service.star_answer(star) | {"star_id": job.star_id}
+    return _seen(service, told, star.latent, done.spectrum.parameters, done.spectrum)
 
 
 def latent_source(service: Service, wish: LatentIn) -> Source:

@@ -176,17 +176,25 @@ class Service:
             )
         return star
 
-    def unstored(self, star_id: str | None, done: Embedded) -> Star:
+    def unstored(self, job: Job, done: Embedded) -> Star:
         """An embedded spectrum as if it were a stored star; without an id its `star_id` is empty."""
         parameters = done.spectrum.parameters
         return Star(
-            star_id=star_id or "",
+            star_id=job.star_id or "",
             model=self.model.card.identity,
             latent=done.embedding.latent,
             covariance=done.embedding.covariance,
             teff=parameters.teff,
             logg=parameters.logg,
             fe_h=parameters.fe_h,
+            snr=done.spectrum.snr,
+            chi2=done.embedding.chi2,
+            masked_fraction=done.spectrum.masked_fraction,
+            in_domain=done.embedding.in_domain,
+            warnings=(*job.warnings, *done.embedding.warnings),
+            ra=job.ra,
+            dec=job.dec,
+            meta=job.meta,
             others=dict(parameters.others),
         )
 
