@@ -9,7 +9,8 @@ export const usualSort = (rank) => (rank === "likelihood" ? "-log_likelihood_rat
 /** The state that an address's query tells; `to` are the parameters recast to, `show` the twins drawn. */
 export function parse(search) {
   const told = new URLSearchParams(search);
-  const state = { star: told.get("star") ?? "", filters: {}, to: {}, show: null, view: null };
+  const ids = (name) => (told.get(name) ?? "").replaceAll(" ", "+"); // no id has a blank, many a plus typed as it is
+  const state = { star: ids("star"), filters: {}, to: {}, show: null, view: null };
   for (const [name, usual] of Object.entries(DEFAULTS)) state[name] = told.get(name) ?? usual;
   state.sort = told.get("sort") ?? usualSort(state.rank);
   state.k = Number(state.k) || DEFAULTS.k;
@@ -17,7 +18,7 @@ export function parse(search) {
   for (const [name, value] of told) {
     if (name.startsWith("to_") && Number.isFinite(Number(value))) state.to[name.slice(3)] = Number(value);
   }
-  if (told.has("show")) state.show = told.get("show").split(",").filter(Boolean);
+  if (told.has("show")) state.show = ids("show").split(",").filter(Boolean);
   const view = (told.get("view") ?? "").split("-").map(Number);
   if (view.length === 2 && view[0] < view[1]) state.view = view;
   return state;

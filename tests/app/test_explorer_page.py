@@ -269,6 +269,14 @@ def test_a_link_restores_the_view_and_back_goes_back(visit, service):
     expect(page.locator("#star-name")).not_to_have_text(STAR)
 
 
+def test_a_plus_may_be_typed_into_a_link_as_it_is(visit, service, client, star):
+    client.post("/embed", json={**star, "star_id": "2M00+15"}).raise_for_status()
+    page = visit(f"{service.url}/?star=2M00+15&k=1")
+    ready(page, 1)
+    expect(page.locator("#star-name")).to_have_text("2M00+15")
+    client.delete("/stars/2M00+15")
+
+
 def test_the_map_lights_up_and_opens_stars(star_page, client):
     star_page.select_option("#colour", "Mg")
     answer = client.get("/map").json()
