@@ -291,7 +291,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         done = await run_job(dataclasses.replace(job, star_id=None))
         return answer_json(await run_in_threadpool(unstored_spectrum, service(), job, done))
 
-    @app.get("/map", dependencies=read, responses=answers(MapAnswer, *keyed), tags=["stars"])
+    @app.get("/map", dependencies=[*read, bare], responses=answers(MapAnswer, *keyed), tags=["stars"])
     def latent_map() -> Response:
         """The catalogue's latents on their two principal axes, for about 3,000 stars, with labels."""
         drawn: LatentMap = app.state.latent_map

@@ -95,16 +95,16 @@ async def unstored_job(request: Request, service: Service) -> Job:
 
 
 def _answer(form: str, job: Job, done: Embedded, service: Service, query: TwinQuery) -> Response:
-    (answer,) = service.twins_of([service.unstored(job, done)], query)
+    star = service.unstored(job, done)
+    (answer,) = service.twins_of([star], query)
     if isinstance(answer, Exception):
         raise answer
-    return answer_twins(form, answer | _doubts(job, done), service.further_units)
+    return answer_twins(form, answer | _doubts(star), service.further_units)
 
 
-def _doubts(job: Job, done: Embedded) -> Result:
+def _doubts(star: Star) -> Result:
     """What a star that is stored was told when it was."""
-    warnings = [*job.warnings, *done.embedding.warnings]
-    return {"in_domain": done.embedding.in_domain, "warnings": warnings}
+    return {"in_domain": star.in_domain, "warnings": list(star.warnings)}
 
 
 async def _several(values: list[Any], service: Service, embed: Embed, query: TwinQuery) -> Response:
@@ -117,7 +117,8 @@ async def _several(values: list[Any], service: Service, embed: Embed, query: Twi
             done = await embed(replace(job, star_id=None))
         except Exception as error:
             return error
-        return service.unstored(job, done), _doubts(job, done)
+        star = service.unstored(job, done)
+        return star, _doubts(star)
 
     results: list[Result] = []
     size = service.settings.batch_size

@@ -284,6 +284,7 @@ def test_a_form_that_an_answer_does_not_have_is_refused(client):
         ("GET", "/stars/X"),
         ("GET", "/stars/X/spectrum"),
         ("GET", "/model"),
+        ("GET", "/map"),
         ("DELETE", "/stars/X"),
     ):
         refused = client.request(method, path + "?format=csv")
