@@ -195,6 +195,12 @@ def memory(process: int) -> float:
     return float(next(line.split()[1] for line in lines if line.startswith("RssAnon"))) / 1e3
 
 
+def cpu(process: int) -> float:
+    """Seconds of processor time so far of a process."""
+    times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+
+
 async def clients(url: str, sent: list[bytes], stars: int, seconds: float, process: int) -> Counter[str]:
     """What 64 clients see in so many seconds, and the server's memory ten times meanwhile, printed."""
     ends = time.monotonic() + seconds
@@ -224,16 +230,18 @@ async def clients(url: str, sent: list[bytes], stars: int, seconds: float, proce
             used.append(memory(process))
             await asyncio.sleep(seconds / 10)
 
+    begun = cpu(process)
     timeout = aiohttp.ClientTimeout(total=120)
     connector = aiohttp.TCPConnector(limit=CLIENTS)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         await asyncio.gather(watch(), *(one(number, session) for number in range(CLIENTS)))
     total = sum(map(len, took.values()))
     print(f"{total / seconds:.0f} requests/s for {seconds:.0f} s; {dict(sorted(outcome.items()))}")
-    print("| call | p50 ms | p90 | p99 |\n|---|---|---|---|")
+    print(f"{1e3 * (cpu(process) - begun) / total:.1f} ms of the server's processor time a request")
+    print("\n| call | p50 ms | p90 | p99 |\n|---|---|---|---|")
     for call, durations in took.items():
         print(f"| {call} | {quantiles(durations)} |")
-    print(f"memory of the server, MB: {' '.join(f'{value:.0f}' for value in used)}\n", flush=True)
+    print(f"\nmemory of the server, MB: {' '.join(f'{value:.0f}' for value in used)}\n", flush=True)
     return outcome
 
 
