@@ -14,7 +14,8 @@ from psycopg import sql
 
 from index.nearest import Sample
 from index.open_index import Approximate
-from index.postgres import ADVISORY, PostgresStore, Row, floats, text
+from index.pg_writing import Row, floats, text
+from index.postgres import ADVISORY, PostgresStore
 from index.store import Star, StoreError
 from index.tree import COLUMNS
 from index.twin_index import RATE_DRIFT, RATE_STARS, Filters, Search, Twin, random_distances, rates_at

@@ -11,7 +11,6 @@ import queue
 import re
 import select
 import threading
-from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -19,11 +18,11 @@ from typing import Any, LiteralString
 
 import numpy as np
 import psycopg
-from numpy.typing import NDArray
 from psycopg import errors, sql
 from psycopg.conninfo import conninfo_to_dict
 
-from index.rows import COLUMNS, pack, unpack
+from index.pg_writing import Connection, Row, Writing, floats, star_of
+from index.rows import COLUMNS
 from index.sky import Box
 from index.store import PAST_IDS, Change, Kept, Star, Store, StoreError
 
@@ -50,28 +49,10 @@ SCHEMA: tuple[LiteralString, ...] = (
     "CREATE TABLE chemtwin (version integer NOT NULL, seq bigint NOT NULL)",
 )
 POSITIONS = "CREATE INDEX stars_by_position ON stars (dec, ra) WHERE dec IS NOT NULL"
-NAMES = tuple(COLUMNS.split(", "))
-MARKS = ", ".join("%s::vector" if name == "latent" else "%s" for name in NAMES)
-INSERT = (
-    f"INSERT INTO stars (seq, deleted, {COLUMNS}) VALUES (%s, false, {MARKS}) "
-    "ON CONFLICT (star_id, model) DO UPDATE SET seq = EXCLUDED.seq, deleted = false, "
-    + ", ".join(f"{name} = EXCLUDED.{name}" for name in NAMES[2:])
-)
-DELETE = (
-    "WITH old AS (SELECT star_id, model, row_number() OVER (ORDER BY star_id, model) AS place "
-    "FROM stars WHERE NOT deleted AND {condition}), "
-    "gone AS (UPDATE stars SET deleted = true, seq = %s + old.place, latent = NULL, covariance = NULL, "
-    "meta = NULL, others = NULL, warnings = NULL, ra = NULL, dec = NULL "
-    "FROM old WHERE stars.star_id = old.star_id AND stars.model = old.model RETURNING stars.model) "
-    "SELECT model, count(*) FROM gone GROUP BY model"
-)
 URL = re.compile(r"postgres(ql)?://([^/?#@]*@)?[^@]*")
 ADVISORY = 0x6368656D7477696E
 CONNECTIONS = 10
 BLOCK = 500
-
-Row = tuple[Any, ...]
-Connection = psycopg.Connection[Row]
 
 
 class PostgresStore(Store):
@@ -185,13 +166,13 @@ class PostgresStore(Store):
             raise StoreError(f"cannot read the store {self.name}: {_told(error)}") from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[_Writing]:
+    def _transaction(self) -> Iterator[Writing]:
         """A write transaction, one at a time; on disk when the block ends, undone if it raises."""
         try:
             with self.connection() as connection, connection.transaction():
                 row = connection.execute("SELECT seq FROM chemtwin FOR UPDATE").fetchone()
                 assert row is not None
-                writing = _Writing(connection, row[0])
+                writing = Writing(connection, row[0])
                 yield writing
                 writing.count()
         except psycopg.Error as error:
@@ -229,7 +210,7 @@ class PostgresStore(Store):
             f"SELECT {COLUMNS} FROM stars WHERE NOT deleted AND star_id = ANY(%s) ORDER BY model = %s, model",
             (list(star_ids), model),
         )
-        return {row[0]: _star(row) for row in rows}
+        return {row[0]: star_of(row) for row in rows}
 
     def page(self, after: str, limit: int, model: str, prefix: str = "") -> list[Star]:
         ids = [
@@ -306,7 +287,7 @@ class PostgresStore(Store):
             "ORDER BY star_id, seq DESC LIMIT %s",
             (after, model, limit),
         )
-        return [Kept(_star(row[:-2]), row[-2], row[-1]) for row in rows]
+        return [Kept(star_of(row[:-2]), row[-2], row[-1]) for row in rows]
 
     def add_beside(self, stars: Sequence[Star], seqs: Sequence[int]) -> int:
         with self._transaction() as writing:
@@ -340,7 +321,7 @@ class PostgresStore(Store):
                     "WHERE NOT deleted ORDER BY star_id, model"
                 )
                 for row in cursor:
-                    yield _star(row[:-1]), row[-1]
+                    yield star_of(row[:-1]), row[-1]
         except psycopg.Error as error:
             raise StoreError(f"cannot read the store {self.name}: {_told(error)}") from error
 
@@ -360,84 +341,6 @@ class PostgresStore(Store):
         """Stars of `model` there are, and writes of its rows there have been."""
         rows = self.read("SELECT stars, written FROM models WHERE model = %s", (model,))
         return (rows[0][0], rows[0][1]) if rows else (0, 0)
-
-
-class _Writing:
-    """A write transaction under way, and what it changes in `chemtwin` and `models`."""
-
-    def __init__(self, connection: Connection, seq: int) -> None:
-        self.connection = connection
-        self._seq = seq
-        self._stars: Counter[str] = Counter()
-        self._written: Counter[str] = Counter()
-
-    def live(self, star_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-        """By star id, those of these that are there: the seq of each model's row."""
-        found: dict[str, dict[str, int]] = {}
-        rows = self.connection.execute(
-            "SELECT star_id, model, seq FROM stars WHERE NOT deleted AND star_id = ANY(%s)", (list(star_ids),)
-        )
-        for star_id, model, seq in rows:
-            found.setdefault(star_id, {})[model] = seq
-        return found
-
-    def insert(self, stars: Iterable[Star], live: Mapping[str, Mapping[str, int]]) -> None:
-        """Write rows; `live` tells which of them are there already."""
-        rows, new = [], set()
-        for star in stars:
-            self._seq += 1
-            rows.append((self._seq, *_row(star)))
-            self._written[star.model] += 1
-            if star.model not in live.get(star.star_id, ()):
-                new.add((star.star_id, star.model))
-        self._stars.update(model for _, model in new)
-        self.connection.cursor().executemany(INSERT, rows)
-
-    def delete(self, condition: LiteralString, values: Sequence[Any]) -> int:
-        """Mark the rows that meet a condition as deleted. Returns how many."""
-        rows = self.connection.execute(DELETE.format(condition=condition), (*values, self._seq)).fetchall()
-        found: int = sum(count for _, count in rows)
-        self._seq += found
-        for model, count in rows:
-            self._stars[model] -= count
-            self._written[model] += count
-        return found
-
-    def delete_rows(self, rows: Sequence[tuple[str, str]]) -> None:
-        """Mark the rows of these star ids and models as deleted."""
-        if rows:
-            ids, models = zip(*rows, strict=True)
-            self.delete(
-                "(star_id, model) IN (SELECT * FROM unnest(%s::text[], %s::text[]))", (list(ids), list(models))
-            )
-
-    def keep(self, spectra: Mapping[str, bytes | None]) -> None:
-        """Keep these spectra, and none of the stars without."""
-        cursor = self.connection.cursor()
-        cursor.execute("DELETE FROM spectra WHERE star_id = ANY(%s)", (list(spectra),))
-        kept = [(star_id, spectrum) for star_id, spectrum in spectra.items() if spectrum is not None]
-        if kept:
-            cursor.executemany("INSERT INTO spectra VALUES (%s, %s)", kept)
-
-    def count(self) -> None:
-        """Write the counters, as the transaction's last act."""
-        self.connection.execute("UPDATE chemtwin SET seq = %s", (self._seq,))
-        for model, written in self._written.items():
-            self.connection.execute(
-                "INSERT INTO models VALUES (%s, %s, %s) ON CONFLICT (model) DO UPDATE "
-                "SET stars = models.stars + EXCLUDED.stars, written = models.written + EXCLUDED.written",
-                (model, self._stars[model], written),
-            )
-
-
-def floats(data: bytes) -> NDArray[np.float32]:
-    """The elements (D,) of a vector as pgvector sends it in binary."""
-    return np.frombuffer(data, dtype=">f4", offset=4).astype(np.float32)
-
-
-def text(latent: NDArray[np.float32]) -> str:
-    """A vector (D,) as pgvector reads it; single precision survives exactly."""
-    return str(latent.astype(np.float32).tolist())
 
 
 def _conninfo(url: str) -> dict[str, Any]:
@@ -463,14 +366,3 @@ def _usable(connection: Connection) -> bool:
 
 def _told(error: psycopg.Error) -> str:
     return error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__
-
-
-def _row(star: Star) -> Row:
-    """As `pack`, with the latent as text and missing numbers as NULL."""
-    row = [None if isinstance(value, float) and np.isnan(value) else value for value in pack(star)]
-    row[2] = text(star.latent)
-    return tuple(row)
-
-
-def _star(row: Sequence[Any]) -> Star:
-    return unpack((*row[:2], floats(row[2]).tobytes(), *row[3:]))
