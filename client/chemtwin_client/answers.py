@@ -19,9 +19,9 @@ Answer = dict[str, Any]
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class Embedded:
-    """A star that is on the service's disk now.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Measured:
+    """What a model makes of a star's spectrum.
 
     `latent` (D,) and its standard deviations `latent_sd` (D,), which like `snr` (median per pixel) and `chi2`
     (reduced) are None for a star without errors. Latents compare only under the same `model` (name@version).
@@ -36,6 +36,12 @@ class Embedded:
     masked_fraction: float
     in_domain: bool
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Embedded(Measured):
+    """A star that is on the service's disk now."""
+
     replaced: bool
     processing: tuple[str, ...]
 
@@ -46,27 +52,17 @@ class Embedded:
         return cls(**_measured(answer), **told)
 
 
-@dataclass(frozen=True, eq=False)
-class Star:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Star(Measured):
     """A stored star: its parameters `teff` (K), `logg` (dex, cgs) and `fe_h` (dex), and what is known of it.
 
-    `ra` and `dec` are in degrees (ICRS); `parameters` are what else the model is conditioned on, by name. The
-    others are those of `Embedded`.
+    `ra` and `dec` are in degrees (ICRS); `parameters` are what else the model is conditioned on, by name.
     """
 
-    star_id: str
     teff: float
     logg: float
     fe_h: float
     parameters: dict[str, float]
-    latent: Floats
-    latent_sd: Floats | None
-    model: str
-    snr: float | None
-    chi2: float | None
-    masked_fraction: float
-    in_domain: bool
-    warnings: tuple[str, ...]
     ra: float | None
     dec: float | None
     meta: dict[str, Any]
@@ -85,7 +81,7 @@ class Star:
 
 
 def _measured(answer: Answer) -> dict[str, Any]:
-    """What `Embedded` and `Star` have in common."""
+    """The fields of `Measured`."""
     sd = answer["latent_sd"]
     return {
         **{name: answer[name] for name in ("star_id", "snr", "chi2", "masked_fraction", "in_domain")},
