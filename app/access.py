@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from app.errors import Invalid, Unauthorized
+from app.refusals import Invalid, Unauthorized
 
 
 def one_of(keys: Sequence[str]) -> list[Any]:

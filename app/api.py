@@ -62,15 +62,7 @@ from app.bodies import (
 )
 from app.cone import CONES, Cone, cone_answer
 from app.embedder import Embedded, Job
-from app.errors import (
-    Busy,
-    Invalid,
-    NotFound,
-    UnsupportedMedia,
-    answer_json,
-    install,
-    one_of_several,
-)
+from app.errors import answer_json, install, one_of_several
 from app.guard import Guard
 from app.latent_map import LatentMap
 from app.logs import RequestLog
@@ -88,6 +80,7 @@ from app.openapi import (
     votable_answers,
 )
 from app.post_twins import post_twins, unstored_job
+from app.refusals import Busy, Invalid, NotFound, UnsupportedMedia
 from app.schemas import (
     STAR_ID,
     FitsQuery,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from app.errors import Busy
+from app.refusals import Busy
 from index.store import StoreError
 
 Item = TypeVar("Item")

@@ -11,8 +11,8 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from app.embedder import Job, position
-from app.errors import Invalid, TooLarge, UnsupportedMedia
 from app.npz import read_npz
+from app.refusals import Invalid, TooLarge, UnsupportedMedia
 from app.schemas import FitsQuery, StarIn, UnstoredIn
 from model.apogee import read_fits
 from model.grid import MAX_PIXELS

@@ -48,7 +48,7 @@ def ingest(
     from app import processes
 
     if scheduler is None:
-        processes.get_ready("app.ingest")
+        processes.get_ready("app.ingest", "model.gaussdis")
     from app.ingest import ingest as run
 
     settings = _settings(data_dir)

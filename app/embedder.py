@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from app.errors import Invalid, ServiceError
 from app.kept import pack
+from app.refusals import Invalid, ServiceError
 from app.schemas import STAR_ID
 from app.settings import Settings
 from index.store import Star

@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import Busy, Invalid, ServiceError, TooSlow, UnsupportedMedia, refused
+from app.errors import refused
+from app.refusals import Busy, Invalid, ServiceError, TooSlow, UnsupportedMedia
 
 DRAIN_S, PAUSE_S = 2.0, 0.5
 """How long the rest of a refused body is read, and how long its sender may pause, before the connection is

@@ -14,7 +14,8 @@ from pythonjsonlogger.json import JsonFormatter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import metrics
-from app.errors import DEFECT, refused
+from app.errors import refused
+from app.refusals import DEFECT
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 QUIET = ("/healthz", "/readyz", "/metrics")

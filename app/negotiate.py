@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fastapi import Request
 
-from app.errors import Invalid, NotAcceptable
+from app.refusals import Invalid, NotAcceptable
 
 MEDIA = {
     "json": ("application/json",),

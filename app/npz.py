@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from app.errors import Invalid
+from app.refusals import Invalid
 from model.errors import FormatError
 
 KINDS = {"star_id": "SU", "bitmask": "iu"}

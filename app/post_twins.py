@@ -26,8 +26,9 @@ from app.bodies import (
     star_job,
 )
 from app.embedder import Embedded, Job
-from app.errors import Invalid, UnsupportedMedia, answer_json, one_of_several
+from app.errors import answer_json, one_of_several
 from app.negotiate import negotiated
+from app.refusals import Invalid, UnsupportedMedia
 from app.schemas import FitsQuery, SeveralIn, StoredIn, TwinQuery, UnstoredIn
 from app.service import Service, shortlist
 from index.store import Star

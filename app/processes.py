@@ -9,9 +9,9 @@ from multiprocessing import connection, forkserver, get_context, parent_process
 CONTEXT = get_context("forkserver")
 
 
-def get_ready(module: str) -> None:
-    """Begin to import `module`, for all workers at once, while this process goes on."""
-    CONTEXT.set_forkserver_preload([module])
+def get_ready(*modules: str) -> None:
+    """Begin to import `modules`, for all workers at once, while this process goes on."""
+    CONTEXT.set_forkserver_preload(list(modules))
     forkserver.ensure_running()
 
 

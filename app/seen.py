@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.embedder import MAX_LATENT, Embedded, Job
-from app.errors import Invalid, one_of_several
+from app.errors import one_of_several
 from app.kept import unpack
+from app.refusals import Invalid
 from app.schemas import LatentIn, To
 from app.service import Service, Source
 from model.base import Embedding

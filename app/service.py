@@ -13,7 +13,7 @@ import orjson
 
 from app import metrics
 from app.embedder import Embedded, Embedder, Job
-from app.errors import Busy, Invalid, ModelMismatch, NoAbundances, NotFound
+from app.refusals import Busy, Invalid, ModelMismatch, NoAbundances, NotFound
 from app.schemas import To, TwinQuery
 from app.settings import Settings
 from index.open_index import Approximate, Index, open_index

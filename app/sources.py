@@ -7,6 +7,7 @@ its latent depends on, beside the model: so a star is known again wherever its s
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 import zipfile
 from abc import ABC, abstractmethod
@@ -17,13 +18,11 @@ from typing import Any
 
 import h5py
 import numpy as np
-from astropy.utils.exceptions import AstropyWarning
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from app.embedder import Job, position
 from app.settings import Settings
-from model.apogee import read_fits
 from model.errors import ChemtwinError
 from model.spectrum import PARAMETER_UNITS, Observation, Parameters
 
@@ -134,10 +133,17 @@ class Arrays(Source):
         """The stars of some rows."""
         flux = np.ascontiguousarray(self._arrays["flux"][rows])
         columns = {name: np.ascontiguousarray(self._arrays[name][rows]) for name in self._columns}
+        labels = {name: column.tolist() for name, column in columns.items() if name not in PIXELS}
+        told = [
+            (name.encode(), column.view(np.uint8).reshape(len(flux), -1))
+            for name, column in columns.items()
+            if name != "star_id"
+        ]
         exact = flux.astype(np.float64)
         stars: list[Read | Unread] = []
         for row in range(len(flux)):
-            values = {name: column[row] for name, column in columns.items()}
+            values = {name: column[row] for name, column in labels.items()}
+            values |= {name: columns[name][row] for name in PIXELS if name in columns}
             star_id = _text(values["star_id"])
             try:
                 job = self._job(star_id, exact[row], values)
@@ -146,8 +152,9 @@ class Arrays(Source):
                 continue
             digest = self._common.copy()
             digest.update(flux[row])
-            for name, value in values.items():
-                digest.update(name.encode() + np.asarray(value).tobytes() if name != "star_id" else b"")
+            for name, content in told:
+                digest.update(name)
+                digest.update(content[row])
             stars.append(Read(job, digest.hexdigest()[:32]))
         return stars
 
@@ -159,7 +166,7 @@ class Arrays(Source):
             error = values["error"].astype(np.float64)
             with np.errstate(divide="ignore", invalid="ignore"):
                 ivar = np.where(error > 0, 1 / error**2, 0.0)
-        elif np.isfinite(snr := float(values.get("snr", np.inf))):
+        elif math.isfinite(snr := float(values.get("snr", math.inf))):
             ivar = np.full(len(flux), snr**2)
         bitmask = values.get("bitmask")
         observation = Observation(
@@ -207,6 +214,8 @@ class FitsFolder(Source):
         return [self._star(row) for row in range(*rows.indices(len(self)))]
 
     def _star(self, row: int) -> Read | Unread:
+        from model.apogee import read_fits  # astropy's half a second, for folders only
+
         name = self._files[row]
         values = {key: float(column[row]) for key, column in self._values.items()}
         path = self._folder / name
@@ -238,17 +247,17 @@ class FitsFolder(Source):
 
 def _parameters(values: Mapping[str, Any], further: Sequence[str]) -> Parameters:
     """The labels among `values`; an error that is not known is 0."""
-    errors = {f"{name}_err": _finite(values.get(f"{name}_err")) for name in (*LABELS, *further)}
+    errors = {name: _finite(values.get(f"{name}_err")) for name in (*LABELS, *further)}
     return Parameters(
         **{name: float(values[name]) for name in LABELS},
-        **{f"{name}_err": errors[f"{name}_err"] or 0.0 for name in LABELS},
+        **{f"{name}_err": errors[name] or 0.0 for name in LABELS},
         others={name: float(values[name]) for name in further},
-        others_err={name: error for name in further if (error := errors[f"{name}_err"]) is not None},
+        others_err={name: error for name in further if (error := errors[name]) is not None},
     )
 
 
 def _finite(value: Any) -> float | None:
-    return float(value) if value is not None and np.isfinite(value) else None
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _text(value: Any) -> str:
@@ -262,6 +271,7 @@ def _numbers(column: Any) -> NDArray[np.float64]:
 
 def _table(path: Path) -> Any:
     from astropy.table import Table  # half a second, for folders only
+    from astropy.utils.exceptions import AstropyWarning
 
     kinds = {".csv": "ascii.csv", ".fits": "fits", ".fit": "fits", ".vot": "votable", ".xml": "votable"}
     if path.suffix not in kinds:

@@ -33,7 +33,7 @@ from astropy.io import fits
 from pydantic import ValidationError
 
 from app.bodies import fits_job, npz_stars, star_in
-from app.errors import ServiceError
+from app.refusals import ServiceError
 from app.schemas import FitsQuery
 from model.base import Model
 from model.bundle import SHIPPED, load_model

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from model.compiled import compiled
 
 TOLERANCE = 1e-4
 """Far more than the relative error of a square of a distance in single precision."""
 
-ANY_ORDER = {"reassoc", "contract", "nsz", "arcp"}
-"""What the compiler may do with sums: reorder them, but not forget that NaN and infinity exist."""
 
-
-def _compiled(function: Callable[..., Any]) -> Any:
-    """The function as machine code, kept on disk where there is a folder for it (NUMBA_CACHE_DIR names one)."""
-    try:
-        return njit(nogil=True, fastmath=ANY_ORDER, cache=True)(function)
-    except RuntimeError:  # no folder can be written to: each process compiles for itself
-        return njit(nogil=True, fastmath=ANY_ORDER)(function)
-
-
-@_compiled
+@compiled
 def bounds_of(
     centre: NDArray[np.float32], half: NDArray[np.float32], place: NDArray[np.float32]
 ) -> NDArray[np.float32]:
@@ -39,13 +27,13 @@ def bounds_of(
     return squares
 
 
-@_compiled
+@compiled
 def _reach(limit: float, slack: float) -> np.float32:
     """The square of a distance to a box, or along some axes, from which on a row is out of `limit`."""
     return np.float32((math.sqrt(limit) + slack) ** 2)
 
 
-@_compiled
+@compiled
 def _sink(heap: NDArray[np.float32], square: np.float32) -> None:
     """Put `square` in the place of the largest of a heap whose first element is its largest."""
     hole, child = 0, 1
@@ -59,7 +47,7 @@ def _sink(heap: NDArray[np.float32], square: np.float32) -> None:
     heap[hole] = square
 
 
-@_compiled
+@compiled
 def read_leaves(
     bounds: NDArray[np.float32],
     order: NDArray[np.int64],

@@ -137,7 +137,7 @@ class GaussDis(Model):
 
     def _is_bare(self, spectrum: Spectrum) -> bool:
         exact = not spectrum.parameters.errors(self.parameter_names).any()
-        return exact and not spectrum.has_errors and bool(spectrum.ivar.all())
+        return exact and not spectrum.has_errors and not spectrum.masked_fraction
 
     def _embed_bare(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
         """Embed complete spectra without errors: `infer` and `decode` in the coefficients alone."""
@@ -296,8 +296,8 @@ class GaussDis(Model):
         own = unit + information @ (0.5 * self.residue)
         whole = own + information
         pulled = np.matmul(information + unit, latents[:, :, None])
-        means = np.linalg.solve(whole, pulled)[:, :, 0]
-        covariances = np.linalg.solve(whole, own)
+        solved = np.linalg.solve(whole, np.concatenate([own, pulled], axis=2))
+        covariances, means = solved[:, :, :-1], solved[:, :, -1]
         covariances = 0.5 * (covariances + covariances.transpose(0, 2, 1))
         return means @ self.metric, self.metric.T @ covariances @ self.metric
 

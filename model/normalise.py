@@ -115,12 +115,13 @@ class Normaliser:
         the least and the largest of those pixels for their median, the coefficients for the least continuum.
         """
         result, same = np.empty_like(flux), np.ones(len(flux), dtype=bool)
-        for (detector, basis, pixels), (nodes, through) in zip(self._designs, self._products, strict=True):
+        for (detector, basis, pixels), (solve, nodes, through) in zip(
+            self._designs, self._products, strict=True
+        ):
             if len(pixels) < 3 * basis.shape[1]:
                 same[:] = False
                 continue
             seen = basis[pixels]
-            solve = np.linalg.solve(seen.T @ seen, seen.T).T
             ratio = flux[:, detector.start + pixels]
             least, largest = ratio.min(axis=1), ratio.max(axis=1)
             same &= (least > 0) & (largest < (1 + GROSS) * least)
@@ -137,22 +138,24 @@ class Normaliser:
         return result, same
 
     @cached_property
-    def _products(self) -> list[tuple[Array, Array]]:
+    def _products(self) -> list[tuple[Array, Array, Array]]:
         """For each detector, a product of `ROUNDS` polynomials from its values at as many nodes as it needs.
 
-        The Chebyshev basis (m, degree + 1) at the nodes, and the matrix (m, n) from values there to the pixels.
+        The matrix (c, degree + 1) from c continuum pixels to coefficients, the Chebyshev basis (m, degree + 1)
+        at the nodes, and the matrix (m, n) from values there to the pixels.
         """
         highest = ROUNDS * self.degree
         nodes = chebyshev.chebpts1(highest + 1)
         at_nodes = np.asarray(chebyshev.chebvander(nodes, highest), dtype=np.float64)
         return [
             (
+                np.asarray(np.linalg.pinv(basis[pixels]).T, np.float64),
                 at_nodes[:, : self.degree + 1],
                 np.asarray(
                     np.linalg.solve(at_nodes.T, chebyshev.chebvander(basis[:, 1], highest).T), np.float64
                 ),
             )
-            for _, basis, _ in self._designs
+            for _, basis, pixels in self._designs
         ]
 
     def batch(self, flux: NDArray[np.float32]) -> NDArray[np.float32]:

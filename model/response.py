@@ -11,7 +11,6 @@ response of low degree in u is smooth in u: it has no room for a latent that mea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -19,41 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.basis import design, exponents
+from model.gauss_newton import gauss_newton
 from model.grid import Array
 
-STEPS = 30
 TOLERANCE = 1e-3
 """The fit has ended when its next step is this short, in units of the posterior's standard deviation."""
 
-LONGEST = 3.0
-"""No step of the fit is longer, in units of the prior's standard deviation."""
-
-SLACK = 0.1
-"""Each step of a fit that converges is shorter than the one before, by at least this part of its share."""
-
 BATCH = 256
-
-
-@dataclass(frozen=True)
-class Local:
-    """The response at given parameters: `mean` (N, K), `linear` (N, D, K), and for the square terms the
-    monomials `design` (N, T2) of the parameters and the symmetric tensors `square` (T2 * D, D * K) of all."""
-
-    mean: Array
-    linear: Array
-    design: Array
-    square: Array
-
-    def __call__(self, latents: Array) -> tuple[Array, Array]:
-        """Coefficients (N, K) of latents (N, D), and their derivatives (N, D, K)."""
-        bent = (self.design[:, :, None] * latents[:, None]).reshape(len(latents), -1) @ self.square
-        bent = bent.reshape(self.linear.shape)
-        slope = self.linear + 2 * bent
-        return self.mean + np.matmul(latents[:, None], self.linear + bent)[:, 0], slope
-
-    def keep(self, rows: NDArray[np.int64]) -> Local:
-        """The response of some stars."""
-        return Local(self.mean[rows], self.linear[rows], self.design[rows], self.square)
 
 
 class Response:
@@ -73,20 +44,14 @@ class Response:
             f"response_{name}": getattr(self, name).astype(np.float32) for name in ("mean", "linear", "square")
         }
 
-    def at(self, parameters: Array) -> Local:
-        """The response at parameters (N, U)."""
-        mean, linear, square = (design(parameters, self.ranges, degree) for degree in self.degrees)
-        flat = linear @ self.linear.reshape(len(self.linear), -1)
-        return Local(mean @ self.mean, flat.reshape(len(parameters), self.latents, -1), square, self._symmetric)
-
     def __call__(self, latents: Array, parameters: Array) -> Array:
         """Coefficients (N, K) of latents (N, D) at parameters (N, U)."""
-        parts = [self.at(parameters[rows])(latents[rows])[0] for rows in _blocks(len(latents))]
+        parts = [self._near(latents[rows], parameters[rows])[0] for rows in _blocks(len(latents))]
         return np.concatenate(parts) if parts else np.zeros((0, self.mean.shape[1]))
 
     def by_latents(self, latents: Array, parameters: Array) -> Array:
         """Derivatives (N, D, K) of the coefficients by the latents (N, D), at parameters (N, U)."""
-        return self.at(parameters)(latents)[1]
+        return self._near(latents, parameters)[1]
 
     def slope(self, latents: Array, parameters: Array) -> Array:
         """Derivatives (N, U, K) of the coefficients by the parameters, by differences of 1 % of the ranges."""
@@ -115,15 +80,28 @@ class Response:
         (N, D), by default from the prior's mean, until the step is below `tolerance` in units of the
         posterior's standard deviation.
         """
-        latents, informations = [], []
+        latents = np.zeros((len(seen), self.latents)) if start is None else start.astype(np.float64)
+        information = np.empty((len(seen), self.latents, self.latents))
         for rows in _blocks(len(seen)):
-            at = self.at(parameters[rows])
-            begin = None if start is None else start[rows]
-            weight = precision if precision.ndim == 2 else precision[rows]
-            found, information = _gauss_newton(at, seen[rows], weight, begin, tolerance)
-            latents.append(found)
-            informations.append(information)
-        return np.concatenate(latents), np.concatenate(informations)
+            mean, linear, monomials = self._terms(parameters[rows])
+            weight = precision[None] if precision.ndim == 2 else precision[rows]
+            latents[rows], information[rows] = gauss_newton(
+                mean, linear, monomials, self.square, seen[rows], weight, latents[rows], tolerance
+            )
+        return latents, information
+
+    def _near(self, latents: Array, parameters: Array) -> tuple[Array, Array]:
+        """Coefficients (N, K) of latents (N, D) at parameters (N, U), and their derivatives (N, D, K)."""
+        mean, linear, monomials = self._terms(parameters)
+        bent = (monomials[:, :, None] * latents[:, None]).reshape(len(latents), -1) @ self._symmetric
+        bent = bent.reshape(linear.shape)
+        return mean + np.matmul(latents[:, None], linear + bent)[:, 0], linear + 2 * bent
+
+    def _terms(self, parameters: Array) -> tuple[Array, Array, Array]:
+        """Mean (N, K), linear terms (N, D, K) and monomials (N, T2) of `square` at parameters (N, U)."""
+        mean, linear, square = (design(parameters, self.ranges, degree) for degree in self.degrees)
+        flat = linear @ self.linear.reshape(len(self.linear), -1)
+        return mean @ self.mean, flat.reshape(len(parameters), self.latents, -1), square
 
     @cached_property
     def _symmetric(self) -> Array:
@@ -144,42 +122,6 @@ def terms(latents: Array, parameters: Array, ranges: Array, degrees: Sequence[in
     for polynomial, values in ((linear, latents), (square, products)):
         parts.append((polynomial[:, :, None] * values[:, None]).reshape(len(latents), -1))
     return np.concatenate(parts, axis=1)
-
-
-def _gauss_newton(
-    at: Local, seen: Array, precision: Array, start: Array | None, tolerance: float
-) -> tuple[Array, Array]:
-    """The fit of one batch; stars leave the iteration once their step is below `tolerance`.
-
-    A star whose steps do not get shorter, though taken whole, goes to and fro about its fit: they are halved
-    from then on.
-    """
-    size = at.linear.shape[1]
-    unit = np.eye(size)
-    latents = np.zeros((len(seen), size)) if start is None else start.astype(np.float64)
-    information = np.zeros((len(seen), size, size))
-    open_ = np.arange(len(seen))
-    share, last = np.ones(len(seen)), np.full(len(seen), np.inf)
-    whole = np.zeros(len(seen), dtype=bool)
-    for _ in range(STEPS):
-        own = precision if precision.ndim == 2 else precision[open_]
-        local = at if len(open_) == len(seen) else at.keep(open_)
-        value, slope = local(latents[open_])
-        weighted = slope * own if own.shape[-2] == 1 else np.matmul(slope, own)
-        information[open_] = np.matmul(weighted, slope.transpose(0, 2, 1))
-        pull = np.matmul(weighted, (seen[open_] - value)[:, :, None])[:, :, 0] - latents[open_]
-        step = np.linalg.solve(information[open_] + unit, pull[:, :, None])[:, :, 0]
-        length = np.sqrt(np.maximum(np.einsum("nd,nd->n", step, pull), 0.0))
-        least = SLACK * share[open_]
-        share[open_[whole[open_] & (length > (1 - least) * last[open_])]] *= 0.5
-        last[open_] = length
-        longest = LONGEST / np.maximum(np.linalg.norm(step, axis=1), 1e-300)
-        whole[open_] = longest >= share[open_]
-        latents[open_] += step * np.minimum(share[open_], longest)[:, None]
-        open_ = open_[length > tolerance]
-        if not len(open_):
-            break
-    return latents, information
 
 
 def _degree(parameters: int, count: int) -> int:

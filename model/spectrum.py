@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -167,10 +168,10 @@ class Spectrum:
     history: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def masked_fraction(self) -> float:
         """Fraction of the grid's pixels that carry no information."""
-        return float(np.mean(self.ivar == 0))
+        return float(np.count_nonzero(self.ivar == 0) / len(self.ivar))
 
     @property
     def snr(self) -> float | None:

@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from app.batcher import Batcher
-from app.errors import Busy
+from app.refusals import Busy
 
 
 def work(items):

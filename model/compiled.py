@@ -1,0 +1,19 @@
+"""What turns a function of arrays into machine code that runs without the interpreter's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import njit
+
+ANY_ORDER = {"reassoc", "contract", "nsz", "arcp"}
+"""What the compiler may do with sums: reorder them, but not forget that NaN and infinity exist."""
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """The function as machine code, kept on disk where there is a folder for it (NUMBA_CACHE_DIR names one)."""
+    try:
+        return njit(nogil=True, fastmath=ANY_ORDER, cache=True)(function)
+    except RuntimeError:  # no folder can be written to: each process compiles for itself
+        return njit(nogil=True, fastmath=ANY_ORDER)(function)
