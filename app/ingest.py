@@ -23,7 +23,7 @@ from app.settings import Settings
 from app.sources import Place, Read, Source, Unread
 from index.store import Store, StoreError, open_store
 
-BLOCK = 512
+BLOCK = 256
 SHOWN = 20
 """Refused stars that are named; the others are counted."""
 
