@@ -35,18 +35,26 @@ def scaled(parameters: Array, ranges: Array) -> Array:
     return np.asarray(2 * (parameters - ranges[:, 0]) / (ranges[:, 1] - ranges[:, 0]) - 1)
 
 
+@cache
+def _products(parameters: int, degree: int) -> tuple[tuple[int, int], ...]:
+    """Each monomial after the constant as a product: the place of another one, and of a parameter."""
+    all_ = exponents(parameters, degree)
+    place = {powers: number for number, powers in enumerate(all_)}
+    products = []
+    for powers in all_[1:]:
+        one = next(number for number, power in enumerate(powers) if power)
+        products.append((place[(*powers[:one], powers[one] - 1, *powers[one + 1 :])], one))
+    return tuple(products)
+
+
 def design(parameters: Array, ranges: Array, degree: int) -> Array:
     """Monomials (N, T) of the scaled parameters (N, U)."""
-    unit = scaled(parameters, ranges).T
-    columns: dict[tuple[int, ...], Array] = {}
-    for powers in exponents(len(unit), degree):
-        one = next((place for place, power in enumerate(powers) if power), None)
-        if one is None:
-            columns[powers] = np.ones(len(parameters))
-        else:
-            below = (*powers[:one], powers[one] - 1, *powers[one + 1 :])
-            columns[powers] = columns[below] * unit[one]
-    return np.stack(list(columns.values()), axis=1)
+    unit = scaled(parameters, ranges)
+    products = _products(unit.shape[1], degree)
+    monomials = np.ones((len(unit), 1 + len(products)))
+    for number, (other, one) in enumerate(products, 1):
+        np.multiply(monomials[:, other], unit[:, one], out=monomials[:, number])
+    return monomials
 
 
 class Basis:
@@ -148,8 +156,8 @@ class Basis:
         weighted = (residual * ivar) @ self.components.T
         weights = ivar.astype(np.float32)
         if len(weights) < FEW:
-            information = np.stack([(self._single * weight) @ self._single.T for weight in weights])
-            return information.astype(np.float64), weighted
+            roots = (self._single * np.sqrt(weight) for weight in weights)
+            return np.stack([root @ root.T for root in roots]).astype(np.float64), weighted
         rows, columns = np.triu_indices(len(self.components))
         information = np.empty((len(weights), len(self.components), len(self.components)))
         information[:, rows, columns] = information[:, columns, rows] = weights @ self._products.T

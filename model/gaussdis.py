@@ -265,13 +265,18 @@ class GaussDis(Model):
 
     def _unexplained(self, flux: Array, parameters: Array, noise: Array, good: NDArray[np.bool_]) -> Array:
         """Mean variance per pixel (N,) of what the basis leaves of flux (N, P), beyond `noise` (N, P)."""
-        given = flux - self.basis.expected(self._nearest(parameters))
-        rebuilt = np.zeros_like(given)
-        for _ in range(FILLS):
-            rebuilt = np.where(good, given, rebuilt) @ self.basis.components.T @ self.basis.components
+        given = np.where(good, flux - self.basis.expected(self._nearest(parameters)), 0.0)
+        seen = given @ self.basis.components.T
+        left = np.einsum("np,np->n", given, given) - np.where(good, noise, 0.0).sum(axis=1)
+        for row, mask in enumerate(good):
+            hidden = self.basis.components[:, ~mask]
+            filled = seen[row]
+            for _ in range(FILLS - 1):
+                filled = seen[row] + hidden @ (filled @ hidden)
+            rebuilt = filled @ hidden
+            left[row] += filled @ (filled - 2 * seen[row]) - rebuilt @ rebuilt
         freedom = np.maximum(good.sum(axis=1) - len(self.basis.components), 1)
-        excess = np.where(good, np.square(given - rebuilt) - noise, 0.0).sum(axis=1) / freedom
-        return np.asarray(np.maximum(excess, 0.0))
+        return np.asarray(np.maximum(left / freedom, 0.0))
 
     def _seen(self, flux: Array, parameters: Array, variance: Array) -> tuple[Array, Array]:
         """Coefficients (N, K) by weighted least squares; their covariance (N, K, K), or (K, K) if shared."""

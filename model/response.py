@@ -99,9 +99,10 @@ class Response:
 
     def _terms(self, parameters: Array) -> tuple[Array, Array, Array]:
         """Mean (N, K), linear terms (N, D, K) and monomials (N, T2) of `square` at parameters (N, U)."""
-        mean, linear, square = (design(parameters, self.ranges, degree) for degree in self.degrees)
+        monomials = design(parameters, self.ranges, max(self.degrees))  # those of lower degree come first
+        mean, linear, square = (monomials[:, : len(own)] for own in (self.mean, self.linear, self.square))
         flat = linear @ self.linear.reshape(len(self.linear), -1)
-        return mean @ self.mean, flat.reshape(len(parameters), self.latents, -1), square
+        return mean @ self.mean, flat.reshape(len(parameters), self.latents, -1), np.ascontiguousarray(square)
 
     @cached_property
     def _symmetric(self) -> Array:
