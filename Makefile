@@ -23,7 +23,7 @@ $(CATALOGUE): model/default.safetensors training/emulator.safetensors | $(VENV)/
 	touch $@
 
 test: $(VENV)/installed-test tools
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check
