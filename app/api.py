@@ -104,6 +104,7 @@ from app.schemas import (
 from app.seen import latent_source, recast_several, stored_spectrum, unstored_spectrum
 from app.service import Service, Source
 from app.settings import Settings, keys
+from app.twins import twins_answer
 from index.store import StoreError
 from model.spectrum import Observation
 
@@ -235,7 +236,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         """The k chemically nearest stars, nearest first."""
         query = TwinQuery.model_validate(dict(request.query_params))
         form = negotiated(request, query.format, TABLE)
-        return answer_twins(form, service().twins(star_id, query), service().further_units)
+        return answer_twins(
+            form, twins_answer(service(), service().comparable(star_id), query), service().further_units
+        )
 
     @app.post(
         "/twins",

@@ -29,7 +29,8 @@ from app.embedder import Embedded, Job
 from app.errors import Invalid, UnsupportedMedia, answer_json, one_of_several
 from app.negotiate import negotiated
 from app.schemas import FitsQuery, SeveralIn, StoredIn, TwinQuery, UnstoredIn
-from app.service import Service, shortlist
+from app.service import Service
+from app.twins import shortlist, twins_answer, twins_of
 from index.store import Star
 
 Embed = Callable[[Job], Awaitable[Embedded]]
@@ -96,9 +97,7 @@ async def unstored_job(request: Request, service: Service) -> Job:
 
 def _answer(form: str, job: Job, done: Embedded, service: Service, query: TwinQuery) -> Response:
     star = service.unstored(job, done)
-    (answer,) = service.twins_of([star], query)
-    if isinstance(answer, Exception):
-        raise answer
+    answer = twins_answer(service, star, query)
     return answer_twins(form, answer | _doubts(star), service.further_units)
 
 
@@ -168,7 +167,7 @@ def _results(
     asked: Sequence[tuple[Star, Result] | Exception], service: Service, query: TwinQuery
 ) -> list[Result]:
     """The results in order, of stars searched for together; an exception is its own result."""
-    answers = iter(service.twins_of([one[0] for one in asked if not isinstance(one, Exception)], query))
+    answers = iter(twins_of(service, [one[0] for one in asked if not isinstance(one, Exception)], query))
     results = []
     for one in asked:
         answer = one if isinstance(one, Exception) else next(answers)

@@ -98,9 +98,9 @@ class TwinIndex:
 
     def catch_up(self) -> None:
         """Take in what this or any other process has written since the last time."""
-        token, last = self.store.moment()
-        if self._nearest.seq >= last:
+        if self._nearest.seq >= self.store.last_seq():
             return
+        token, last = self.store.moment()
         with self._lock:
             while self._nearest.seq < last:
                 changes = self.store.changes(self.model, self._nearest.seq)

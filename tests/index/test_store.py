@@ -101,7 +101,7 @@ def test_a_prefix_is_a_range_of_the_index(tmp_path):
     steps = []
     reader = store._idle_reader()
     reader.set_progress_handler(lambda: steps.append(1), 100)
-    store._idle.put(reader)
+    store._idle.append(reader)
     assert [s.star_id for s in store.page("", 8, "m@1", "Z")] == ["Z1"]
     assert len(store.page("S2990", 8, "m@1", "S29")) == 8
     assert store.page("", 8, "m@1", "ZZ") == []
