@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import sys
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -61,6 +62,7 @@ from app.bodies import (
     understood,
 )
 from app.cone import CONES, Cone, cone_answer
+from app.direct import DirectRoute
 from app.embedder import Embedded, Job
 from app.errors import (
     Busy,
@@ -125,6 +127,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def life(app: FastAPI) -> AsyncIterator[None]:
         sys.setswitchinterval(SWITCH)
         to_thread.current_default_thread_limiter().total_tokens = THREADS
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "direct"))
         logs.configure(settings.log_format, settings.log_level)
         service = await run_in_threadpool(Service, settings)
         app.state.service = service
@@ -151,7 +154,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     install(app)
     complete(app)
-    explorer.install(app)
     limit = settings.max_body_mb * 1_000_000
     room = max(settings.held_bodies_mb * 1_000_000, limit + 1_000_000)
     app.add_middleware(Guard, timeout=settings.body_timeout_s, room=room)
@@ -225,20 +227,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             return await embed_many(stars)
         raise no_spectra()
 
-    @app.get(
-        "/twins/{star_id}",
-        dependencies=read,
-        responses=answers(TwinsAnswer, 404, 409, *keyed, forms=TABLE),
-        openapi_extra=query_parameters(TwinQuery),
-        tags=["twins"],
-    )
     def twins(star_id: StarPath, request: Request) -> Response:
         """The k chemically nearest stars, nearest first."""
         query = TwinQuery.model_validate(dict(request.query_params))
         form = negotiated(request, query.format, TABLE)
-        return answer_twins(
-            form, twins_answer(service(), service().comparable(star_id), query), service().further_units
-        )
+        answer = twins_answer(service(), service().comparable(star_id), query)
+        return answer_twins(form, answer, service().further_units)
+
+    app.router.add_api_route(
+        "/twins/{star_id}",
+        twins,
+        dependencies=read,
+        responses=answers(TwinsAnswer, 404, 409, *keyed, forms=TABLE),
+        openapi_extra=query_parameters(TwinQuery),
+        tags=["twins"],
+        methods=["GET"],
+        route_class_override=DirectRoute,
+    )
 
     @app.post(
         "/twins",
@@ -398,4 +403,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             metrics.STARS.set(len(service().index))
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
+    explorer.install(app)
     return app

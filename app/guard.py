@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -97,7 +97,7 @@ def _check(headers: Headers, query: bytes) -> None:
         raise UnsupportedMedia(
             "unsupported_encoding", "send the body as it is: no Content-Encoding (gzip, ...) is taken"
         )
-    names = Counter(name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True))
-    twice = [name[:40] for name, count in names.items() if count > 1]
-    if twice:
-        raise Invalid("invalid_request", f"{twice[0]!a} is given more than once in the query string")
+    given = [unquote_plus(part.partition("=")[0]) for part in query.decode("latin-1").split("&") if part]
+    if len(set(given)) < len(given):
+        twice = next(name[:40] for name, count in Counter(given).items() if count > 1)
+        raise Invalid("invalid_request", f"{twice!a} is given more than once in the query string")

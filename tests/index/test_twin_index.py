@@ -253,7 +253,9 @@ def test_small_catalogues_have_no_rate(tmp_path):
     store = SqliteStore(tmp_path / "s.sqlite")
     index = TwinIndex(store, "m@1", DIMENSION)
     index.upsert([star(f"S{i}", (i, 0, 0)) for i in range(999)])
+    index.catch_up()
     assert index.doppelganger_rates([1.0]) is None
     index.upsert([star("S999", (1, 1, 1))])
+    index.catch_up()
     assert index.doppelganger_rates([1.0]) is not None
     store.close()
