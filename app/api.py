@@ -73,7 +73,7 @@ from app.errors import (
     install,
     one_of_several,
 )
-from app.guard import Guard
+from app.guard import Guard, query_of
 from app.latent_map import LatentMap
 from app.logs import RequestLog
 from app.negotiate import negotiated
@@ -213,7 +213,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def embed(request: Request) -> Response:
         """Store one star or several and return their latents; see the contract for the forms of the body."""
         kind = content_type(request)
-        query = FitsQuery.of(dict(request.query_params), service().further)
+        query = FitsQuery.of(query_of(request), service().further)
         if kind not in FITS and query.model_fields_set:
             raise Invalid("invalid_request", "parameters in the query string go with a FITS body only")
         content = await read_body(request, limit)
@@ -229,7 +229,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     def twins(star_id: StarPath, request: Request) -> Response:
         """The k chemically nearest stars, nearest first."""
-        query = TwinQuery.model_validate(dict(request.query_params))
+        query = TwinQuery.model_validate(query_of(request))
         form = negotiated(request, query.format, TABLE)
         answer = twins_answer(service(), service().comparable(star_id), query)
         return answer_twins(form, answer, service().further_units)
@@ -370,8 +370,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     async def cone(request: Request) -> Response:
         """The stars around a position, by Simple Cone Search; what is wrong is told in a VOTable too."""
-        parameters = dict(request.query_params)
-        return await to_thread.run_sync(cone_answer, service(), parameters, limiter=CONES)
+        return await to_thread.run_sync(cone_answer, service(), query_of(request), limiter=CONES)
 
     @app.get("/model", dependencies=[*read, bare], responses=answers(CardAnswer, *keyed), tags=["service"])
     def model() -> Response:

@@ -27,6 +27,7 @@ from app.bodies import (
 )
 from app.embedder import Embedded, Job
 from app.errors import Invalid, UnsupportedMedia, answer_json, one_of_several
+from app.guard import query_of
 from app.negotiate import negotiated
 from app.schemas import FitsQuery, SeveralIn, StoredIn, TwinQuery, UnstoredIn
 from app.service import Service
@@ -48,7 +49,7 @@ async def post_twins(request: Request, service: Service, embed: Embed) -> Respon
     settings = service.settings
     limit = settings.max_body_mb * 1_000_000
     kind = content_type(request)
-    told = dict(request.query_params)
+    told = query_of(request)
     labels = {name: told.pop(name) for name in set(told) - set(TwinQuery.model_fields)} if kind in FITS else {}
     query = TwinQuery.model_validate(told)
     content = await read_body(request, limit)
@@ -82,7 +83,7 @@ async def unstored_job(request: Request, service: Service) -> Job:
     Raises ServiceError, ChemtwinError or ValidationError.
     """
     settings, kind = service.settings, content_type(request)
-    known = FitsQuery.of(dict(request.query_params), service.further)
+    known = FitsQuery.of(query_of(request), service.further)
     if kind not in (JSON, *FITS):
         raise UnsupportedMedia("unsupported_media_type", f"Content-Type must be {JSON} or {FITS[0]}")
     if kind == JSON and known.model_fields_set:

@@ -101,7 +101,7 @@ def covariances_of(briefs: Sequence[Brief]) -> NDArray[np.float64]:
     """The covariances (N, D, D) of stars of one model that came with errors, at least one."""
     packed = np.frombuffer(b"".join([brief.covariance or b"" for brief in briefs]), dtype="<f4")
     whole = _whole(len(briefs[0].latent) // 4)
-    return packed.reshape(len(briefs), -1).astype(np.float64)[:, whole]
+    return packed.reshape(len(briefs), -1).astype(np.float64).take(whole, axis=1)
 
 
 def others_of(brief: Brief) -> dict[str, float]:
