@@ -114,7 +114,7 @@ SWITCH = 0.0005
 """Seconds after which a busy thread lets another go on: a tenth of Python's own, for short requests."""
 
 THREADS = 16
-"""Requests that are worked on at once: more only wait for the interpreter's lock."""
+"""Requests that are worked on at once, and as many searches: more only wait for the interpreter's lock."""
 
 StarPath = Annotated[str, Path(pattern=STAR_ID.replace(r"\Z", "$"), description="star id")]
 
@@ -127,7 +127,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def life(app: FastAPI) -> AsyncIterator[None]:
         sys.setswitchinterval(SWITCH)
         to_thread.current_default_thread_limiter().total_tokens = THREADS
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "direct"))
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "searches"))
         logs.configure(settings.log_format, settings.log_level)
         service = await run_in_threadpool(Service, settings)
         app.state.service = service
