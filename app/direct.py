@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.types import Receive, Scope, Send
 
 from app.schemas import is_star_id
 
@@ -18,18 +17,15 @@ class DirectRoute(APIRoute):
     Its dependencies are coroutines of the request alone. What FastAPI has to refuse, it is left to refuse.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What answers a request; FastAPI calls this once."""
-        resolved, endpoint = super().get_route_handler(), self.endpoint
-        checks = [depends.dependency for depends in self.dependencies if depends.dependency is not None]
-
-        async def handle(request: Request) -> Response:
-            star_id = request.path_params["star_id"]
-            if not is_star_id(star_id):
-                return await resolved(request)
-            for check in checks:
-                await check(request)
-            answer: Response = await asyncio.to_thread(endpoint, star_id, request)
-            return answer
-
-        return handle
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that fits the route's path."""
+        star_id = scope["path_params"]["star_id"]
+        if scope["method"] not in (self.methods or ()) or not is_star_id(star_id):
+            await super().handle(scope, receive, send)
+            return
+        request = Request(scope, receive, send)
+        for depends in self.dependencies:
+            assert depends.dependency is not None
+            await depends.dependency(request)
+        response: Response = await asyncio.to_thread(self.endpoint, star_id, request)
+        await response(scope, receive, send)

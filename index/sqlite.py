@@ -186,11 +186,9 @@ class SqliteStore(Store):
         for start in range(0, len(star_ids), BLOCK):
             part = star_ids[start : start + BLOCK]
             marks = ", ".join("?" * len(part))
-            query = (
-                f"SELECT {COLUMNS} FROM stars WHERE deleted = 0 AND star_id IN ({marks}) "
-                "ORDER BY model = ?, model"
-            )
-            found.update({row[0]: unpack(row) for row in self._read(query, (*part, model))})
+            query = f"SELECT {COLUMNS} FROM stars WHERE deleted = 0 AND star_id IN ({marks})"
+            rows = sorted(self._read(query, part), key=lambda row: (row[1] == model, row[1]))
+            found.update({row[0]: unpack(row) for row in rows})  # of several the last
         return found
 
     def briefs(self, star_ids: Sequence[str], model: str) -> dict[str, Brief]:
