@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import sys
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -61,9 +62,10 @@ from app.bodies import (
     understood,
 )
 from app.cone import CONES, Cone, cone_answer
+from app.direct import DirectRoute
 from app.embedder import Embedded, Job
 from app.errors import answer_json, install, one_of_several
-from app.guard import Guard
+from app.guard import Guard, query_of
 from app.latent_map import LatentMap
 from app.logs import RequestLog
 from app.negotiate import negotiated
@@ -97,6 +99,7 @@ from app.schemas import (
 from app.seen import latent_source, recast_several, stored_spectrum, unstored_spectrum
 from app.service import Service, Source
 from app.settings import Settings, keys
+from app.twins import twins_answer
 from index.store import StoreError
 from model.spectrum import Observation
 
@@ -104,7 +107,7 @@ SWITCH = 0.0005
 """Seconds after which a busy thread lets another go on: a tenth of Python's own, for short requests."""
 
 THREADS = 16
-"""Requests that are worked on at once: more only wait for the interpreter's lock."""
+"""Requests that are worked on at once, and as many searches: more only wait for the interpreter's lock."""
 
 StarPath = Annotated[str, Path(pattern=STAR_ID.replace(r"\Z", "$"), description="star id")]
 
@@ -117,6 +120,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def life(app: FastAPI) -> AsyncIterator[None]:
         sys.setswitchinterval(SWITCH)
         to_thread.current_default_thread_limiter().total_tokens = THREADS
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "searches"))
         logs.configure(settings.log_format, settings.log_level)
         service = await run_in_threadpool(Service, settings)
         app.state.service = service
@@ -143,7 +147,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     install(app)
     complete(app)
-    explorer.install(app)
     limit = settings.max_body_mb * 1_000_000
     room = max(settings.held_bodies_mb * 1_000_000, limit + 1_000_000)
     app.add_middleware(Guard, timeout=settings.body_timeout_s, room=room)
@@ -203,7 +206,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def embed(request: Request) -> Response:
         """Store one star or several and return their latents; see the contract for the forms of the body."""
         kind = content_type(request)
-        query = FitsQuery.of(dict(request.query_params), service().further)
+        query = FitsQuery.of(query_of(request), service().further)
         if kind not in FITS and query.model_fields_set:
             raise Invalid("invalid_request", "parameters in the query string go with a FITS body only")
         content = await read_body(request, limit)
@@ -217,18 +220,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             return await embed_many(stars)
         raise no_spectra()
 
-    @app.get(
+    def twins(star_id: StarPath, request: Request) -> Response:
+        """The k chemically nearest stars, nearest first."""
+        query = TwinQuery.model_validate(query_of(request))
+        form = negotiated(request, query.format, TABLE)
+        answer = twins_answer(service(), service().comparable(star_id), query)
+        return answer_twins(form, answer, service().further_units)
+
+    app.router.add_api_route(
         "/twins/{star_id}",
+        twins,
         dependencies=read,
         responses=answers(TwinsAnswer, 404, 409, *keyed, forms=TABLE),
         openapi_extra=query_parameters(TwinQuery),
         tags=["twins"],
+        methods=["GET"],
+        route_class_override=DirectRoute,
     )
-    def twins(star_id: StarPath, request: Request) -> Response:
-        """The k chemically nearest stars, nearest first."""
-        query = TwinQuery.model_validate(dict(request.query_params))
-        form = negotiated(request, query.format, TABLE)
-        return answer_twins(form, service().twins(star_id, query), service().further_units)
 
     @app.post(
         "/twins",
@@ -355,8 +363,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     async def cone(request: Request) -> Response:
         """The stars around a position, by Simple Cone Search; what is wrong is told in a VOTable too."""
-        parameters = dict(request.query_params)
-        return await to_thread.run_sync(cone_answer, service(), parameters, limiter=CONES)
+        return await to_thread.run_sync(cone_answer, service(), query_of(request), limiter=CONES)
 
     @app.get("/model", dependencies=[*read, bare], responses=answers(CardAnswer, *keyed), tags=["service"])
     def model() -> Response:
@@ -388,4 +395,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             metrics.STARS.set(len(service().index))
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
+    explorer.install(app)
     return app

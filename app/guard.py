@@ -8,10 +8,14 @@ from contextlib import suppress
 from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import refused
 from app.refusals import Busy, Invalid, ServiceError, TooSlow, UnsupportedMedia
+
+QUERY = "chemtwin.query"
+"""Where a request's scope has its parameters."""
 
 DRAIN_S, PAUSE_S = 2.0, 0.5
 """How long the rest of a refused body is read, and how long its sender may pause, before the connection is
@@ -34,7 +38,7 @@ class Guard:
         headers = Headers(scope=scope)
         body = _Body(self, headers, receive, send)
         try:
-            _check(headers, scope["query_string"])
+            scope[QUERY] = _checked(headers, scope["query_string"])
             await self._app(scope, body.receive, body.send)
         except ServiceError as error:
             await refused(error)(scope, body.receive, body.send)
@@ -92,13 +96,20 @@ class _Body:
             self._complete = not message.get("more_body", False)
 
 
-def _check(headers: Headers, query: bytes) -> None:
-    """Raise what is wrong with a request before its body is looked at."""
+def query_of(request: Request) -> dict[str, str]:
+    """The parameters of a request's query string, each of which was given once."""
+    return dict(request.scope[QUERY])
+
+
+def _checked(headers: Headers, query: bytes) -> dict[str, str]:
+    """The parameters of a query string. Raises what is wrong with a request before its body is looked at."""
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedMedia(
             "unsupported_encoding", "send the body as it is: no Content-Encoding (gzip, ...) is taken"
         )
-    names = Counter(name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True))
-    twice = [name[:40] for name, count in names.items() if count > 1]
-    if twice:
-        raise Invalid("invalid_request", f"{twice[0]!a} is given more than once in the query string")
+    given = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    parameters = dict(given)
+    if len(parameters) < len(given):
+        twice = next(name[:40] for name, count in Counter(name for name, _ in given).items() if count > 1)
+        raise Invalid("invalid_request", f"{twice!a} is given more than once in the query string")
+    return parameters

@@ -92,10 +92,10 @@ class RequestLog:
             seconds = time.perf_counter() - start
             route = getattr(scope.get("route"), "path", "unmatched")
             method = scope["method"] if scope["method"] in METHODS else "other"
-            metrics.REQUESTS.labels(method, route, told["status"]).inc()
-            metrics.SECONDS.labels(method, route).observe(seconds)
+            metrics.answered(method, route, told["status"], seconds)
             level = logging.DEBUG if route in QUIET and told["status"] < 400 else logging.INFO
-            line = f"{method} {route} {told['status']} {1e3 * seconds:.1f} ms"
-            more = {"method": method, "route": route, "ms": round(1e3 * seconds, 1), **told}
-            log.log(level, line, extra=more)
+            if log.isEnabledFor(level):
+                line = f"{method} {route} {told['status']} {1e3 * seconds:.1f} ms"
+                more = {"method": method, "route": route, "ms": round(1e3 * seconds, 1), **told}
+                log.log(level, line, extra=more)
             _request_id.reset(token)

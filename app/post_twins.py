@@ -27,10 +27,12 @@ from app.bodies import (
 )
 from app.embedder import Embedded, Job
 from app.errors import answer_json, one_of_several
+from app.guard import query_of
 from app.negotiate import negotiated
 from app.refusals import Invalid, UnsupportedMedia
 from app.schemas import FitsQuery, SeveralIn, StoredIn, TwinQuery, UnstoredIn
-from app.service import Service, shortlist
+from app.service import Service
+from app.twins import shortlist, twins_answer, twins_of
 from index.store import Star
 
 Embed = Callable[[Job], Awaitable[Embedded]]
@@ -48,7 +50,7 @@ async def post_twins(request: Request, service: Service, embed: Embed) -> Respon
     settings = service.settings
     limit = settings.max_body_mb * 1_000_000
     kind = content_type(request)
-    told = dict(request.query_params)
+    told = query_of(request)
     labels = {name: told.pop(name) for name in set(told) - set(TwinQuery.model_fields)} if kind in FITS else {}
     query = TwinQuery.model_validate(told)
     content = await read_body(request, limit)
@@ -82,7 +84,7 @@ async def unstored_job(request: Request, service: Service) -> Job:
     Raises ServiceError, ChemtwinError or ValidationError.
     """
     settings, kind = service.settings, content_type(request)
-    known = FitsQuery.of(dict(request.query_params), service.further)
+    known = FitsQuery.of(query_of(request), service.further)
     if kind not in (JSON, *FITS):
         raise UnsupportedMedia("unsupported_media_type", f"Content-Type must be {JSON} or {FITS[0]}")
     if kind == JSON and known.model_fields_set:
@@ -97,9 +99,7 @@ async def unstored_job(request: Request, service: Service) -> Job:
 
 def _answer(form: str, job: Job, done: Embedded, service: Service, query: TwinQuery) -> Response:
     star = service.unstored(job, done)
-    (answer,) = service.twins_of([star], query)
-    if isinstance(answer, Exception):
-        raise answer
+    answer = twins_answer(service, star, query)
     return answer_twins(form, answer | _doubts(star), service.further_units)
 
 
@@ -169,7 +169,7 @@ def _results(
     asked: Sequence[tuple[Star, Result] | Exception], service: Service, query: TwinQuery
 ) -> list[Result]:
     """The results in order, of stars searched for together; an exception is its own result."""
-    answers = iter(service.twins_of([one[0] for one in asked if not isinstance(one, Exception)], query))
+    answers = iter(twins_of(service, [one[0] for one in asked if not isinstance(one, Exception)], query))
     results = []
     for one in asked:
         answer = one if isinstance(one, Exception) else next(answers)

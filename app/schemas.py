@@ -28,10 +28,11 @@ from model.spectrum import POSSIBLE, Observation, Parameters
 STAR_ID = r"^[A-Za-z0-9][A-Za-z0-9+._:-]{0,63}\Z"
 STAR_IDS = r"^{id}(,{id}){{0,999}}\Z".format(id="[A-Za-z0-9][A-Za-z0-9+._:-]{0,63}")
 META_BYTES = 4096
+_STAR_ID = re.compile(STAR_ID)
 
 StarId = Annotated[
     str,
-    StringConstraints(pattern=re.compile(STAR_ID)),
+    StringConstraints(pattern=_STAR_ID),
     WithJsonSchema({"type": "string", "pattern": STAR_ID.replace(r"\Z", "$")}),
 ]
 
@@ -46,6 +47,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,18}", value):
         raise ValueError("must be an integer, in digits")
     return value
+
+
+def is_star_id(value: str) -> bool:
+    """Whether a star may be called so."""
+    return _STAR_ID.match(value) is not None
 
 
 QueryId = Annotated[StarId, BeforeValidator(_plus)]

@@ -1,11 +1,11 @@
-"""What the service does, without HTTP: embed, search, recast, over one model and one index."""
+"""What the service does, without HTTP: embed, show, recast, over one model and one index."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,23 +14,12 @@ import orjson
 from app import metrics
 from app.embedder import Embedded, Embedder, Job
 from app.refusals import Busy, Invalid, ModelMismatch, NoAbundances, NotFound
-from app.schemas import To, TwinQuery
+from app.schemas import To
 from app.settings import Settings
-from index.open_index import Approximate, Index, open_index
+from index.open_index import Index, open_index
 from index.store import Star, open_store
-from index.twin_index import Filters, Search, Twin
 from model.base import Embedding
-from model.metric import p_same
 from model.spectrum import PARAMETER_UNITS, Parameters
-
-SHORTLIST = 1000
-"""Nearest stars by distance that a ranking by likelihood looks at."""
-
-FARTHEST = 1e9
-"""No two latents lie so far apart; the square of a larger limit might overflow."""
-
-FE_H_WITHIN = 0.1
-"""Default |difference| of [Fe/H] of twins when the model removes [Fe/H] from the latent (paper, 6.2)."""
 
 RETRY = 5.0
 """Seconds between attempts to read a store that cannot be read."""
@@ -40,11 +29,6 @@ log = logging.getLogger("chemtwin")
 
 Source = str | tuple[Parameters, Embedding]
 """What can be recast: a stored star by its id, or an embedded spectrum."""
-
-
-def shortlist(query: TwinQuery) -> int:
-    """How many of the nearest stars a search has to bring."""
-    return max(query.k, SHORTLIST) if query.rank == "likelihood" else query.k
 
 
 class Service:
@@ -151,7 +135,7 @@ class Service:
             "teff": star.teff,
             "logg": star.logg,
             "fe_h": star.fe_h,
-            **_further(star.others),
+            **further_of(star.others),
             "latent": star.latent,
             "latent_sd": _sd(star.covariance),
             "model": {"name": name, "version": version},
@@ -197,117 +181,6 @@ class Service:
             meta=job.meta,
             others=dict(parameters.others),
         )
-
-    def twins(self, star_id: str, query: TwinQuery) -> dict[str, Any]:
-        """The answer of GET /twins. Raises NotFound, ModelMismatch or Invalid."""
-        (answer,) = self.twins_of([self.comparable(star_id)], query)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def twins_of(self, stars: Sequence[Star], query: TwinQuery) -> list[dict[str, Any] | Exception]:
-        """The answer of /twins for each of some stars, or what refuses it."""
-        searches = [
-            Search(star.latent, self._filters(star, query), star.star_id or None)  # its own row is left out
-            for star in stars
-        ]
-        answers: list[dict[str, Any] | Exception] = []
-        for star, found in zip(stars, self.index.search_batch(searches, shortlist(query)), strict=True):
-            try:
-                answers.append(self._twins(star, query, found))
-            except Exception as error:
-                answers.append(error)
-        return answers
-
-    def _twins(self, star: Star, query: TwinQuery, found: list[Twin]) -> dict[str, Any]:
-        by_likelihood = query.rank == "likelihood"
-        stars = self.store.get([twin.star_id for twin in found], self.model.card.identity)
-        # a twin deleted or embedded with another model between the search and here is left out
-        pairs = [
-            (twin.distance, stars[twin.star_id])
-            for twin in found
-            if twin.star_id in stars and stars[twin.star_id].model == star.model
-        ]
-        ratios: dict[str, float] = {}
-        if by_likelihood:
-            ratios = self._likelihood_ratios(star, [other for _, other in pairs])
-            pairs = sorted(pairs, key=lambda pair: -ratios.get(pair[1].star_id, -np.inf))[: query.k]
-        same = self._p_same(star, pairs)
-        rates = self.index.doppelganger_rates([distance for distance, _ in pairs])
-        return {
-            "star_id": star.star_id or None,
-            "k": query.k,
-            "model": self.model_name(),
-            "metric": self.model.card.metric,
-            "searched": len(self.index),
-            "exact": not isinstance(found, Approximate)
-            and (not by_likelihood or len(found) < shortlist(query)),
-            "twins": [
-                {
-                    "star_id": other.star_id,
-                    "distance": distance,
-                    "p_same": same.get(other.star_id),
-                    **({"log_likelihood_ratio": ratios.get(other.star_id)} if by_likelihood else {}),
-                    "doppelganger_rate": None if rates is None else rates[rank],
-                    "teff": other.teff,
-                    "logg": other.logg,
-                    "fe_h": other.fe_h,
-                    **_further(other.others),
-                    "snr": other.snr,
-                    "ra": other.ra,
-                    "dec": other.dec,
-                }
-                for rank, (distance, other) in enumerate(pairs)
-            ],
-        }
-
-    def _filters(self, star: Star, query: TwinQuery) -> Filters:
-        ranges = []
-        for name in ("teff", "logg", "fe_h"):
-            low, high = getattr(query, f"{name}_min"), getattr(query, f"{name}_max")
-            if low is not None or high is not None:
-                ranges.append((name, -np.inf if low is None else low, np.inf if high is None else high))
-        if query.snr_min is not None:
-            ranges.append(("snr", query.snr_min, np.inf))
-        within = query.fe_h_within
-        if within is None:
-            within = FE_H_WITHIN if "fe_h" in self.model.parameter_names else "any"
-        if within != "any":
-            ranges.append(("fe_h", star.fe_h - within, star.fe_h + within))
-        farthest = query.max_distance
-        return Filters(tuple(ranges), np.inf if farthest is None or farthest > FARTHEST else farthest)
-
-    def _likelihood_ratios(self, star: Star, others: list[Star]) -> dict[str, float]:
-        """Log likelihood ratios by star id; stars without errors have none. Raises Invalid."""
-        if star.covariance is None:
-            raise Invalid(
-                "no_errors", f"{star.star_id or 'the star'} came without ivar or error: rank by distance"
-            )
-        known = [(other, other.covariance) for other in others if other.covariance is not None]
-        latents = np.array([other.latent for other, _ in known], dtype=np.float64)
-        covariances = np.array([covariance for _, covariance in known], dtype=np.float64)
-        if not known:
-            return {}
-        ratios = self.model.likelihood_ratios(
-            star.latent.astype(np.float64), star.covariance.astype(np.float64), latents, covariances
-        )
-        if ratios is None:
-            raise Invalid("not_ranked_so", f"{self.model.card.method} ranks by distance only")
-        return {other.star_id: float(ratio) for (other, _), ratio in zip(known, ratios, strict=True)}
-
-    def _p_same(self, star: Star, pairs: list[tuple[float, Star]]) -> dict[str, float]:
-        """How often true twins lie as far apart, by star id; stars without errors have none."""
-        known = [(distance, other) for distance, other in pairs if other.covariance is not None]
-        if star.covariance is None or not known:
-            return {}
-        covariance = self.model.pair_covariance(
-            star.covariance[None].astype(np.float64),
-            np.array([other.covariance for _, other in known], dtype=np.float64),
-        )
-        if covariance is None:
-            return {}
-        values = p_same(np.array([distance for distance, _ in known]), covariance)
-        return {other.star_id: float(value) for (_, other), value in zip(known, values, strict=True)}
 
     def recast(self, source: Source, to: To) -> dict[str, Any]:
         """The answer of POST /recast for a stored star's id, or for an embedded spectrum."""
@@ -404,13 +277,13 @@ def _usual(parameters: Parameters) -> dict[str, float]:
     return {"teff": parameters.teff, "logg": parameters.logg, "fe_h": parameters.fe_h}
 
 
-def _further(others: Mapping[str, float]) -> dict[str, dict[str, float]]:
+def further_of(others: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """Further parameters as answers show them: not at all where there are none."""
     return {"parameters": dict(others)} if others else {}
 
 
 def _labels(parameters: Parameters) -> dict[str, Any]:
-    return {**_usual(parameters), **_further(parameters.others)}
+    return {**_usual(parameters), **further_of(parameters.others)}
 
 
 def _sd(covariance: Any) -> Any:

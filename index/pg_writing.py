@@ -11,7 +11,7 @@ import psycopg
 from numpy.typing import NDArray
 
 from index.rows import COLUMNS, pack, unpack
-from index.store import Star
+from index.store import Brief, Star
 
 NAMES = tuple(COLUMNS.split(", "))
 MARKS = ", ".join("%s::vector" if name == "latent" else "%s" for name in NAMES)
@@ -121,3 +121,9 @@ def row_of(star: Star) -> Row:
 def star_of(row: Sequence[Any]) -> Star:
     """As `unpack`, of a row with its latent in binary."""
     return unpack((*row[:2], floats(row[2]).tobytes(), *row[3:]))
+
+
+def brief_of(row: Row) -> Brief:
+    """A row of BRIEF with its latent in binary."""
+    brief = Brief._make(row)
+    return brief._replace(latent=floats(brief.latent).tobytes())

@@ -21,10 +21,10 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.conninfo import conninfo_to_dict
 
-from index.pg_writing import Connection, Row, Writing, floats, star_of
-from index.rows import COLUMNS
+from index.pg_writing import Connection, Row, Writing, brief_of, floats, star_of
+from index.rows import BRIEF, COLUMNS
 from index.sky import Box
-from index.store import PAST_IDS, Change, Kept, Star, Store, StoreError
+from index.store import PAST_IDS, Brief, Change, Kept, Star, Store, StoreError
 
 SCHEMA_VERSION = 1
 TABLES = ("stars", "spectra", "models", "chemtwin")
@@ -211,6 +211,13 @@ class PostgresStore(Store):
             (list(star_ids), model),
         )
         return {row[0]: star_of(row) for row in rows}
+
+    def briefs(self, star_ids: Sequence[str], model: str) -> dict[str, Brief]:
+        rows = self.read(
+            f"SELECT {BRIEF} FROM stars WHERE NOT deleted AND star_id = ANY(%s) AND model = %s",
+            (list(star_ids), model),
+        )
+        return {row[0]: brief_of(row) for row in rows}
 
     def page(self, after: str, limit: int, model: str, prefix: str = "") -> list[Star]:
         ids = [

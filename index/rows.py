@@ -11,13 +11,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from index.store import Star
+from index.store import Brief, Star
 
 VALUES = (
     "latent, covariance, teff, logg, fe_h, snr, chi2, masked_fraction, in_domain, warnings, "
     "ra, dec, meta, others"
 )
 COLUMNS = f"star_id, model, {VALUES}"
+BRIEF = ", ".join(Brief._fields)
 
 
 @cache
@@ -88,3 +89,21 @@ def unpack(row: Sequence[Any]) -> Star:
         meta=_read(meta),
         others={} if others is None else _read(others),
     )
+
+
+def latents_of(briefs: Sequence[Brief]) -> NDArray[np.float64]:
+    """The latents (N, D) of stars of one model, at least one."""
+    joined = np.frombuffer(b"".join([brief.latent for brief in briefs]), dtype="<f4")
+    return joined.reshape(len(briefs), -1).astype(np.float64)
+
+
+def covariances_of(briefs: Sequence[Brief]) -> NDArray[np.float64]:
+    """The covariances (N, D, D) of stars of one model that came with errors, at least one."""
+    packed = np.frombuffer(b"".join([brief.covariance or b"" for brief in briefs]), dtype="<f4")
+    whole = _whole(len(briefs[0].latent) // 4)
+    return packed.reshape(len(briefs), -1).astype(np.float64).take(whole, axis=1)
+
+
+def others_of(brief: Brief) -> dict[str, float]:
+    """A star's parameters beyond teff, logg and fe_h."""
+    return {} if brief.others in (None, "{}") else _read(brief.others)

@@ -5,10 +5,10 @@ Write-ahead log with synchronous=FULL: a transaction that has returned is on dis
 
 from __future__ import annotations
 
-import queue
 import secrets
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.rows import COLUMNS, VALUES, pack, unpack
+from index.rows import BRIEF, COLUMNS, VALUES, pack, unpack
 from index.sky import Box
-from index.store import PAST_IDS, Change, Kept, Star, Store, StoreError
+from index.store import PAST_IDS, Brief, Change, Kept, Star, Store, StoreError
 
 SCHEMA_VERSION = 3
 STARS = """
@@ -62,7 +62,7 @@ class SqliteStore(Store):
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"cannot open the store {path}: {error}. It was left as it is.") from error
         self._write_lock = threading.Lock()
-        self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        self._idle: deque[sqlite3.Connection] = deque()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
@@ -107,9 +107,9 @@ class SqliteStore(Store):
 
     def close(self) -> None:
         """Close the file."""
-        with suppress(queue.Empty):
+        with suppress(IndexError):
             while True:
-                self._idle.get_nowait().close()
+                self._idle.pop().close()
         self._writer.close()
 
     @contextmanager
@@ -131,8 +131,14 @@ class SqliteStore(Store):
 
     def _read(self, query: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Rows, by a connection that no other thread is using: readers do not wait for each other."""
-        with self._cursor(query, values) as cursor:
-            return cursor.fetchall()
+        try:
+            reader = self._idle_reader()
+            try:
+                return reader.execute(query, values).fetchall()
+            finally:
+                self._idle.append(reader)
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
 
     @contextmanager
     def _cursor(self, query: str, values: Sequence[Any] | dict[str, Any]) -> Iterator[sqlite3.Cursor]:
@@ -142,15 +148,18 @@ class SqliteStore(Store):
                 with closing(reader.execute(query, values)) as cursor:
                     yield cursor
             finally:
-                self._idle.put(reader)
+                self._idle.append(reader)
         except sqlite3.Error as error:
-            raise StoreError(f"cannot read the store {self.path}: {error}", str(error)) from error
+            raise self._unreadable(error) from error
 
     def _idle_reader(self) -> sqlite3.Connection:
         try:
-            return self._idle.get_nowait()
-        except queue.Empty:
+            return self._idle.pop()
+        except IndexError:
             return self._connect()
+
+    def _unreadable(self, error: sqlite3.Error) -> StoreError:
+        return StoreError(f"cannot read the store {self.path}: {error}", str(error))
 
     def upsert(self, stars: Sequence[Star], spectra: Sequence[bytes | None] | None = None) -> list[bool]:
         replaced = []
@@ -177,11 +186,18 @@ class SqliteStore(Store):
         for start in range(0, len(star_ids), BLOCK):
             part = star_ids[start : start + BLOCK]
             marks = ", ".join("?" * len(part))
-            query = (
-                f"SELECT {COLUMNS} FROM stars WHERE deleted = 0 AND star_id IN ({marks}) "
-                "ORDER BY model = ?, model"
-            )
-            found.update({row[0]: unpack(row) for row in self._read(query, (*part, model))})
+            query = f"SELECT {COLUMNS} FROM stars WHERE deleted = 0 AND star_id IN ({marks})"
+            rows = sorted(self._read(query, part), key=lambda row: (row[1] == model, row[1]))
+            found.update({row[0]: unpack(row) for row in rows})  # of several the last
+        return found
+
+    def briefs(self, star_ids: Sequence[str], model: str) -> dict[str, Brief]:
+        found = {}
+        for start in range(0, len(star_ids), BLOCK):
+            part = star_ids[start : start + BLOCK]
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT {BRIEF} FROM stars WHERE star_id IN ({marks}) AND model = ? AND deleted = 0"
+            found.update({row[0]: Brief._make(row) for row in self._read(query, (*part, model))})
         return found
 
     def page(self, after: str, limit: int, model: str, prefix: str = "") -> list[Star]:
@@ -289,7 +305,7 @@ class SqliteStore(Store):
                 for row in connection.execute(query):
                     yield unpack(row[:-1]), row[-1]
         except sqlite3.Error as error:
-            raise StoreError(f"cannot read the store {self.path}: {error}", str(error)) from error
+            raise self._unreadable(error) from error
 
     def restore(self, rows: Iterable[tuple[Star, bytes | None]]) -> int:
         written = 0

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,21 @@ class Star:
     dec: float | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     others: dict[str, float] = field(default_factory=dict)
+
+
+class Brief(NamedTuple):
+    """What an answer tells of a star found near another, not yet decoded: `index.rows` reads the vectors."""
+
+    star_id: str
+    teff: float
+    logg: float
+    fe_h: float
+    snr: float | None
+    ra: float | None
+    dec: float | None
+    others: str | None
+    latent: bytes
+    covariance: bytes | None
 
 
 @dataclass(frozen=True)
@@ -106,6 +121,10 @@ class Store(ABC):
     @abstractmethod
     def get(self, star_ids: Sequence[str], model: str) -> dict[str, Star]:
         """The stars of these ids that exist: as embedded by `model`, else by another."""
+
+    @abstractmethod
+    def briefs(self, star_ids: Sequence[str], model: str) -> dict[str, Brief]:
+        """What answers tell of those stars of these ids that have a row by `model`."""
 
     @abstractmethod
     def page(self, after: str, limit: int, model: str, prefix: str = "") -> list[Star]:

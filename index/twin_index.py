@@ -98,9 +98,9 @@ class TwinIndex:
 
     def catch_up(self) -> None:
         """Take in what this or any other process has written since the last time."""
-        token, last = self.store.moment()
-        if self._nearest.seq >= last:
+        if self._nearest.seq >= self.store.last_seq():
             return
+        token, last = self.store.moment()
         with self._lock:
             while self._nearest.seq < last:
                 changes = self.store.changes(self.model, self._nearest.seq)
@@ -144,9 +144,8 @@ class TwinIndex:
         """For each distance the fraction of random pairs of the catalogue at most that far apart.
 
         From a million random pairs, drawn again when the catalogue has changed by more than 1 %; None
-        below 1,000 stars.
+        below 1,000 stars. The catalogue is that of the last search.
         """
-        self.catch_up()
         if len(self) < RATE_STARS:
             return None
         if self._rates is None or self._changed_since_rates > RATE_DRIFT * len(self):

@@ -239,15 +239,20 @@ class GaussDis(Model):
         """The inverse (D, D) of the metric."""
         return np.asarray(np.linalg.inv(self.metric))
 
+    @cached_property
+    def _prior_precision(self) -> Array:
+        """Inverse covariance (D, D) of the prior of latents."""
+        return np.asarray(self._unmetric @ self._unmetric.T)
+
     def pair_covariance(self, left: Array, right: Array) -> Array:
         """Covariance (N, D, D) of the difference of twins' posterior means, from their covariances (N, D, D).
 
         Posterior means shrink towards the prior's, each by its own noise: with unit prior and posterior
-        covariances A and B the difference has covariance A + B - A B - B A.
+        covariances A and B the difference has covariance A + B - A B - B A. In the frame of latents, where the
+        prior has covariance P, that is A + B - A P^-1 B - B P^-1 A.
         """
-        a, b = self.unit_covariance(left), self.unit_covariance(right)
-        mixed = np.matmul(a, b)
-        return np.asarray(self.metric.T @ (a + b - mixed - np.swapaxes(mixed, -1, -2)) @ self.metric)
+        mixed = np.matmul(left @ self._prior_precision, right)
+        return np.asarray(left + right - mixed - np.swapaxes(mixed, -1, -2))
 
     def likelihood_ratios(self, latent: Array, covariance: Array, latents: Array, covariances: Array) -> Array:
         """Log ratios (N,) of same against different chemistry of one star, (D,) and (D, D), with others."""

@@ -289,6 +289,10 @@ def test_keys(start_server, star):
     assert status("GET", "/stars", None) == 401
     assert status("GET", "/stars", "read-key") == 200
     assert status("GET", "/stars", "other") == 200
+    assert status("GET", "/twins/A", None) == 401
+    assert status("GET", "/twins/A", "no key") == 401
+    assert status("GET", "/twins/-", None) == 401, "a name that no star can have is no way round the key"
+    assert status("GET", "/twins/A", "read-key") == status("GET", "/twins/A", "write-key") == 404
     assert status("POST", "/embed", "read-key", json=star) == 401
     assert status("POST", "/embed", "write-key", json=star) == 201
     assert "write-key" not in server.log.read_text()

@@ -5,6 +5,7 @@ import sqlite3
 import numpy as np
 import pytest
 
+from index.rows import covariances_of, latents_of, others_of
 from index.sky import Circle
 from index.sqlite import SqliteStore
 from index.store import Star, StoreError, open_store
@@ -62,6 +63,28 @@ def test_a_star_without_errors_has_no_covariance(store):
     assert store.get(["B"], "m@1")["B"].covariance is None
 
 
+def test_what_answers_tell_of_several_stars_is_what_was_stored(store):
+    told = [star(f"S{i}", i, snr=50.0 + i, ra=float(i), dec=-1.0, others={"vbroad": 6.0 + i}) for i in range(3)]
+    bare = Star("B", "m@1", np.zeros(4, np.float32), None, 1.0, 1.0, 1.0)
+    store.upsert([*told, bare, star("gone"), dataclasses.replace(star("other's"), model="old@1")])
+    store.delete("gone")
+    briefs = store.briefs(["S0", "S1", "S2", "B", "gone", "other's", "none"], "m@1")
+    assert sorted(briefs) == ["B", "S0", "S1", "S2"]
+    three = [briefs[one.star_id] for one in told]
+    for name in ("star_id", "teff", "logg", "fe_h", "snr", "ra", "dec"):
+        assert [getattr(brief, name) for brief in three] == [getattr(one, name) for one in told], name
+    assert [others_of(brief) for brief in three] == [one.others for one in told]
+    assert np.array_equal(latents_of(three), [one.latent for one in told])
+    assert np.array_equal(covariances_of(three), [one.covariance for one in told])
+    nothing = briefs["B"]
+    assert (nothing.covariance, nothing.snr, nothing.ra, others_of(nothing)) == (None, None, None, {})
+
+
+def test_more_stars_than_one_statement_takes_are_told_of(store):
+    store.upsert([star(f"S{i:04d}") for i in range(1100)])
+    assert len(store.briefs([f"S{i:04d}" for i in range(1000)], "m@1")) == 1000
+
+
 def test_replacing_is_told(store):
     assert store.upsert([star("A"), star("B"), star("A", 1)]) == [False, False, True]
     assert store.upsert([star("B", 2)]) == [True]
@@ -101,7 +124,7 @@ def test_a_prefix_is_a_range_of_the_index(tmp_path):
     steps = []
     reader = store._idle_reader()
     reader.set_progress_handler(lambda: steps.append(1), 100)
-    store._idle.put(reader)
+    store._idle.append(reader)
     assert [s.star_id for s in store.page("", 8, "m@1", "Z")] == ["Z1"]
     assert len(store.page("S2990", 8, "m@1", "S29")) == 8
     assert store.page("", 8, "m@1", "ZZ") == []

@@ -245,6 +245,7 @@ def test_doppelganger_rates_are_those_of_random_pairs(large):
     generator = np.random.default_rng(9)
     pairs = generator.integers(len(stars), size=(2, 400_000))
     truth = np.mean(np.linalg.norm(latents[pairs[0]] - latents[pairs[1]], axis=1) <= 0.5)
+    index.catch_up()
     rates = index.doppelganger_rates([0.0, 0.5, 100.0])
     assert rates == pytest.approx([0, truth, 1], rel=0.05, abs=1e-9)
 
@@ -253,7 +254,9 @@ def test_small_catalogues_have_no_rate(tmp_path):
     store = SqliteStore(tmp_path / "s.sqlite")
     index = TwinIndex(store, "m@1", DIMENSION)
     index.upsert([star(f"S{i}", (i, 0, 0)) for i in range(999)])
+    index.catch_up()
     assert index.doppelganger_rates([1.0]) is None
     index.upsert([star("S999", (1, 1, 1))])
+    index.catch_up()
     assert index.doppelganger_rates([1.0]) is not None
     store.close()
