@@ -161,14 +161,18 @@ def test_a_stop_finishes_what_was_accepted(start_server, star, tmp_path):
     answers: dict[str, int] = {}
 
     def post(number: int) -> None:
-        body = star | {"star_id": f"TEST-{number}"}
+        stars = [star | {"star_id": f"TEST-{number}-{row}"} for row in range(40)]
         with suppress(httpx.TransportError):
-            answers[body["star_id"]] = httpx.post(server.url + "/embed", json=body, timeout=60).status_code
+            answer = httpx.post(server.url + "/embed", json={"stars": stars}, timeout=60)
+            assert answer.status_code == 200
+            answers.update({result["star_id"]: result["status"] for result in answer.json()["results"]})
 
-    threads = [threading.Thread(target=post, args=(number,)) for number in range(48)]
+    threads = [threading.Thread(target=post, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
+    deadline = time.monotonic() + 60
     while numbers(server.url)["chemtwin_queue_spectra"] < 8:
+        assert time.monotonic() < deadline
         time.sleep(0.001)
     server.process.send_signal(signal.SIGTERM)
     for thread in threads:
