@@ -14,7 +14,7 @@ from app.refusals import Invalid, ServiceError
 from app.schemas import STAR_ID
 from app.settings import Settings
 from index.store import Star
-from model.base import Embedding
+from model.base import Card, Embedding
 from model.bundle import load_model
 from model.errors import ChemtwinError
 from model.spectrum import PARAMETER_UNITS, Observation, Spectrum, prepare_all
@@ -66,6 +66,11 @@ def stored_or_refused(result: Embedded | Exception) -> tuple[Star, bytes | None]
     raise result
 
 
+def conditioned_on(card: Card) -> tuple[str, ...]:
+    """The parameters that a model is conditioned on beside teff, logg and fe_h."""
+    return tuple(name for name in card.parameters if name not in PARAMETER_UNITS)
+
+
 class Embedder:
     """The settings' model."""
 
@@ -74,7 +79,7 @@ class Embedder:
         threadpool_limits(1, user_api="blas")  # one star's products are too small to share among threads
         self.model = load_model(settings.model)
         self.identity = self.model.card.identity
-        self.further = tuple(name for name in self.model.parameter_names if name not in PARAMETER_UNITS)
+        self.further = conditioned_on(self.model.card)
         self._keep = settings.keep_spectra
 
     def embed(self, jobs: list[Job]) -> list[Embedded | Exception]:

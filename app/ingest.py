@@ -7,6 +7,7 @@ twice, running it again makes the store what it would have been.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -18,10 +19,11 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from app import processes
-from app.embedder import Embedder, stored_or_refused
+from app.embedder import Embedder, conditioned_on, stored_or_refused
 from app.settings import Settings
 from app.sources import Place, Read, Source, Unread
 from index.store import Store, StoreError, open_store
+from model.bundle import load_card
 
 BLOCK = 256
 SHOWN = 20
@@ -65,7 +67,7 @@ def ingest(
     """
     place = Place.of(path, labels)
     open_store(settings.place).close()  # is created here, once, if there is none
-    count = len(place.open(settings, Embedder(settings).further))
+    count = len(place.open(settings, conditioned_on(load_card(settings.model))))
     blocks = [slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
     total = Report()
     if scheduler is not None:
@@ -113,6 +115,7 @@ def _opened(settings: Settings, place: Place) -> tuple[Embedder, Source, Store]:
     """What a worker keeps between blocks; it has one thread, for it has a core."""
     embedder = Embedder(settings)
     threadpool_limits(1)
+    gc.freeze()  # what is held for good need not be looked through again and again
     return embedder, place.open(settings, embedder.further), open_store(settings.place)
 
 

@@ -74,20 +74,39 @@ def save_model(model: Model, path: Path) -> None:
     partial.replace(path)
 
 
-def load_model(path: Path = SHIPPED) -> Model:
-    """Read a model file. Raises ModelFileError when it is missing, damaged or of another kind."""
+def load_card(path: Path) -> Card:
+    """Read a model file's card alone. Raises ModelFileError as `load_model`."""
+    header, _ = _read(path, tensors=False)
+    try:
+        return _card(header)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError("bad_model_file", f"{path} lacks or confuses {error}") from error
+
+
+def _card(header: dict[str, Any]) -> Card:
+    fields = header["card"]
+    fields["parameters"] = {name: (low, high) for name, (low, high) in fields["parameters"].items()}
+    return Card(**fields)
+
+
+def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """A model file's header and its tensors, or none. Raises ModelFileError."""
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get("chemtwin", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            held = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
         raise ModelFileError("bad_model_file", f"cannot read the model file {path}: {error}") from error
     if header.get("format") != FORMAT:
         raise ModelFileError("bad_model_file", f"{path} is not a {FORMAT} file")
+    return header, held
+
+
+def load_model(path: Path = SHIPPED) -> Model:
+    """Read a model file. Raises ModelFileError when it is missing, damaged or of another kind."""
+    header, tensors = _read(path)
     try:
-        fields = header["card"]
-        fields["parameters"] = {name: (low, high) for name, (low, high) in fields["parameters"].items()}
-        card = Card(**fields)
+        card = _card(header)
         grid = Grid(tensors.pop("wavelength"))
         normaliser = None
         if "normalisation" in header:

@@ -23,7 +23,7 @@ from model.grid import Array, Grid
 from model.likelihood import likelihood_ratio
 from model.normalise import Normaliser
 from model.response import Response
-from model.spectrum import TOGETHER, Spectrum
+from model.spectrum import Spectrum
 
 MARGIN = 0.2
 """How far beyond the training range, in units of its width, the polynomials are trusted to extrapolate."""
@@ -34,8 +34,8 @@ FILLS = 3
 NOISELESS_SNR = 1e4
 """No spectrum is taken to be better than this."""
 
-BARE = 256
-"""Spectra without errors that are embedded at once."""
+BARE, COMPRESSED = 256, 128
+"""Spectra without errors that are embedded at once, and that are multiplied by the basis at once."""
 
 
 class GaussDis(Model):
@@ -109,7 +109,7 @@ class GaussDis(Model):
             moved = self._moved(first, parameters) * errors[:, :, None]
             covariance = covariance + np.matmul(moved.transpose(0, 2, 1), moved)
         latents, information = self.response.fit(seen, parameters, _inverse(covariance))
-        return self._shrunk(latents, information)
+        return self._shrunk(latents, information), self._spread(information)
 
     def infer(self, spectra: Sequence[Spectrum]) -> tuple[Array, list[Array | None]]:
         """Posterior means (N, D), and the covariance (D, D) of each spectrum that came with errors.
@@ -158,7 +158,7 @@ class GaussDis(Model):
             frame, spread, response = self._white
             precision = 1 / (np.maximum(unexplained, NOISELESS_SNR**-2)[:, None] + spread)
             latents, information = response.fit(seen @ frame, nearest, precision[:, None])
-            means, _ = self._shrunk(latents, information)
+            means = self._shrunk(latents, information)
             residual = left(self.coefficients(means, parameters))
             floor = self.card.error_floor**2
             scaled = residual / floor / max(1, pixels - means.shape[1]) if floor else np.zeros(len(part))
@@ -173,8 +173,8 @@ class GaussDis(Model):
         polynomial, components, table = self._tables
         terms, count = self.basis.terms(parameters), len(polynomial)
         products, power = np.empty((len(flux), len(table))), np.empty(len(flux))
-        for start in range(0, len(flux), TOGETHER):
-            part = slice(start, start + TOGETHER)
+        for start in range(0, len(flux), COMPRESSED):
+            part = slice(start, start + COMPRESSED)
             given = np.stack(flux[part])
             np.matmul(given, table.T, out=products[part])
             np.einsum("np,np->n", given, given, out=power[part])
@@ -300,16 +300,24 @@ class GaussDis(Model):
         """Derivatives (N, U, K) of measured coefficients by the parameters that they are taken at."""
         return self.response.slope(latents, parameters) + self.basis.coefficient_slope(parameters)
 
-    def _shrunk(self, latents: Array, information: Array) -> tuple[Array, Array]:
-        """Posterior with the residue as half of each twin's noise, from the most probable latents (N, D)."""
-        unit = np.eye(len(self.residue))
-        own = unit + information @ (0.5 * self.residue)
-        whole = own + information
-        pulled = np.matmul(information + unit, latents[:, :, None])
-        solved = np.linalg.solve(whole, np.concatenate([own, pulled], axis=2))
-        covariances, means = solved[:, :, :-1], solved[:, :, -1]
+    def _shrunk(self, latents: Array, information: Array) -> Array:
+        """Posterior means (N, D), from the most probable latents (N, D) and the information (N, D, D) on them.
+
+        The residue counts as half of it in each twin's noise.
+        """
+        pulled = np.matmul(information + np.eye(len(self.residue)), latents[:, :, None])
+        return np.asarray(np.linalg.solve(self._own(information) + information, pulled)[:, :, 0] @ self.metric)
+
+    def _spread(self, information: Array) -> Array:
+        """Posterior covariances (N, D, D), as `_shrunk`."""
+        own = self._own(information)
+        covariances = np.linalg.solve(own + information, own)
         covariances = 0.5 * (covariances + covariances.transpose(0, 2, 1))
-        return means @ self.metric, self.metric.T @ covariances @ self.metric
+        return np.asarray(self.metric.T @ covariances @ self.metric)
+
+    def _own(self, information: Array) -> Array:
+        """I + F R / 2 (N, D, D) of information F and residue R."""
+        return np.eye(len(self.residue)) + information @ (0.5 * self.residue)
 
 
 def _inverse(matrices: Array) -> Array:
