@@ -29,7 +29,6 @@ from index.store import Store, StoreError, open_store
 from model.base import Model
 from model.bundle import load_model
 from model.errors import ModelFileError
-from model.spectrum import Parameters, Spectrum
 
 PREFIX = "CHEMTWIN_"
 ROOM = 2**30
@@ -166,18 +165,12 @@ def _family(host: str) -> socket.AddressFamily:
 def _self_test(model: Model) -> Finding:
     """Whether the model embeds a spectrum of its own where it came from, and how fast."""
     card = model.card
-    middle = model.ranges.mean(axis=1)
-    latent = np.zeros((1, card.latent_dim))
-    flux = model.decode(latent, middle[None])[0]
-    known = dict(zip(model.parameter_names, middle.tolist(), strict=True))
-    usual = {"teff": 4500.0, "logg": 2.0, "fe_h": 0.0}
-    parameters = Parameters(**{name: known.pop(name, value) for name, value in usual.items()}, others=known)
-    spectrum = Spectrum(flux, np.full(len(flux), 1e4), parameters, has_errors=True)
+    spectrum = model.example()
     astray = float(np.linalg.norm(model.embed([spectrum])[0].latent))
     start = time.perf_counter()
     model.embed([spectrum])
     seconds = time.perf_counter() - start
-    told = f"{card.identity}, {card.latent_dim} latents, {len(flux)} pixels"
+    told = f"{card.identity}, {card.latent_dim} latents, {len(model.grid)} pixels"
     if not astray < ASTRAY:
         return Finding("FAIL", "model", f"{told}: embeds its own spectrum {astray:.2f} away; take another copy")
     return Finding("ok", "model", f"{told}; embeds a spectrum in {1e3 * seconds:.0f} ms")

@@ -19,7 +19,7 @@ from app.settings import Settings
 from index.open_index import Index, open_index
 from index.store import Star, open_store
 from model.base import Embedding
-from model.spectrum import PARAMETER_UNITS, Parameters
+from model.spectrum import Parameters
 
 RETRY = 5.0
 """Seconds between attempts to read a store that cannot be read."""
@@ -39,7 +39,7 @@ class Service:
         self.settings = settings
         self.embedder = Embedder(settings)
         self.model = self.embedder.model
-        self.further = tuple(name for name in self.model.parameter_names if name not in PARAMETER_UNITS)
+        self.further = self.embedder.further
         units = self.model.card.units
         self.further_units = {name: units.get(name, "") for name in self.further}
         wavelength = self.model.grid.wavelength
@@ -57,6 +57,7 @@ class Service:
             try:
                 index = open_index(self.store, card.identity, card.latent_dim, self.settings.approximate)
                 index.doppelganger_rates([])  # draws its pairs, so that no request has to wait for them
+                self.model.embed([self.model.example()])  # nor until what embeds is compiled
                 self._index = index
             except Exception:
                 if not self._stopped.is_set():

@@ -115,6 +115,15 @@ class Model(ABC):
         """The parameters u that the method removes from the latent, in order."""
         return tuple(self.card.parameters)
 
+    def example(self) -> Spectrum:
+        """What the model itself takes for the spectrum of latent 0 in the middle of its range, at S/N 100."""
+        middle = self.ranges.mean(axis=1)
+        flux = self.decode(np.zeros((1, self.card.latent_dim)), middle[None])[0]
+        known = dict(zip(self.parameter_names, middle.tolist(), strict=True))
+        usual = {"teff": 4500.0, "logg": 2.0, "fe_h": 0.0}
+        parameters = Parameters(**{name: known.pop(name, value) for name, value in usual.items()}, others=known)
+        return Spectrum(flux, np.full(len(flux), 1e4), parameters, has_errors=True)
+
     def outside(self, parameters: Parameters) -> list[str]:
         """One sentence for each parameter that lies outside the training range."""
         return [
