@@ -29,7 +29,7 @@ from model.gaussdis import GaussDis
 from model.grid import Array
 from model.response import Response
 from training.found import find_twins
-from training.gaussdis import SAMPLE, STARS, Stars, set_metric, spread, stars_of
+from training.gaussdis import DEGREES, SAMPLE, STARS, Stars, set_metric, spread, stars_of
 from training.survey import Survey
 
 
@@ -60,10 +60,11 @@ FREEDOMS = tuple(
 """What is tried; each latent has what pairs left out prefer."""
 
 MANY = 1000
-"""More pairs than these determine the map themselves, and its freedom is not searched for."""
+"""More pairs than these determine the map themselves: its freedom is not searched for, and the response that
+they are held together by may have the higher degrees `MANY_DEGREES`."""
 
 FREE = Freedom(3, 1, 0.1, 0.03, 1.0)
-"""What a map of so many pairs may do."""
+MANY_DEGREES = (5, 4, 1)
 
 OFFSET = 0.1
 """Expected size of the terms without a latent."""
@@ -123,11 +124,11 @@ class Frame:
         """
         along = pairs @ self.axes
         gap = along[0] - along[1]
+        self.chosen: list[tuple[Freedom, Array]] = [(FREE, np.zeros(0))] * len(self.noise)
         if len(gap) > MANY:
-            self.chosen = self._fitted_freely(gap, self._change(along, parameters, FREE))
+            self._fit_freely(gap, self._change(along, parameters, FREE))
             return
         best = np.full(len(self.noise), np.inf)
-        self.chosen: list[tuple[Freedom, Array]] = [(FREEDOMS[0], np.zeros(0))] * len(best)
         for freedom in FREEDOMS:
             change = self._change(along, parameters, freedom)
             for latent, noise in enumerate(self.noise):
@@ -140,15 +141,14 @@ class Frame:
                     best[latent] = missed
                     self.chosen[latent] = freedom, -sizes * (scaled.T @ dual)
 
-    def _fitted_freely(self, gap: Array, change: Array) -> list[tuple[Freedom, Array]]:
+    def _fit_freely(self, gap: Array, change: Array) -> None:
         """The map of each latent, of freedom `FREE`, from gaps (P, D) and changes of features (P, F)."""
         gram, moment = change.T @ change, change.T @ gap
-        chosen = []
         for latent, noise in enumerate(self.noise):
             sizes = self._sizes(latent, FREE)
             ridged = gram * np.outer(sizes, sizes) + FREE.left * noise * np.eye(len(sizes))
-            chosen.append((FREE, -sizes * np.linalg.solve(ridged, sizes * moment[:, latent])))
-        return chosen
+            solved = np.linalg.solve(ridged, sizes * moment[:, latent])
+            self.chosen[latent] = FREE, -sizes * solved
 
     def _change(self, along: Array, parameters: Array, freedom: Freedom) -> Array:
         """Differences (P, F) of the features between the stars of each pair."""
@@ -221,7 +221,7 @@ def align(model: GaussDis, stars: Stars, pairs: NDArray[np.int64]) -> tuple[Resp
     aligned.latents[pairs] = aligned.latents[pairs].mean(axis=1, keepdims=True)
     weights = np.ones(len(stars.seen))
     weights[pairs] = SHARED
-    return aligned.fitted(model.ranges, weights)
+    return aligned.fitted(model.ranges, weights, MANY_DEGREES if len(pairs) > MANY else DEGREES)
 
 
 def _copy(model: GaussDis, response: Response, scatter: Array, residue: Array) -> GaussDis:
@@ -259,7 +259,8 @@ def _calibrated(
 ) -> GaussDis:
     """`model` calibrated on pairs (P, 2), rows of the coefficients `seen` (N, K) at parameters (N, U)."""
     used, chosen = np.unique(pairs, return_inverse=True)
-    used = np.concatenate([np.setdiff1d(np.arange(len(seen)), used)[: STARS - len(used)], used])
+    others = np.setdiff1d(np.arange(len(seen)), used)
+    used = np.concatenate([others[: STARS - len(used)], used])
     pairs = len(used) - chosen.max() - 1 + chosen.reshape(pairs.shape)
     seen, parameters = seen[used], parameters[used]
     stars = Stars(seen, parameters, np.zeros((len(seen), model.card.latent_dim)))

@@ -1,7 +1,7 @@
 """Twins that a calibrated GaussDis finds itself in a survey without noise.
 
-Where spectra hold no noise, twins lie as far apart as the residue says and no farther, and other stars lie
-hundreds of times as far: in a survey that has twins they are found without being named, nearly all of them.
+Where spectra hold no noise, twins lie as far apart as the residue says, and nearly all other stars lie several
+times as far: twins of a survey that has some are found without being named.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ def find_twins(model: GaussDis, seen: Array, parameters: Array) -> NDArray[np.in
     Each star of a pair is the other's nearest in units of the residue, and the likelihood ratio of the pair
     makes for `ODDS`. A star is in one pair at most.
     """
+    if len(seen) < 2:
+        return np.zeros((0, 2), dtype=np.int64)
     stars = Stars(seen, parameters, np.zeros((len(seen), model.card.latent_dim)))
     stars.refine(model.response, model.scatter)
     scaled = stars.latents @ np.linalg.cholesky(np.linalg.inv(model.residue))
