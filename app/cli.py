@@ -258,9 +258,10 @@ def refine(start: Path, survey: Path, out: Path, name: str) -> None:
 @click.argument("model", type=FILE)
 @click.argument("survey", type=FILE)
 @click.option("--pairs", type=FILE, required=True, help="CSV of known pairs: star_id, twin_id")
+@click.option("--find", is_flag=True, help="calibrate again on the twins that the model then finds in SURVEY")
 @click.option("--out", type=OUT, required=True, help="the model file to write")
 @click.option("--name", default="gaussdis", show_default=True, help="the model's name")
-def calibrate(model: Path, survey: Path, pairs: Path, out: Path, name: str) -> None:
+def calibrate(model: Path, survey: Path, pairs: Path, find: bool, out: Path, name: str) -> None:
     """Calibrate a GaussDis MODEL on known pairs of chemically identical stars in SURVEY."""
     from model.bundle import load_model, save_model
     from model.gaussdis import GaussDis
@@ -271,8 +272,11 @@ def calibrate(model: Path, survey: Path, pairs: Path, out: Path, name: str) -> N
     if not isinstance(given, GaussDis):
         raise ValueError(f"{model} is a {given.card.method}: calibrate takes a gaussdis")
     known = calibration.read_pairs(pairs, stars)
-    save_model(calibration.calibrate(given, stars, known, name), out)
-    click.echo(f"{load_model(out).card.identity} written to {out}, calibrated on {len(known)} pairs")
+    calibrated = calibration.calibrate(given, stars, known, name, find)
+    save_model(calibrated, out)
+    found = calibrated.card.training.get("found_pairs", 0)
+    beside = f" and {found} that it found" if found else ""
+    click.echo(f"{load_model(out).card.identity} written to {out}, calibrated on {len(known)} pairs{beside}")
 
 
 @cli.command()

@@ -1,12 +1,15 @@
 """Calibrating GaussDis on a few hundred known pairs of chemically identical stars.
 
-    chemtwin calibrate gaussdis.safetensors survey.h5 --pairs pairs.csv --out calibrated.safetensors
+    chemtwin calibrate gaussdis.safetensors survey.h5 --pairs pairs.csv --find --out calibrated.safetensors
 
 Independence of latent and u does not say which latent at one u means the same as which at another; pairs do, in
 the manner of RSCA (de Mijolla & Ness 2022), but with a map that depends on u: z' = z + sum of polynomials of u
 times (a constant, z, products of z), fitted by ridge regression to make the pairs meet. The response is then
 fitted again to the whole survey, without labels but with twins at one latent, which smooths what the few pairs
 leave open. What still separates pairs is measured on those left out in turn, and goes into every posterior.
+
+So calibrated, a model knows further twins of a noiseless survey when it sees them (`training.found`). With
+`--find` it is calibrated again on all of them: thousands of pairs determine what hundreds leave open.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from model.basis import design, exponents
 from model.gaussdis import GaussDis
 from model.grid import Array
 from model.response import Response
-from training.gaussdis import SAMPLE, STARS, Stars, set_metric, spread, stars_of
+from training.found import find_twins
+from training.gaussdis import DEGREES, SAMPLE, STARS, Stars, set_metric, spread, stars_of
 from training.survey import Survey
 
 
@@ -54,6 +58,13 @@ FREEDOMS = tuple(
     for left in (0.01, 0.1, 10.0)
 )
 """What is tried; each latent has what pairs left out prefer."""
+
+MANY = 1000
+"""More pairs than these determine the map themselves: its freedom is not searched for, and the response that
+they are held together by may have the higher degrees `MANY_DEGREES`."""
+
+FREE = Freedom(3, 1, 0.1, 0.03, 1.0)
+MANY_DEGREES = (5, 4, 1)
 
 OFFSET = 0.1
 """Expected size of the terms without a latent."""
@@ -109,16 +120,17 @@ class Frame:
         """Make latents `pairs` (2, P, D) at parameters (2, P, U) meet, by ridge regression.
 
         The freedom of each latent is the one with the smallest mean square of what is left of each pair by a
-        fit to the others.
+        fit to the others; `FREE` for more than `MANY` pairs.
         """
         along = pairs @ self.axes
         gap = along[0] - along[1]
+        self.chosen: list[tuple[Freedom, Array]] = [(FREE, np.zeros(0))] * len(self.noise)
+        if len(gap) > MANY:
+            self._fit_freely(gap, self._change(along, parameters, FREE))
+            return
         best = np.full(len(self.noise), np.inf)
-        self.chosen: list[tuple[Freedom, Array]] = [(FREEDOMS[0], np.zeros(0))] * len(best)
         for freedom in FREEDOMS:
-            change = np.subtract(
-                *(self._features(z, u, freedom) for z, u in zip(along, parameters, strict=True))
-            )
+            change = self._change(along, parameters, freedom)
             for latent, noise in enumerate(self.noise):
                 sizes = self._sizes(latent, freedom)
                 scaled = change * sizes
@@ -128,6 +140,20 @@ class Frame:
                 if missed < best[latent]:
                     best[latent] = missed
                     self.chosen[latent] = freedom, -sizes * (scaled.T @ dual)
+
+    def _fit_freely(self, gap: Array, change: Array) -> None:
+        """The map of each latent, of freedom `FREE`, from gaps (P, D) and changes of features (P, F)."""
+        gram, moment = change.T @ change, change.T @ gap
+        for latent, noise in enumerate(self.noise):
+            sizes = self._sizes(latent, FREE)
+            ridged = gram * np.outer(sizes, sizes) + FREE.left * noise * np.eye(len(sizes))
+            solved = np.linalg.solve(ridged, sizes * moment[:, latent])
+            self.chosen[latent] = FREE, -sizes * solved
+
+    def _change(self, along: Array, parameters: Array, freedom: Freedom) -> Array:
+        """Differences (P, F) of the features between the stars of each pair."""
+        first, second = (self._features(z, u, freedom) for z, u in zip(along, parameters, strict=True))
+        return first - second
 
     def __call__(self, latents: Array, parameters: Array) -> Array:
         """Mapped latents (N, D)."""
@@ -195,7 +221,7 @@ def align(model: GaussDis, stars: Stars, pairs: NDArray[np.int64]) -> tuple[Resp
     aligned.latents[pairs] = aligned.latents[pairs].mean(axis=1, keepdims=True)
     weights = np.ones(len(stars.seen))
     weights[pairs] = SHARED
-    return aligned.fitted(model.ranges, weights)
+    return aligned.fitted(model.ranges, weights, MANY_DEGREES if len(pairs) > MANY else DEGREES)
 
 
 def _copy(model: GaussDis, response: Response, scatter: Array, residue: Array) -> GaussDis:
@@ -203,12 +229,40 @@ def _copy(model: GaussDis, response: Response, scatter: Array, residue: Array) -
     return GaussDis(model.card, model.grid, model.normaliser, **arrays)
 
 
-def calibrate(model: GaussDis, survey: Survey, pairs: NDArray[np.int64], name: str) -> GaussDis:
-    """`model` with twins that meet: calibrated on `pairs` (P, 2), rows of `survey`."""
+def calibrate(
+    model: GaussDis, survey: Survey, pairs: NDArray[np.int64], name: str, find: bool = False
+) -> GaussDis:
+    """`model` with twins that meet: calibrated on `pairs` (P, 2), rows of `survey`.
+
+    With `find` it is calibrated again on these and on the twins that it then finds itself among the survey's
+    other stars. Raises ValueError if those are fewer than the known ones.
+    """
+    seen, parameters = stars_of(survey, model)
+    told, how = {"pairs": len(pairs), "pairs_survey_seed": survey.seed}, f"on {len(pairs)} known pairs"
+    calibrated = _calibrated(model, seen, parameters, pairs, how)
+    if find:
+        others = np.setdiff1d(np.arange(len(survey)), pairs)
+        found = others[find_twins(calibrated, seen[others], parameters[others])]
+        if len(found) < len(pairs):
+            raise ValueError(
+                f"the model finds {len(found)} twins beside the {len(pairs)} known ones, too few to go on with"
+            )
+        found = found[: (STARS - pairs.size) // 2]
+        told["found_pairs"], how = len(found), f"{how} and {len(found)} that the model found"
+        calibrated = _calibrated(calibrated, seen, parameters, np.concatenate([pairs, found]), how)
+    calibrated.card = dataclasses.replace(calibrated.card, name=name, training=model.card.training | told)
+    return calibrated
+
+
+def _calibrated(
+    model: GaussDis, seen: Array, parameters: Array, pairs: NDArray[np.int64], how: str
+) -> GaussDis:
+    """`model` calibrated on pairs (P, 2), rows of the coefficients `seen` (N, K) at parameters (N, U)."""
     used, chosen = np.unique(pairs, return_inverse=True)
-    used = np.concatenate([np.setdiff1d(np.arange(len(survey)), used)[: STARS - len(used)], used])
+    others = np.setdiff1d(np.arange(len(seen)), used)
+    used = np.concatenate([others[: STARS - len(used)], used])
     pairs = len(used) - chosen.max() - 1 + chosen.reshape(pairs.shape)
-    seen, parameters = (values[used] for values in stars_of(survey, model))
+    seen, parameters = seen[used], parameters[used]
     stars = Stars(seen, parameters, np.zeros((len(seen), model.card.latent_dim)))
     stars.refine(model.response, model.scatter)
     gaps = []
@@ -222,7 +276,5 @@ def calibrate(model: GaussDis, survey: Survey, pairs: NDArray[np.int64], name: s
     response, scatter = align(model, stars, pairs)
     stars.refine(response, scatter)
     calibrated = _copy(model, response, scatter, gap.T @ gap / len(gap))
-    told = model.card.training | {"pairs": len(pairs), "pairs_survey_seed": survey.seed}
-    calibrated.card = dataclasses.replace(model.card, name=name, training=told)
-    set_metric(calibrated, parameters, stars.latents, f"on {len(pairs)} known pairs")
+    set_metric(calibrated, parameters, stars.latents, how)
     return calibrated

@@ -61,7 +61,9 @@ class Stars:
     parameters: Array
     latents: Array
 
-    def fitted(self, ranges: Array, weights: Array | None = None) -> tuple[Response, Array]:
+    def fitted(
+        self, ranges: Array, weights: Array | None = None, degrees: tuple[int, int, int] = DEGREES
+    ) -> tuple[Response, Array]:
         """The response of these latents, by ridge regression, and the covariance (K, K) of what it leaves.
 
         `weights` (N,) of the stars are 1 by default.
@@ -73,14 +75,14 @@ class Stars:
         moment: Array | float = 0.0
         for start in range(0, len(self.seen), BLOCK):
             rows = slice(start, start + BLOCK)
-            features = terms(self.latents[rows], self.parameters[rows], ranges, DEGREES)
+            features = terms(self.latents[rows], self.parameters[rows], ranges, degrees)
             weighted = features * weights[rows, None]
             gram = gram + weighted.T @ features
             moment = moment + weighted.T @ self.seen[rows]
         gram = np.asarray(gram)
         gram[np.diag_indices_from(gram)] += RIDGE * weights.sum()
         solved = np.linalg.solve(gram, np.asarray(moment))
-        first, second, third = (design(ranges.T[:1], ranges, degree).shape[1] for degree in DEGREES)
+        first, second, third = (design(ranges.T[:1], ranges, degree).shape[1] for degree in degrees)
         split = np.split(solved, [first, first + second * size])
         response = Response(
             ranges, split[0], split[1].reshape(second, size, count), split[2].reshape(third, -1, count)

@@ -8,7 +8,8 @@ from model.basis import exponents, scaled
 from model.gaussdis import GaussDis
 from model.grid import Grid
 from model.response import Response
-from training.calibrate import Frame, align, calibrate, read_pairs
+from training.calibrate import MANY, Frame, _calibrated, align, calibrate, read_pairs
+from training.found import find_twins
 from training.gaussdis import DEGREES, Stars, refine
 from training.network import train
 from training.survey import Survey
@@ -88,6 +89,29 @@ def test_pairs_turn_latents_back(world):
     assert stars.latents.std(axis=0) == pytest.approx(1, abs=0.15), "the latents shrank instead"
 
 
+def test_a_calibrated_model_finds_the_other_twins_and_learns_from_them(world):
+    known, others = np.arange(2 * PAIRS).reshape(-1, 2), np.arange(2 * PAIRS, 4000 - 2 * HELD_OUT)
+    first = _calibrated(model_of(world), world.seen, world.parameters, known, "on some")
+    found = others[find_twins(first, world.seen[others], world.parameters[others])]
+    assert (found // 2 == found[:, :1] // 2).all(), "two stars that are no twins"
+    assert len(found) > max(MANY, 0.9 * len(others) / 2)
+    second = _calibrated(first, world.seen, world.parameters, np.concatenate([known, found]), "on many")
+
+    def left(model: GaussDis) -> float:
+        stars = dataclasses.replace(world)
+        stars.refine(model.response, model.scatter)
+        return gaps(stars.latents)
+
+    assert left(second) < 0.7 * left(first)
+    assert np.trace(second.residue) < 0.7 * np.trace(first.residue)
+
+
+def test_none_is_found_where_no_star_has_a_twin(world):
+    first = _calibrated(model_of(world), world.seen, world.parameters, np.arange(2 * PAIRS).reshape(-1, 2), "")
+    for rows in (np.arange(2 * PAIRS, 4000, 2), np.arange(1), np.arange(0)):
+        assert len(find_twins(first, world.seen[rows], world.parameters[rows])) == 0
+
+
 def test_pairs_that_are_no_twins_change_little(world):
     generator = np.random.default_rng(3)
     wrong = generator.permutation(4000 - 2 * HELD_OUT)[: 2 * PAIRS].reshape(-1, 2)
@@ -112,7 +136,7 @@ def test_pairs_are_read_and_wrong_ones_refused(tmp_path, xfe_survey):
             read_pairs(path, xfe_survey)
 
 
-def test_from_spectra_to_a_calibrated_model(xfe_survey: Survey, tiny, tmp_path):
+def test_from_spectra_to_a_calibrated_model(xfe_survey: Survey, tiny, tmp_path, monkeypatch):
     """A real chain on few stars: GaussDis brings unseen pairs closer than it did before calibration."""
     config = tiny("faderdis", "steps=800", "learning_rate=3e-3", "components=64")
     import torch
@@ -131,3 +155,7 @@ def test_from_spectra_to_a_calibrated_model(xfe_survey: Survey, tiny, tmp_path):
     assert apart(calibrated) < 0.8 * apart(model)
     assert np.trace(calibrated.residue) > 0
     assert calibrated.card.training["pairs"] == 300
+    assert "found_pairs" not in calibrated.card.training
+    monkeypatch.setattr("training.found.ODDS", 1e200)  # no pair is as sure as this
+    with pytest.raises(ValueError, match="finds 0 twins beside the 30 known ones, too few"):
+        calibrate(model, xfe_survey, pairs[:30], "calibrated", find=True)
