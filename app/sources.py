@@ -119,6 +119,8 @@ class Arrays(Source):
             expected = shape if name in PIXELS else shape[:1]
             if arrays[name].shape != expected:
                 raise ValueError(f"{path}: {name} has shape {arrays[name].shape}, flux {shape}")
+            if name != "star_id" and arrays[name].dtype.kind not in "biuf":
+                raise ValueError(f"{path}: {name} holds {arrays[name].dtype}, not numbers")
         self._wavelength = None
         if "wavelength" in arrays:
             self._wavelength = np.asarray(arrays["wavelength"][:], np.float64)

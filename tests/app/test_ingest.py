@@ -240,6 +240,7 @@ def test_file_names_may_be_given_and_stay_in_the_folder(tmp_path):
         ("folder", "--labels must name the table"),
         ("other.txt", "is neither a survey"),
         ("bad.npz", "is not an npz"),
+        ("words.npz", "fe_h holds <U4, not numbers"),
         ("lacks.npz", "lacks fe_h, logg, star_id, teff"),
         ("pickled.npz", "is not an npz that can be read"),
     ],
@@ -250,6 +251,8 @@ def test_what_is_no_source_is_refused(source, message, tmp_path):
     (tmp_path / "bad.npz").write_text("PK nothing")
     np.savez(tmp_path / "lacks.npz", flux=np.zeros((2, 3)))
     np.savez(tmp_path / "pickled.npz", flux=np.array([{}], dtype=object))
+    words = {name: np.array(["4500"]) for name in ("star_id", "teff", "logg", "fe_h")}
+    np.savez(tmp_path / "words.npz", flux=np.ones((1, 3)), **words)
     code, said = run("ingest", tmp_path / source, "--data-dir", tmp_path / "data")
     assert code == 1
     assert message in said
