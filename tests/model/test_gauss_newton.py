@@ -1,0 +1,56 @@
+"""The compiled fit against linear algebra, and against the condition that ends it."""
+
+import numpy as np
+import pytest
+
+from model.gauss_newton import gauss_newton
+
+STARS, LATENTS, COEFFICIENTS = 7, 4, 12
+
+
+@pytest.fixture
+def problem():
+    generator = np.random.default_rng(3)
+    mean = generator.normal(size=(STARS, COEFFICIENTS))
+    linear = generator.normal(size=(STARS, LATENTS, COEFFICIENTS))
+    square = 0.05 * generator.normal(size=(2, LATENTS * (LATENTS + 1) // 2, COEFFICIENTS))
+    monomials = np.column_stack([np.ones(STARS), generator.uniform(-1, 1, STARS)])
+    return mean, linear, monomials, square, mean + generator.normal(size=mean.shape)
+
+
+def test_a_linear_response_has_the_answer_of_linear_algebra(problem):
+    mean, linear, monomials, square, seen = problem
+    weight = np.linspace(1, 30, COEFFICIENTS)
+    begin = np.zeros((STARS, LATENTS))
+    forms = {
+        "diagonal": np.tile(weight, (STARS, 1, 1)),
+        "one for all": np.diag(weight)[None],
+        "own": np.tile(np.diag(weight), (STARS, 1, 1)),
+    }
+    for name, precision in forms.items():
+        latents, information = gauss_newton(mean, linear, monomials, 0 * square, seen, precision, begin, 1e-9)
+        for star in range(STARS):
+            own = (linear[star] * weight) @ linear[star].T
+            pull = (linear[star] * weight) @ (seen[star] - mean[star])
+            np.testing.assert_allclose(information[star], own, rtol=1e-12, err_msg=name)
+            expected = np.linalg.solve(own + np.eye(LATENTS), pull)
+            np.testing.assert_allclose(latents[star], expected, rtol=1e-9, err_msg=name)
+
+
+def test_a_fit_ends_where_the_posterior_is_flat(problem):
+    mean, linear, monomials, square, seen = problem
+    root = np.random.default_rng(4).normal(size=(STARS, COEFFICIENTS, COEFFICIENTS))
+    precision = root @ root.transpose(0, 2, 1) + np.eye(COEFFICIENTS)
+    start = np.full((STARS, LATENTS), 0.3)
+    latents, information = gauss_newton(mean, linear, monomials, square, seen, precision, start, 1e-10)
+    first, second = np.triu_indices(LATENTS)
+    for star in range(STARS):
+        bend = np.zeros((LATENTS, LATENTS, COEFFICIENTS))
+        bend[first, second] = np.tensordot(monomials[star], square, 1)
+        bend = (bend + bend.transpose(1, 0, 2)) / 2
+        latent = latents[star]
+        slope = linear[star] + 2 * np.tensordot(latent, bend, 1)
+        left = seen[star] - mean[star] - latent @ (linear[star] + slope) / 2
+        np.testing.assert_allclose(slope @ precision[star] @ left, latent, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(information[star], slope @ precision[star] @ slope.T, rtol=1e-5, atol=1e-6)
+    assert np.all(start == 0.3)
