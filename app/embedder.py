@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from app.kept import pack
 from app.refusals import Invalid, ServiceError
-from app.schemas import STAR_ID
+from app.schemas import STAR_ID, is_star_id
 from app.settings import Settings
 from index.store import Star
 from model.base import Card, Embedding
@@ -88,7 +87,7 @@ class Embedder:
         sound: list[int] = []
         for place, job in enumerate(jobs):
             try:
-                if job.star_id is not None and not re.match(STAR_ID, job.star_id):
+                if job.star_id is not None and not is_star_id(job.star_id):
                     raise Invalid("bad_star_id", f"{job.star_id[:64]!r} is no star id: it must match {STAR_ID}")
                 job.observation.parameters.check(self.model.parameter_names)
                 sound.append(place)

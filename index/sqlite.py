@@ -182,23 +182,22 @@ class SqliteStore(Store):
         return bool(models)
 
     def get(self, star_ids: Sequence[str], model: str) -> dict[str, Star]:
-        found = {}
-        for start in range(0, len(star_ids), BLOCK):
-            part = star_ids[start : start + BLOCK]
-            marks = ", ".join("?" * len(part))
-            query = f"SELECT {COLUMNS} FROM stars WHERE deleted = 0 AND star_id IN ({marks})"
-            rows = sorted(self._read(query, part), key=lambda row: (row[1] == model, row[1]))
-            found.update({row[0]: unpack(row) for row in rows})  # of several the last
-        return found
+        rows = self._of_ids(COLUMNS, star_ids, "")
+        return {row[0]: unpack(row) for row in sorted(rows, key=lambda row: (row[1] == model, row[1]))}
 
     def briefs(self, star_ids: Sequence[str], model: str) -> dict[str, Brief]:
-        found = {}
+        rows = self._of_ids(BRIEF, star_ids, "AND model = ?", model)
+        return {row[0]: Brief._make(row) for row in rows}
+
+    def _of_ids(self, columns: str, star_ids: Sequence[str], more: str, *values: str) -> list[tuple[Any, ...]]:
+        """Columns of the rows of these stars that are there, and meet `more`."""
+        rows = []
         for start in range(0, len(star_ids), BLOCK):
             part = star_ids[start : start + BLOCK]
             marks = ", ".join("?" * len(part))
-            query = f"SELECT {BRIEF} FROM stars WHERE star_id IN ({marks}) AND model = ? AND deleted = 0"
-            found.update({row[0]: Brief._make(row) for row in self._read(query, (*part, model))})
-        return found
+            query = f"SELECT {columns} FROM stars WHERE star_id IN ({marks}) AND deleted = 0 {more}"
+            rows += self._read(query, (*part, *values))
+        return rows
 
     def page(self, after: str, limit: int, model: str, prefix: str = "") -> list[Star]:
         ids = [

@@ -63,15 +63,19 @@ def gauss_newton(
 
 
 @compiled
+def _add(factor: float, other: Array, one: Array) -> None:
+    """Add `factor` times `other` (K,) to `one` (K,)."""
+    for place in range(len(one)):
+        one[place] += factor * other[place]
+
+
+@compiled
 def _mixed(monomials: Array, square: Array, bend: Array) -> None:
     """Write the sum of `monomials` (T,) times `square` (T, M, K) into `bend` (M, K)."""
     bend[:] = 0.0
     for term in range(len(square)):
-        factor = monomials[term]
         for product in range(len(bend)):
-            one, other = bend[product], square[term, product]
-            for place in range(len(one)):
-                one[place] += factor * other[place]
+            _add(monomials[term], square[term, product], bend[product])
 
 
 @compiled
@@ -84,13 +88,9 @@ def _respond(
             slope[axis, place] = linear[axis, place]
     product = 0
     for first in range(len(latent)):
-        one, here = slope[first], latent[first]
         for second in range(first, len(latent)):
-            other, there, change = slope[second], latent[second], bend[product]
-            for place in range(len(change)):
-                one[place] += there * change[place]
-            for place in range(len(change)):
-                other[place] += here * change[place]
+            _add(latent[second], bend[product], slope[first])
+            _add(latent[first], bend[product], slope[second])
             product += 1
     for place in range(len(left)):
         left[place] = seen[place] - mean[place]
@@ -108,12 +108,9 @@ def _weigh(slope: Array, weight: Array, weighted: Array) -> None:
             for place in range(slope.shape[1]):
                 weighted[axis, place] = slope[axis, place] * weight[0, place]
         else:
-            one = weighted[axis]
-            one[:] = 0.0
+            weighted[axis] = 0.0
             for other in range(slope.shape[1]):
-                factor, row = slope[axis, other], weight[other]
-                for place in range(len(one)):
-                    one[place] += factor * row[place]
+                _add(slope[axis, other], weight[other], weighted[axis])
 
 
 @compiled
