@@ -258,7 +258,7 @@ def refine(start: Path, survey: Path, out: Path, name: str) -> None:
 @click.argument("model", type=FILE)
 @click.argument("survey", type=FILE)
 @click.option("--pairs", type=FILE, required=True, help="CSV of known pairs: star_id, twin_id")
-@click.option("--find", is_flag=True, help="calibrate again on the twins that the model then finds in SURVEY")
+@click.option("--find", is_flag=True, help="fit the response to the twins that the model then finds in SURVEY")
 @click.option("--out", type=OUT, required=True, help="the model file to write")
 @click.option("--name", default="gaussdis", show_default=True, help="the model's name")
 def calibrate(model: Path, survey: Path, pairs: Path, find: bool, out: Path, name: str) -> None:

@@ -78,9 +78,11 @@ class Response:
         `seen` (N, K) are coefficients at parameters (N, U), `precision` (K, K) or (N, K, K) the inverse of
         their covariance, or (N, 1, K) its diagonal where they are independent. Gauss-Newton from `start`
         (N, D), by default from the prior's mean, until the step is below `tolerance` in units of the
-        posterior's standard deviation.
+        posterior's standard deviation. Raises ValueError if N is not the same for all.
         """
         latents = np.zeros((len(seen), self.latents)) if start is None else start.astype(np.float64)
+        if not len(seen) == len(parameters) == len(latents):  # the compiled fit does not look
+            raise ValueError(f"{len(seen)} spectra, {len(parameters)} parameters, {len(latents)} latents")
         information = np.empty((len(seen), self.latents, self.latents))
         for rows in _blocks(len(seen)):
             mean, linear, monomials = self._terms(parameters[rows])

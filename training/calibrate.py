@@ -9,7 +9,7 @@ fitted again to the whole survey, without labels but with twins at one latent, w
 leave open. What still separates pairs is measured on those left out in turn, and goes into every posterior.
 
 So calibrated, a model knows further twins of a noiseless survey when it sees them (`training.found`). With
-`--find` it is calibrated again on all of them: thousands of pairs determine what hundreds leave open.
+`--find` the response is fitted again to all of them: thousands of pairs determine what hundreds leave open.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from model.basis import design, exponents
 from model.gaussdis import GaussDis
 from model.grid import Array
 from model.response import Response
-from training.found import find_twins
-from training.gaussdis import DEGREES, SAMPLE, STARS, Stars, set_metric, spread, stars_of
+from training.found import find_twins, hold_together
+from training.gaussdis import SAMPLE, STARS, Stars, changed, spread, stars_of, with_metric
 from training.survey import Survey
 
 
@@ -58,13 +58,6 @@ FREEDOMS = tuple(
     for left in (0.01, 0.1, 10.0)
 )
 """What is tried; each latent has what pairs left out prefer."""
-
-MANY = 1000
-"""More pairs than these determine the map themselves: its freedom is not searched for, and the response that
-they are held together by may have the higher degrees `MANY_DEGREES`."""
-
-FREE = Freedom(3, 1, 0.1, 0.03, 1.0)
-MANY_DEGREES = (5, 4, 1)
 
 OFFSET = 0.1
 """Expected size of the terms without a latent."""
@@ -120,14 +113,11 @@ class Frame:
         """Make latents `pairs` (2, P, D) at parameters (2, P, U) meet, by ridge regression.
 
         The freedom of each latent is the one with the smallest mean square of what is left of each pair by a
-        fit to the others; `FREE` for more than `MANY` pairs.
+        fit to the others.
         """
         along = pairs @ self.axes
         gap = along[0] - along[1]
-        self.chosen: list[tuple[Freedom, Array]] = [(FREE, np.zeros(0))] * len(self.noise)
-        if len(gap) > MANY:
-            self._fit_freely(gap, self._change(along, parameters, FREE))
-            return
+        self.chosen: list[tuple[Freedom, Array]] = [(FREEDOMS[0], np.zeros(0))] * len(self.noise)
         best = np.full(len(self.noise), np.inf)
         for freedom in FREEDOMS:
             change = self._change(along, parameters, freedom)
@@ -140,15 +130,6 @@ class Frame:
                 if missed < best[latent]:
                     best[latent] = missed
                     self.chosen[latent] = freedom, -sizes * (scaled.T @ dual)
-
-    def _fit_freely(self, gap: Array, change: Array) -> None:
-        """The map of each latent, of freedom `FREE`, from gaps (P, D) and changes of features (P, F)."""
-        gram, moment = change.T @ change, change.T @ gap
-        for latent, noise in enumerate(self.noise):
-            sizes = self._sizes(latent, FREE)
-            ridged = gram * np.outer(sizes, sizes) + FREE.left * noise * np.eye(len(sizes))
-            solved = np.linalg.solve(ridged, sizes * moment[:, latent])
-            self.chosen[latent] = FREE, -sizes * solved
 
     def _change(self, along: Array, parameters: Array, freedom: Freedom) -> Array:
         """Differences (P, F) of the features between the stars of each pair."""
@@ -221,12 +202,7 @@ def align(model: GaussDis, stars: Stars, pairs: NDArray[np.int64]) -> tuple[Resp
     aligned.latents[pairs] = aligned.latents[pairs].mean(axis=1, keepdims=True)
     weights = np.ones(len(stars.seen))
     weights[pairs] = SHARED
-    return aligned.fitted(model.ranges, weights, MANY_DEGREES if len(pairs) > MANY else DEGREES)
-
-
-def _copy(model: GaussDis, response: Response, scatter: Array, residue: Array) -> GaussDis:
-    arrays = {**model.arrays(), **response.arrays(), "scatter": scatter, "residue": residue}
-    return GaussDis(model.card, model.grid, model.normaliser, **arrays)
+    return aligned.fitted(model.ranges, weights)
 
 
 def calibrate(
@@ -234,8 +210,8 @@ def calibrate(
 ) -> GaussDis:
     """`model` with twins that meet: calibrated on `pairs` (P, 2), rows of `survey`.
 
-    With `find` it is calibrated again on these and on the twins that it then finds itself among the survey's
-    other stars. Raises ValueError if those are fewer than the known ones.
+    With `find` its response is then fitted to the twins that it finds among the survey's other stars, and the
+    known ones tell what still separates twins. Raises ValueError if it finds too few for that.
     """
     seen, parameters = stars_of(survey, model)
     told, how = {"pairs": len(pairs), "pairs_survey_seed": survey.seed}, f"on {len(pairs)} known pairs"
@@ -243,15 +219,10 @@ def calibrate(
     if find:
         others = np.setdiff1d(np.arange(len(survey)), pairs)
         found = others[find_twins(calibrated, seen[others], parameters[others])]
-        if len(found) < len(pairs):
-            raise ValueError(
-                f"the model finds {len(found)} twins beside the {len(pairs)} known ones, too few to go on with"
-            )
-        found = found[: (STARS - pairs.size) // 2]
         told["found_pairs"], how = len(found), f"{how} and {len(found)} that the model found"
-        calibrated = _calibrated(calibrated, seen, parameters, np.concatenate([pairs, found]), how)
-    calibrated.card = dataclasses.replace(calibrated.card, name=name, training=model.card.training | told)
-    return calibrated
+        calibrated = _together(calibrated, seen, parameters, pairs, found, how)
+    card = dataclasses.replace(calibrated.card, name=name, training=model.card.training | told)
+    return changed(calibrated, card)
 
 
 def _calibrated(
@@ -272,9 +243,32 @@ def _calibrated(
         some = Stars(seen[left_out.ravel()], parameters[left_out.ravel()], stars.latents[left_out.ravel()])
         some.refine(*align(model, stars, pairs[folds != fold]))
         gaps.append(some.latents[::2] - some.latents[1::2])
-    gap = np.concatenate(gaps)
     response, scatter = align(model, stars, pairs)
     stars.refine(response, scatter)
-    calibrated = _copy(model, response, scatter, gap.T @ gap / len(gap))
-    set_metric(calibrated, parameters, stars.latents, how)
-    return calibrated
+    return _told(model, response, scatter, np.concatenate(gaps), stars, how)
+
+
+def _together(
+    model: GaussDis,
+    seen: Array,
+    parameters: Array,
+    known: NDArray[np.int64],
+    found: NDArray[np.int64],
+    how: str,
+) -> GaussDis:
+    """`model` with the response of twins `found` (F, 2), the residue measured on those `known` (P, 2).
+
+    Both are rows of the coefficients `seen` (N, K) at parameters (N, U).
+    """
+    stars = Stars(seen[found.ravel()], parameters[found.ravel()], np.zeros((found.size, model.card.latent_dim)))
+    response, scatter = hold_together(stars, model.response, model.scatter)
+    some = Stars(seen[known.ravel()], parameters[known.ravel()], np.zeros((known.size, model.card.latent_dim)))
+    some.refine(response, scatter)
+    return _told(model, response, scatter, some.latents[::2] - some.latents[1::2], stars, how)
+
+
+def _told(model: GaussDis, response: Response, scatter: Array, gaps: Array, stars: Stars, how: str) -> GaussDis:
+    """`model` with another response, the residue of noiseless twins' `gaps` (P, D) and the metric of both."""
+    residue = gaps.T @ gaps / len(gaps)
+    told = changed(model, model.card, scatter=scatter, residue=residue, **response.arrays())
+    return with_metric(told, stars, how)

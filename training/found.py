@@ -1,22 +1,36 @@
-"""Twins that a calibrated GaussDis finds itself in a survey without noise.
+"""Twins that a calibrated GaussDis finds itself in a survey without noise, and the response in which they meet.
 
 Where spectra hold no noise, twins lie as far apart as the residue says, and nearly all other stars lie several
-times as far: twins of a survey that has some are found without being named.
+times as far: twins of a survey that has some are found without being named. Thousands of them say themselves,
+without a map between latents, in which response both stars of each have one latent.
 """
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from tqdm import tqdm
 
+from model.basis import exponents
 from model.gaussdis import GaussDis
 from model.grid import Array
 from model.likelihood import Likelihood
+from model.response import Response
 from training.gaussdis import Stars
 
 ODDS = 1000.0
 """Least odds of a pair of being twins, where any one of the other stars might be the twin."""
+
+DEGREES = (6, 5, 2)
+"""Degrees in u of the response's mean, of its linear and of its square terms."""
+
+FEWEST = 2
+"""Pairs for each of its terms, or more."""
+
+TURNS = 4
 
 
 def find_twins(model: GaussDis, seen: Array, parameters: Array) -> NDArray[np.int64]:
@@ -40,3 +54,25 @@ def find_twins(model: GaussDis, seen: Array, parameters: Array) -> NDArray[np.in
     posteriors = Likelihood.of(means, np.broadcast_to(shrunk, (len(means), *shrunk.shape)))
     sure = posteriors.pairs(first, second) > np.log(len(seen) * ODDS)
     return np.stack([first[sure], second[sure]], axis=1)
+
+
+def hold_together(stars: Stars, response: Response, scatter: Array) -> tuple[Response, Array]:
+    """Response and scatter (K, K) of `stars`, twins in neighbouring rows, with one latent for both of a pair.
+
+    In turns: both get the mean of their latents by the last response, weighted with the information on each,
+    and the response is fitted to these. Raises ValueError for fewer pairs than that takes.
+    """
+    pairs, size = len(stars.seen) // 2, stars.latents.shape[1]
+    each = (len(exponents(len(response.ranges), degree)) for degree in DEGREES)
+    fewest = FEWEST * sum(np.multiply((1, size, size * (size + 1) // 2), tuple(each)).tolist())
+    if pairs < fewest:
+        raise ValueError(f"{pairs} pairs of twins are found in the survey, and {fewest} are needed")
+    unit = np.eye(size)
+    for _ in tqdm(range(TURNS), desc="hold together", file=sys.stderr, disable=None):
+        precision = stars.refine(response, scatter) + unit
+        pulled = np.matmul(precision, stars.latents[:, :, None])
+        shared = np.linalg.solve(precision[::2] + precision[1::2] - unit, pulled[::2] + pulled[1::2])
+        stars.latents = np.repeat(shared[:, :, 0], 2, axis=0)
+        stars.whiten()
+        response, scatter = stars.fitted(response.ranges, degrees=DEGREES)
+    return response, scatter

@@ -12,9 +12,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model.autoencoder import Autoencoder
@@ -90,10 +92,11 @@ class Stars:
         left = self.seen[:SAMPLE] - response(self.latents[:SAMPLE], self.parameters[:SAMPLE])
         return response, np.asarray(left.T @ left) / len(left)
 
-    def refine(self, response: Response, scatter: Array) -> None:
-        """Infer the latents again."""
+    def refine(self, response: Response, scatter: Array) -> Array:
+        """Infer the latents again. Returns the information (N, D, D) on them."""
         precision = np.asarray(np.linalg.inv(scatter + FLOOR**2 * np.eye(len(scatter))), dtype=np.float64)
-        self.latents, _ = response.fit(self.seen, self.parameters, precision, self.latents, TOLERANCE)
+        self.latents, information = response.fit(self.seen, self.parameters, precision, self.latents, TOLERANCE)
+        return information
 
     def whiten(self) -> None:
         """Give the latents zero mean and unit covariance, as their prior has."""
@@ -158,8 +161,7 @@ def refine(start: Autoencoder, survey: Survey, name: str) -> GaussDis:
         **response.arrays(),
         **basis.arrays(),
     )
-    set_metric(model, stars.parameters[:SAMPLE], stars.latents[:SAMPLE], "without labels")
-    return model
+    return with_metric(model, stars, "without labels")
 
 
 def _continuum(survey: Survey, normaliser: Normaliser | None, basis: Basis) -> Array:
@@ -180,14 +182,20 @@ def spread(model: GaussDis, parameters: Array, latents: Array, snr: float) -> Ar
     return np.asarray(np.linalg.solve(own + information, own))
 
 
-def set_metric(model: GaussDis, parameters: Array, latents: Array, how: str) -> None:
-    """The metric in which twins' latent differences at S/N 100, residue included, have unit covariance."""
-    model.metric = np.eye(latents.shape[1])
-    noise = spread(model, parameters[:SAMPLE], latents[:SAMPLE], METRIC_SNR)
-    pair = model.pair_covariance(noise, np.roll(noise, 1, axis=0)).mean(axis=0)
-    model.metric = np.linalg.cholesky(np.linalg.inv(pair))
+def changed(model: GaussDis, card: Card, **arrays: NDArray[Any]) -> GaussDis:
+    """`model` with a `card` and other tensors."""
+    return GaussDis(card, model.grid, model.normaliser, **{**model.arrays(), **arrays})
+
+
+def with_metric(model: GaussDis, stars: Stars, how: str) -> GaussDis:
+    """`model` with the metric in which twins' latent differences at S/N 100, residue included, have unit
+    covariance."""
+    noise = spread(model, stars.parameters[:SAMPLE], stars.latents[:SAMPLE], METRIC_SNR)
+    unit = changed(model, model.card, metric=np.eye(len(model.residue)))
+    pair = unit.pair_covariance(noise, np.roll(noise, 1, axis=0)).mean(axis=0)
     told = (
         "Euclidean distance of the posterior means, in units of the difference of twins at "
         f"S/N {METRIC_SNR:g}, calibrated {how}"
     )
-    model.card = dataclasses.replace(model.card, metric=told)
+    card = dataclasses.replace(model.card, metric=told)
+    return changed(model, card, metric=np.linalg.cholesky(np.linalg.inv(pair)))
