@@ -81,8 +81,9 @@ class Response:
         posterior's standard deviation. Raises ValueError if N is not the same for all.
         """
         latents = np.zeros((len(seen), self.latents)) if start is None else start.astype(np.float64)
-        if not len(seen) == len(parameters) == len(latents):  # the compiled fit does not look
-            raise ValueError(f"{len(seen)} spectra, {len(parameters)} parameters, {len(latents)} latents")
+        lengths = {len(seen), len(parameters), len(latents), len(precision if precision.ndim == 3 else seen)}
+        if len(lengths) > 1:  # compiled code would read past an end
+            raise ValueError(f"arrays of different lengths: {sorted(lengths)}")
         information = np.empty((len(seen), self.latents, self.latents))
         for rows in _blocks(len(seen)):
             mean, linear, monomials = self._terms(parameters[rows])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from model.gauss_newton import gauss_newton
+from model.response import Response
 
 STARS, LATENTS, COEFFICIENTS = 7, 4, 12
 
@@ -54,3 +55,16 @@ def test_a_fit_ends_where_the_posterior_is_flat(problem):
         np.testing.assert_allclose(slope @ precision[star] @ left, latent, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(information[star], slope @ precision[star] @ slope.T, rtol=1e-5, atol=1e-6)
     assert np.all(start == 0.3)
+
+
+def test_arrays_of_different_lengths_are_refused(problem):
+    """Compiled code would read past the end of the shorter."""
+    mean, linear, _, square, seen = problem
+    response = Response(np.array([[0.0, 1.0]]), mean[:1], linear[:1], square)
+    precision, parameters = np.eye(COEFFICIENTS), np.full((STARS, 1), 0.5)
+    assert response.fit(seen, parameters, precision)[0].shape == (STARS, LATENTS)
+    start, own = np.zeros((STARS, LATENTS)), np.tile(precision, (STARS, 1, 1))
+    whole = (seen, parameters, own, start)
+    for place in range(len(whole)):
+        with pytest.raises(ValueError, match="lengths"):
+            response.fit(*whole[:place], whole[place][:-1], *whole[place + 1 :])
