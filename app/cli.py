@@ -348,7 +348,7 @@ def rates(models: tuple[Path, ...], groups: Path, report: Path) -> None:
     "--report", type=click.Path(file_okay=False, path_type=Path), required=True, help="folder of the report"
 )
 @click.option(
-    "--pairs", default=2000, show_default=True, type=click.IntRange(1), help="twin pairs picked at random"
+    "--pairs", default=5000, show_default=True, type=click.IntRange(1), help="twin pairs picked at random"
 )
 def limit(surveys: tuple[Path, ...], report: Path, pairs: int) -> None:
     """Measure how many twins the noise lets one find who knows the generator (docs/limit.md)."""

@@ -25,6 +25,7 @@ from training.limit_fits import against_fits
 from training.markdown import table
 from training.oracle import Oracle, labels_of, varied
 from training.page import publish
+from training.posteriors import PICK
 from training.slopes import information
 from training.survey import Survey
 
@@ -45,8 +46,6 @@ LIMIT = (
     "passed over. Below it, the same with abundances fitted to noisy spectra."
 )
 
-_PICK = 7
-
 
 def _share(hits: int, of: int) -> dict[str, float]:
     found = hits / of
@@ -63,10 +62,13 @@ def doppelganger_rate(near: Array, far: Array, unseen: int = 0) -> dict[str, flo
 
 
 def recovery(oracle: Oracle, twin: NDArray[np.int64], pairs: int, snr: float) -> dict[str, Any]:
-    """Share of stars, one of each of `pairs` pairs picked at random, whose twin ranks first of all."""
+    """Share of stars, one of each of `pairs` pairs picked at random, whose twin ranks first of all.
+
+    They are those that models are ranked on (`training.posteriors`).
+    """
     stars = oracle.draw(min(snr, HIGHEST))
     first = np.flatnonzero(np.arange(len(twin)) < twin)
-    picked = np.random.default_rng(_PICK).permutation(first)[:pairs]
+    picked = np.random.default_rng(PICK).permutation(first)[:pairs]
     count = ranked_doppelgangers(stars, twin, picked)
     among_all = ranked_doppelgangers(stars, twin, picked[:CHECKED], nearest=len(stars))
     return {
