@@ -21,7 +21,6 @@ SLACK = 0.1
 def gauss_newton(
     mean: Array,
     linear: Array,
-    monomials: Array,
     square: Array,
     seen: Array,
     precision: Array,
@@ -30,25 +29,23 @@ def gauss_newton(
 ) -> tuple[Array, Array]:
     """The most probable latents (N, D) under a unit Gaussian prior, and the information (N, D, D) on them.
 
-    The response of each star is `mean` (N, K), `linear` (N, D, K) and the sum of its `monomials` (N, T) times
-    `square` (T, M, K). `seen` (N, K) are its coefficients; `precision`, their inverse covariance, is (N, K, K),
-    or (N, 1, K) where they are independent, or has one row for all. A fit goes from `start` (N, D) until its
-    step is below `tolerance`, in units of the posterior's standard deviation. One whose steps do not get
-    shorter, though taken whole, goes to and fro about its end: they are halved from then on.
+    The response of each star is `mean` (N, K), `linear` (N, D, K) and `square` (N, M, K). `seen` (N, K) are its
+    coefficients; `precision`, their inverse covariance, is (N, K, K), or (N, 1, K) where they are independent,
+    or has one row for all. A fit goes from `start` (N, D) until its step is below `tolerance`, in units of the
+    posterior's standard deviation. One whose steps do not get shorter, though taken whole, goes to and fro
+    about its end: they are halved from then on.
     """
     stars, size, count = linear.shape
     latents = start.copy()
     information = np.empty((stars, size, size))
-    bend = np.empty((square.shape[1], count))
     slope, weighted = np.empty((size, count)), np.empty((size, count))
     left, step, factor = np.empty(count), np.empty(size), np.empty((size, size))
     for star in range(stars):
         weight = precision[min(star, len(precision) - 1)]
         own, latent = information[star], latents[star]
-        _mixed(monomials[star], square, bend)
         share, last, whole = 1.0, np.inf, False
         for _ in range(STEPS):
-            _respond(latent, mean[star], linear[star], bend, seen[star], slope, left)
+            _respond(latent, mean[star], linear[star], square[star], seen[star], slope, left)
             _weigh(slope, weight, weighted)
             length = _step(weighted, slope, left, latent, own, factor, step)
             if whole and length > (1 - SLACK * share) * last:
@@ -70,17 +67,8 @@ def _add(factor: float, other: Array, one: Array) -> None:
 
 
 @compiled
-def _mixed(monomials: Array, square: Array, bend: Array) -> None:
-    """Write the sum of `monomials` (T,) times `square` (T, M, K) into `bend` (M, K)."""
-    bend[:] = 0.0
-    for term in range(len(square)):
-        for product in range(len(bend)):
-            _add(monomials[term], square[term, product], bend[product])
-
-
-@compiled
 def _respond(
-    latent: Array, mean: Array, linear: Array, bend: Array, seen: Array, slope: Array, left: Array
+    latent: Array, mean: Array, linear: Array, square: Array, seen: Array, slope: Array, left: Array
 ) -> None:
     """The response's derivatives at `latent` (D,) into `slope` (D, K); `seen` less the response into `left`."""
     for axis in range(len(latent)):
@@ -89,8 +77,8 @@ def _respond(
     product = 0
     for first in range(len(latent)):
         for second in range(first, len(latent)):
-            _add(latent[second], bend[product], slope[first])
-            _add(latent[first], bend[product], slope[second])
+            _add(latent[second], square[product], slope[first])
+            _add(latent[first], square[product], slope[second])
             product += 1
     for place in range(len(left)):
         left[place] = seen[place] - mean[place]

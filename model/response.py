@@ -24,7 +24,8 @@ from model.grid import Array
 TOLERANCE = 1e-3
 """The fit has ended when its next step is this short, in units of the posterior's standard deviation."""
 
-BATCH = 256
+BATCH = 32
+"""Stars at a time, so few that what belongs to them stays in the processor's cache."""
 
 
 class Response:
@@ -87,9 +88,10 @@ class Response:
         information = np.empty((len(seen), self.latents, self.latents))
         for rows in _blocks(len(seen)):
             mean, linear, monomials = self._terms(parameters[rows])
+            square = (monomials @ self.square.reshape(len(self.square), -1)).reshape(-1, *self.square.shape[1:])
             weight = precision[None] if precision.ndim == 2 else precision[rows]
             latents[rows], information[rows] = gauss_newton(
-                mean, linear, monomials, self.square, seen[rows], weight, latents[rows], tolerance
+                mean, linear, square, seen[rows], weight, latents[rows], tolerance
             )
         return latents, information
 
@@ -105,7 +107,7 @@ class Response:
         monomials = design(parameters, self.ranges, max(self.degrees))  # those of lower degree come first
         mean, linear, square = (monomials[:, : len(own)] for own in (self.mean, self.linear, self.square))
         flat = linear @ self.linear.reshape(len(self.linear), -1)
-        return mean @ self.mean, flat.reshape(len(parameters), self.latents, -1), np.ascontiguousarray(square)
+        return mean @ self.mean, flat.reshape(len(parameters), self.latents, -1), square
 
     @cached_property
     def _symmetric(self) -> Array:

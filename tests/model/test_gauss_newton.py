@@ -14,13 +14,12 @@ def problem():
     generator = np.random.default_rng(3)
     mean = generator.normal(size=(STARS, COEFFICIENTS))
     linear = generator.normal(size=(STARS, LATENTS, COEFFICIENTS))
-    square = 0.05 * generator.normal(size=(2, LATENTS * (LATENTS + 1) // 2, COEFFICIENTS))
-    monomials = np.column_stack([np.ones(STARS), generator.uniform(-1, 1, STARS)])
-    return mean, linear, monomials, square, mean + generator.normal(size=mean.shape)
+    square = 0.05 * generator.normal(size=(STARS, LATENTS * (LATENTS + 1) // 2, COEFFICIENTS))
+    return mean, linear, square, mean + generator.normal(size=mean.shape)
 
 
 def test_a_linear_response_has_the_answer_of_linear_algebra(problem):
-    mean, linear, monomials, square, seen = problem
+    mean, linear, square, seen = problem
     weight = np.linspace(1, 30, COEFFICIENTS)
     begin = np.zeros((STARS, LATENTS))
     forms = {
@@ -29,7 +28,7 @@ def test_a_linear_response_has_the_answer_of_linear_algebra(problem):
         "own": np.tile(np.diag(weight), (STARS, 1, 1)),
     }
     for name, precision in forms.items():
-        latents, information = gauss_newton(mean, linear, monomials, 0 * square, seen, precision, begin, 1e-9)
+        latents, information = gauss_newton(mean, linear, 0 * square, seen, precision, begin, 1e-9)
         for star in range(STARS):
             own = (linear[star] * weight) @ linear[star].T
             pull = (linear[star] * weight) @ (seen[star] - mean[star])
@@ -39,15 +38,15 @@ def test_a_linear_response_has_the_answer_of_linear_algebra(problem):
 
 
 def test_a_fit_ends_where_the_posterior_is_flat(problem):
-    mean, linear, monomials, square, seen = problem
+    mean, linear, square, seen = problem
     root = np.random.default_rng(4).normal(size=(STARS, COEFFICIENTS, COEFFICIENTS))
     precision = root @ root.transpose(0, 2, 1) + np.eye(COEFFICIENTS)
     start = np.full((STARS, LATENTS), 0.3)
-    latents, information = gauss_newton(mean, linear, monomials, square, seen, precision, start, 1e-10)
+    latents, information = gauss_newton(mean, linear, square, seen, precision, start, 1e-10)
     first, second = np.triu_indices(LATENTS)
     for star in range(STARS):
         bend = np.zeros((LATENTS, LATENTS, COEFFICIENTS))
-        bend[first, second] = np.tensordot(monomials[star], square, 1)
+        bend[first, second] = square[star]
         bend = (bend + bend.transpose(1, 0, 2)) / 2
         latent = latents[star]
         slope = linear[star] + 2 * np.tensordot(latent, bend, 1)
@@ -59,8 +58,8 @@ def test_a_fit_ends_where_the_posterior_is_flat(problem):
 
 def test_arrays_of_different_lengths_are_refused(problem):
     """Compiled code would read past the end of the shorter."""
-    mean, linear, _, square, seen = problem
-    response = Response(np.array([[0.0, 1.0]]), mean[:1], linear[:1], square)
+    mean, linear, square, seen = problem
+    response = Response(np.array([[0.0, 1.0]]), mean[:1], linear[:1], square[:1])
     precision, parameters = np.eye(COEFFICIENTS), np.full((STARS, 1), 0.5)
     assert response.fit(seen, parameters, precision)[0].shape == (STARS, LATENTS)
     start, own = np.zeros((STARS, LATENTS)), np.tile(precision, (STARS, 1, 1))
