@@ -24,13 +24,14 @@ from training.gaussdis import Stars
 ODDS = 1000.0
 """Least odds of a pair of being twins, where any one of the other stars might be the twin."""
 
-DEGREES = (6, 5, 3)
-"""Degrees in u of the response's mean, of its linear and of its square terms."""
+DEGREES = (6, 5, 2)
+"""Degrees in u of the response's mean, of its linear and of its square terms; a higher one of the last finds a
+few more twins, and goes astray beyond the range of u."""
 
 FEWEST = 2
 """Pairs for each of its terms, or more."""
 
-TURNS = 5
+TURNS = 4
 
 
 def find_twins(model: GaussDis, seen: Array, parameters: Array) -> NDArray[np.int64]:

@@ -106,7 +106,7 @@ def test_a_calibrated_model_finds_the_other_twins_and_learns_from_them(world):
     assert left(second) < 0.3 * left(first)
     residue = np.trace(second.residue) / LATENTS
     assert residue == pytest.approx(left(second), rel=0.5), "the known pairs tell it"
-    with pytest.raises(ValueError, match="700 pairs of twins are found in the survey, and 1016 are needed"):
+    with pytest.raises(ValueError, match="700 pairs of twins are found in the survey, and 816 are needed"):
         _together(first, world.seen, world.parameters, known, found[:700], "on too few")
 
 
