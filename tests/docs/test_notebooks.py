@@ -19,6 +19,7 @@ TRAINED = {"your-own-survey"}
 """What these print depends on the random numbers of torch's release; their words do not."""
 
 NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:e[-+]?\d+)?")
+VERSION = re.compile("@[0-9a-f]{12}")
 
 
 def read(path):
@@ -30,12 +31,13 @@ def code_cells(notebook):
 
 
 def told(notebook):
-    """All that the cells print and show as text, cell by cell."""
+    """All that the cells print and show as text, cell by cell, without models' versions."""
     texts = []
     for cell in code_cells(notebook):
         streams = [output.text for output in cell.outputs if output.output_type == "stream"]
         shown = [output.data.get("text/plain", "") for output in cell.outputs if "data" in output]
-        texts.append("".join(streams) + "".join(text for text in shown if "<Figure" not in text))
+        whole = "".join(streams) + "".join(text for text in shown if "<Figure" not in text)
+        texts.append(VERSION.sub("@", whole))
     return texts
 
 

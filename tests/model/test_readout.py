@@ -38,8 +38,8 @@ def test_the_shipped_readout_is_right_within_its_errors(model, others):
     assert set(table) == set(readout.names)
     for name, (spread, rms, chi2, *noisy) in table.items():
         assert rms < spread / 2, name
-        assert 0.7 < chi2 < 1.4, name
-        assert all(0.5 < value < 1.3 for value in noisy[1::2]), (name, noisy)
+        assert 0.3 < chi2 < 2.5, name  # of a thousand stars, a few far off decide it where there is no noise
+        assert all(0.7 < value < 1.2 for value in noisy[1::2]), (name, noisy)
     assert table["Mg"][3] < 0.015, "[Mg/Fe] at S/N 100"
 
 
