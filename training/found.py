@@ -64,8 +64,9 @@ def hold_together(stars: Stars, response: Response, scatter: Array) -> tuple[Res
     and the response is fitted to these. Raises ValueError for fewer pairs than that takes.
     """
     pairs, size = len(stars.seen) // 2, stars.latents.shape[1]
-    each = (len(exponents(len(response.ranges), degree)) for degree in DEGREES)
-    fewest = FEWEST * sum(np.multiply((1, size, size * (size + 1) // 2), tuple(each)).tolist())
+    factors = (1, size, size * (size + 1) // 2)
+    terms = (len(exponents(len(response.ranges), degree)) for degree in DEGREES)
+    fewest = FEWEST * sum(count * factor for count, factor in zip(terms, factors, strict=True))
     if pairs < fewest:
         raise ValueError(f"{pairs} pairs of twins are found in the survey, and {fewest} are needed")
     unit = np.eye(size)

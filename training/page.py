@@ -35,8 +35,8 @@ def publish(folder: Path, name: str, markdown: str) -> None:
 
 
 def provenance() -> str:
-    """What wrote a page and when, as a section of Markdown."""
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """What wrote a page and when, as a section of Markdown; of absolute paths the last part."""
+    command = shlex.join([Path(given).name if Path(given).is_absolute() else given for given in sys.argv])
     rows = [
         ["written", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"],
         ["command", f"`{command}`".replace("|", "\\|")],

@@ -43,6 +43,24 @@ def test_a_report_is_markdown_and_a_page_with_its_provenance(folder):
         assert f"<td>{name}</td>" in told.partition("Provenance</h2>")[2]
 
 
+def test_a_page_does_not_tell_where_its_maker_keeps_files(folder, monkeypatch):
+    given = [
+        "/opt/bin/chemtwin",
+        "evaluate",
+        "a.safetensors",
+        "--survey",
+        "/home/me/test.h5",
+        "--report",
+        "docs/report",
+    ]
+    monkeypatch.setattr("sys.argv", given)
+    publish(folder, "report", TEXT)
+    told = (folder / "report.html").read_text()
+    assert "chemtwin evaluate a.safetensors --survey test.h5 --report docs/report" in told
+    assert "/home" not in told
+    assert "/opt" not in told
+
+
 def test_a_picture_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         publish(tmp_path, "told", TEXT)
