@@ -21,7 +21,8 @@ SLACK = 0.1
 def gauss_newton(
     mean: Array,
     linear: Array,
-    square: Array,
+    products: Array,
+    leading: int,
     seen: Array,
     precision: Array,
     start: Array,
@@ -29,11 +30,12 @@ def gauss_newton(
 ) -> tuple[Array, Array]:
     """The most probable latents (N, D) under a unit Gaussian prior, and the information (N, D, D) on them.
 
-    The response of each star is `mean` (N, K), `linear` (N, D, K) and `square` (N, M, K). `seen` (N, K) are its
-    coefficients; `precision`, their inverse covariance, is (N, K, K), or (N, 1, K) where they are independent,
-    or has one row for all. A fit goes from `start` (N, D) until its step is below `tolerance`, in units of the
-    posterior's standard deviation. One whose steps do not get shorter, though taken whole, goes to and fro
-    about its end: they are halved from then on.
+    The response of each star is `mean` (N, K), `linear` (N, D, K) and `products` (N, M, K), of two latents and
+    then of three of the first `leading`. `seen` (N, K) are its coefficients; `precision`, their inverse
+    covariance, is (N, K, K), or (N, 1, K) where they are independent, or has one row for all. A fit goes from
+    `start` (N, D) until its step is below `tolerance`, in units of the posterior's standard deviation. One
+    whose steps do not get shorter, though taken whole, goes to and fro about its end: they are halved from
+    then on.
     """
     stars, size, count = linear.shape
     latents = start.copy()
@@ -45,7 +47,7 @@ def gauss_newton(
         own, latent = information[star], latents[star]
         share, last, whole = 1.0, np.inf, False
         for _ in range(STEPS):
-            _respond(latent, mean[star], linear[star], square[star], seen[star], slope, left)
+            _respond(latent, mean[star], linear[star], products[star], leading, seen[star], slope, left)
             _weigh(slope, weight, weighted)
             length = _step(weighted, slope, left, latent, own, factor, step)
             if whole and length > (1 - SLACK * share) * last:
@@ -68,7 +70,14 @@ def _add(factor: float, other: Array, one: Array) -> None:
 
 @compiled
 def _respond(
-    latent: Array, mean: Array, linear: Array, square: Array, seen: Array, slope: Array, left: Array
+    latent: Array,
+    mean: Array,
+    linear: Array,
+    products: Array,
+    leading: int,
+    seen: Array,
+    slope: Array,
+    left: Array,
 ) -> None:
     """The response's derivatives at `latent` (D,) into `slope` (D, K); `seen` less the response into `left`."""
     for axis in range(len(latent)):
@@ -77,8 +86,8 @@ def _respond(
     product = 0
     for first in range(len(latent)):
         for second in range(first, len(latent)):
-            _add(latent[second], square[product], slope[first])
-            _add(latent[first], square[product], slope[second])
+            _add(latent[second], products[product], slope[first])
+            _add(latent[first], products[product], slope[second])
             product += 1
     for place in range(len(left)):
         left[place] = seen[place] - mean[place]
@@ -86,6 +95,15 @@ def _respond(
         half = 0.5 * latent[axis]
         for place in range(len(left)):
             left[place] -= half * (linear[axis, place] + slope[axis, place])
+    for first in range(leading):
+        for second in range(first, leading):
+            for third in range(second, leading):
+                one, two, three, own = latent[first], latent[second], latent[third], products[product]
+                _add(-one * two * three, own, left)
+                _add(two * three, own, slope[first])
+                _add(one * three, own, slope[second])
+                _add(one * two, own, slope[third])
+                product += 1
 
 
 @compiled

@@ -41,7 +41,7 @@ BARE, COMPRESSED = 256, 128
 class GaussDis(Model):
     """A polynomial response with the noise of its residuals.
 
-    Tensors: those of `Basis`; `response_mean`, `response_linear`, `response_square` (`Response`); `scatter`
+    Tensors: those of `Basis`; `response_mean`, `response_linear`, `response_products` (`Response`); `scatter`
     (K, K), the covariance of the coefficients about the response; `continuum` (K, K), what the normaliser adds
     to the coefficients' covariance for white noise of unit variance; `residue` (D, D), the covariance of twins'
     noiseless latent differences; `metric` (D, D), from the unit-prior latent to the one returned; `twins`,
@@ -63,12 +63,12 @@ class GaussDis(Model):
         twins: NDArray[Any],
         response_mean: NDArray[Any],
         response_linear: NDArray[Any],
-        response_square: NDArray[Any],
+        response_products: NDArray[Any],
         **basis: NDArray[Any],
     ) -> None:
         super().__init__(card, grid, normaliser, twins)
         self.basis = Basis(self.ranges, **basis)
-        self.response = Response(self.ranges, response_mean, response_linear, response_square)
+        self.response = Response(self.ranges, response_mean, response_linear, response_products)
         self.scatter, self.continuum, self.residue, self.metric = (
             values.astype(np.float64) for values in (scatter, continuum, residue, metric)
         )
@@ -204,7 +204,7 @@ class GaussDis(Model):
         half = np.linalg.solve(root, np.linalg.solve(root, self.scatter).T)
         spread, axes = np.linalg.eigh((half + half.T) / 2)
         frame = np.linalg.solve(root.T, axes)
-        tensors = (self.response.mean, self.response.linear, self.response.square)
+        tensors = (self.response.mean, self.response.linear, self.response.products)
         return frame, np.maximum(spread, 0.0), Response(self.ranges, *(tensor @ frame for tensor in tensors))
 
     def decode(self, latents: Array, parameters: Array) -> Array:

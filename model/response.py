@@ -2,16 +2,19 @@
 
 The coefficients c (K,) of a star with latent z (D,) at scaled parameters u (U,) are
 
-    c = mean(u) + z . linear(u) + zz . square(u),
+    c = mean(u) + z . linear(u) + zz . products(u),
 
-where zz (M,) are the M = D (D + 1) / 2 products of latents and mean, linear and square are polynomials of u. A
-response of low degree in u is smooth in u: it has no room for a latent that means another thing at each u.
+where zz (M,) are the D (D + 1) / 2 products of two latents, then those of three of the leading latents, and
+mean, linear and products are polynomials of u. A response of low degree in u is smooth in u: it has no room for
+a latent that means another thing at each u. Beyond the range of u only the mean goes on; what latents do stays
+as at the range's edge, because polynomials of high degree are soon far from anything there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -29,30 +32,43 @@ BATCH = 32
 
 
 class Response:
-    """Tensors `mean` (T0, K), `linear` (T1, D, K), `square` (T2, M, K) over parameters in `ranges` (U, 2)."""
+    """Tensors `mean` (T0, K), `linear` (T1, D, K), `products` (T2, M, K) over parameters in `ranges` (U, 2)."""
 
-    def __init__(self, ranges: Array, mean: NDArray[Any], linear: NDArray[Any], square: NDArray[Any]) -> None:
+    def __init__(self, ranges: Array, mean: NDArray[Any], linear: NDArray[Any], products: NDArray[Any]) -> None:
         self.ranges = ranges
-        self.mean, self.linear, self.square = (
-            np.ascontiguousarray(values, dtype=np.float64) for values in (mean, linear, square)
+        self.mean, self.linear, self.products = (
+            np.ascontiguousarray(values, dtype=np.float64) for values in (mean, linear, products)
         )
-        self.degrees = tuple(_degree(len(ranges), len(values)) for values in (mean, linear, square))
+        self.degrees = tuple(_degree(len(ranges), len(values)) for values in (mean, linear, products))
         self.latents = linear.shape[1]
+        self.leading = next(
+            n for n in range(self.latents + 1) if len(_factors(self.latents, n)) == products.shape[1]
+        )
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """What a model file holds of it."""
         return {
-            f"response_{name}": getattr(self, name).astype(np.float32) for name in ("mean", "linear", "square")
+            f"response_{name}": getattr(self, name).astype(np.float32)
+            for name in ("mean", "linear", "products")
         }
 
     def __call__(self, latents: Array, parameters: Array) -> Array:
         """Coefficients (N, K) of latents (N, D) at parameters (N, U)."""
-        parts = [self._near(latents[rows], parameters[rows])[0] for rows in _blocks(len(latents))]
+        parts = []
+        for rows in _blocks(len(latents)):
+            mean, linear, products = self._terms(parameters[rows])
+            straight = np.matmul(latents[rows, None], linear)[:, 0]
+            bent = np.matmul(_products(latents[rows], self.leading)[:, None], products)[:, 0]
+            parts.append(mean + straight + bent)
         return np.concatenate(parts) if parts else np.zeros((0, self.mean.shape[1]))
 
     def by_latents(self, latents: Array, parameters: Array) -> Array:
         """Derivatives (N, D, K) of the coefficients by the latents (N, D), at parameters (N, U)."""
-        return self._near(latents, parameters)[1]
+        slopes = np.empty((len(latents), *self.linear.shape[1:]))
+        for rows in _blocks(len(latents)):
+            _, linear, products = self._terms(parameters[rows])
+            slopes[rows] = linear + np.matmul(_by_latents(latents[rows], self.leading), products)
+        return slopes
 
     def slope(self, latents: Array, parameters: Array) -> Array:
         """Derivatives (N, U, K) of the coefficients by the parameters, by differences of 1 % of the ranges."""
@@ -87,47 +103,68 @@ class Response:
             raise ValueError(f"arrays of different lengths: {sorted(lengths)}")
         information = np.empty((len(seen), self.latents, self.latents))
         for rows in _blocks(len(seen)):
-            mean, linear, monomials = self._terms(parameters[rows])
-            square = (monomials @ self.square.reshape(len(self.square), -1)).reshape(-1, *self.square.shape[1:])
+            mean, linear, products = self._terms(parameters[rows])
             weight = precision[None] if precision.ndim == 2 else precision[rows]
             latents[rows], information[rows] = gauss_newton(
-                mean, linear, square, seen[rows], weight, latents[rows], tolerance
+                mean, linear, products, self.leading, seen[rows], weight, latents[rows], tolerance
             )
         return latents, information
 
-    def _near(self, latents: Array, parameters: Array) -> tuple[Array, Array]:
-        """Coefficients (N, K) of latents (N, D) at parameters (N, U), and their derivatives (N, D, K)."""
-        mean, linear, monomials = self._terms(parameters)
-        bent = (monomials[:, :, None] * latents[:, None]).reshape(len(latents), -1) @ self._symmetric
-        bent = bent.reshape(linear.shape)
-        return mean + np.matmul(latents[:, None], linear + bent)[:, 0], linear + 2 * bent
-
     def _terms(self, parameters: Array) -> tuple[Array, Array, Array]:
-        """Mean (N, K), linear terms (N, D, K) and monomials (N, T2) of `square` at parameters (N, U)."""
-        monomials = design(parameters, self.ranges, max(self.degrees))  # those of lower degree come first
-        mean, linear, square = (monomials[:, : len(own)] for own in (self.mean, self.linear, self.square))
-        flat = linear @ self.linear.reshape(len(self.linear), -1)
-        return mean @ self.mean, flat.reshape(len(parameters), self.latents, -1), square
-
-    @cached_property
-    def _symmetric(self) -> Array:
-        """`square` as symmetric matrices, (T2 * D, D * K)."""
-        rows, columns = np.triu_indices(self.latents)
-        whole = np.zeros((len(self.square), self.latents, self.latents, self.square.shape[2]))
-        whole[:, rows, columns] += 0.5 * self.square
-        whole[:, columns, rows] += 0.5 * self.square
-        return whole.reshape(len(self.square) * self.latents, -1)
+        """Mean (N, K), linear terms (N, D, K) and those of products (N, M, K) at parameters (N, U)."""
+        monomials = _monomials(parameters, self.ranges, self.degrees)
+        mean, linear, products = (
+            (own @ tensor.reshape(len(tensor), -1)).reshape(len(parameters), *tensor.shape[1:])
+            for own, tensor in zip(monomials, (self.mean, self.linear, self.products), strict=True)
+        )
+        return mean, linear, products
 
 
-def terms(latents: Array, parameters: Array, ranges: Array, degrees: Sequence[int]) -> Array:
+def terms(latents: Array, parameters: Array, ranges: Array, degrees: Sequence[int], leading: int = 0) -> Array:
     """The features (N, T0 + T1 D + T2 M) that a response is linear in, in the order of its tensors."""
-    rows, columns = np.triu_indices(latents.shape[1])
-    mean, linear, square = (design(parameters, ranges, degree) for degree in degrees)
-    products = latents[:, rows] * latents[:, columns]
+    mean, linear, products = _monomials(parameters, ranges, degrees)
     parts = [mean]
-    for polynomial, values in ((linear, latents), (square, products)):
+    for polynomial, values in ((linear, latents), (products, _products(latents, leading))):
         parts.append((polynomial[:, :, None] * values[:, None]).reshape(len(latents), -1))
     return np.concatenate(parts, axis=1)
+
+
+def _monomials(parameters: Array, ranges: Array, degrees: Sequence[int]) -> list[Array]:
+    """Monomials (N, T) of the parameters (N, U) for each of a response's tensors."""
+    within = np.clip(parameters, *ranges.T)
+    return [
+        design(values, ranges, degree)
+        for values, degree in zip((parameters, within, within), degrees, strict=True)
+    ]
+
+
+@cache
+def _factors(latents: int, leading: int) -> NDArray[np.int64]:
+    """The latents (M, 3) in each product; the third of one of two is `latents`, which stands for 1."""
+    pairs = [(*two, latents) for two in combinations_with_replacement(range(latents), 2)]
+    triples = list(combinations_with_replacement(range(leading), 3))
+    return np.array(pairs + triples, dtype=np.int64)
+
+
+def _products(latents: Array, leading: int) -> Array:
+    """Products (N, M) of latents (N, D)."""
+    factors = _factors(latents.shape[1], leading)
+    return np.asarray(_with_one(latents)[:, factors].prod(axis=2))
+
+
+def _by_latents(latents: Array, leading: int) -> Array:
+    """Derivatives (N, D, M) of the products of latents (N, D)."""
+    count, size = latents.shape
+    factors, values = _factors(size, leading), _with_one(latents)
+    slopes = np.zeros((count, size + 1, len(factors)))
+    for place in range(3):
+        others = np.delete(factors, place, axis=1)
+        slopes[:, factors[:, place], np.arange(len(factors))] += values[:, others].prod(axis=2)
+    return slopes[:, :size]
+
+
+def _with_one(latents: Array) -> Array:
+    return np.concatenate([latents, np.ones((len(latents), 1))], axis=1)
 
 
 def _degree(parameters: int, count: int) -> int:

@@ -14,19 +14,20 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
-from model.basis import exponents
 from model.gaussdis import GaussDis
 from model.grid import Array
 from model.likelihood import Likelihood
-from model.response import Response
+from model.response import Response, terms
 from training.gaussdis import Stars
 
 ODDS = 1000.0
 """Least odds of a pair of being twins, where any one of the other stars might be the twin."""
 
-DEGREES = (6, 5, 2)
-"""Degrees in u of the response's mean, of its linear and of its square terms; a higher one of the last finds a
-few more twins, and goes astray beyond the range of u."""
+DEGREES = (6, 5, 3)
+"""Degrees in u of the response's mean, of its linear terms and of those of products."""
+
+LEADING = 4
+"""Latents, those that move spectra most, that come in products of three."""
 
 FEWEST = 2
 """Pairs for each of its terms, or more."""
@@ -64,9 +65,8 @@ def hold_together(stars: Stars, response: Response, scatter: Array) -> tuple[Res
     and the response is fitted to these. Raises ValueError for fewer pairs than that takes.
     """
     pairs, size = len(stars.seen) // 2, stars.latents.shape[1]
-    factors = (1, size, size * (size + 1) // 2)
-    terms = (len(exponents(len(response.ranges), degree)) for degree in DEGREES)
-    fewest = FEWEST * sum(count * factor for count, factor in zip(terms, factors, strict=True))
+    leading = min(LEADING, size)
+    fewest = FEWEST * terms(stars.latents[:1], stars.parameters[:1], response.ranges, DEGREES, leading).shape[1]
     if pairs < fewest:
         raise ValueError(f"{pairs} pairs of twins are found in the survey, and {fewest} are needed")
     unit = np.eye(size)
@@ -76,5 +76,7 @@ def hold_together(stars: Stars, response: Response, scatter: Array) -> tuple[Res
         shared = np.linalg.solve(precision[::2] + precision[1::2] - unit, pulled[::2] + pulled[1::2])
         stars.latents = np.repeat(shared[:, :, 0], 2, axis=0)
         stars.whiten()
-        response, scatter = stars.fitted(response.ranges, degrees=DEGREES)
+        _, axes = np.linalg.eigh(precision.mean(axis=0))
+        stars.latents = stars.latents @ axes[:, ::-1]
+        response, scatter = stars.fitted(response.ranges, degrees=DEGREES, leading=leading)
     return response, scatter

@@ -32,7 +32,7 @@ from training.loader import coefficients
 from training.survey import Survey
 
 DEGREES = (4, 3, 1)
-"""Degrees in u of the response's mean, of its linear and of its square terms."""
+"""Degrees in u of the response's mean, of its linear terms and of those of products."""
 
 ACTIVE = 0.3
 """A variational latent of smaller standard deviation (its prior's is 1) carries nothing, and is dropped."""
@@ -64,11 +64,15 @@ class Stars:
     latents: Array
 
     def fitted(
-        self, ranges: Array, weights: Array | None = None, degrees: tuple[int, int, int] = DEGREES
+        self,
+        ranges: Array,
+        weights: Array | None = None,
+        degrees: tuple[int, int, int] = DEGREES,
+        leading: int = 0,
     ) -> tuple[Response, Array]:
         """The response of these latents, by ridge regression, and the covariance (K, K) of what it leaves.
 
-        `weights` (N,) of the stars are 1 by default.
+        `weights` (N,) of the stars are 1 by default; the first `leading` latents come in products of three.
         """
         if weights is None:
             weights = np.ones(len(self.seen))
@@ -77,7 +81,7 @@ class Stars:
         moment: Array | float = 0.0
         for start in range(0, len(self.seen), BLOCK):
             rows = slice(start, start + BLOCK)
-            features = terms(self.latents[rows], self.parameters[rows], ranges, degrees)
+            features = terms(self.latents[rows], self.parameters[rows], ranges, degrees, leading)
             weighted = features * weights[rows, None]
             gram = gram + weighted.T @ features
             moment = moment + weighted.T @ self.seen[rows]

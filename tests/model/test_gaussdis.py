@@ -34,7 +34,7 @@ def toy(residue: float = 0.0, metric: np.ndarray | None = None, bend: float = 0.
         twins=np.zeros((0, 0)),
         response_mean=generator.normal(0, 0.01, (len(exponents(3, 2)), COMPONENTS)),
         response_linear=linear,
-        response_square=generator.normal(0, bend, (4, LATENTS * (LATENTS + 1) // 2, COMPONENTS)),
+        response_products=generator.normal(0, bend, (4, LATENTS * (LATENTS + 1) // 2 + 4, COMPONENTS)),
         polynomial=polynomial,
         components=np.linalg.qr(generator.normal(size=(PIXELS, COMPONENTS)))[0].T,
         variances=np.full(COMPONENTS, 0.5),
