@@ -62,7 +62,8 @@ def hold_together(stars: Stars, response: Response, scatter: Array) -> tuple[Res
     """Response and scatter (K, K) of `stars`, twins in neighbouring rows, with one latent for both of a pair.
 
     In turns: both get the mean of their latents by the last response, weighted with the information on each,
-    and the response is fitted to these. Raises ValueError for fewer pairs than that takes.
+    strongest latents first, and the response is fitted to these. Raises ValueError for fewer pairs than it
+    takes.
     """
     pairs, size = len(stars.seen) // 2, stars.latents.shape[1]
     leading = min(LEADING, size)

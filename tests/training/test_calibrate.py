@@ -16,7 +16,7 @@ from training.survey import Survey
 
 RANGES = np.array([[4000.0, 5000.0], [1.5, 3.0], [-1.0, 0.5]])
 NAMES = ("teff", "logg", "fe_h")
-LATENTS, COMPONENTS, PAIRS, HELD_OUT = 4, 12, 100, 500
+LATENTS, COMPONENTS, STARS, PAIRS, HELD_OUT = 4, 12, 5600, 100, 500
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def world() -> Stars:
         ),
         generator.normal(0, 0.02, (*shapes[2], LATENTS * (LATENTS + 1) // 2, COMPONENTS)),
     )
-    latents = np.repeat(generator.normal(size=(2000, LATENTS)), 2, axis=0)
-    known = generator.uniform(RANGES[:, 0], RANGES[:, 1], (4000, 3))
+    latents = np.repeat(generator.normal(size=(STARS // 2, LATENTS)), 2, axis=0)
+    known = generator.uniform(RANGES[:, 0], RANGES[:, 1], (STARS, 3))
     seen = truth(latents, known)
     angle = 0.5 * scaled(known, RANGES)[:, 0]
     turned = latents.copy()
@@ -90,7 +90,7 @@ def test_pairs_turn_latents_back(world):
 
 
 def test_a_calibrated_model_finds_the_other_twins_and_learns_from_them(world):
-    known, others = np.arange(2 * PAIRS).reshape(-1, 2), np.arange(2 * PAIRS, 4000 - 2 * HELD_OUT)
+    known, others = np.arange(2 * PAIRS).reshape(-1, 2), np.arange(2 * PAIRS, STARS - 2 * HELD_OUT)
     first = _calibrated(model_of(world), world.seen, world.parameters, known, "on some")
     found = others[find_twins(first, world.seen[others], world.parameters[others])]
     assert (found // 2 == found[:, :1] // 2).all(), "two stars that are no twins"
@@ -106,7 +106,7 @@ def test_a_calibrated_model_finds_the_other_twins_and_learns_from_them(world):
     assert left(second) < 0.3 * left(first)
     residue = np.trace(second.residue) / LATENTS
     assert residue == pytest.approx(left(second), rel=0.5), "the known pairs tell it"
-    with pytest.raises(ValueError, match="700 pairs of twins are found in the survey, and 816 are needed"):
+    with pytest.raises(ValueError, match="700 pairs of twins are found in the survey, and 1816 are needed"):
         _together(first, world.seen, world.parameters, known, found[:700], "on too few")
 
 
@@ -114,7 +114,7 @@ def test_a_calibrated_model_measures_in_its_own_metric(world):
     """Differences of twins at S/N 100 have about unit covariance, without a detour by a file."""
     known = np.arange(2 * PAIRS).reshape(-1, 2)
     model = _calibrated(model_of(world), world.seen, world.parameters, known, "on some")
-    held = np.arange(4000 - 2 * HELD_OUT, 4000)
+    held = np.arange(STARS - 2 * HELD_OUT, STARS)
     noise = np.random.default_rng(5).normal(0, 0.01, (len(held), COMPONENTS))
     flux = model.basis.rebuild(world.seen[held] + noise, world.parameters[held])
     means = model.encode(flux, world.parameters[held], np.full(flux.shape, 1e-4))
@@ -124,13 +124,13 @@ def test_a_calibrated_model_measures_in_its_own_metric(world):
 
 def test_none_is_found_where_no_star_has_a_twin(world):
     first = _calibrated(model_of(world), world.seen, world.parameters, np.arange(2 * PAIRS).reshape(-1, 2), "")
-    for rows in (np.arange(2 * PAIRS, 4000, 2), np.arange(1), np.arange(0)):
+    for rows in (np.arange(2 * PAIRS, STARS, 2), np.arange(1), np.arange(0)):
         assert len(find_twins(first, world.seen[rows], world.parameters[rows])) == 0
 
 
 def test_pairs_that_are_no_twins_change_little(world):
     generator = np.random.default_rng(3)
-    wrong = generator.permutation(4000 - 2 * HELD_OUT)[: 2 * PAIRS].reshape(-1, 2)
+    wrong = generator.permutation(STARS - 2 * HELD_OUT)[: 2 * PAIRS].reshape(-1, 2)
     both = wrong.T
     frame = Frame.of(np.diag([0.2, 0.4, 0.6, 0.8]), RANGES, world.parameters[:500])
     frame.fit(world.latents[both], world.parameters[both])
