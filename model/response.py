@@ -131,11 +131,11 @@ def terms(latents: Array, parameters: Array, ranges: Array, degrees: Sequence[in
 
 def _monomials(parameters: Array, ranges: Array, degrees: Sequence[int]) -> list[Array]:
     """Monomials (N, T) of the parameters (N, U) for each of a response's tensors."""
-    within = np.clip(parameters, *ranges.T)
-    return [
-        design(values, ranges, degree)
-        for values, degree in zip((parameters, within, within), degrees, strict=True)
-    ]
+    both = np.concatenate([parameters, np.clip(parameters, *ranges.T)])
+    monomials = design(both, ranges, max(degrees))  # those of lower degree come first
+    given, within = np.split(monomials, 2)
+    counts = [len(exponents(len(ranges), degree)) for degree in degrees]
+    return [values[:, :count] for values, count in zip((given, within, within), counts, strict=True)]
 
 
 @cache

@@ -22,7 +22,7 @@ def test_errors_of_the_shipped_model_are_honest(shipped, xfe_survey: Survey, snr
     chi2, p = twin_chi2(shipped, means, covariances, twins(xfe_survey))
     assert chi2 == pytest.approx(1, abs=0.15)
     for share in (0.05, 0.5):
-        assert np.mean(p < share) == pytest.approx(share, abs=0.06)
+        assert np.mean(p < share) == pytest.approx(share, abs=0.08)
 
 
 def test_noise_does_not_move_the_shipped_model_s_latents(shipped, xfe_survey: Survey):

@@ -133,7 +133,7 @@ def test_an_unknown_kind_is_refused(spectra):
 def test_without_perturbation_it_is_the_twin_search_of_the_report(model, survey):
     latents = perturbed_latents(model, survey, "none", stars=200)
     # noise is 1 in these units; the continuum rescales the variance here and not there
-    assert np.abs(latents - embed_survey(model, survey, 100)[:200]).max() < 0.1
+    assert np.abs(latents - embed_survey(model, survey, 100)[:200]).max() < 0.15
 
 
 @pytest.fixture(scope="module")
