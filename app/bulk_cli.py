@@ -11,7 +11,6 @@ import click
 
 if TYPE_CHECKING:
     from app.settings import Settings
-    from app.sources import Unread
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUT = click.Path(dir_okay=False, path_type=Path)
@@ -32,30 +31,62 @@ def _settings(data_dir: Path | None) -> Settings:
 
 @click.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
-@click.option("--labels", type=FILE, help="CSV, FITS table or VOTable of a folder's stars")
+@click.option("--labels", type=FILE, help="CSV, ECSV, FITS, VOTable or Parquet table of a folder's stars")
+@click.option(
+    "--meta", multiple=True, metavar="COLUMN", help="an extra column to store in each star's meta; repeatable"
+)
+@click.option(
+    "--report", type=OUT, help="CSV of stars to be looked at; ingest.csv in the data folder by default"
+)
 @click.option(
     "--workers", type=click.IntRange(1), help="processes that read and embed; one per core by default"
 )
 @click.option("--scheduler", help="address of a dask scheduler whose workers do the work instead")
 @DATA_DIR
 def ingest(
-    source: Path, labels: Path | None, workers: int | None, scheduler: str | None, data_dir: Path | None
+    source: Path,
+    labels: Path | None,
+    meta: tuple[str, ...],
+    report: Path | None,
+    workers: int | None,
+    scheduler: str | None,
+    data_dir: Path | None,
 ) -> None:
     """Embed SOURCE's stars into the store: a survey.h5, an npz, or a folder of FITS files with --labels.
 
-    A running service sees them at once. Stopped, it goes on where it was when it is run again.
+    A running service sees them at once. Stopped, it goes on where it was when it is run again. Extra columns go
+    into each star's meta, all if they are few, or those named by --meta.
     """
     from app import processes
 
     if scheduler is None:
         processes.get_ready("app.ingest", "model.gaussdis")
     from app.ingest import ingest as run
+    from app.sources import Place
 
-    settings = _settings(data_dir)
-    report = run(source, settings, labels, workers or len(os.sched_getaffinity(0)), scheduler)
-    _tell_refused(report.shown, report.failed)
-    click.echo(f"{report.stored} stars stored, {report.there} already there, {report.failed} refused")
-    if report.failed:
+    place = Place.of(source, labels, meta or None)
+    done = run(place, _settings(data_dir), workers or len(os.sched_getaffinity(0)), scheduler, report)
+    total = done.report
+    failed = total.refused + total.repeated
+    _name_failed([f"{note.star_id}: {note.text}" for note in done.shown], failed)
+    repeated = f", {total.repeated} repeat an id" if total.repeated else ""
+    click.echo(f"{total.stored} stars stored, {total.there} already there, {total.refused} refused{repeated}")
+    if total.outside or total.warned:
+        click.echo(
+            f"of these in the catalogue {total.outside} are outside the model's domain, "
+            f"{total.warned} others have warnings"
+        )
+    if done.listed is not None:
+        click.echo(f"each of them is listed in {done.listed}")
+    if done.extra:
+        click.echo(f"stored in meta: {', '.join(done.extra)}")
+    if done.ignored:
+        names, more = (
+            ", ".join(done.ignored[:10]),
+            f" and {len(done.ignored) - 10} more" * (len(done.ignored) > 10),
+        )
+        click.echo(f"not stored: {names}{more}; --meta COLUMN stores one")
+    if failed:
         raise SystemExit(1)
 
 
@@ -72,7 +103,9 @@ def reindex(model: Path, drop_old: bool, data_dir: Path | None) -> None:
 
     settings = _settings(data_dir).model_copy(update={"model": model, "keep_spectra": False})
     done = run(settings, drop_old)
-    _tell_refused(list(done.refused.values())[:SHOWN], len(done.refused))
+    _name_failed(
+        [f"{star.star_id}: {star.reason}" for star in list(done.refused.values())[:SHOWN]], len(done.refused)
+    )
     click.echo(
         f"{done.written} stars embedded with {done.model}, {len(done.refused)} refused, "
         f"{done.without} without a kept spectrum, {done.dropped} rows of other models deleted"
@@ -137,11 +170,11 @@ def restore(file: Path, data_dir: Path | None) -> None:
         store.close()
 
 
-def _tell_refused(shown: Sequence[Unread], refused: int) -> None:
-    for star in shown:
-        click.echo(f"{star.star_id}: {star.reason}", err=True)
-    if refused > len(shown):
-        click.echo(f"and {refused - len(shown)} more", err=True)
+def _name_failed(shown: Sequence[str], failed: int) -> None:
+    for line in shown:
+        click.echo(line, err=True)
+    if failed > len(shown):
+        click.echo(f"and {failed - len(shown)} more", err=True)
 
 
 COMMANDS = (ingest, reindex, export, backup, restore)

@@ -6,12 +6,12 @@ themselves. A block whose worker dies is done again by another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from distributed import Client, KilledWorker, as_completed
 
-from app.ingest import Report, ingest_block
+from app.ingest import Block, Report, ingest_block
 from app.settings import Settings
 from app.sources import Place
 from index.store import StoreError
@@ -20,7 +20,7 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def reports_of_cluster(
-    scheduler: str, settings: Settings, place: Place, blocks: list[slice]
+    scheduler: str, settings: Settings, place: Place, blocks: Sequence[Block]
 ) -> Iterator[Report]:
     """What became of each block. Raises ValueError for a store that the cluster cannot write to."""
     if "://" not in settings.place and urlsplit(scheduler).hostname not in LOCAL:
@@ -31,9 +31,9 @@ def reports_of_cluster(
     with Client(scheduler) as client:
         futures = [
             client.submit(
-                ingest_block, settings, place, rows, pure=False, key=f"ingest-{place.path}-{rows.start}"
+                ingest_block, settings, place, block, pure=False, key=f"ingest-{place.path}-{block.rows.start}"
             )
-            for rows in blocks
+            for block in blocks
         ]
         try:
             for future in as_completed(futures):

@@ -25,7 +25,7 @@ MAX_LATENT = 1e6
 def position(ra: float | None, dec: float | None) -> tuple[float | None, float | None]:
     """A position as the store has it, right ascension from 0 to 360 degrees; Nones for what is no position.
 
-    Files have right ascensions from -180 to 180 as well, and numbers like -9999 where there is none.
+    Files have right ascensions from -180 to 180 as well, and NaN or numbers like -9999 where there is none.
     """
     if ra is None or dec is None or not (-180 <= ra <= 360 and -90 <= dec <= 90):
         return None, None

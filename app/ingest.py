@@ -7,13 +7,17 @@ twice, running it again makes the store what it would have been.
 
 from __future__ import annotations
 
+import csv
 import gc
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
+from typing import Any, Literal, Self, cast
 
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
@@ -21,93 +25,218 @@ from tqdm import tqdm
 from app import processes
 from app.embedder import Embedder, conditioned_on, stored_or_refused
 from app.settings import Settings
-from app.sources import Place, Read, Source, Unread
+from app.sources import DIGEST, Place, Read, Source, Unread
 from index.store import Store, StoreError, open_store
 from model.bundle import load_card
 
 BLOCK = 256
 SHOWN = 20
-"""Refused stars that are named; the others are counted."""
+"""Refused stars that are named on the screen; the others are counted, and listed in the report."""
 
-DIGEST = "digest"
-"""The key of a star's `meta` under which ingest knows it again."""
+REPORT = "ingest.csv"
+"""The file in CHEMTWIN_DATA_DIR that lists what is to be looked at, unless another is named."""
+
+Outcome = Literal["stored", "already there", "refused", "repeated"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A star to be looked at: what became of it, if the model knows such stars, and what is wrong or odd."""
+
+    star_id: str
+    outcome: Outcome
+    in_domain: bool | None
+    text: str
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of stars: numbers, and the first that were refused."""
+    """What became of stars: numbers by outcome, of those in the catalogue how many are `outside` the model's
+    domain and how many carry other warnings, and the `notes` of all that should be looked at.
+    """
 
     stored: int = 0
     there: int = 0
-    failed: int = 0
-    shown: tuple[Unread, ...] = ()
+    refused: int = 0
+    repeated: int = 0
+    outside: int = 0
+    warned: int = 0
+    notes: tuple[Note, ...] = ()
 
     def __add__(self, other: Report) -> Report:
-        return Report(
-            self.stored + other.stored,
-            self.there + other.there,
-            self.failed + other.failed,
-            (self.shown + other.shown)[:SHOWN],
-        )
+        return Report(*(mine + its for mine, its in zip(_fields(self), _fields(other), strict=True)))
 
     def __len__(self) -> int:
-        return self.stored + self.there + self.failed
+        return self.stored + self.there + self.refused + self.repeated
+
+
+def _fields(report: Report) -> tuple[Any, ...]:
+    return tuple(getattr(report, field.name) for field in fields(report))
+
+
+@dataclass(frozen=True)
+class Done:
+    """An ingest that came to its end: its numbers, the first stars that failed, and where the rest is listed.
+
+    `extra` are the source's extra columns that went into each star's `meta`, `ignored` those that did not.
+    """
+
+    report: Report
+    shown: tuple[Note, ...]
+    listed: Path | None
+    extra: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of a source that are done in one transaction, without those of them that `repeat` an earlier id."""
+
+    rows: slice
+    repeat: frozenset[int] = frozenset()
 
 
 def ingest(
-    path: Path,
+    place: Place,
     settings: Settings,
-    labels: Path | None = None,
     workers: int = 1,
     scheduler: str | None = None,
-) -> Report:
+    listed: Path | None = None,
+) -> Done:
     """Embed and store every star of a source by `workers` processes, or by those of a dask `scheduler`.
 
-    Raises ValueError for a source that cannot be used.
+    Of several rows with one id the first is stored, whichever block they are in. Stars to be looked at are
+    listed in the CSV file `listed`, by default in the settings' data folder. Raises ValueError for a source
+    that cannot be used.
     """
-    place = Place.of(path, labels)
     open_store(settings.place).close()  # is created here, once, if there is none
-    count = len(place.open(settings, conditioned_on(load_card(settings.model))))
-    blocks = [slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
-    total = Report()
+    source = place.open(settings, _units(settings))
+    ids = source.ids()
+    first = _first_rows(ids)
+    repeated = [row for row, star_id in enumerate(ids) if star_id and first[star_id] != row]
+    blocks = [
+        Block(slice(start, min(start + BLOCK, len(ids))), _within(repeated, start))
+        for start in range(0, len(ids), BLOCK)
+    ]
+    notes = (
+        Note(
+            ids[row],
+            "repeated",
+            None,
+            f"{source.row_name(row)} repeats the id of {source.row_name(first[ids[row]])}",
+        )
+        for row in repeated
+    )
+    total = Report(repeated=len(repeated), notes=tuple(notes))
     if scheduler is not None:
         from app.cluster import reports_of_cluster
 
         reports = reports_of_cluster(scheduler, settings, place, blocks)
     else:
         reports = _reports_of_processes(min(workers, max(len(blocks), 1)), settings, place, blocks)
-    with tqdm(total=count, unit="star", desc="ingest", disable=None, smoothing=0.05) as bar:
+    target = listed if listed is not None else settings.data_dir / REPORT
+    with (
+        tqdm(total=len(ids), unit="star", desc="ingest", disable=None, smoothing=0.05) as bar,
+        NoteFile(target) as file,
+    ):
+        bar.update(len(total))
+        file.write(total.notes)
         for report in reports:
-            total += report
+            file.write(report.notes)
+            total += replace(report, notes=())
             bar.update(len(report))
-    return total
+    return Done(
+        replace(total, notes=()),
+        tuple(file.failed),
+        target if file.count else None,
+        source.extra,
+        source.ignored,
+    )
 
 
-def ingest_block(settings: Settings, place: Place, rows: slice) -> Report:
+def _units(settings: Settings) -> dict[str, str]:
+    """The parameters that the settings' model is conditioned on beside the usual, by their units."""
+    card = load_card(settings.model)
+    return {name: card.units.get(name, "") for name in conditioned_on(card)}
+
+
+def _first_rows(ids: Sequence[str]) -> dict[str, int]:
+    """The first row of each id."""
+    first: dict[str, int] = {}
+    for row, star_id in enumerate(ids):
+        first.setdefault(star_id, row)
+    return first
+
+
+def _within(rows: Sequence[int], start: int) -> frozenset[int]:
+    """Those of rising `rows` that are in the block from `start` on."""
+    return frozenset(rows[bisect_left(rows, start) : bisect_left(rows, start + BLOCK)])
+
+
+class NoteFile:
+    """A CSV file of notes, written under another name and renamed at the end; none where there are no notes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._partial = path, path.with_name(path.name + ".partial")
+        self.count, self.failed = 0, list[Note]()
+
+    def __enter__(self) -> Self:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._partial.open("w", newline="", encoding="utf-8")
+        self._rows = csv.writer(self._file)
+        self._rows.writerow([field.name for field in fields(Note)])
+        return self
+
+    def write(self, notes: Sequence[Note]) -> None:
+        """Add notes; the first `SHOWN` of stars that failed stay in `failed`."""
+        self._rows.writerows(map(astuple, notes))
+        self.count += len(notes)
+        failed = (note for note in notes if note.outcome in ("refused", "repeated"))
+        self.failed += islice(failed, SHOWN - len(self.failed))
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if self.count:
+            self._partial.replace(self._path)
+        else:
+            self._partial.unlink()
+            self._path.unlink(missing_ok=True)
+
+
+def ingest_block(settings: Settings, place: Place, block: Block) -> Report:
     """Embed and store some rows of a source in one transaction; those already there are left alone."""
     embedder, source, store = _opened(settings, place)
-    read = source.read(rows)
-    refused = [star for star in read if isinstance(star, Unread)]
+    numbered = zip(range(block.rows.start, block.rows.stop), source.read(block.rows), strict=True)
+    read = [star for row, star in numbered if row not in block.repeat]
+    notes = [Note(star.star_id, "refused", None, star.reason) for star in read if isinstance(star, Unread)]
     found = {star.job.star_id: star for star in read if isinstance(star, Read) and star.job.star_id is not None}
-    held = store.get(list(found), embedder.identity)
-    new = [
-        star
-        for star_id, star in found.items()
-        if star_id not in held
-        or (held[star_id].model, held[star_id].meta.get(DIGEST)) != (embedder.identity, star.digest)
-    ]
+    before = store.get(list(found), embedder.identity)
+    there = {
+        star_id: row
+        for star_id, row in before.items()
+        if (row.model, row.meta.get(DIGEST)) == (embedder.identity, found[star_id].digest)
+    }
+    new = [star for star_id, star in found.items() if star_id not in there]
     jobs = [replace(star.job, meta=star.job.meta | {DIGEST: star.digest}) for star in new]
     stars, spectra = [], []
     for job, done in zip(jobs, embedder.embed(jobs), strict=True):
         row_or_why = stored_or_refused(done)
         if isinstance(row_or_why, str):
-            refused.append(Unread(str(job.star_id), row_or_why))
+            notes.append(Note(str(job.star_id), "refused", None, row_or_why))
         else:
             stars.append(row_or_why[0])
             spectra.append(row_or_why[1])
     if stars:
         store.upsert(stars, spectra)
-    return Report(len(stars), len(found) - len(new), len(refused), tuple(refused[:SHOWN]))
+    refused = len(notes)
+    for outcome, rows in (("stored", stars), ("already there", list(there.values()))):
+        notes += [
+            Note(star.star_id, cast(Outcome, outcome), star.in_domain, "; ".join(star.warnings))
+            for star in rows
+            if star.warnings or not star.in_domain
+        ]
+    outside = sum(note.in_domain is False for note in notes)
+    return Report(len(stars), len(there), refused, 0, outside, len(notes) - refused - outside, tuple(notes))
 
 
 @lru_cache(maxsize=1)
@@ -116,14 +245,14 @@ def _opened(settings: Settings, place: Place) -> tuple[Embedder, Source, Store]:
     embedder = Embedder(settings)
     threadpool_limits(1)
     gc.freeze()  # what is held for good need not be looked through again and again
-    return embedder, place.open(settings, embedder.further), open_store(settings.place)
+    return embedder, place.open(settings, _units(settings)), open_store(settings.place)
 
 
 def _reports_of_processes(
-    workers: int, settings: Settings, place: Place, blocks: list[slice]
+    workers: int, settings: Settings, place: Place, blocks: Sequence[Block]
 ) -> Iterator[Report]:
     with ProcessPoolExecutor(workers, processes.CONTEXT, processes.end_with_parent) as pool:
-        futures: list[Future[Report]] = [pool.submit(ingest_block, settings, place, rows) for rows in blocks]
+        futures: list[Future[Report]] = [pool.submit(ingest_block, settings, place, block) for block in blocks]
         try:
             for future in as_completed(futures):
                 yield future.result()

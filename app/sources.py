@@ -1,14 +1,13 @@
 """Where bulk work reads stars from: a survey in HDF5, an npz, or a folder of FITS files with a table of labels.
 
 A source is read block by block, so that memory does not grow with it. Each star comes with a digest of all that
-its latent depends on, beside the model: so a star is known again wherever its source was left.
+its latent depends on, beside the model: so a star is known again wherever its source was moved.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,18 +17,43 @@ from typing import Any
 
 import h5py
 import numpy as np
+import orjson
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from app.columns import (
+    ColumnError,
+    converted,
+    identifiers,
+    lost_digits,
+    meta_value,
+    numbers,
+    vacuum_angstrom,
+)
 from app.embedder import Job, position
+from app.schemas import META_BYTES
 from app.settings import Settings
-from model.errors import ChemtwinError
+from model.errors import ChemtwinError, ParameterError
 from model.spectrum import PARAMETER_UNITS, Observation, Parameters
 
 LABELS = tuple(PARAMETER_UNITS)
 PIXELS = ("flux", "ivar", "error", "bitmask")
 COORDINATES = ("ra", "dec")
 HDF5 = (".h5", ".hdf5")
+SURVEY_ONLY = {"twin_of", "group", "abundances"}
+"""Datasets of a survey that training and evaluation read, and a catalogue does not."""
+
+DIGEST = "digest"
+"""The key of a star's `meta` under which ingest knows it again."""
+
+OWN_META = {DIGEST, "source", "file"}
+"""Keys of a star's `meta` that ingest writes itself."""
+
+MOST_EXTRA = 20
+"""Extra columns of a source that are stored in `meta` without being named."""
+
+READING = 2
+"""Part of each star's digest: it grows when the same source comes to be read otherwise."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +73,26 @@ class Read:
 
 
 class Source(ABC):
-    """Stars of a file or a folder, by number."""
+    """Stars of a file or a folder, by number.
+
+    `extra` names the columns beyond the known ones that are stored in each star's `meta`, `ignored` those that
+    are not.
+    """
+
+    extra: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int:
         """How many stars there are."""
+
+    @abstractmethod
+    def ids(self) -> list[str]:
+        """Every star's id, "" where none is known, in the order of the rows."""
+
+    @abstractmethod
+    def row_name(self, row: int) -> str:
+        """How a message names a row."""
 
     @abstractmethod
     def read(self, rows: slice) -> list[Read | Unread]:
@@ -62,40 +101,62 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a source is: a file, or a folder with a table of `labels`; `stamp` tells a changed file."""
+    """Where a source is: a file, or a folder with a table of `labels`; `stamp` tells a changed file.
+
+    `meta` names the extra columns to store with each star; None stores all, if they are few.
+    """
 
     path: Path
     labels: Path | None
     stamp: tuple[int, ...]
+    meta: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, path: Path, labels: Path | None) -> Place:
+    def of(cls, path: Path, labels: Path | None, meta: Sequence[str] | None = None) -> Place:
         """The place as it is now."""
         stats = [file.stat() for file in (path, labels) if file is not None]
-        return cls(path.resolve(), labels and labels.resolve(), tuple(stat.st_mtime_ns for stat in stats))
+        stamp = tuple(stat.st_mtime_ns for stat in stats)
+        return cls(path.resolve(), labels and labels.resolve(), stamp, None if meta is None else tuple(meta))
 
-    def open(self, settings: Settings, further: Sequence[str]) -> Source:
-        """The source, for a model conditioned on the parameters `further` too. Raises ValueError."""
+    def open(self, settings: Settings, further: Mapping[str, str]) -> Source:
+        """The source, for a model that is conditioned on the parameters `further` too; their units by name.
+
+        Raises ValueError.
+        """
+        from app.fits_folder import FitsFolder
+
         if self.path.is_dir():
             if self.labels is None:
                 raise ValueError(f"{self.path} is a folder: --labels must name the table of its stars")
-            return FitsFolder(self.path, self.labels, settings, further)
+            return FitsFolder(self, settings, further)
         if self.labels is not None:
             raise ValueError(f"{self.path} is a file with labels of its own: --labels goes with a folder")
         if self.path.suffix == ".npz":
-            return Arrays(self.path, _npz(self.path), settings, further)
+            return Arrays(self, _npz(self.path), settings, further)
         if self.path.suffix in HDF5:
-            return Arrays(self.path, h5py.File(self.path, "r"), settings, further)
+            return Arrays(self, _hdf5(self.path), settings, further)
         raise ValueError(f"{self.path} is neither a survey (.h5), nor an .npz, nor a folder")
+
+    def extra(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of the source's extra columns `names` that are to be stored. Raises ValueError."""
+        free = [name for name in names if name not in OWN_META]
+        if self.meta is None:
+            return tuple(free) if len(free) <= MOST_EXTRA else ()
+        if missing := [name for name in self.meta if name not in free]:
+            raise ValueError(
+                f"{self.labels or self.path} has no extra column {', '.join(missing)} to store in meta"
+            )
+        return self.meta
 
 
 class Arrays(Source):
     """Arrays by name, one row per star: the datasets of a survey, or the members of an npz."""
 
     def __init__(
-        self, path: Path, arrays: Mapping[str, Any], settings: Settings, further: Sequence[str]
+        self, place: Place, arrays: Mapping[str, Any], settings: Settings, further: Mapping[str, str]
     ) -> None:
-        self._name, self._arrays, self._bad_bits = path.name, arrays, settings.bad_bits
+        path = place.path
+        self._path, self._arrays, self._bad_bits, self._further = path, arrays, settings.bad_bits, further
         survey = path.suffix in HDF5
         needed = {"flux", "star_id", *LABELS, *(["wavelength"] if survey else [])}
         if missing := needed - set(arrays):
@@ -105,194 +166,188 @@ class Arrays(Source):
             raise ValueError(f"{path} lacks {', '.join(sorted(missing))}, one number per star")
         if {"ivar", "error"} <= set(arrays):
             raise ValueError(f"{path} has ivar and error: one of them must go")
-        self._further = tuple(further)
         errors = (f"{name}_err" for name in (*LABELS, *further))
-        optional = (*PIXELS, *COORDINATES, *errors, "snr")
-        known = {*needed, *further, *(name for name in optional if name in arrays), "wavelength"}
-        if not survey and (unknown := set(arrays) - known):
-            raise ValueError(f"{path} has unknown arrays: {', '.join(sorted(unknown)[:10])}")
-        self._columns = tuple(sorted(known - {"flux", "wavelength"}))
+        self._numeric = [n for n in (*LABELS, *further, *COORDINATES, *errors, "snr") if n in arrays]
+        self._pixels = [name for name in PIXELS if name in arrays]
         shape = arrays["flux"].shape
         if len(shape) != 2 or 0 in shape:
             raise ValueError(f"{path}: flux has shape {shape}, not (stars, pixels)")
-        for name in self._columns:
+        for name in ("star_id", *self._numeric, *self._pixels):
             expected = shape if name in PIXELS else shape[:1]
             if arrays[name].shape != expected:
                 raise ValueError(f"{path}: {name} has shape {arrays[name].shape}, flux {shape}")
-            if name != "star_id" and arrays[name].dtype.kind not in "biuf":
+            kinds = "biuf" if name == "bitmask" else "iuf"
+            if name != "star_id" and arrays[name].dtype.kind not in kinds:
                 raise ValueError(f"{path}: {name} holds {arrays[name].dtype}, not numbers")
-        self._wavelength = None
-        if "wavelength" in arrays:
-            self._wavelength = np.asarray(arrays["wavelength"][:], np.float64)
-        self._common = hashlib.sha256(repr((settings.keep_spectra, settings.bad_bits)).encode())
+        others = sorted(set(arrays) - {"star_id", "wavelength", *self._numeric, *self._pixels} - SURVEY_ONLY)
+        free = [n for n in others if arrays[n].shape == shape[:1] and arrays[n].dtype.kind in "SUOiufb"]
+        self.extra = place.extra(free)
+        self.ignored = tuple(name for name in others if name not in self.extra)
+        self._wavelength = self._in_angstrom() if "wavelength" in arrays else None
+        self._common = hashlib.sha256(repr((READING, settings.keep_spectra, settings.bad_bits)).encode())
         if self._wavelength is not None:
             self._common.update(self._wavelength.tobytes())
+
+    def _in_angstrom(self) -> NDArray[np.float64]:
+        """The common wavelengths (P,). Raises ValueError."""
+        held = self._arrays["wavelength"]
+        pixels = self._arrays["flux"].shape[1]
+        if held.shape != (pixels,) or held.dtype.kind not in "iuf":
+            raise ValueError(
+                f"{self._path}: wavelength has shape {held.shape} and holds {held.dtype}; it must be {pixels} "
+                "numbers, the same for all stars"
+            )
+        try:
+            return vacuum_angstrom(np.asarray(held[:], np.float64), _unit(held))
+        except ColumnError as error:
+            raise ValueError(f"{self._path}: {error}") from None
 
     def __len__(self) -> int:
         return int(self._arrays["flux"].shape[0])
 
+    def ids(self) -> list[str]:
+        """Every star's id. Raises ValueError for floating-point numbers."""
+        return self._ids(slice(0, len(self)))
+
+    def row_name(self, row: int) -> str:
+        """Rows are counted from 0, as arrays are."""
+        return f"row {row}"
+
+    def _ids(self, rows: slice) -> list[str]:
+        try:
+            return [one or "" for one in identifiers("star_id", self._arrays["star_id"][rows])]
+        except ColumnError as error:
+            raise ValueError(f"{self._path}: {error}") from None
+
+    def _column(self, name: str, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Some rows (n,) of a column of numbers, in the service's unit, NaN where they are unknown."""
+        try:
+            found = numbers(values).values
+            unit = _unit(self._arrays[name])
+            return converted(name, found, unit, self._further.get(name.removesuffix("_err")))
+        except ColumnError as error:
+            raise ValueError(f"{self._path}: {error}") from None
+
     def read(self, rows: slice) -> list[Read | Unread]:
         """The stars of some rows."""
-        flux = np.ascontiguousarray(self._arrays["flux"][rows])
-        columns = {name: np.ascontiguousarray(self._arrays[name][rows]) for name in self._columns}
-        labels = {name: column.tolist() for name, column in columns.items() if name not in PIXELS}
-        told = [
-            (name.encode(), column.view(np.uint8).reshape(len(flux), -1))
-            for name, column in columns.items()
-            if name != "star_id"
-        ]
+        raw = {
+            name: np.ascontiguousarray(self._arrays[name][rows])
+            for name in ("flux", *self._numeric, *(name for name in self._pixels if name != "flux"))
+        }
+        flux = raw["flux"]
+        labels = {name: self._column(name, raw[name]).tolist() for name in self._numeric}
+        extra = {name: self._arrays[name][rows].tolist() for name in self.extra}
+        content = {
+            name: column.view(np.uint8).reshape(len(flux), -1) for name, column in raw.items() if name != "flux"
+        }
         exact = flux.astype(np.float64)
         stars: list[Read | Unread] = []
-        for row in range(len(flux)):
+        for row, star_id in enumerate(self._ids(rows)):
             values = {name: column[row] for name, column in labels.items()}
-            values |= {name: columns[name][row] for name in PIXELS if name in columns}
-            star_id = _text(values["star_id"])
+            values |= {name: raw[name][row] for name in self._pixels}
+            name_of_row = star_id or self.row_name(rows.start + row)
             try:
-                job = self._job(star_id, exact[row], values)
+                meta = extra_meta({name: column[row] for name, column in extra.items()})
+                check_id(star_id)
+                job = self._job(star_id, exact[row], values, meta)
             except ChemtwinError as error:
-                stars.append(Unread(star_id, str(error)))
+                stars.append(Unread(name_of_row, str(error)))
                 continue
             digest = self._common.copy()
             digest.update(flux[row])
-            for name, content in told:
-                digest.update(name)
-                digest.update(content[row])
+            for name in sorted(content):
+                digest.update(name.encode())
+                digest.update(content[name][row])
+            digest.update(repr(meta).encode())
             stars.append(Read(job, digest.hexdigest()[:32]))
         return stars
 
-    def _job(self, star_id: str, flux: NDArray[np.float64], values: Mapping[str, Any]) -> Job:
+    def _job(
+        self, star_id: str, flux: NDArray[np.float64], values: Mapping[str, Any], meta: dict[str, Any]
+    ) -> Job:
         ivar = values.get("ivar")
+        snr = values.get("snr", math.nan)
         if ivar is not None:
             ivar = ivar.astype(np.float64)
         elif "error" in values:
             error = values["error"].astype(np.float64)
             with np.errstate(divide="ignore", invalid="ignore"):
                 ivar = np.where(error > 0, 1 / error**2, 0.0)
-        elif math.isfinite(snr := float(values.get("snr", math.inf))):
+        elif snr > 0:
             ivar = np.full(len(flux), snr**2)
         bitmask = values.get("bitmask")
         observation = Observation(
             flux=flux,
-            parameters=_parameters(values, self._further),
+            parameters=parameters_of(values, tuple(self._further)),
             ivar=ivar,
             bad=None if bitmask is None else (bitmask & self._bad_bits) != 0,
             wavelength=self._wavelength,
         )
-        ra, dec = position(*(_finite(values.get(name)) for name in COORDINATES))
-        return Job(observation, star_id, ra, dec, {"source": self._name})
+        ra, dec = position(*(values.get(name) for name in COORDINATES))
+        return Job(observation, star_id, ra, dec, {**meta, "source": self._path.name})
 
 
-class FitsFolder(Source):
-    """apStar and aspcapStar files with a table of labels.
+def check_id(star_id: str | None) -> None:
+    """Raise ParameterError for an id that is missing, or has been a floating-point number on its way."""
+    if not star_id:
+        raise ParameterError("missing_star_id", "star_id is missing")
+    if lost_digits(star_id):
+        raise ParameterError(
+            "bad_star_id",
+            f"star_id {star_id[:64]!r} has been a floating-point number, which loses digits: "
+            "write the column as text (in a spreadsheet, format it as text before the file is opened)",
+        )
 
-    Column `file` names a star's file in the folder; without it the file is `<star_id>.fits`, or one whose name
-    ends in `-<star_id>.fits`. Columns teff, logg, fe_h, and a model's further parameters, may have errors
-    `<name>_err`; `ra` and `dec` go before the file's own. Without `star_id` the file says which star it is.
+
+def parameters_of(values: Mapping[str, float], further: Sequence[str]) -> Parameters:
+    """The labels among `values`, NaN or absent where unknown; an unknown error counts as none given.
+
+    Raises ParameterError for a label that is unknown or impossible.
     """
-
-    def __init__(self, folder: Path, labels: Path, settings: Settings, further: Sequence[str]) -> None:
-        self._folder, self._settings, self._further = folder, settings, tuple(further)
-        table = _table(labels)
-        names = set(table.colnames)
-        if missing := {*LABELS, *further} - names:
-            raise ValueError(f"{labels} lacks columns {', '.join(sorted(missing))}")
-        if not {"file", "star_id"} & names:
-            raise ValueError(f"{labels} has neither a column file nor star_id")
-        self._ids = [_text(value).strip() for value in table["star_id"]] if "star_id" in names else None
-        if "file" in names:
-            self._files = [_text(value).strip() for value in table["file"]]
-        else:
-            held = _by_star(folder)
-            self._files = [held.get(star_id, f"{star_id}.fits") for star_id in self._ids or ()]
-        wanted = [*COORDINATES, *(either for name in (*LABELS, *further) for either in (name, f"{name}_err"))]
-        numbers = [name for name in wanted if name in names]
-        self._values = {name: _numbers(table[name]) for name in numbers}
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def read(self, rows: slice) -> list[Read | Unread]:
-        """The stars of some rows."""
-        return [self._star(row) for row in range(*rows.indices(len(self)))]
-
-    def _star(self, row: int) -> Read | Unread:
-        from model.apogee import read_fits  # astropy's half a second, for folders only
-
-        name = self._files[row]
-        values = {key: float(column[row]) for key, column in self._values.items()}
-        path = self._folder / name
-        told = self._ids[row] if self._ids is not None else name
-        if not path.resolve().is_relative_to(self._folder):
-            return Unread(told, f"{name} is not in the folder")
-        try:
-            content = path.read_bytes()
-            file = read_fits(content, self._settings.bad_bits)
-            parameters = _parameters(values, self._further)
-            observation = Observation(
-                file.flux, parameters, file.ivar, file.bad, file.wavelength, file.normalized
-            )
-        except (ChemtwinError, OSError) as error:
-            return Unread(told, str(error))
-        star_id = self._ids[row] if self._ids is not None else file.star_id
-        if star_id is None:
-            return Unread(told, "the file names no star, and the table has no star_id")
-        digest = hashlib.sha256(content)
-        settings = self._settings
-        digest.update(repr((settings.keep_spectra, settings.bad_bits, sorted(values.items()))).encode())
-        meta = {"file": file.kind, "source": name}
-        ra, dec = position(*(_finite(values.get(name)) for name in COORDINATES))
-        if ra is None:
-            ra, dec = position(file.ra, file.dec)
-        job = Job(observation, star_id, ra, dec, meta, file.warnings)
-        return Read(job, digest.hexdigest()[:32])
-
-
-def _parameters(values: Mapping[str, Any], further: Sequence[str]) -> Parameters:
-    """The labels among `values`; an error that is not known is 0."""
-    errors = {name: _finite(values.get(f"{name}_err")) for name in (*LABELS, *further)}
+    if unknown := [name for name in (*LABELS, *further) if math.isnan(values[name])]:
+        raise ParameterError(
+            "unknown_labels",
+            f"{' and '.join(unknown)} unknown: the cell is blank, masked, NaN or a sentinel such as -9999",
+        )
+    errors = {
+        name: error
+        for name in (*LABELS, *further)
+        if not math.isnan(error := values.get(f"{name}_err", math.nan)) and error >= 0
+    }
     return Parameters(
-        **{name: float(values[name]) for name in LABELS},
-        **{f"{name}_err": errors[name] or 0.0 for name in LABELS},
-        others={name: float(values[name]) for name in further},
-        others_err={name: error for name in further if (error := errors[name]) is not None},
+        **{name: values[name] for name in LABELS},
+        **{f"{name}_err": errors.get(name, 0.0) for name in LABELS},
+        others={name: values[name] for name in further},
+        others_err={name: errors[name] for name in further if name in errors},
     )
 
 
-def _finite(value: Any) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
+def extra_meta(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """A star's extra columns as its `meta` has them, without unknown cells.
+
+    Raises ParameterError for more than a star's `meta` may have.
+    """
+    meta = {name: value for name, cell in cells.items() if (value := meta_value(cell)) is not None}
+    if len(orjson.dumps(meta)) > META_BYTES:
+        raise ParameterError(
+            "meta_too_long", f"the extra columns take more than {META_BYTES} bytes: choose some with --meta"
+        )
+    return meta
 
 
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def _unit(array: Any) -> str:
+    """The unit that an HDF5 dataset states, "" where it states none."""
+    unit = array.attrs.get("unit", array.attrs.get("units", "")) if isinstance(array, h5py.Dataset) else ""
+    return unit.decode() if isinstance(unit, bytes) else str(unit)
 
 
-def _numbers(column: Any) -> NDArray[np.float64]:
-    """A table's column (N,) as numbers, NaN where it has none. Raises ValueError."""
-    return np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan)
-
-
-def _table(path: Path) -> Any:
-    from astropy.table import Table  # half a second, for folders only
-    from astropy.utils.exceptions import AstropyWarning
-
-    kinds = {".csv": "ascii.csv", ".fits": "fits", ".fit": "fits", ".vot": "votable", ".xml": "votable"}
-    if path.suffix not in kinds:
-        raise ValueError(f"{path} is no table of labels: its name must end in {', '.join(kinds)}")
+def _hdf5(path: Path) -> dict[str, h5py.Dataset]:
+    """The datasets at the top of an HDF5 file. Raises ValueError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AstropyWarning)
-            return Table.read(path, format=kinds[path.suffix])
-    except Exception as error:  # astropy raises nearly anything on damaged tables
-        raise ValueError(f"the table {path} cannot be read: {error}") from error
-
-
-def _by_star(folder: Path) -> dict[str, str]:
-    """File names by every part of theirs that follows a hyphen: apStar-r5-<star_id>.fits has the star's id."""
-    found = {}
-    for path in sorted(folder.glob("*.fits")):
-        parts = path.stem.split("-")
-        found.update({"-".join(parts[first:]): path.name for first in range(len(parts))})
-    return found
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path} is not an HDF5 file that can be read: {error}") from error
+    return {name: one for name, one in file.items() if isinstance(one, h5py.Dataset)}
 
 
 def _npz(path: Path) -> dict[str, NDArray[Any]]:

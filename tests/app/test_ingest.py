@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from app.ingest import DIGEST
+from app.sources import DIGEST
 from index.sqlite import SqliteStore
 from index.store import Store, open_store
 from tests.conftest import APSTAR, ASPCAP, GIANT
