@@ -112,9 +112,8 @@ class Batcher(Generic[Item, Result]):
     async def _finish(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         """Settle the futures of a batch. Raises nothing but the cancellation of the loop's task."""
         done: Future[list[Result | BaseException]] = Future()
-        results: Sequence[Result | BaseException] = [
-            Busy("busy", "the service works on no more spectra")
-        ] * len(batch)
+        unfinished: Result | BaseException = Busy("busy", "the service works on no more spectra")
+        results = [unfinished] * len(batch)
         self._since = time.monotonic()
         try:
             self._batches.put(_Batch([item for item, _ in batch], done))
