@@ -109,6 +109,9 @@ SWITCH = 0.0005
 THREADS = 16
 """Requests that are worked on at once, and as many searches: more only wait for the interpreter's lock."""
 
+LAST_BATCH_S = 5.0
+"""Seconds for the batch in inference when the service stops, after those that its requests had."""
+
 StarPath = Annotated[str, Path(pattern=STAR_ID.replace(r"\Z", "$"), description="star id")]
 
 
@@ -132,7 +135,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         gc.collect()
         gc.freeze()  # what is imported stays: no later collection has to look through it
         yield
-        await app.state.batcher.stop()
+        await app.state.batcher.stop(LAST_BATCH_S)
         service.close()
 
     app = FastAPI(
@@ -214,7 +217,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             found = await understood(content, one_or_several)
             return await (embed_many(found) if isinstance(found, list) else embed_one(found))
         if kind in FITS:
-            return await embed_one(await run_in_threadpool(fits_job, content, query, settings.bad_bits))
+            return await embed_one(await run_in_threadpool(fits_job, content, query, settings))
         if kind == NPZ:
             stars = await run_in_threadpool(npz_stars, content, limit, settings.max_stars, service().further)
             return await embed_many(stars)
@@ -377,7 +380,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @app.get("/readyz", responses=answers(ReadyAnswer), tags=["service"])
     def readyz() -> Response:
-        """Ready: the model is loaded, the store can be read and the index has caught up with it."""
+        """Ready: the model is loaded, inference works, and the search has caught up with the store."""
+        batcher: Batcher[Job, Embedded] = app.state.batcher
+        if trouble := batcher.trouble():
+            raise Busy("stuck", f"{trouble}; restart the service")
         service().index.catch_up()
         return answer_json({"status": "ready", "model": service().model_name(), "stars": len(service().index)})
 

@@ -13,10 +13,11 @@ from starlette.concurrency import run_in_threadpool
 from app.embedder import Job, position
 from app.npz import read_npz
 from app.refusals import Invalid, TooLarge, UnsupportedMedia
-from app.schemas import FitsQuery, StarIn, UnstoredIn
+from app.schemas import ERRORS, FitsQuery, StarIn, UnstoredIn
+from app.settings import Settings
 from model.apogee import read_fits
 from model.grid import MAX_PIXELS
-from model.spectrum import Observation, Parameters
+from model.spectrum import PARAMETER_UNITS, Observation, Parameters
 
 JSON, NPZ = "application/json", "application/x-npz"
 FITS = ("application/fits", "image/fits")
@@ -86,17 +87,16 @@ def star_job(star: UnstoredIn, bad_bits: int) -> Job:
     return Job(star.observation(bad_bits), star.star_id, star.ra, star.dec, star.meta)
 
 
-def fits_job(content: bytes, query: FitsQuery, bad_bits: int, *, named: bool = True) -> Job:
+def fits_job(content: bytes, query: FitsQuery, settings: Settings, *, named: bool = True) -> Job:
     """What is to be embedded of a survey's FITS file; without `named` it may lack an id.
 
-    Labels come from the query, failing that from the file. Raises FormatError or Invalid.
+    Labels come from the query, failing that from the file. Raises FormatError, SpectrumError or Invalid.
     """
-    file = read_fits(content, bad_bits)
-    labels = dict(file.labels)
-    labels.update(
-        {name: value for name in ("teff", "logg", "fe_h") if (value := getattr(query, name)) is not None}
-    )
-    missing = [name for name in ("teff", "logg", "fe_h") if name not in labels]
+    file = read_fits(content, settings.bad_bits, most_bytes=settings.max_body_mb * 1_000_000)
+    given = {name: value for name in PARAMETER_UNITS if (value := getattr(query, name)) is not None}
+    of_file = {name: value for name, value in file.labels.items() if name not in given}
+    labels = of_file | given
+    missing = [name for name in PARAMETER_UNITS if name not in labels]
     if missing:
         raise Invalid(
             "missing_labels",
@@ -106,10 +106,8 @@ def fits_job(content: bytes, query: FitsQuery, bad_bits: int, *, named: bool = T
     star_id = query.star_id or file.star_id
     if star_id is None and named:
         raise Invalid("missing_star_id", "star_id must be in the query string: the file names no star")
-    errors = {}
-    for name in ("teff", "logg", "fe_h"):
-        from_file = getattr(query, name) is None and f"{name}_err" not in query.model_fields_set
-        errors[f"{name}_err"] = file.errors.get(name, 0.0) if from_file else getattr(query, f"{name}_err")
+    errors = {f"{name}_err": file.errors.get(name, 0.0) for name in of_file}
+    errors |= {name: value for name in ERRORS if (value := getattr(query, name)) is not None}
     observation = Observation(
         flux=file.flux,
         parameters=Parameters(**labels, **errors, others=query.parameters, others_err=query.parameters_err),
@@ -118,7 +116,7 @@ def fits_job(content: bytes, query: FitsQuery, bad_bits: int, *, named: bool = T
         wavelength=file.wavelength,
         normalized=file.normalized,
     )
-    return Job(observation, star_id, *position(file.ra, file.dec), {"file": file.kind}, file.warnings)
+    return Job(observation, star_id, *position(file.ra, file.dec), {"file": file.kind}, file.notes_of(of_file))
 
 
 def npz_stars(

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from app.refusals import Invalid
 from model.errors import FormatError
 
-KINDS = {"star_id": "SU", "bitmask": "iu"}
+KINDS = {"star_id": "SU", "bitmask": "biuf"}
 """Of numpy's types, for what is not a plain number."""
+
+WANTED = {"star_id": "text: an id is taken digit for digit", "bitmask": "integers"}
 
 END = struct.Struct("<4s4H2LH")
 MAX_DIRECTORY = 16_384
@@ -76,7 +78,8 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> NDAr
     except Exception:  # zipfile and numpy raise nearly anything on damaged members
         raise FormatError("bad_npz", f"array {name} cannot be read") from None
     if dtype.kind not in KINDS.get(name, "iuf"):
-        raise FormatError("bad_npz", f"array {name} has a type that is not accepted")
+        wanted = WANTED.get(name, "numbers")
+        raise FormatError("bad_npz", f"array {name} holds {str(dtype)[:40]}, not {wanted}")
     if not sound or size != len(packed) - stream.tell():
         raise FormatError("bad_npz", f"array {name} is not as long as its header says")
     return np.frombuffer(packed, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")

@@ -56,7 +56,7 @@ async def post_twins(request: Request, service: Service, embed: Embed) -> Respon
     content = await read_body(request, limit)
     if kind in FITS:
         known = FitsQuery.of(labels, service.further)
-        job = await run_in_threadpool(lambda: fits_job(content, known, settings.bad_bits, named=False))
+        job = await run_in_threadpool(lambda: fits_job(content, known, settings, named=False))
     elif kind == NPZ:
         negotiated(request, query.format, ("json",))
         arrays = (content, limit, settings.max_stars, service.further)
@@ -94,7 +94,7 @@ async def unstored_job(request: Request, service: Service) -> Job:
         return await run_in_threadpool(
             lambda: star_job(UnstoredIn.model_validate(parse_json(content)), settings.bad_bits)
         )
-    return await run_in_threadpool(lambda: fits_job(content, known, settings.bad_bits, named=False))
+    return await run_in_threadpool(lambda: fits_job(content, known, settings, named=False))
 
 
 def _answer(form: str, job: Job, done: Embedded, service: Service, query: TwinQuery) -> Response:

@@ -23,16 +23,29 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from model.grid import MAX_PIXELS, Array
-from model.spectrum import POSSIBLE, Observation, Parameters
+from model.pixels import bad_pixels, ivar_of
+from model.spectrum import PARAMETER_UNITS, POSSIBLE, Observation, Parameters
 
 STAR_ID = r"^[A-Za-z0-9][A-Za-z0-9+._:-]{0,63}\Z"
 STAR_IDS = r"^{id}(,{id}){{0,999}}\Z".format(id="[A-Za-z0-9][A-Za-z0-9+._:-]{0,63}")
 META_BYTES = 4096
 _STAR_ID = re.compile(STAR_ID)
 
+ERRORS = tuple(f"{name}_err" for name in PARAMETER_UNITS)
+PLAIN_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+
+
+def _text_id(value: Any) -> Any:
+    """JSON's numbers lose digits, and zeros at their beginning."""
+    if isinstance(value, (int, float)):
+        raise ValueError('an id is text, digit for digit: send it in quotes, as in "2M17335483-2753043"')
+    return value
+
+
 StarId = Annotated[
     str,
     StringConstraints(pattern=_STAR_ID),
+    BeforeValidator(_text_id),
     WithJsonSchema({"type": "string", "pattern": STAR_ID.replace(r"\Z", "$")}),
 ]
 
@@ -49,6 +62,23 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _number(value: Any) -> Any:
+    """Of the texts that pydantic takes for a number, those that are one to everybody."""
+    if isinstance(value, str) and not PLAIN_NUMBER.fullmatch(value.strip()):
+        raise ValueError(
+            "must be a plain number such as 4705 or -0.12: no unit, no comma, no nan or inf; "
+            "leave out what is not known"
+        )
+    return value
+
+
+def _true_or_false(value: Any) -> Any:
+    """Of the texts that pydantic takes for a truth value, those that JSON has."""
+    if isinstance(value, str) and value not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return value
+
+
 def is_star_id(value: str) -> bool:
     """Whether a star may be called so."""
     return _STAR_ID.match(value) is not None
@@ -62,35 +92,41 @@ QueryIds = Annotated[
     BeforeValidator(_plus),
 ]
 Count = Annotated[int, BeforeValidator(_plain)]
+QueryNumber = Annotated[float, BeforeValidator(_number)]
+QueryBool = Annotated[bool, BeforeValidator(_true_or_false)]
+
+
+def _array(value: list[Any], kinds: set[type], wanted: str) -> NDArray[Any]:
+    """An array (n,) of a JSON list of these types, null becoming NaN."""
+    if len(value) > MAX_PIXELS:
+        raise ValueError(f"has {len(value)} values; at most {MAX_PIXELS} are taken")
+    if not value or not set(map(type, value)) <= kinds:
+        raise ValueError(f"must hold {wanted} only, at least one")
+    try:
+        return np.array(value, dtype=np.float64 if kinds & {float} else np.int64)
+    except OverflowError:
+        raise ValueError("holds an integer that is too large") from None
 
 
 def _floats(value: Any) -> Array:
     """An array (n,) of a JSON list of numbers, null becoming NaN."""
     if isinstance(value, np.ndarray):
         return value.astype(np.float64)
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list):
         raise ValueError("must be a list of numbers")
-    if len(value) > MAX_PIXELS:
-        raise ValueError(f"has {len(value)} values; at most {MAX_PIXELS} are taken")
-    if not set(map(type, value)) <= {float, int, type(None)}:
-        raise ValueError("must hold numbers and nulls only")
-    try:
-        return np.array(value, dtype=np.float64)
-    except OverflowError:
-        raise ValueError("holds an integer that is too large") from None
+    return _array(value, {float, int, type(None)}, "numbers and nulls")
 
 
-def _integers(value: Any) -> NDArray[np.int64]:
-    if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
-        return value.astype(np.int64)
-    if isinstance(value, list) and len(value) > MAX_PIXELS:
-        raise ValueError(f"has {len(value)} values; at most {MAX_PIXELS} are taken")
-    if not isinstance(value, list) or not value or set(map(type, value)) != {int}:
+def _flags(value: Any) -> NDArray[Any]:
+    """An array (n,) of a JSON list of integers; or of what `model.pixels.bad_pixels` takes for them."""
+    if isinstance(value, np.ndarray):
+        return value
+    if not isinstance(value, list):
         raise ValueError("must be a list of integers")
-    try:
-        return np.array(value, dtype=np.int64)
-    except OverflowError:
-        raise ValueError("holds an integer that is too large") from None
+    kinds = set(map(type, value))
+    if kinds == {bool}:
+        return np.array(value)
+    return _array(value, {int} if kinds == {int} else {float, int, type(None)}, "integers")
 
 
 def _numbers(function: Any, kind: str) -> GetPydanticSchema:
@@ -108,7 +144,7 @@ def _numbers(function: Any, kind: str) -> GetPydanticSchema:
 
 
 Floats = Annotated[Any, _numbers(_floats, "number")]
-Integers = Annotated[Any, _numbers(_integers, "integer")]
+Flags = Annotated[Any, _numbers(_flags, "integer")]
 
 
 class Strict(BaseModel):
@@ -118,7 +154,7 @@ class Strict(BaseModel):
 
 
 Others = dict[str, float]
-Errors = dict[str, Annotated[float, Field(ge=0)]]
+Errors = dict[str, Annotated[float, Field(ge=0)] | None]
 
 
 def _between(name: str) -> dict[str, Any]:
@@ -127,9 +163,16 @@ def _between(name: str) -> dict[str, Any]:
     return {"minimum": low, "maximum": high}
 
 
-def _up_to(name: str) -> dict[str, Any]:
-    """What is possible of a parameter's error."""
-    return {"maximum": POSSIBLE[name][1] - POSSIBLE[name][0]}
+def _error(name: str, unit: str) -> Any:
+    """The field of a parameter's error; what is possible of it, for the document."""
+    low, high = POSSIBLE[name]
+    told = f"1-sigma error, {unit}; null: not known"
+    return Field(None, ge=0, description=told, json_schema_extra={"maximum": high - low})
+
+
+def known_errors(errors: Mapping[str, float | None]) -> dict[str, float]:
+    """Those of some errors that are known."""
+    return {name: error for name, error in errors.items() if error is not None}
 
 
 class Labels(Strict):
@@ -138,16 +181,20 @@ class Labels(Strict):
     teff: float = Field(description="effective temperature, K", json_schema_extra=_between("teff"))
     logg: float = Field(description="surface gravity, dex (cgs)", json_schema_extra=_between("logg"))
     fe_h: float = Field(description="[Fe/H], dex", json_schema_extra=_between("fe_h"))
-    teff_err: float = Field(0.0, ge=0, description="1-sigma error, K", json_schema_extra=_up_to("teff"))
-    logg_err: float = Field(0.0, ge=0, description="1-sigma error, dex", json_schema_extra=_up_to("logg"))
-    fe_h_err: float = Field(0.0, ge=0, description="1-sigma error, dex", json_schema_extra=_up_to("fe_h"))
+    teff_err: float | None = _error("teff", "K")
+    logg_err: float | None = _error("logg", "dex")
+    fe_h_err: float | None = _error("fe_h", "dex")
     parameters: Others = Field({}, description="what else the model is conditioned on, by name")
-    parameters_err: Errors = Field({}, description="1-sigma errors of those")
+    parameters_err: Errors = Field({}, description="1-sigma errors of those; null: not known")
 
     def known(self) -> Parameters:
         """As the model wants them."""
-        usual = {name: getattr(self, name) for name in Labels.model_fields if not name.startswith("parameters")}
-        return Parameters(**usual, others=self.parameters, others_err=self.parameters_err)
+        values = {name: getattr(self, name) for name in (*PARAMETER_UNITS, *ERRORS)}
+        return Parameters(
+            **{name: value for name, value in values.items() if value is not None},
+            others=self.parameters,
+            others_err=known_errors(self.parameters_err),
+        )
 
 
 class SpectrumIn(Labels):
@@ -157,7 +204,9 @@ class SpectrumIn(Labels):
     wavelength: Floats | None = Field(None, description="Angstrom, vacuum, rest frame")
     ivar: Floats | None = Field(None, description="inverse variance; 0 or null: ignore the pixel")
     error: Floats | None = Field(None, description="1-sigma error; null, 0 or negative: ignore the pixel")
-    bitmask: Integers | None = Field(None, description="APOGEE pixel mask")
+    bitmask: Flags | None = Field(
+        None, description="APOGEE pixel mask: integers; true counts as bit 0, null as no flag known"
+    )
     normalized: bool = Field(True, description="false: flux is not divided by a continuum")
 
     @model_validator(mode="after")
@@ -168,15 +217,11 @@ class SpectrumIn(Labels):
 
     def observation(self, bad_bits: int) -> Observation:
         """As the model wants it. Raises SpectrumError or ParameterError."""
-        ivar = self.ivar
-        if self.error is not None:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                ivar = np.where(self.error > 0, 1 / self.error**2, 0.0)
         return Observation(
             flux=self.flux,
             parameters=self.known(),
-            ivar=ivar,
-            bad=None if self.bitmask is None else (self.bitmask & bad_bits) != 0,
+            ivar=self.ivar if self.error is None else ivar_of(self.error),
+            bad=None if self.bitmask is None else bad_pixels(self.bitmask, bad_bits),
             wavelength=self.wavelength,
             normalized=self.normalized,
         )
@@ -214,14 +259,14 @@ class FitsQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     star_id: QueryId | None = None
-    teff: float | None = None
-    logg: float | None = None
-    fe_h: float | None = None
-    teff_err: float = Field(0.0, ge=0)
-    logg_err: float = Field(0.0, ge=0)
-    fe_h_err: float = Field(0.0, ge=0)
-    parameters: Others = {}
-    parameters_err: Errors = {}
+    teff: QueryNumber | None = None
+    logg: QueryNumber | None = None
+    fe_h: QueryNumber | None = None
+    teff_err: QueryNumber | None = Field(None, ge=0)
+    logg_err: QueryNumber | None = Field(None, ge=0)
+    fe_h_err: QueryNumber | None = Field(None, ge=0)
+    parameters: dict[str, QueryNumber] = {}
+    parameters_err: dict[str, Annotated[QueryNumber, Field(ge=0)]] = {}
 
     @classmethod
     def of(cls, query: Mapping[str, str], further: Sequence[str]) -> FitsQuery:
@@ -241,15 +286,16 @@ class TwinQuery(BaseModel):
 
     k: Count = Field(10, ge=1, le=1000)
     format: Literal["json", "csv", "votable"] | None = None
-    teff_min: float | None = None
-    teff_max: float | None = None
-    logg_min: float | None = None
-    logg_max: float | None = None
-    fe_h_min: float | None = None
-    fe_h_max: float | None = None
-    snr_min: float | None = None
-    fe_h_within: Annotated[float, Field(ge=0)] | Literal["any"] | None = None
-    max_distance: float | None = Field(None, ge=0)
+    teff_min: QueryNumber | None = None
+    teff_max: QueryNumber | None = None
+    logg_min: QueryNumber | None = None
+    logg_max: QueryNumber | None = None
+    fe_h_min: QueryNumber | None = None
+    fe_h_max: QueryNumber | None = None
+    snr_min: QueryNumber | None = None
+    fe_h_within: Annotated[QueryNumber, Field(ge=0)] | Literal["any"] | None = None
+    max_distance: QueryNumber | None = Field(None, ge=0)
+    in_domain: QueryBool | None = Field(None, description="only stars that the model knows, or only others")
     rank: Literal["distance", "likelihood"] = "distance"
 
 

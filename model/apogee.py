@@ -1,8 +1,9 @@
 """Readers of APOGEE's own files, apStar (combined visits) and aspcapStar (pseudo-normalised), and the way in to
 SDSS-V's, which model/mwm.py reads.
 
-Layout: the SDSS data model (apStar: HDU1 flux, HDU2 error, HDU3 mask, row 0 the combined spectrum;
-aspcapStar: HDU1 flux, HDU2 error, HDU3 best-fitting model, HDU4 a table with the pipeline's parameters).
+Layout: the SDSS data model (apStar, and asStar of Las Campanas: HDU1 flux, HDU2 error, HDU3 mask, row 0 the
+combined spectrum; aspcapStar: HDU1 flux, HDU2 error, HDU3 best-fitting model, HDU4 a table with the pipeline's
+parameters). An apVisit has a row for each of three detectors, and its wavelengths are not at rest.
 """
 
 from __future__ import annotations
@@ -16,15 +17,20 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 
-from model.errors import FormatError
+from model.errors import ChemtwinError, FormatError
 from model.fits_headers import sound_length
 from model.grid import MAX_PIXELS, Array
+from model.gzipped import MAX_UNPACKED, unpacked
 from model.mwm import is_mwm, read_mwm
+from model.pixels import bad_pixels, ivar_of
 from model.spectrum import BAD_BITS
-from model.starfile import StarFile, log_linear, number, text
+from model.starfile import StarFile, log_linear, number, spectrum_notes, text
 
 METALS = 3
 """Where [M/H] stands in ASPCAP's PARAM array (Teff, logg, log vdop, [M/H], [C/M], [N/M], [alpha/M], ...)."""
+
+DETECTORS = 3
+"""Rows of an apVisit."""
 
 FIRST_VISIT = 2
 """The row of an apStar's first visit, in the star's rest frame; before it are two combinations."""
@@ -33,22 +39,40 @@ STAR_BAD = 1 << 23
 """The bit of ASPCAPFLAG with which the pipeline disowns its own parameters."""
 
 
-def read_fits(content: bytes, bad_bits: int = BAD_BITS, row: int = 0) -> StarFile:
-    """Read an apStar, aspcapStar, mwmStar or mwmVisit file from its bytes.
+def read_fits(
+    content: bytes, bad_bits: int = BAD_BITS, row: int = 0, most_bytes: int = MAX_UNPACKED
+) -> StarFile:
+    """Read an apStar, asStar, aspcapStar, mwmStar or mwmVisit file from its bytes, which may be gzipped.
 
-    `bad_bits`: the bits of the pixel mask that make a pixel unusable; `row`: 0 for the combined spectrum,
-    `FIRST_VISIT` and on for an apStar's visits; of a mwm file, see `read_mwm`. Raises FormatError when the
-    bytes are no such file. An apStar gives no labels: those in its header are a radial-velocity template's.
+    Parameters
+    ----------
+    content : bytes
+    bad_bits : int
+        The bits of the pixel mask that make a pixel unusable.
+    row : int
+        0 for the combined spectrum, `FIRST_VISIT` and on for an apStar's visits; of a mwm file, see `read_mwm`.
+    most_bytes : int
+        Most bytes that a gzipped file may unpack to.
+
+    Raises
+    ------
+    FormatError
+        When the bytes are no such file.
+
+    Notes
+    -----
+    An apStar gives no labels: those in its header are a radial-velocity template's.
     """
+    content = unpacked(content, most_bytes)
     if not content.startswith(b"SIMPLE  ="):
-        raise FormatError("not_fits", "the body is not a FITS file (uncompressed, beginning with SIMPLE)")
+        raise FormatError("not_fits", "the body is not a FITS file, plain (beginning with SIMPLE) or gzipped")
     sound = content[: sound_length(content)]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
             with fits.open(io.BytesIO(sound), memmap=False, disable_image_compression=True) as hdus:
                 return read_mwm(hdus, bad_bits, row) if is_mwm(hdus) else _read(hdus, bad_bits, row)
-    except FormatError:
+    except ChemtwinError:
         raise
     except Exception as error:  # astropy raises nearly anything on damaged files
         raise FormatError("bad_fits", f"the FITS file cannot be read: {type(error).__name__}") from error
@@ -59,29 +83,29 @@ def _read(hdus: Any, bad_bits: int, row: int) -> StarFile:
         raise FormatError(
             "unknown_fits",
             "not an apStar, aspcapStar or mwmStar file: neither image extensions 1 to 3 (flux, error, mask) "
-            "nor V_ASTRA and tables",
+            "nor V_ASTRA and tables. Send a file that holds one star's observed spectrum.",
         )
-    first, second, mask = (_image(hdu, row) for hdu in hdus[1:4])
+    flux, error, mask = (_image(hdu, row) for hdu in hdus[1:4])
+    primary, wavelength = hdus[0].header, _wavelength(hdus[1], len(flux))
+    ivar = np.where(np.isfinite(flux), ivar_of(error), 0.0)
+    flux = flux.astype(np.float64)
     count = hdus[1].shape[0] if len(hdus[1].shape) == 2 else 1
-    mask_is_integer = mask.dtype.kind in "iu"
-    with np.errstate(all="ignore"):
-        flux, error = first.astype(np.float64), second.astype(np.float64)
-        ivar = np.where((error > 0) & np.isfinite(error) & np.isfinite(flux), 1 / error**2, 0.0)
-    primary, wavelength = hdus[0].header, _wavelength(hdus[1].header, len(flux))
-    if mask_is_integer:
+    if mask.dtype.kind in "iu":
         return StarFile(
             kind="apStar",
             flux=flux,
             ivar=ivar,
-            bad=(mask.astype(np.int64) & bad_bits) != 0,
+            bad=bad_pixels(mask, bad_bits),
             wavelength=wavelength,
             normalized=False,
             star_id=text(primary.get("OBJID")),
             ra=number(primary.get("RA")),
             dec=number(primary.get("DEC")),
             rows=count,
+            warnings=spectrum_notes(primary.get("STARFLAG"), "STARFLAG"),
         )
-    labels, star_id, notes = _aspcap_labels(hdus)
+    table = _Table(hdus[4:])
+    labels, notes = _aspcap_labels(table)
     return StarFile(
         kind="aspcapStar",
         flux=flux,
@@ -89,12 +113,13 @@ def _read(hdus: Any, bad_bits: int, row: int) -> StarFile:
         bad=flux == 0,
         wavelength=wavelength,
         normalized=True,
-        star_id=star_id or text(primary.get("OBJ")),
+        star_id=text(table.value("APOGEE_ID")) or text(primary.get("OBJ")),
         ra=number(primary.get("RA")),
         dec=number(primary.get("DEC")),
         labels=labels,
         rows=count,
-        warnings=notes,
+        warnings=spectrum_notes(table.value("STARFLAG"), "STARFLAG"),
+        label_notes=notes,
     )
 
 
@@ -110,35 +135,58 @@ def _image(hdu: Any, row: int) -> NDArray[Any]:
     return chosen.astype(chosen.dtype.newbyteorder("="))
 
 
-def _wavelength(header: Any, pixels: int) -> Array | None:
-    """Wavelengths (n,) from a log-linear header, None where they are APOGEE's own."""
-    start, step = number(header.get("CRVAL1")), number(header.get("CDELT1"))
+def _wavelength(flux: Any, pixels: int) -> Array | None:
+    """Wavelengths (n,) from the flux extension's log-linear scale, None where they are APOGEE's own."""
+    start, step = number(flux.header.get("CRVAL1")), number(flux.header.get("CDELT1"))
     if start is None or step is None:
+        if len(flux.shape) == 2 and flux.shape[0] == DETECTORS:
+            raise FormatError(
+                "not_at_rest",
+                "an apVisit or asVisit file: one visit, by detector, and not in the star's rest frame. "
+                "Send the star's apStar, asStar, mwmStar or mwmVisit file.",
+            )
         raise FormatError("unknown_fits", "the flux extension has no CRVAL1 and CDELT1")
-    return log_linear(start, step, number(header.get("CRPIX1")), pixels, "the flux extension")
+    return log_linear(start, step, number(flux.header.get("CRPIX1")), pixels, "the flux extension")
 
 
-def _aspcap_labels(hdus: Any) -> tuple[dict[str, float], str | None, tuple[str, ...]]:
-    table = next((hdu for hdu in hdus[4:] if isinstance(hdu, fits.BinTableHDU)), None)
-    if table is None or table.data is None or len(table.data) == 0:
-        return {}, None, ()
-    row, names = table.data[0], {name.upper() for name in table.columns.names}
-    parameters = np.atleast_1d(row["PARAM"]) if "PARAM" in names else np.array([])
-    notes = []
+class _Table:
+    """The first row of the first table among some HDUs; where there is none, it has no columns."""
 
-    def label(column: str, position: int) -> float | None:
-        value = number(row[column]) if column in names else None
-        if value is None and len(parameters) > position:
-            value = number(parameters[position])
-        return value
+    def __init__(self, hdus: Any) -> None:
+        tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)]
+        row: Any = tables[0].data[:1] if tables and tables[0].data is not None else ()
+        self._row = row[0] if len(row) else None
+        self._names = {name.upper() for name in tables[0].columns.names} if len(row) else set()
 
-    fe_h = number(row["FE_H"]) if "FE_H" in names else None
-    if fe_h is None:
-        fe_h = label("M_H", METALS)
-        if fe_h is not None:
-            notes.append("fe_h is the file's [M/H]: it holds no [Fe/H]")
-    found = {"teff": label("TEFF", 0), "logg": label("LOGG", 1), "fe_h": fe_h}
+    def value(self, column: str, position: int | None = None) -> Any:
+        """A column's value, or element `position` of it; None where there is no such column or element."""
+        value = self._row[column] if self._row is not None and column in self._names else None
+        if value is None or position is None:
+            return value
+        elements = np.atleast_1d(value)
+        return elements[position] if position < len(elements) else None
+
+
+def _aspcap_labels(table: _Table) -> tuple[dict[str, float], dict[str, tuple[str, ...]]]:
+    """The pipeline's labels, and what there is to mind of each."""
+
+    def calibrated(column: str, position: int) -> float | None:
+        value = number(table.value(column))
+        return number(table.value("PARAM", position)) if value is None else value
+
+    fe_h = number(table.value("FE_H"))
+    metals = calibrated("M_H", METALS) if fe_h is None else None
+    found = {
+        "teff": calibrated("TEFF", 0),
+        "logg": calibrated("LOGG", 1),
+        "fe_h": metals if fe_h is None else fe_h,
+    }
     labels = {name: value for name, value in found.items() if value is not None}
-    if "ASPCAPFLAG" in names and int(row["ASPCAPFLAG"]) & STAR_BAD:
-        notes.append("ASPCAPFLAG has STAR_BAD set: the pipeline does not trust these parameters")
-    return labels, text(row["APOGEE_ID"]) if "APOGEE_ID" in names else None, tuple(notes)
+    notes = {"fe_h": ["fe_h is the file's [M/H]: it holds no [Fe/H]"]} if metals is not None else {}
+    flags = number(table.value("ASPCAPFLAG"))
+    if flags is not None and flags >= 0 and int(flags) & STAR_BAD:
+        for name in labels:
+            notes.setdefault(name, []).append(
+                "ASPCAPFLAG has STAR_BAD set: the pipeline does not trust these parameters"
+            )
+    return labels, {name: tuple(of_label) for name, of_label in notes.items()}

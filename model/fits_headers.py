@@ -85,10 +85,16 @@ def _data_size(cards: dict[bytes, bytes], number: int) -> int:
         raise FormatError("bad_fits", f"the header of HDU {number} announces an impossible size")
     if axes > 1 and shape[1] > MAX_ROWS:
         raise FormatError(
-            "unknown_fits", f"HDU {number} has {shape[1]} rows; no APOGEE file has more than {MAX_ROWS}"
+            "unknown_fits",
+            f"HDU {number} has {shape[1]} rows, and no file of one star more than {MAX_ROWS}. "
+            "Send each star's own file.",
         )
     if not 0 <= integer(b"TFIELDS", 0) <= 999:
         raise FormatError("bad_fits", f"the header of HDU {number} has no sound TFIELDS")
     if any(VARIABLE.match(card) for name, card in cards.items() if name.startswith(b"TFORM")):
-        raise FormatError("unknown_fits", f"HDU {number} has columns of variable length, as no APOGEE file has")
+        raise FormatError(
+            "unknown_fits",
+            f"HDU {number} has columns of variable length, as tile-compressed (.fz) files have and no APOGEE "
+            "file: run funpack on it",
+        )
     return (pcount + math.prod(shape)) * abs(bits) // 8 if axes else 0

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from model.errors import FormatError
 from model.grid import APOGEE_PIXELS, Array
-from model.starfile import StarFile, log_linear, number, text
+from model.pixels import bad_pixels
+from model.starfile import StarFile, log_linear, number, spectrum_notes, text
 
 LABELS = ("teff", "logg", "fe_h")
 Spectrum = tuple[Any, int]
@@ -47,25 +48,25 @@ def read_mwm(hdus: Any, bad_bits: int, row: int) -> StarFile:
     flags = _pixels(hdu, chosen, "pixel_flags")
     if not len(flux) == len(ivar) == len(flags):
         raise FormatError("unknown_fits", "flux, ivar and pixel_flags differ in length")
-    # written as floating point by astra, with NaN where a flag is not known
-    bits = np.where(np.isfinite(flags) & (flags >= 0) & (flags < 2**62), flags, 0).astype(np.int64)
     header = hdus[0].header
     visits = _has(hdu, "mjd")
     found = {name: _value(hdu, chosen, name) for name in LABELS}
+    labels = {name: value for name, value in found.items() if value is not None}
     return StarFile(
         kind="mwmVisit" if visits else "mwmStar",
         flux=flux,
         ivar=np.where((ivar > 0) & np.isfinite(ivar) & np.isfinite(flux), ivar, 0.0),
-        bad=(bits & bad_bits) != 0,
+        bad=bad_pixels(flags, bad_bits),  # astra writes floating point, NaN where a flag is not known
         wavelength=_wavelength(hdu, chosen, len(flux)),
         normalized=False,
         star_id=_star_id(hdus, hdu, chosen),
         ra=number(header.get("RA")),
         dec=number(header.get("DEC")),
-        labels={name: value for name, value in found.items() if value is not None},
+        labels=labels,
         errors={name: error for name in LABELS if (error := _value(hdu, chosen, f"e_{name}") or 0.0) > 0},
         rows=len(spectra),
         warnings=_notes(spectra, row, visits),
+        label_notes=dict.fromkeys(labels, _pipeline_notes(hdu, chosen)),
     )
 
 
@@ -96,6 +97,12 @@ def _has(hdu: Any, column: str) -> bool:
 def _pixels(hdu: Any, row: int, column: str) -> NDArray[Any]:
     """A row (n,) of a column of spectra, in the machine's byte order."""
     if not _has(hdu, column):
+        if column == "flux":
+            raise FormatError(
+                "no_observed_spectrum",
+                "an astraStar or summary file: a pipeline's parameters and best-fitting models, without the "
+                "observed spectrum. Send the star's mwmStar file, with these parameters beside it.",
+            )
         raise FormatError("unknown_fits", f"the APOGEE table has no column {column}")
     values = hdu.data[column]
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "fiu":
@@ -140,6 +147,13 @@ def _notes(spectra: list[Spectrum], row: int, visits: bool) -> tuple[str, ...]:
     elif len(spectra) > 1:
         where = text(hdu.header.get("OBSRVTRY")) or "one telescope"
         notes.append(f"one spectrum of {len(spectra)}, from {where}: the other telescope's is not used")
-    if _has(hdu, "flag_bad") and bool(hdu.data["flag_bad"][chosen]):
-        notes.append("flag_bad is set: the pipeline does not trust these parameters")
+    if _has(hdu, "spectrum_flags"):
+        notes += spectrum_notes(hdu.data["spectrum_flags"][chosen], "spectrum_flags")
     return tuple(notes)
+
+
+def _pipeline_notes(hdu: Any, row: int) -> tuple[str, ...]:
+    """What there is to mind of a pipeline's labels."""
+    if _has(hdu, "flag_bad") and bool(hdu.data["flag_bad"][row]):
+        return ("flag_bad is set: the pipeline does not trust these parameters",)
+    return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,16 @@ from model.grid import APOGEE_LOG_START, APOGEE_LOG_STEP, APOGEE_PIXELS, Array
 SAME_LOG = 1e-8
 """Scales that nowhere differ by more than this in log10 are the same: 0.002 pixels."""
 
+SPECTRUM_FLAGS = {
+    0: ("BAD_PIXELS", "many of its pixels are bad"),
+    3: ("VERY_BRIGHT_NEIGHBOR", "a star 100 times brighter is on the neighbouring fibre"),
+    17: ("SUSPECT_BROAD_LINES", "its lines are broad: a fast rotator, or two stars"),
+    18: ("BAD_RV_COMBINATION", "its visits may be combined at wrong velocities"),
+    21: ("MULTIPLE_SUSPECT", "it may be the light of several stars"),
+    22: ("RV_FAIL", "its radial velocity is not known, so it may not be at rest"),
+}
+"""Bits of APOGEE's STARFLAG, and of astra's spectrum_flags, that make the spectrum itself doubtful."""
+
 
 @dataclass(frozen=True)
 class StarFile:
@@ -21,7 +32,7 @@ class StarFile:
 
     `flux` (n,), `ivar` (n,), `bad` (n,) pixels to ignore, `wavelength` (n,) Angstrom or None for APOGEE's
     8,575. `labels` has those of teff, logg, fe_h that may be trusted, `errors` the 1-sigma errors of those that
-    have one.
+    have one. `warnings` concern the spectrum, `label_notes` a label of the file, by its name.
     """
 
     kind: str
@@ -37,6 +48,12 @@ class StarFile:
     errors: dict[str, float] = field(default_factory=dict)
     rows: int = 1
     warnings: tuple[str, ...] = ()
+    label_notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def notes_of(self, labels: Iterable[str]) -> tuple[str, ...]:
+        """The warnings of a star of which these labels are the file's, and any others somebody else's."""
+        notes = (note for name in labels for note in self.label_notes.get(name, ()))
+        return tuple(dict.fromkeys((*self.warnings, *notes)))
 
 
 def number(value: Any) -> float | None:
@@ -49,9 +66,25 @@ def number(value: Any) -> float | None:
 
 
 def text(value: Any) -> str | None:
-    """The text, or None for what is missing or blank."""
-    told = str(value).strip() if value is not None else ""
-    return told or None
+    """The text, or the digits of an integer; None for what is blank or of another type.
+
+    A floating-point number is no identifier: its digits may be rounded.
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, int, np.integer)):
+        return None
+    return str(value).strip() or None
+
+
+def spectrum_notes(flags: Any, keyword: str) -> tuple[str, ...]:
+    """What `flags`, the value of STARFLAG or of another `keyword`, say against the spectrum."""
+    bits = number(flags)
+    if bits is None or bits < 0:
+        return ()
+    return tuple(
+        f"the file's {keyword} has {name} set: {meaning}"
+        for bit, (name, meaning) in SPECTRUM_FLAGS.items()
+        if int(bits) >> bit & 1
+    )
 
 
 def log_linear(start: float, step: float, reference: float | None, pixels: int, where: str) -> Array | None:

@@ -7,7 +7,7 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
 from model.apogee import read_fits
-from model.errors import FormatError
+from model.errors import ChemtwinError, FormatError
 from model.grid import apogee_wavelength
 from tests.conftest import APSTAR
 from tests.model.mwm_files import APOGEE_ID, content, from_apstar, mwm, row, spectra
@@ -47,7 +47,9 @@ def test_a_pipelines_columns_give_labels_and_errors():
     star = read_fits(mwm([row()], columns=told))
     assert star.labels == pytest.approx({"teff": 4700, "logg": 2.5, "fe_h": 0.1})
     assert star.errors == {"teff": 40}
-    assert star.warnings == ("flag_bad is set: the pipeline does not trust these parameters",)
+    distrusted = "flag_bad is set: the pipeline does not trust these parameters"
+    assert star.notes_of(("logg",)) == star.notes_of(star.labels) == (distrusted,)
+    assert star.notes_of(()) == star.warnings == (), "of labels that are not used"
     unknown = read_fits(mwm([row()], columns={"teff": [np.nan], "logg": [-9999.0], "fe_h": [0.1]}))
     assert unknown.labels == pytest.approx({"fe_h": 0.1})
 
@@ -68,6 +70,26 @@ def test_a_visit_at_rest_is_taken_of_an_mwmvisit():
     assert "one visit of 2" in star.warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("flags", "named"), [(8.0, ["VERY_BRIGHT_NEIGHBOR"]), (2.0 + 2**22, ["RV_FAIL"]), (np.nan, [])]
+)
+def test_what_the_flags_say_of_the_spectrum(flags, named):
+    star = read_fits(mwm([row()], columns={"spectrum_flags": [flags]}))
+    assert [
+        name for name in ("VERY_BRIGHT_NEIGHBOR", "RV_FAIL", "COMMISSIONING") if name in str(star.warnings)
+    ] == named
+    assert len(star.warnings) == len(named)
+    assert star.notes_of(()) == star.warnings
+
+
+def test_an_unknown_flag_leaves_the_pixel_to_its_ivar():
+    flux, ivar, flags, snr = row()
+    flags[3000:3010] = np.nan
+    star = read_fits(mwm([(flux, ivar, flags, snr)]))
+    assert not star.bad[3000:3010].any()
+    assert star.ivar[3000:3010].all()
+
+
 @pytest.mark.parametrize("scale", [True, False])
 def test_wavelengths_come_from_the_header_or_the_column(scale):
     part = tuple(values[:4000] for values in row()[:3])
@@ -85,9 +107,19 @@ def test_the_id_is_the_best_that_is_known():
     assert read_fits(out.getvalue()).star_id == "54323421"
 
 
+def without_flux() -> bytes:
+    """What astra's pipelines write: labels and the best-fitting model."""
+    table = spectra("APOGEE", "APO", [row()], teff=[4700.0], logg=[2.5], fe_h=[0.1])
+    names = {"flux": "model_flux", "ivar": "continuum"}
+    made = [fits.Column(names.get(c.name, c.name), c.format, dim=c.dim, array=c.array) for c in table.columns]
+    return content(fits.BinTableHDU.from_columns(made, name="APOGEE/APO"))
+
+
 FEWER = tuple(values[:100] for values in row()[:3])
 CASES = {
     "BOSS alone": (mwm(), "no_apogee_spectrum"),
+    "astraStar": (without_flux(), "no_observed_spectrum"),
+    "flags that are none": (mwm([(*row()[:2], np.full(8575, 0.5), 80.0)]), "bad_bitmask"),
     "no visit at rest": (mwm([row()], visits=True, columns={"in_stack": [False]}), "no_apogee_spectrum"),
     "cut short": (mwm([row()])[:120_000], None),
     "no scale": (content(spectra("APOGEE", "APO", [row()], scale=False, wavelength=False)), "unknown_fits"),
@@ -104,7 +136,7 @@ CASES = {
 
 @pytest.mark.parametrize(("file", "code"), CASES.values(), ids=CASES.keys())
 def test_other_files_are_refused(file, code):
-    with pytest.raises(FormatError) as caught:
+    with pytest.raises(ChemtwinError) as caught:
         read_fits(file)
     assert code in (None, caught.value.code)
     assert len(caught.value.message) < 300
