@@ -68,7 +68,7 @@ def ingest(
     done = run(place, _settings(data_dir), workers or len(os.sched_getaffinity(0)), scheduler, report)
     total = done.report
     failed = total.refused + total.repeated
-    _name_failed([f"{note.star_id}: {note.text}" for note in done.shown], failed)
+    _name_failed([str(note) for note in done.shown], failed)
     repeated = f", {total.repeated} repeat an id" if total.repeated else ""
     click.echo(f"{total.stored} stars stored, {total.there} already there, {total.refused} refused{repeated}")
     if total.outside or total.warned:

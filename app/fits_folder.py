@@ -26,6 +26,7 @@ from app.sources import (
     parameters_of,
 )
 from app.star_files import NoFile, StarFiles, same_star
+from model.apogee import STAR_BAD, read_fits
 from model.errors import ChemtwinError, ParameterError
 from model.spectrum import Observation
 from model.starfile import StarFile
@@ -34,8 +35,6 @@ FAR = 1 / 60
 """Degrees between the table's position of a star and the file's from which on a warning says so."""
 
 FLAGS = "aspcapflag"
-STAR_BAD = 1 << 23
-"""The bit of ASPCAPFLAG with which the pipeline disowns its own parameters."""
 
 
 class FitsFolder(Source):
@@ -106,8 +105,6 @@ class FitsFolder(Source):
 
     def _file(self, path: str) -> tuple[bytes, StarFile]:
         """A file's bytes, and what it holds of its star. Raises ChemtwinError or OSError."""
-        from model.apogee import read_fits  # astropy's half a second, for folders only
-
         content = (self._folder / path).read_bytes()
         return content, read_fits(content, self._settings.bad_bits)
 
@@ -117,11 +114,10 @@ class FitsFolder(Source):
 
     def _star(self, row: int) -> Read | Unread:
         star_id = self._ids[row] if self._ids is not None else None
-        named = star_id or (self._names[row] if self._names is not None else None) or self.row_name(row)
         try:
             return self._read(row, star_id)
         except (NoFile, ChemtwinError, OSError) as error:
-            return Unread(named, f"{self.row_name(row)}: {error}")
+            return Unread(star_id or "", f"{self.row_name(row)}: {error}")
 
     def _read(self, row: int, star_id: str | None) -> Read:
         """Raises NoFile, ChemtwinError or OSError."""
@@ -154,7 +150,7 @@ class FitsFolder(Source):
             star_id,
             *(its if own[0] is None else own),
             {**meta, "file": file.kind, "source": path},
-            (*file.warnings, *self._warnings(row, own, its)),
+            (*file.notes_of(()), *self._warnings(row, own, its)),
         )
         return Read(job, digest.hexdigest()[:32])
 

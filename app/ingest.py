@@ -41,12 +41,18 @@ Outcome = Literal["stored", "already there", "refused", "repeated"]
 
 @dataclass(frozen=True)
 class Note:
-    """A star to be looked at: what became of it, if the model knows such stars, and what is wrong or odd."""
+    """A star to be looked at: what became of it, if the model knows such stars, and what is wrong or odd.
+
+    `star_id` is "" where it is not known.
+    """
 
     star_id: str
     outcome: Outcome
     in_domain: bool | None
     text: str
+
+    def __str__(self) -> str:
+        return f"{self.star_id}: {self.text}" if self.star_id else self.text
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from app.embedder import Job, position
 from app.schemas import META_BYTES
 from app.settings import Settings
 from model.errors import ChemtwinError, ParameterError
+from model.pixels import bad_pixels, ivar_of
 from model.spectrum import PARAMETER_UNITS, Observation, Parameters
 
 LABELS = tuple(PARAMETER_UNITS)
@@ -58,7 +59,7 @@ READING = 2
 
 @dataclass(frozen=True)
 class Unread:
-    """A star that cannot be read, and why."""
+    """A star that cannot be read, "" where its id is not known, and why."""
 
     star_id: str
     reason: str
@@ -123,11 +124,11 @@ class Place:
 
         Raises ValueError.
         """
-        from app.fits_folder import FitsFolder
-
         if self.path.is_dir():
             if self.labels is None:
                 raise ValueError(f"{self.path} is a folder: --labels must name the table of its stars")
+            from app.fits_folder import FitsFolder  # astropy's half a second, for folders only
+
             return FitsFolder(self, settings, further)
         if self.labels is not None:
             raise ValueError(f"{self.path} is a file with labels of its own: --labels goes with a folder")
@@ -245,13 +246,12 @@ class Arrays(Source):
         for row, star_id in enumerate(self._ids(rows)):
             values = {name: column[row] for name, column in labels.items()}
             values |= {name: raw[name][row] for name in self._pixels}
-            name_of_row = star_id or self.row_name(rows.start + row)
             try:
                 meta = extra_meta({name: column[row] for name, column in extra.items()})
                 check_id(star_id)
                 job = self._job(star_id, exact[row], values, meta)
             except ChemtwinError as error:
-                stars.append(Unread(name_of_row, str(error)))
+                stars.append(Unread(star_id, f"{self.row_name(rows.start + row)}: {error}"))
                 continue
             digest = self._common.copy()
             digest.update(flux[row])
@@ -270,9 +270,7 @@ class Arrays(Source):
         if ivar is not None:
             ivar = ivar.astype(np.float64)
         elif "error" in values:
-            error = values["error"].astype(np.float64)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                ivar = np.where(error > 0, 1 / error**2, 0.0)
+            ivar = ivar_of(values["error"])
         elif snr > 0:
             ivar = np.full(len(flux), snr**2)
         bitmask = values.get("bitmask")
@@ -280,7 +278,7 @@ class Arrays(Source):
             flux=flux,
             parameters=parameters_of(values, tuple(self._further)),
             ivar=ivar,
-            bad=None if bitmask is None else (bitmask & self._bad_bits) != 0,
+            bad=None if bitmask is None else bad_pixels(bitmask, self._bad_bits),
             wavelength=self._wavelength,
         )
         ra, dec = position(*(values.get(name) for name in COORDINATES))
