@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,15 +20,27 @@ FORMS = ("h5", "parquet", "fits", "vot")
 SHOWN = 20
 """Refused stars that are named; the others are counted."""
 
-DATA_DIR = click.option(
-    "--data-dir", type=click.Path(file_okay=False, path_type=Path), help="instead of CHEMTWIN_DATA_DIR"
-)
 
+def on_store(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that name a store; it gets `settings`, in which they win over variables."""
 
-def _settings(data_dir: Path | None) -> Settings:
-    from app.settings import Settings
+    @click.option(
+        "--data-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="folder of the store, instead of CHEMTWIN_DATA_DIR and CHEMTWIN_STORE",
+    )
+    @click.option("--store", metavar="PATH_OR_URL", help="the store itself, instead of both")
+    @wraps(command)
+    def chosen(data_dir: Path | None, store: str | None, **options: Any) -> None:
+        from app.settings import read_settings
 
-    return Settings() if data_dir is None else Settings(data_dir=data_dir)
+        if data_dir is not None and store is not None:
+            raise click.UsageError("--data-dir and --store both name a store: give one")
+        if store == "":
+            raise click.UsageError("--store is empty")
+        command(settings=read_settings(data_dir, store), **options)
+
+    return chosen
 
 
 @click.command()
@@ -37,9 +50,9 @@ def _settings(data_dir: Path | None) -> Settings:
     "--workers", type=click.IntRange(1), help="processes that read and embed; one per core by default"
 )
 @click.option("--scheduler", help="address of a dask scheduler whose workers do the work instead")
-@DATA_DIR
+@on_store
 def ingest(
-    source: Path, labels: Path | None, workers: int | None, scheduler: str | None, data_dir: Path | None
+    source: Path, labels: Path | None, workers: int | None, scheduler: str | None, settings: Settings
 ) -> None:
     """Embed SOURCE's stars into the store: a survey.h5, an npz, or a folder of FITS files with --labels.
 
@@ -51,7 +64,6 @@ def ingest(
         processes.get_ready("app.ingest", "model.gaussdis")
     from app.ingest import ingest as run
 
-    settings = _settings(data_dir)
     report = run(source, settings, labels, workers or len(os.sched_getaffinity(0)), scheduler)
     _tell_refused(report.shown, report.failed)
     click.echo(f"{report.stored} stars stored, {report.there} already there, {report.failed} refused")
@@ -62,16 +74,15 @@ def ingest(
 @click.command()
 @click.option("--model", type=FILE, required=True, help="the model file to embed with")
 @click.option("--drop-old", is_flag=True, help="then delete other models' rows of stars that have the new one")
-@DATA_DIR
-def reindex(model: Path, drop_old: bool, data_dir: Path | None) -> None:
+@on_store
+def reindex(model: Path, drop_old: bool, settings: Settings) -> None:
     """Embed the kept spectra with another MODEL, beside what is there; a running service goes on.
 
     Stopped, it goes on where it was when it is run again.
     """
     from app.reindex import reindex as run
 
-    settings = _settings(data_dir).model_copy(update={"model": model, "keep_spectra": False})
-    done = run(settings, drop_old)
+    done = run(settings.model_copy(update={"model": model, "keep_spectra": False}), drop_old)
     _tell_refused(list(done.refused.values())[:SHOWN], len(done.refused))
     click.echo(
         f"{done.written} stars embedded with {done.model}, {len(done.refused)} refused, "
@@ -85,8 +96,8 @@ def reindex(model: Path, drop_old: bool, data_dir: Path | None) -> None:
 @click.argument("out", type=OUT)
 @click.option("--format", "form", type=click.Choice(FORMS), help="instead of what OUT's suffix says")
 @click.option("--all-models", is_flag=True, help="rows of every model, not only CHEMTWIN_MODEL's")
-@DATA_DIR
-def export(out: Path, form: str | None, all_models: bool, data_dir: Path | None) -> None:
+@on_store
+def export(out: Path, form: str | None, all_models: bool, settings: Settings) -> None:
     """Write the catalogue to a table OUT: HDF5 (.h5), Parquet, FITS (.fits) or VOTable (.vot)."""
     from app.export import WHOLE
     from app.export import export as run
@@ -96,8 +107,7 @@ def export(out: Path, form: str | None, all_models: bool, data_dir: Path | None)
     form = form or out.suffix[1:]
     if form not in FORMS:
         raise click.ClickException(f"{out}: the suffix, or --format, must be one of {', '.join(FORMS)}")
-    settings = _settings(data_dir)
-    card, store = load_model(settings.model).card, open_store(settings.place)
+    card, store = load_model(settings.model).card, open_store(settings.place, create=False)
     if form in WHOLE:
         click.echo(f"{form} is built whole in memory; h5 and parquet are not", err=True)
     try:
@@ -109,13 +119,13 @@ def export(out: Path, form: str | None, all_models: bool, data_dir: Path | None)
 
 @click.command()
 @click.argument("file", type=OUT)
-@DATA_DIR
-def backup(file: Path, data_dir: Path | None) -> None:
+@on_store
+def backup(file: Path, settings: Settings) -> None:
     """Write the whole store, with kept spectra, to a new FILE, while services run on it."""
     from app.backup import backup as run
     from index.store import open_store
 
-    store = open_store(_settings(data_dir).place)
+    store = open_store(settings.place, create=False)
     try:
         click.echo(f"{run(store, file)} rows of {store.name} written to {file}")
     finally:
@@ -123,18 +133,22 @@ def backup(file: Path, data_dir: Path | None) -> None:
 
 
 @click.command()
-@click.argument("file", type=FILE)
-@DATA_DIR
-def restore(file: Path, data_dir: Path | None) -> None:
-    """Put the rows of a backup FILE in the place of the whole store; running services see it at once."""
-    from app.backup import restore as run
-    from index.store import open_store
+@click.argument("file", type=FILE, metavar="BACKUP")
+@click.option(
+    "--to", "target", required=True, metavar="TARGET", help="the store: a path, or a postgresql:// URL"
+)
+@click.option("--replace", is_flag=True, help="if TARGET has stars: save them to a file, then replace them")
+def restore(file: Path, target: str, replace: bool) -> None:
+    """Make the rows of a BACKUP the content of the store TARGET; running services see them at once.
 
-    store = open_store(_settings(data_dir).place)
-    try:
-        click.echo(f"{run(store, file)} rows of {file} are now {store.name}")
-    finally:
-        store.close()
+    BACKUP is only read. TARGET changes as a whole, once the new rows have been read back, or not at all.
+    """
+    from app.backup import restore as run
+
+    done = run(file, target, replace)
+    click.echo(f"{done.rows} rows of {file} are now {done.store}")
+    if done.previous is not None:
+        click.echo(f"its rows before are in {done.previous}: delete it when you do not need them")
 
 
 def _tell_refused(shown: Sequence[Unread], refused: int) -> None:
