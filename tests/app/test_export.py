@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from astropy.io import fits
 from astropy.io.votable import parse_single_table
+from astropy.table import Table
 from click.testing import CliRunner
 from pyarrow import parquet
 
@@ -96,6 +97,16 @@ def test_a_table_says_what_the_store_holds(form, folder):
     assert values["ra"][1] is None or np.isnan(values["ra"][1])
     assert told["teff"] == ("K", "phys.temperature.effective")
     assert told["ra"] == ("deg", "pos.eq.ra;meta.main")
+
+
+def test_a_votable_goes_into_fits(folder):
+    assert run("export", folder / "o.vot", "--all-models", "--data-dir", folder)[0] == 0
+    table = Table.read(folder / "o.vot", format="votable")
+    table.write(folder / "o.fits")
+    back = Table.read(folder / "o.fits")
+    assert list(back["star_id"].astype(str)) == list(table["star_id"])
+    assert list(back["warnings"].filled("").astype(str)) == list(table["warnings"])
+    assert list(table["warnings"][:3]) == ["a; b", "", "a; b"]
 
 
 @pytest.mark.parametrize("form", FORMS)
