@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from app.ingest import Done
     from app.settings import Settings
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -18,15 +20,27 @@ FORMS = ("h5", "parquet", "fits", "vot")
 SHOWN = 20
 """Refused stars that are named; the others are counted."""
 
-DATA_DIR = click.option(
-    "--data-dir", type=click.Path(file_okay=False, path_type=Path), help="instead of CHEMTWIN_DATA_DIR"
-)
 
+def on_store(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that name a store; it gets `settings`, in which they win over variables."""
 
-def _settings(data_dir: Path | None) -> Settings:
-    from app.settings import Settings
+    @click.option(
+        "--data-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="folder of the store, instead of CHEMTWIN_DATA_DIR and CHEMTWIN_STORE",
+    )
+    @click.option("--store", metavar="PATH_OR_URL", help="the store itself, instead of both")
+    @wraps(command)
+    def chosen(data_dir: Path | None, store: str | None, **options: Any) -> None:
+        from app.settings import read_settings
 
-    return Settings() if data_dir is None else Settings(data_dir=data_dir)
+        if data_dir is not None and store is not None:
+            raise click.UsageError("--data-dir and --store both name a store: give one")
+        if store == "":
+            raise click.UsageError("--store is empty")
+        command(settings=read_settings(data_dir, store), **options)
+
+    return chosen
 
 
 @click.command()
@@ -35,14 +49,12 @@ def _settings(data_dir: Path | None) -> Settings:
 @click.option(
     "--meta", multiple=True, metavar="COLUMN", help="an extra column to store in each star's meta; repeatable"
 )
-@click.option(
-    "--report", type=OUT, help="CSV of stars to be looked at; ingest.csv in the data folder by default"
-)
+@click.option("--report", type=OUT, help="CSV of stars to look at; ingest.csv beside the store by default")
 @click.option(
     "--workers", type=click.IntRange(1), help="processes that read and embed; one per core by default"
 )
 @click.option("--scheduler", help="address of a dask scheduler whose workers do the work instead")
-@DATA_DIR
+@on_store
 def ingest(
     source: Path,
     labels: Path | None,
@@ -50,7 +62,7 @@ def ingest(
     report: Path | None,
     workers: int | None,
     scheduler: str | None,
-    data_dir: Path | None,
+    settings: Settings,
 ) -> None:
     """Embed SOURCE's stars into the store: a survey.h5, an npz, or a folder of FITS files with --labels.
 
@@ -65,27 +77,11 @@ def ingest(
     from app.sources import Place
 
     place = Place.of(source, labels, meta or None)
-    done = run(place, _settings(data_dir), workers or len(os.sched_getaffinity(0)), scheduler, report)
-    total = done.report
-    failed = total.refused + total.repeated
+    done = run(place, settings, workers or len(os.sched_getaffinity(0)), scheduler, report)
+    failed = done.report.refused + done.report.repeated
     _name_failed([str(note) for note in done.shown], failed)
-    repeated = f", {total.repeated} repeat an id" if total.repeated else ""
-    click.echo(f"{total.stored} stars stored, {total.there} already there, {total.refused} refused{repeated}")
-    if total.outside or total.warned:
-        click.echo(
-            f"of these in the catalogue {total.outside} are outside the model's domain, "
-            f"{total.warned} others have warnings"
-        )
-    if done.listed is not None:
-        click.echo(f"each of them is listed in {done.listed}")
-    if done.extra:
-        click.echo(f"stored in meta: {', '.join(done.extra)}")
-    if done.ignored:
-        names, more = (
-            ", ".join(done.ignored[:10]),
-            f" and {len(done.ignored) - 10} more" * (len(done.ignored) > 10),
-        )
-        click.echo(f"not stored: {names}{more}; --meta COLUMN stores one")
+    for line in _summary(done):
+        click.echo(line)
     if failed:
         raise SystemExit(1)
 
@@ -93,16 +89,15 @@ def ingest(
 @click.command()
 @click.option("--model", type=FILE, required=True, help="the model file to embed with")
 @click.option("--drop-old", is_flag=True, help="then delete other models' rows of stars that have the new one")
-@DATA_DIR
-def reindex(model: Path, drop_old: bool, data_dir: Path | None) -> None:
+@on_store
+def reindex(model: Path, drop_old: bool, settings: Settings) -> None:
     """Embed the kept spectra with another MODEL, beside what is there; a running service goes on.
 
     Stopped, it goes on where it was when it is run again.
     """
     from app.reindex import reindex as run
 
-    settings = _settings(data_dir).model_copy(update={"model": model, "keep_spectra": False})
-    done = run(settings, drop_old)
+    done = run(settings.model_copy(update={"model": model, "keep_spectra": False}), drop_old)
     _name_failed(
         [f"{star.star_id}: {star.reason}" for star in list(done.refused.values())[:SHOWN]], len(done.refused)
     )
@@ -118,8 +113,8 @@ def reindex(model: Path, drop_old: bool, data_dir: Path | None) -> None:
 @click.argument("out", type=OUT)
 @click.option("--format", "form", type=click.Choice(FORMS), help="instead of what OUT's suffix says")
 @click.option("--all-models", is_flag=True, help="rows of every model, not only CHEMTWIN_MODEL's")
-@DATA_DIR
-def export(out: Path, form: str | None, all_models: bool, data_dir: Path | None) -> None:
+@on_store
+def export(out: Path, form: str | None, all_models: bool, settings: Settings) -> None:
     """Write the catalogue to a table OUT: HDF5 (.h5), Parquet, FITS (.fits) or VOTable (.vot)."""
     from app.export import WHOLE
     from app.export import export as run
@@ -129,8 +124,7 @@ def export(out: Path, form: str | None, all_models: bool, data_dir: Path | None)
     form = form or out.suffix[1:]
     if form not in FORMS:
         raise click.ClickException(f"{out}: the suffix, or --format, must be one of {', '.join(FORMS)}")
-    settings = _settings(data_dir)
-    card, store = load_model(settings.model).card, open_store(settings.place)
+    card, store = load_model(settings.model).card, open_store(settings.place, create=False)
     if form in WHOLE:
         click.echo(f"{form} is built whole in memory; h5 and parquet are not", err=True)
     try:
@@ -142,13 +136,13 @@ def export(out: Path, form: str | None, all_models: bool, data_dir: Path | None)
 
 @click.command()
 @click.argument("file", type=OUT)
-@DATA_DIR
-def backup(file: Path, data_dir: Path | None) -> None:
+@on_store
+def backup(file: Path, settings: Settings) -> None:
     """Write the whole store, with kept spectra, to a new FILE, while services run on it."""
     from app.backup import backup as run
     from index.store import open_store
 
-    store = open_store(_settings(data_dir).place)
+    store = open_store(settings.place, create=False)
     try:
         click.echo(f"{run(store, file)} rows of {store.name} written to {file}")
     finally:
@@ -156,18 +150,41 @@ def backup(file: Path, data_dir: Path | None) -> None:
 
 
 @click.command()
-@click.argument("file", type=FILE)
-@DATA_DIR
-def restore(file: Path, data_dir: Path | None) -> None:
-    """Put the rows of a backup FILE in the place of the whole store; running services see it at once."""
-    from app.backup import restore as run
-    from index.store import open_store
+@click.argument("file", type=FILE, metavar="BACKUP")
+@click.option(
+    "--to", "target", required=True, metavar="TARGET", help="the store: a path, or a postgresql:// URL"
+)
+@click.option("--replace", is_flag=True, help="if TARGET has stars: save them to a file, then replace them")
+def restore(file: Path, target: str, replace: bool) -> None:
+    """Make the rows of a BACKUP the content of the store TARGET; running services see them at once.
 
-    store = open_store(_settings(data_dir).place)
-    try:
-        click.echo(f"{run(store, file)} rows of {file} are now {store.name}")
-    finally:
-        store.close()
+    BACKUP is only read. TARGET changes as a whole, once the new rows have been read back, or not at all.
+    """
+    from app.backup import restore as run
+
+    done = run(file, target, replace)
+    click.echo(f"{done.rows} rows of {file} are now {done.store}")
+    if done.previous is not None:
+        click.echo(f"its rows before are in {done.previous}: delete it when you do not need them")
+
+
+def _summary(done: Done) -> Iterator[str]:
+    """What became of the stars of an ingest, line by line."""
+    total, ignored = done.report, done.ignored
+    repeated = f", {total.repeated} repeat an id" if total.repeated else ""
+    yield f"{total.stored} stars stored, {total.there} already there, {total.refused} refused{repeated}"
+    if total.outside or total.warned:
+        yield (
+            f"of these in the catalogue {total.outside} are outside the model's domain, "
+            f"{total.warned} others have warnings"
+        )
+    if done.listed is not None:
+        yield f"each of them is listed in {done.listed}"
+    if done.extra:
+        yield f"stored in meta: {', '.join(done.extra)}"
+    if ignored:
+        more = f" and {len(ignored) - 10} more" if len(ignored) > 10 else ""
+        yield f"not stored: {', '.join(ignored[:10])}{more}; --meta COLUMN stores one"
 
 
 def _name_failed(shown: Sequence[str], failed: int) -> None:

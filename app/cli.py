@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from app import bulk_cli
-from model.errors import ChemtwinError
+from model.errors import InputError
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUT = click.Path(dir_okay=False, path_type=Path)
@@ -41,8 +41,11 @@ class Lazy(click.Group):
 
 
 @click.group(cls=Lazy)
-def cli() -> None:
+@click.option("--debug", is_flag=True, help="show the traceback of every error")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
     """Find the chemical twins of a star straight from its spectrum."""
+    context.ensure_object(dict)["debug"] = debug
 
 
 @cli.command()
@@ -55,10 +58,10 @@ def serve() -> None:
 
     from app import logs
     from app.metrics import FOLDER
-    from app.settings import APPROXIMATE, Settings, keys
+    from app.settings import APPROXIMATE, keys, read_settings
     from index.store import open_store
 
-    settings = Settings()
+    settings = read_settings()
     if not settings.loopback and not keys(settings.api_keys):
         raise click.ClickException(
             f"refusing to listen on {settings.host} without keys: set CHEMTWIN_API_KEYS, "
@@ -249,7 +252,7 @@ def refine(start: Path, survey: Path, out: Path, name: str) -> None:
 
     model = load_model(start)
     if not isinstance(model, Autoencoder):
-        raise ValueError(f"{start} is a {model.card.method}: refine takes a faderdis or factordis")
+        raise InputError(f"{start} is a {model.card.method}: refine takes a faderdis or factordis")
     save_model(gaussdis.refine(model, Survey.open(survey), name), out)
     click.echo(f"{load_model(out).card.identity} written to {out}")
 
@@ -270,7 +273,7 @@ def calibrate(model: Path, survey: Path, pairs: Path, find: bool, out: Path, nam
 
     given, stars = load_model(model), Survey.open(survey)
     if not isinstance(given, GaussDis):
-        raise ValueError(f"{model} is a {given.card.method}: calibrate takes a gaussdis")
+        raise InputError(f"{model} is a {given.card.method}: calibrate takes a gaussdis")
     known = calibration.read_pairs(pairs, stars)
     calibrated = calibration.calibrate(given, stars, known, name, find)
     save_model(calibrated, out)
@@ -416,16 +419,12 @@ for command in bulk_cli.COMMANDS:
 
 
 def main() -> None:
-    """Entry point; an error of ours becomes one line."""
-    from index.store import StoreError
-
+    """Entry point; `app.command_errors` says what is printed of an error."""
+    options: dict[str, bool] = {}
     try:
-        cli()
-    except ModuleNotFoundError as error:
-        click.echo(
-            f"chemtwin: {error.name} is not installed; pip install 'chemtwin[train,bulk]' brings it", err=True
-        )
-        sys.exit(1)
-    except (ChemtwinError, StoreError, ValueError, OSError) as error:
-        click.echo(f"chemtwin: {error}", err=True)
+        cli(obj=options)
+    except Exception as error:
+        from app.command_errors import report
+
+        report(error, options.get("debug", False))
         sys.exit(1)

@@ -15,6 +15,7 @@ from app.ingest import Block, Report, ingest_block
 from app.settings import Settings
 from app.sources import Place
 from index.store import StoreError
+from model.errors import InputError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -22,9 +23,9 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 def reports_of_cluster(
     scheduler: str, settings: Settings, place: Place, blocks: Sequence[Block]
 ) -> Iterator[Report]:
-    """What became of each block. Raises ValueError for a store that the cluster cannot write to."""
+    """What became of each block. Raises InputError for a store that the cluster cannot write to."""
     if "://" not in settings.place and urlsplit(scheduler).hostname not in LOCAL:
-        raise ValueError(
+        raise InputError(
             f"{settings.place} is a file of this machine, and the workers of {scheduler} may be on others: "
             "set CHEMTWIN_STORE to a postgresql:// URL"
         )

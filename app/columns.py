@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from model.errors import InputError
+
 Values: TypeAlias = "NDArray[Any] | np.ma.MaskedArray[Any, Any] | Sequence[Any]"
 Row: TypeAlias = int
 
@@ -47,7 +49,7 @@ LOGARITHMS = {
 """How the units of logarithms are written, in lower case and without spaces."""
 
 
-class ColumnError(ValueError):
+class ColumnError(InputError):
     """A column that cannot be used, whichever the row."""
 
 

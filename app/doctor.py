@@ -23,19 +23,21 @@ import numpy as np
 from packaging.requirements import Requirement
 from pydantic import ValidationError
 
-from app.settings import APPROXIMATE, Settings, keys
+from app.settings import APPROXIMATE, PREFIX, Settings, invalid, keys
 from index.open_index import open_index
 from index.store import Store, StoreError, open_store
 from model.base import Model
 from model.bundle import load_model
 from model.errors import ModelFileError
 
-PREFIX = "CHEMTWIN_"
 ROOM = 2**30
 """Free disk, in bytes, below which an operator should act."""
 
 ASTRAY = 1.0
 """How far from its latent, in units of the noise at S/N 100, a model may embed its own noiseless spectrum."""
+
+
+_RESTORE = "Move it away and restore a backup to its path (chemtwin restore BACKUP --to PATH)"
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,8 @@ def examine() -> Iterator[Finding]:
     try:
         settings = Settings()
     except ValidationError as error:
-        for problem in error.errors():
-            name = PREFIX + "_".join(map(str, problem["loc"])).upper()
-            yield Finding("FAIL", "settings", f"{name}: {problem['msg']}; see docs/settings.md")
+        for problem in invalid(error):
+            yield Finding("FAIL", "settings", f"{problem}; see docs/settings.md")
         return
     yield from _access(settings)
     model = None
@@ -74,12 +75,12 @@ def examine() -> Iterator[Finding]:
     try:
         store = open_store(settings.place)
     except StoreError as error:
-        yield Finding("FAIL", "store", f"{error} Restore a backup (chemtwin restore) or set CHEMTWIN_STORE")
+        yield Finding("FAIL", "store", f"{error} {_RESTORE} or set CHEMTWIN_STORE")
         return
     try:
         yield from _contents(store, model, settings)
     except StoreError as error:
-        yield Finding("FAIL", "store", f"{error}; restore a backup (chemtwin restore)")
+        yield Finding("FAIL", "store", f"{error}. {_RESTORE}")
     finally:
         store.close()
 
@@ -195,9 +196,7 @@ def _folder(folder: Path) -> Finding:
 def _contents(store: Store, model: Model | None, settings: Settings) -> Iterator[Finding]:
     damage = store.damage()
     if damage is not None:
-        yield Finding(
-            "FAIL", "store", f"{store.name} is damaged ({damage}): restore a backup (chemtwin restore)"
-        )
+        yield Finding("FAIL", "store", f"{store.name} is damaged ({damage}). {_RESTORE}")
         return
     counts = store.stars_by_model()
     told = ", ".join(f"{count} by {name}" for name, count in sorted(counts.items()))

@@ -22,26 +22,24 @@ BLOCK = 4096
 def export(store: Store, path: Path, model: str | None, units: dict[str, str], form: str) -> int:
     """Write the rows by `model`, or by every model if None, to a table at `path`; returns how many.
 
-    `units` are those of the further parameters that are known; `form` is one of `FORMS`.
+    `units` are those of the further parameters that are known; `form` is one of `FORMS`. All rows are of one
+    moment: one pass over them finds what columns there are, another writes them. Stored spectra are not read.
     """
-    dimension, further = 0, dict[str, str]()
-    for star in _rows(store, model):
-        dimension = max(dimension, len(star.latent))
-        further.update({name: units.get(name, "") for name in star.others if name not in further})
-    blocks = _blocks(tqdm(_rows(store, model), unit="star", desc="export", disable=None))
     partial = path.with_name(path.name + ".partial")
     try:
-        count = FORMS[form](partial, star_columns(max(dimension, 1), further), blocks)
+        with store.snapshot() as rows:
+            dimension, further = 0, dict[str, str]()
+            for star in rows(model):
+                dimension = max(dimension, len(star.latent))
+                further.update({name: units.get(name, "") for name in star.others if name not in further})
+            blocks = _blocks(tqdm(rows(model), unit="star", desc="export", disable=None))
+            count = FORMS[form](partial, star_columns(max(dimension, 1), further), blocks)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     return count
-
-
-def _rows(store: Store, model: str | None) -> Iterator[Star]:
-    return (star for star, _ in store.dump() if model in (None, star.model))
 
 
 def _blocks(stars: Iterable[Star]) -> Iterator[list[Star]]:

@@ -27,7 +27,7 @@ from app.sources import (
 )
 from app.star_files import NoFile, StarFiles, same_star
 from model.apogee import STAR_BAD, read_fits
-from model.errors import ChemtwinError, ParameterError
+from model.errors import ChemtwinError, InputError, ParameterError
 from model.spectrum import Observation
 from model.starfile import StarFile
 
@@ -60,9 +60,9 @@ class FitsFolder(Source):
         names = self._table.columns
         if missing := {*labels} - set(names):
             there = ", ".join(self._table.names[:40])
-            raise ValueError(f"{place.labels} lacks columns {', '.join(sorted(missing))}: it has {there}")
+            raise InputError(f"{place.labels} lacks columns {', '.join(sorted(missing))}: it has {there}")
         if not {"file", "star_id"} & set(names):
-            raise ValueError(f"{place.labels} has neither a column file nor star_id")
+            raise InputError(f"{place.labels} has neither a column file nor star_id")
         self.extra = tuple(name for name in self.extra if name in names)
         self.ignored = tuple(name for name in self._table.names if name not in {*used, *self.extra})
         self._ids, self._names = self._table.identifiers("star_id"), self._table.identifiers("file")

@@ -34,7 +34,7 @@ SHOWN = 20
 """Refused stars that are named on the screen; the others are counted, and listed in the report."""
 
 REPORT = "ingest.csv"
-"""The file in CHEMTWIN_DATA_DIR that lists what is to be looked at, unless another is named."""
+"""The list of stars to look at: beside the store, or in the current folder for a store in PostgreSQL."""
 
 Outcome = Literal["stored", "already there", "refused", "repeated"]
 
@@ -112,8 +112,8 @@ def ingest(
     """Embed and store every star of a source by `workers` processes, or by those of a dask `scheduler`.
 
     Of several rows with one id the first is stored, whichever block they are in. Stars to be looked at are
-    listed in the CSV file `listed`, by default in the settings' data folder. Raises ValueError for a source
-    that cannot be used.
+    listed in the CSV file `listed`, by default beside the store. Raises InputError for a source that cannot be
+    used.
     """
     open_store(settings.place).close()  # is created here, once, if there is none
     source = place.open(settings, _units(settings))
@@ -140,7 +140,7 @@ def ingest(
         reports = reports_of_cluster(scheduler, settings, place, blocks)
     else:
         reports = _reports_of_processes(min(workers, max(len(blocks), 1)), settings, place, blocks)
-    target = listed if listed is not None else settings.data_dir / REPORT
+    target = listed or (Path() if "://" in settings.place else Path(settings.place).parent) / REPORT
     with (
         tqdm(total=len(ids), unit="star", desc="ingest", disable=None, smoothing=0.05) as bar,
         NoteFile(target) as file,

@@ -18,6 +18,7 @@ from typing import IO, TypeAlias, cast
 import numpy as np
 
 from app.columns import ColumnError, Numbers, Row, Values, converted, identifiers, numbers
+from model.errors import InputError
 
 ALIASES = {
     "star_id": ("apogee_id", "sdss_id"),
@@ -30,7 +31,7 @@ CELL_KINDS = "SUOiufb"
 """Of numpy's types, for columns that hold one value a row."""
 
 
-class TableError(ValueError):
+class TableError(InputError):
     """A table that cannot be used, or a column of it."""
 
 

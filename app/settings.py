@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.bundle import SHIPPED
+from model.errors import InputError
 from model.spectrum import BAD_BITS
+
+PREFIX = "CHEMTWIN_"
 
 APPROXIMATE = "CHEMTWIN_APPROXIMATE needs a postgresql:// store: the search over SQLite is exact"
 
@@ -17,7 +20,7 @@ APPROXIMATE = "CHEMTWIN_APPROXIMATE needs a postgresql:// store: the search over
 class Settings(BaseSettings):
     """The service's settings, read from the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="CHEMTWIN_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     host: str = Field("127.0.0.1", description="Address to listen on. Other than loopback needs api_keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
@@ -66,6 +69,39 @@ class Settings(BaseSettings):
     def loopback(self) -> bool:
         """Whether `host` can be reached from this machine only."""
         return self.host in ("127.0.0.1", "localhost", "::1")
+
+
+def read_settings(data_dir: Path | None = None, store: str | None = None) -> Settings:
+    """The settings of the environment, in which what is given wins over every variable.
+
+    Parameters
+    ----------
+    data_dir
+        The folder of the store. No CHEMTWIN_STORE counts beside it.
+    store
+        The store itself, a path or a postgresql:// URL.
+
+    Raises
+    ------
+    InputError
+        A variable has a value that it cannot have.
+    """
+    given: dict[str, Any] = {}
+    if data_dir is not None:
+        given = {"data_dir": data_dir, "store": ""}
+    if store is not None:
+        given["store"] = store
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise InputError("; ".join(invalid(error)) + "; see docs/settings.md") from error
+
+
+def invalid(error: ValidationError) -> list[str]:
+    """Which variables have values that they cannot have, and why."""
+    return [
+        f"{PREFIX}{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}" for problem in error.errors()
+    ]
 
 
 def keys(text: str) -> list[str]:

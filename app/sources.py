@@ -33,7 +33,7 @@ from app.columns import (
 from app.embedder import Job, position
 from app.schemas import META_BYTES
 from app.settings import Settings
-from model.errors import ChemtwinError, ParameterError
+from model.errors import ChemtwinError, InputError, ParameterError
 from model.pixels import bad_pixels, ivar_of
 from model.spectrum import PARAMETER_UNITS, Observation, Parameters
 
@@ -122,29 +122,29 @@ class Place:
     def open(self, settings: Settings, further: Mapping[str, str]) -> Source:
         """The source, for a model that is conditioned on the parameters `further` too; their units by name.
 
-        Raises ValueError.
+        Raises InputError.
         """
         if self.path.is_dir():
             if self.labels is None:
-                raise ValueError(f"{self.path} is a folder: --labels must name the table of its stars")
+                raise InputError(f"{self.path} is a folder: --labels must name the table of its stars")
             from app.fits_folder import FitsFolder  # astropy's half a second, for folders only
 
             return FitsFolder(self, settings, further)
         if self.labels is not None:
-            raise ValueError(f"{self.path} is a file with labels of its own: --labels goes with a folder")
+            raise InputError(f"{self.path} is a file with labels of its own: --labels goes with a folder")
         if self.path.suffix == ".npz":
             return Arrays(self, _npz(self.path), settings, further)
         if self.path.suffix in HDF5:
             return Arrays(self, _hdf5(self.path), settings, further)
-        raise ValueError(f"{self.path} is neither a survey (.h5), nor an .npz, nor a folder")
+        raise InputError(f"{self.path} is neither a survey (.h5), nor an .npz, nor a folder")
 
     def extra(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Those of the source's extra columns `names` that are to be stored. Raises ValueError."""
+        """Those of the source's extra columns `names` that are to be stored. Raises InputError."""
         free = [name for name in names if name not in OWN_META]
         if self.meta is None:
             return tuple(free) if len(free) <= MOST_EXTRA else ()
         if missing := [name for name in self.meta if name not in free]:
-            raise ValueError(
+            raise InputError(
                 f"{self.labels or self.path} has no extra column {', '.join(missing)} to store in meta"
             )
         return self.meta
@@ -162,24 +162,24 @@ class Arrays(Source):
         needed = {"flux", "star_id", *LABELS, *(["wavelength"] if survey else [])}
         if missing := needed - set(arrays):
             kind = "a survey" if survey else "an npz of stars"
-            raise ValueError(f"{path} is not {kind}: it lacks {', '.join(sorted(missing))}")
+            raise InputError(f"{path} is not {kind}: it lacks {', '.join(sorted(missing))}")
         if missing := set(further) - set(arrays):
-            raise ValueError(f"{path} lacks {', '.join(sorted(missing))}, one number per star")
+            raise InputError(f"{path} lacks {', '.join(sorted(missing))}, one number per star")
         if {"ivar", "error"} <= set(arrays):
-            raise ValueError(f"{path} has ivar and error: one of them must go")
+            raise InputError(f"{path} has ivar and error: one of them must go")
         errors = (f"{name}_err" for name in (*LABELS, *further))
         self._numeric = [n for n in (*LABELS, *further, *COORDINATES, *errors, "snr") if n in arrays]
         self._pixels = [name for name in PIXELS if name in arrays]
         shape = arrays["flux"].shape
         if len(shape) != 2 or 0 in shape:
-            raise ValueError(f"{path}: flux has shape {shape}, not (stars, pixels)")
+            raise InputError(f"{path}: flux has shape {shape}, not (stars, pixels)")
         for name in ("star_id", *self._numeric, *self._pixels):
             expected = shape if name in PIXELS else shape[:1]
             if arrays[name].shape != expected:
-                raise ValueError(f"{path}: {name} has shape {arrays[name].shape}, flux {shape}")
+                raise InputError(f"{path}: {name} has shape {arrays[name].shape}, flux {shape}")
             kinds = "biuf" if name == "bitmask" else "iuf"
             if name != "star_id" and arrays[name].dtype.kind not in kinds:
-                raise ValueError(f"{path}: {name} holds {arrays[name].dtype}, not numbers")
+                raise InputError(f"{path}: {name} holds {arrays[name].dtype}, not numbers")
         others = sorted(set(arrays) - {"star_id", "wavelength", *self._numeric, *self._pixels} - SURVEY_ONLY)
         free = [n for n in others if arrays[n].shape == shape[:1] and arrays[n].dtype.kind in "SUOiufb"]
         self.extra = place.extra(free)
@@ -190,24 +190,24 @@ class Arrays(Source):
             self._common.update(self._wavelength.tobytes())
 
     def _in_angstrom(self) -> NDArray[np.float64]:
-        """The common wavelengths (P,). Raises ValueError."""
+        """The common wavelengths (P,). Raises InputError."""
         held = self._arrays["wavelength"]
         pixels = self._arrays["flux"].shape[1]
         if held.shape != (pixels,) or held.dtype.kind not in "iuf":
-            raise ValueError(
+            raise InputError(
                 f"{self._path}: wavelength has shape {held.shape} and holds {held.dtype}; it must be {pixels} "
                 "numbers, the same for all stars"
             )
         try:
             return vacuum_angstrom(np.asarray(held[:], np.float64), _unit(held))
         except ColumnError as error:
-            raise ValueError(f"{self._path}: {error}") from None
+            raise InputError(f"{self._path}: {error}") from None
 
     def __len__(self) -> int:
         return int(self._arrays["flux"].shape[0])
 
     def ids(self) -> list[str]:
-        """Every star's id. Raises ValueError for floating-point numbers."""
+        """Every star's id. Raises InputError for floating-point numbers."""
         return self._ids(slice(0, len(self)))
 
     def row_name(self, row: int) -> str:
@@ -218,7 +218,7 @@ class Arrays(Source):
         try:
             return [one or "" for one in identifiers("star_id", self._arrays["star_id"][rows])]
         except ColumnError as error:
-            raise ValueError(f"{self._path}: {error}") from None
+            raise InputError(f"{self._path}: {error}") from None
 
     def _column(self, name: str, values: NDArray[Any]) -> NDArray[np.float64]:
         """Some rows (n,) of a column of numbers, in the service's unit, NaN where they are unknown."""
@@ -227,7 +227,7 @@ class Arrays(Source):
             unit = _unit(self._arrays[name])
             return converted(name, found, unit, self._further.get(name.removesuffix("_err")))
         except ColumnError as error:
-            raise ValueError(f"{self._path}: {error}") from None
+            raise InputError(f"{self._path}: {error}") from None
 
     def read(self, rows: slice) -> list[Read | Unread]:
         """The stars of some rows."""
@@ -340,16 +340,16 @@ def _unit(array: Any) -> str:
 
 
 def _hdf5(path: Path) -> dict[str, h5py.Dataset]:
-    """The datasets at the top of an HDF5 file. Raises ValueError."""
+    """The datasets at the top of an HDF5 file. Raises InputError."""
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise ValueError(f"{path} is not an HDF5 file that can be read: {error}") from error
+        raise InputError(f"{path} is not an HDF5 file that can be read: {error}") from error
     return {name: one for name, one in file.items() if isinstance(one, h5py.Dataset)}
 
 
 def _npz(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an npz: mapped where they are stored, read where they are compressed. Raises ValueError."""
+    """The arrays of an npz: mapped where they are stored, read where they are compressed. Raises InputError."""
     arrays: dict[str, NDArray[Any]] = {}
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
@@ -363,11 +363,11 @@ def _npz(path: Path) -> dict[str, NDArray[Any]]:
                     header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
                     shape, fortran, dtype = header(file)
                     if dtype.hasobject:
-                        raise ValueError("an array holds objects")
+                        raise InputError("an array holds objects")
                     arrays[name] = np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
                 else:
                     with archive.open(member) as packed:
                         arrays[name] = npy.read_array(packed, allow_pickle=False)
     except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} is not an npz that can be read: {error}") from error
+        raise InputError(f"{path} is not an npz that can be read: {error}") from error
     return arrays

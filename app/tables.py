@@ -22,8 +22,8 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Column:
-    """A column: what it is, its value in a row, its unit and UCD1+ as VOTable writes them, its type, and a
-    vector's width.
+    """A column: what it is, its value in a row, its unit and UCD1+ as VOTable writes them, its type ("O" for
+    text), a vector's width, and how many characters of text a VOTable declares at least.
     """
 
     name: str
@@ -33,12 +33,13 @@ class Column:
     ucd: str = ""
     dtype: str = "f8"
     width: int = 0
+    characters: int = 64
 
     def of(self, rows: Sequence[Any]) -> NDArray[Any]:
         """Its values (n,), or (n, width); text as objects."""
         if not self.width:
-            values = [self.value(row) for row in rows]
-            return np.array([NAN if value is None else value for value in values], dtype=self.dtype)
+            values, unknown = [self.value(row) for row in rows], "" if self.dtype == "O" else NAN
+            return np.array([unknown if value is None else value for value in values], dtype=self.dtype)
         vectors = np.full((len(rows), self.width), np.nan, dtype=self.dtype)
         for number, row in enumerate(rows):
             vector = self.value(row)
@@ -92,7 +93,9 @@ def star_columns(dimension: int, further: dict[str, str]) -> list[Column]:
             "meta.number;arith.ratio",
         ),
         Column("in_domain", "whether the model knows such stars", lambda s: s.in_domain, "", "meta.code", "?"),
-        Column("warnings", "what to mind", lambda s: "; ".join(s.warnings), "", "meta.note", "O"),
+        Column(
+            "warnings", "what to mind", lambda s: "; ".join(s.warnings), "", "meta.note", "O", characters=256
+        ),
         Column("ra", "right ascension (ICRS)", lambda s: s.ra, "deg", "pos.eq.ra;meta.main"),
         Column("dec", "declination (ICRS)", lambda s: s.dec, "deg", "pos.eq.dec;meta.main"),
         Column(
@@ -173,9 +176,11 @@ def votable_bytes(
     resource.infos.append(Info(name="QUERY_STATUS", value="OVERFLOW" if overflow else "OK"))
     held = resource.tables[0]
     held.name = name
-    for column in held.fields:
-        if column.datatype == "unicodeChar":
-            column.arraysize = "*"  # the same whatever the rows: clients put several answers together
+    for column, own in zip(held.fields, fields, strict=True):
+        if own.dtype == "O":
+            # bounded, or astropy reads objects, which FITS cannot hold; the same whatever the rows, unless one
+            # has more: clients put several responses together
+            column.arraysize = f"{max(own.characters, int(column.arraysize))}*"
     for fact in facts:
         told = {"unit": fact.unit} if fact.unit else {}
         told |= {"ucd": fact.ucd} if fact.ucd else {}

@@ -16,9 +16,10 @@ from index.nearest import Sample
 from index.open_index import Approximate
 from index.pg_writing import Row, floats, text
 from index.postgres import ADVISORY, PostgresStore
+from index.rates import Rates
 from index.store import Star, StoreError
 from index.tree import COLUMNS
-from index.twin_index import RATE_DRIFT, RATE_STARS, Filters, Search, Twin, random_distances, rates_at
+from index.twin_index import Filters, Search, Twin
 
 RATE_SAMPLE = 30_000
 """Stars, about, from which random pairs are drawn."""
@@ -41,9 +42,7 @@ class PgTwinIndex:
         self.store = store
         self.model = model
         self._width, self._dimension = dimension, sql.Literal(dimension)
-        self._rates_lock = threading.Lock()
-        self._rates: NDArray[np.float32] | None = None
-        self._written_at_rates = 0
+        self._rates = Rates(self._sample)
         self.hnsw = _Hnsw(store, model, dimension) if approximate else None
 
     def __len__(self) -> int:
@@ -131,15 +130,7 @@ class PgTwinIndex:
         From a million random pairs of about RATE_SAMPLE random stars, drawn again when the catalogue has
         changed by more than 1 %; None below 1,000 stars.
         """
-        stars, written = self.store.counts(self.model)
-        if stars < RATE_STARS:
-            return None
-        with self._rates_lock:
-            if self._rates is None or written - self._written_at_rates > RATE_DRIFT * stars:
-                self._rates = random_distances(self._sample(stars))
-                self._written_at_rates = written
-            rates = self._rates
-        return rates_at(distances, rates)
+        return self._rates.at(distances, *self.store.counts(self.model))
 
     def written(self) -> int:
         """A number that grows with every write of a row."""
@@ -163,7 +154,7 @@ class PgTwinIndex:
             "SELECT latent FROM stars TABLESAMPLE BERNOULLI (%s) WHERE NOT deleted AND model = %s",
             (min(100.0, 100 * RATE_SAMPLE / stars), self.model),
         )
-        return np.stack([floats(row[0]) for row in rows])
+        return np.array([floats(row[0]) for row in rows], dtype=np.float32).reshape(-1, self._width)
 
 
 class _Hnsw:

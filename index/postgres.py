@@ -11,8 +11,9 @@ import queue
 import re
 import select
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any, LiteralString
 
@@ -22,9 +23,9 @@ from psycopg import errors, sql
 from psycopg.conninfo import conninfo_to_dict
 
 from index.pg_writing import Connection, Row, Writing, brief_of, floats, star_of
-from index.rows import BRIEF, COLUMNS
+from index.rows import BRIEF, COLUMNS, Content
 from index.sky import Box
-from index.store import PAST_IDS, Brief, Change, Kept, Star, Store, StoreError
+from index.store import PAST_IDS, Brief, Change, Kept, Rows, Star, Store, StoreError
 
 SCHEMA_VERSION = 1
 TABLES = ("stars", "spectra", "models", "chemtwin")
@@ -317,37 +318,65 @@ class PostgresStore(Store):
 
     def dump(self) -> Iterator[tuple[Star, bytes | None]]:
         try:
-            with (
-                self.connect() as connection,
-                connection.transaction(),
-                connection.cursor("dump", binary=True) as cursor,
-            ):
-                cursor.itersize = BLOCK
-                cursor.execute(
-                    f"SELECT {COLUMNS}, spectrum FROM stars LEFT JOIN spectra USING (star_id) "
-                    "WHERE NOT deleted ORDER BY star_id, model"
-                )
-                for row in cursor:
-                    yield star_of(row[:-1]), row[-1]
+            with self.connect() as connection, connection.transaction():
+                yield from _dump(connection)
         except psycopg.Error as error:
             raise StoreError(f"cannot read the store {self.name}: {_told(error)}") from error
 
-    def restore(self, rows: Iterable[tuple[Star, bytes | None]]) -> int:
-        written, remaining = 0, iter(rows)
+    @contextmanager
+    def snapshot(self) -> Iterator[Rows]:
+        try:
+            with self.connect() as connection, connection.transaction():
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                yield partial(_rows, connection)
+        except psycopg.Error as error:
+            raise StoreError(f"cannot read the store {self.name}: {_told(error)}") from error
+
+    def restore(
+        self, rows: Iterable[tuple[Star, bytes | None]], before: Callable[[], None] = lambda: None
+    ) -> int:
+        written = Content()
+        remaining = written.counting(rows)
         with self._transaction() as writing:
+            before()
             writing.delete("true", ())
             writing.connection.execute("DELETE FROM spectra")
             while block := list(islice(remaining, BLOCK)):
                 live = writing.live([star.star_id for star, _ in block])
                 writing.insert([star for star, _ in block], live)
                 writing.keep({star.star_id: spectrum for star, spectrum in block})
-                written += len(block)
-        return written
+            written.check(_dump(writing.connection), self.name)
+        return written.rows
 
     def counts(self, model: str) -> tuple[int, int]:
         """Stars of `model` there are, and writes of its rows there have been."""
         rows = self.read("SELECT stars, written FROM models WHERE model = %s", (model,))
         return (rows[0][0], rows[0][1]) if rows else (0, 0)
+
+
+def _dump(connection: Connection) -> Iterator[tuple[Star, bytes | None]]:
+    """Every row with its star's spectrum, in a transaction that is open."""
+    with connection.cursor("dump", binary=True) as cursor:
+        cursor.itersize = BLOCK
+        cursor.execute(
+            f"SELECT {COLUMNS}, spectrum FROM stars LEFT JOIN spectra USING (star_id) "
+            "WHERE NOT deleted ORDER BY star_id, model"
+        )
+        for row in cursor:
+            yield star_of(row[:-1]), row[-1]
+
+
+def _rows(connection: Connection, model: str | None) -> Iterator[Star]:
+    """The rows by a model, or by every one, in a transaction that is open."""
+    with connection.cursor("rows", binary=True) as cursor:
+        cursor.itersize = BLOCK
+        cursor.execute(
+            f"SELECT {COLUMNS} FROM stars WHERE NOT deleted AND model = coalesce(%s, model) "
+            "ORDER BY star_id, model",
+            (model,),
+        )
+        for row in cursor:
+            yield star_of(row)
 
 
 def _conninfo(url: str) -> dict[str, Any]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from index.store import Brief, Star
+from index.store import Brief, Star, StoreError
 
 VALUES = (
     "latent, covariance, teff, logg, fe_h, snr, chi2, masked_fraction, in_domain, warnings, "
@@ -63,8 +65,44 @@ def _read(text: str) -> Any:
         return json.loads(text)
 
 
+@dataclass
+class Content:
+    """How many rows there are, and a digest of all their values that does not depend on their order."""
+
+    rows: int = 0
+    digest: int = 0
+
+    def counting(self, rows: Iterable[tuple[Star, bytes | None]]) -> Iterator[tuple[Star, bytes | None]]:
+        """The same `rows`, each counted when it is taken."""
+        for star, spectrum in rows:
+            # SQLite stores -0.0 as 0.0
+            values = [value + 0.0 if isinstance(value, float) else value for value in pack(star)]
+            values.append(None if spectrum is None else sha256(spectrum).digest())
+            self.rows += 1
+            self.digest = (self.digest + int.from_bytes(sha256(repr(values).encode()).digest())) % 2**256
+            yield star, spectrum
+
+    def check(self, rows: Iterable[tuple[Star, bytes | None]], name: str) -> None:
+        """Raise StoreError unless `rows`, read back from the store `name`, have the same content."""
+        found = Content()
+        for _ in found.counting(rows):
+            pass
+        if found != self:
+            raise StoreError(
+                f"{name} gives back {found.rows} rows of {self.rows} written, or other values. "
+                "Nothing was changed."
+            )
+
+
 def unpack(row: Sequence[Any]) -> Star:
-    """The star of values that `pack` gave."""
+    """The star of values that `pack` gave. Raises StoreError for values that it cannot have given."""
+    try:
+        return _unpack(row)
+    except (IndexError, TypeError, ValueError) as error:
+        raise StoreError(f"the row of {row[0]} is damaged: {error}", "a row is damaged") from error
+
+
+def _unpack(row: Sequence[Any]) -> Star:
     star_id, model, latent, packed, teff, logg, fe_h, snr, chi2, masked, in_domain, warnings, *rest = row
     ra, dec, meta, others = rest
     vector = np.frombuffer(latent, dtype="<f4")

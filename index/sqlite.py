@@ -9,17 +9,18 @@ import secrets
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.rows import BRIEF, COLUMNS, VALUES, pack, unpack
+from index.rows import BRIEF, COLUMNS, Content, pack, unpack
 from index.sky import Box
-from index.store import PAST_IDS, Brief, Change, Kept, Star, Store, StoreError
+from index.store import PAST_IDS, Brief, Change, Kept, Rows, Star, Store, StoreError
 
 SCHEMA_VERSION = 3
 STARS = """
@@ -88,10 +89,9 @@ class SqliteStore(Store):
                 self._writer.execute(SPECTRA)
                 self._writer.execute(OPENINGS)
                 if version:
-                    kept = VALUES if version == 2 else VALUES.replace("others", "'{}'")
                     self._writer.execute(
-                        f"INSERT INTO stars (star_id, model, seq, deleted, {VALUES}) "
-                        f"SELECT star_id, coalesce(model, ''), seq, deleted, {kept} FROM old"
+                        f"INSERT INTO stars ({COLUMNS}, seq, deleted) "
+                        f"SELECT {_columns_of(version)}, seq, deleted FROM old"
                     )
                     self._writer.execute("DROP TABLE old")
                 self._writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
@@ -297,26 +297,62 @@ class SqliteStore(Store):
         try:
             with closing(self._connect()) as connection:
                 connection.execute("BEGIN")
-                query = (
-                    f"SELECT stars.{COLUMNS.replace(', ', ', stars.')}, spectrum FROM stars "
-                    "LEFT JOIN spectra USING (star_id) WHERE deleted = 0 ORDER BY star_id, model"
-                )
-                for row in connection.execute(query):
-                    yield unpack(row[:-1]), row[-1]
+                yield from _dump(connection)
         except sqlite3.Error as error:
             raise self._unreadable(error) from error
 
-    def restore(self, rows: Iterable[tuple[Star, bytes | None]]) -> int:
-        written = 0
+    @contextmanager
+    def snapshot(self) -> Iterator[Rows]:
+        try:
+            with closing(self._connect()) as connection:
+                connection.execute("BEGIN")
+                yield partial(_rows, connection)
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
+
+    def restore(
+        self, rows: Iterable[tuple[Star, bytes | None]], before: Callable[[], None] = lambda: None
+    ) -> int:
+        written = Content()
         with self._transaction() as (connection, seqs):
+            before()
             there = connection.execute("SELECT star_id, model FROM stars WHERE deleted = 0").fetchall()
             connection.executemany(DELETE, ((next(seqs), *row) for row in there))
             connection.execute("DELETE FROM spectra")
-            for star, spectrum in rows:
+            for star, spectrum in written.counting(rows):
                 _insert(connection, next(seqs), star)
                 _keep(connection, star.star_id, spectrum)
-                written += 1
-        return written
+            written.check(_dump(connection), self.name)
+        return written.rows
+
+
+def _columns_of(version: int) -> str:
+    """COLUMNS as a table `stars` of this version of the store has them."""
+    columns = COLUMNS if version > 1 else COLUMNS.replace("others", "'{}'")
+    return columns if version > 2 else columns.replace("model", "coalesce(model, '')")
+
+
+def rows_query(version: int) -> str:
+    """The query for all rows, each COLUMNS and the spectrum or NULL, of a store of this version."""
+    if version < 3:
+        return f"SELECT {_columns_of(version)}, NULL FROM stars WHERE deleted = 0 ORDER BY star_id"
+    return (
+        f"SELECT stars.{COLUMNS.replace(', ', ', stars.')}, spectrum FROM stars "
+        "LEFT JOIN spectra USING (star_id) WHERE deleted = 0 ORDER BY star_id, model"
+    )
+
+
+def _dump(connection: sqlite3.Connection) -> Iterator[tuple[Star, bytes | None]]:
+    for *values, spectrum in connection.execute(rows_query(SCHEMA_VERSION)):
+        yield unpack(values), spectrum
+
+
+def _rows(connection: sqlite3.Connection, model: str | None) -> Iterator[Star]:
+    query = (
+        f"SELECT {COLUMNS} FROM stars WHERE deleted = 0 AND model = coalesce(?, model) ORDER BY star_id, model"
+    )
+    for row in connection.execute(query, (model,)):
+        yield unpack(row)
 
 
 def _live_models(connection: sqlite3.Connection, star_id: str) -> set[str]:

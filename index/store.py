@@ -9,8 +9,8 @@ deleted row leaves its id, model and seq behind.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -92,6 +92,9 @@ class Kept:
     seq: int
     spectrum: bytes
 
+
+Rows = Callable[[str | None], Iterator[Star]]
+"""Gives the rows by a model, or by every model for None, in the order of ids and models."""
 
 PAST_IDS = "\U0010ffff"
 """Comes after every character: what begins with P lies from P up to P and this."""
@@ -197,18 +200,36 @@ class Store(ABC):
         """Every row with its star's kept spectrum, as of one moment; writes go on meanwhile."""
 
     @abstractmethod
-    def restore(self, rows: Iterable[tuple[Star, bytes | None]]) -> int:
-        """Put `rows` in the place of everything, in one transaction. Returns how many."""
+    def snapshot(self) -> AbstractContextManager[Rows]:
+        """The rows of one moment, as often as they are asked for; no spectrum is read."""
+
+    @abstractmethod
+    def restore(
+        self, rows: Iterable[tuple[Star, bytes | None]], before: Callable[[], None] = lambda: None
+    ) -> int:
+        """Replace everything by `rows`, in one transaction. Returns how many there are.
+
+        What was written is read back before the transaction ends. `before` is called once no one else can
+        write, and before anything is replaced. Raises StoreError, and whatever `rows` or `before` raise:
+        nothing has changed then.
+        """
 
 
-def open_store(place: str) -> Store:
-    """The store at a path, or at a postgresql:// URL. Raises StoreError."""
+def open_store(place: str, create: bool = True) -> Store:
+    """The store at a path, or at a postgresql:// URL. Raises StoreError.
+
+    Without `create` a file has to be there; a database gets its tables in any case.
+    """
     from pathlib import Path
 
     from index.sqlite import SqliteStore
 
-    if not place.startswith(("postgresql://", "postgres://")):
+    if "://" not in place:
+        if not create and not Path(place).exists():
+            raise StoreError(f"there is no store {place}")
         return SqliteStore(Path(place))
+    if not place.startswith(("postgresql://", "postgres://")):
+        raise StoreError(f"{place.partition('://')[0]}:// is no store: give a path, or a postgresql:// URL")
     try:
         from index.postgres import PostgresStore
     except ImportError as error:

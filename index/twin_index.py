@@ -20,18 +20,15 @@ from numpy.typing import NDArray
 
 from index.cache import CacheError
 from index.nearest import Found, Nearest, Sample
+from index.rates import Rates
 from index.sqlite import SqliteStore
 from index.store import Star
 from index.tree import COLUMNS, warm
 
-RATE_PAIRS = 1_000_000
 RATE_SAMPLE = 200_000
 """Most stars that the pairs are drawn among."""
 
-RATE_BLOCK = 100_000
-RATE_STARS = 1_000
-RATE_DRIFT = 0.01
-
+CACHE = ".cache"
 CACHE_STARS = 1_000
 CACHE_DRIFT = 0.1
 """The cache is written again when this share of the catalogue, and as many stars, have changed since."""
@@ -71,9 +68,8 @@ class TwinIndex:
         self.store = store
         self.model = model
         self._lock = threading.Lock()
-        self._drawing = threading.Lock()
-        self._rates: NDArray[np.float32] | None = None
-        self._changed_since_rates = 0
+        self._rates = Rates(self._latents)
+        self._changes = 0
         self._writer: threading.Thread | None = None
         self._nearest = self._cached(dimension) or Nearest(dimension)
         self._changed_since_cache = 0
@@ -112,7 +108,7 @@ class TwinIndex:
                     [change.star_id for change in changes if change.latent is None],
                     changes[-1].seq if changes else last,
                 )
-                self._changed_since_rates += len(changes)
+                self._changes += len(changes)
                 self._changed_since_cache += len(changes)
             if self._changed_since_cache >= max(CACHE_STARS, CACHE_DRIFT * len(self)) and not self._writing():
                 self._changed_since_cache = 0
@@ -146,12 +142,7 @@ class TwinIndex:
         From a million random pairs, drawn again when the catalogue has changed by more than 1 %; None
         below 1,000 stars. The catalogue is that of the last search.
         """
-        if len(self) < RATE_STARS:
-            return None
-        if self._rates is None or self._changed_since_rates > RATE_DRIFT * len(self):
-            self._draw_rates()
-        assert self._rates is not None
-        return rates_at(distances, self._rates)
+        return self._rates.at(distances, len(self), self._changes)
 
     def written(self) -> int:
         """A number that grows with every write of a row."""
@@ -163,28 +154,22 @@ class TwinIndex:
         self.catch_up()
         return self._nearest.sample(np.random.default_rng(0), most)
 
-    def _draw_rates(self) -> None:
-        """Draw the pairs; while another thread does, the old ones serve."""
-        if not self._drawing.acquire(blocking=self._rates is None):
-            return
-        try:
-            if self._rates is None or self._changed_since_rates > RATE_DRIFT * len(self):
-                self._changed_since_rates = 0
-                self._rates = random_distances(
-                    self._nearest.sample(np.random.default_rng(0), RATE_SAMPLE).latents
-                )
-        finally:
-            self._drawing.release()
+    def _latents(self, _: int) -> NDArray[np.float32]:
+        """Latents (RATE_SAMPLE, D) at most of stars drawn at random."""
+        return self._nearest.sample(np.random.default_rng(0), RATE_SAMPLE).latents
 
     def _writing(self) -> bool:
         return self._writer is not None and self._writer.is_alive()
 
     def _caches(self) -> Iterator[Path]:
         """The cache files of this model; each is named after the store's opening that it was written in."""
-        return self.store.path.parent.glob(f"{self._prefix()}*.cache")
+        for path in self.store.path.parent.iterdir():
+            if path.name.startswith(self._prefix()) and path.name.endswith(CACHE):
+                yield path
 
     def _prefix(self) -> str:
-        return f"{self.store.path.stem}-{hashlib.sha256(self.model.encode()).hexdigest()[:12]}-"
+        """How the names of this store's and model's caches begin; no pattern: a path may hold any character."""
+        return f"{self.store.path.name}-{hashlib.sha256(self.model.encode()).hexdigest()[:12]}-"
 
     def _cached(self, dimension: int) -> Nearest | None:
         """The view as a cache has it, if there is one that belongs to this store and model."""
@@ -194,14 +179,14 @@ class TwinIndex:
             except CacheError as error:
                 log.warning("%s: it is not used", error)
                 continue
-            if self.store.remembers(path.stem.removeprefix(self._prefix()), nearest.seq):
+            if self.store.remembers(path.name[len(self._prefix()) : -len(CACHE)], nearest.seq):
                 return nearest
             log.warning("%s belongs to another copy of the store: it is not used", path)
         return None
 
     def _write_cache(self, token: str) -> None:
         """Write the view; not if another process is about it, or the disk refuses."""
-        path = self.store.path.with_name(f"{self._prefix()}{token}.cache")
+        path = self.store.path.with_name(f"{self._prefix()}{token}{CACHE}")
         try:
             with _alone(self.store.path.with_name(f"{self._prefix()}cache.lock")) as alone:
                 if alone:
@@ -227,20 +212,3 @@ def _alone(path: Path) -> Iterator[bool]:
             yield False
         else:
             yield True
-
-
-def random_distances(latents: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sorted distances of RATE_PAIRS random pairs of different rows of `latents` (N, D)."""
-    generator = np.random.default_rng(0)
-    parts = []
-    for _ in range(RATE_PAIRS // RATE_BLOCK):
-        first = generator.integers(len(latents), size=RATE_BLOCK)
-        second = (first + generator.integers(1, len(latents), size=RATE_BLOCK)) % len(latents)
-        parts.append(np.linalg.norm(latents[first] - latents[second], axis=1))
-    return np.sort(np.concatenate(parts))
-
-
-def rates_at(distances: list[float], pairs: NDArray[np.float32]) -> list[float]:
-    """For each distance the fraction of sorted `pairs` that are at most that far apart."""
-    ranks = np.searchsorted(pairs, np.asarray(distances, dtype=pairs.dtype), side="right")
-    return [float(rank) / len(pairs) for rank in ranks]

@@ -1,15 +1,17 @@
-"""What can be wrong with data handed to a model.
+"""What can be wrong with what somebody gives to Chemtwin: everything else that is raised is a defect.
 
 ChemtwinError(code, message, detail)
 ├── SpectrumError     a spectrum that cannot be used (lengths, masks, wavelengths, values)
 ├── ParameterError    missing or impossible stellar parameters
 ├── FormatError       a file or body that is not what it claims to be
-└── ModelFileError    a model or emulator file that cannot be read
+├── ModelFileError    a model or emulator file that cannot be read
+└── InputError        a file, option or setting that cannot be used; also a ValueError
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class ChemtwinError(Exception):
@@ -20,6 +22,16 @@ class ChemtwinError(Exception):
         self.code = code
         self.message = message
         self.detail = list(detail)[:10]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What pickle needs: an error in a worker process comes to the one that started it."""
+        return _again, (type(self), self.code, self.message, self.detail)
+
+
+def _again(kind: type[ChemtwinError], code: str, message: str, detail: list[str]) -> ChemtwinError:
+    error = kind.__new__(kind, message)
+    ChemtwinError.__init__(error, code, message, detail)
+    return error
 
 
 class SpectrumError(ChemtwinError):
@@ -36,3 +48,13 @@ class FormatError(ChemtwinError):
 
 class ModelFileError(ChemtwinError):
     """The model file cannot be read."""
+
+
+class InputError(ChemtwinError, ValueError):
+    """A file, option or setting that cannot be used; the message says which, why and what to do.
+
+    The command line prints it as one line.
+    """
+
+    def __init__(self, message: str, detail: Sequence[str] = ()) -> None:
+        super().__init__("invalid_input", message, detail)

@@ -1,23 +1,33 @@
 """The catalogue as a table, read back by the libraries that people read such tables with."""
 
 import dataclasses
+import sqlite3
 import warnings
+from contextlib import closing
 from pathlib import Path
 
 import h5py
 import numpy as np
+import psycopg
 import pytest
 from astropy.io import fits
 from astropy.io.votable import parse_single_table
+from astropy.table import Table
+from click.testing import CliRunner
 from pyarrow import parquet
 
+from app.cli import cli
 from app.export import FORMS, export
 from index.sqlite import SqliteStore
-from index.store import Star
+from index.store import Star, open_store
 from model.bundle import SHIPPED, load_model
-from tests.app.test_ingest import run
 
 IDENTITY = load_model(SHIPPED).card.identity
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    return done.exit_code, done.output
 
 
 def stars(count: int = 7) -> list[Star]:
@@ -89,6 +99,16 @@ def test_a_table_says_what_the_store_holds(form, folder):
     assert told["ra"] == ("deg", "pos.eq.ra;meta.main")
 
 
+def test_a_votable_goes_into_fits(folder):
+    assert run("export", folder / "o.vot", "--all-models", "--data-dir", folder)[0] == 0
+    table = Table.read(folder / "o.vot", format="votable")
+    table.write(folder / "o.fits")
+    back = Table.read(folder / "o.fits")
+    assert list(back["star_id"].astype(str)) == list(table["star_id"])
+    assert list(back["warnings"].filled("").astype(str)) == list(table["warnings"])
+    assert list(table["warnings"][:3]) == ["a; b", "", "a; b"]
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_every_models_rows_are_told_apart(form, folder):
     out = folder / "out.table"
@@ -102,9 +122,11 @@ def test_every_models_rows_are_told_apart(form, folder):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_empty_store_makes_an_empty_table(form, tmp_path):
+    store = SqliteStore(tmp_path / "stars.sqlite")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert run("export", tmp_path / f"o.{form}", "--data-dir", tmp_path)[0] == 0
+        assert export(store, tmp_path / f"o.{form}", IDENTITY, {}, form) == 0
+    store.close()
     assert read(tmp_path / f"o.{form}")[0]["star_id"] == []
 
 
@@ -121,6 +143,58 @@ def test_more_stars_than_a_block_with_further_parameters(form, tmp_path):
     values, told = read(tmp_path / f"o.{form}")
     assert values["vbroad"] == list(range(9000))
     assert told["vbroad"][0].replace(" ", "") in ("km/s", "kms-1")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request, tmp_path):
+    """A store's path or URL."""
+    server = request.getfixturevalue("postgres") if request.param == "postgres" else None
+    place = server.create() if server else str(tmp_path / "stars.sqlite")
+    yield place
+    if server:
+        server.drop(place)
+
+
+def without_spectra(place: str) -> None:
+    """Drop the table of spectra: whoever reads it meets an error."""
+    if "://" in place:
+        with psycopg.connect(place) as connection:
+            connection.execute("DROP TABLE spectra")
+    else:
+        with closing(sqlite3.connect(place)) as connection:
+            connection.execute("DROP TABLE spectra")
+
+
+def test_no_spectrum_is_read(place, tmp_path):
+    store = open_store(place)
+    store.upsert(stars(), [b"spectrum"] * 7)
+    without_spectra(place)
+    assert export(store, tmp_path / "o.h5", IDENTITY, {}, "h5") == 7
+    store.close()
+
+
+def test_columns_and_rows_are_of_one_moment(place, tmp_path):
+    """A star with a longer latent and another parameter arrives between the two passes."""
+    store, other = open_store(place), open_store(place)
+    first = dataclasses.replace(stars(1)[0], others={"vbroad": 5.0})
+    store.upsert([first, stars(2)[1]])
+
+    class Units(dict):
+        def get(self, name, default=None):
+            """Called for a parameter that is new, in the first pass."""
+            longer = dataclasses.replace(
+                first, star_id="T", latent=np.zeros(30, "f4"), covariance=None, others={"v_sin_i": 1.0}
+            )
+            other.upsert([longer])
+            other.delete("S1")
+            return super().get(name, default)
+
+    assert export(store, tmp_path / "o.h5", IDENTITY, Units(vbroad="km/s"), "h5") == 2
+    values, _ = read(tmp_path / "o.h5")
+    assert values["star_id"] == ["S0", "S1"]
+    assert (np.shape(values["latent"]), "v_sin_i" in values) == ((2, 18), False)
+    store.close()
+    other.close()
 
 
 def test_another_suffix_is_refused(folder):

@@ -153,6 +153,22 @@ def test_stars_as_tables(client):
     assert "link" not in last.headers
 
 
+def test_tables_go_from_their_address_into_fits(service, tmp_path):
+    for path in (
+        TWINS,
+        "/twins/SYN-202-000003A?fe_h_within=0&max_distance=0",
+        "/stars?limit=5",
+        "/cone?RA=0&DEC=0&SR=1",
+    ):
+        address = service.url + path + ("" if "cone" in path else "&format=votable")
+        table = Table.read(address, format="votable")
+        table.write(tmp_path / "x.fits", overwrite=True)
+        back = Table.read(tmp_path / "x.fits")
+        assert (len(back), back.colnames) == (len(table), table.colnames)
+        assert list(back["star_id"].astype(str)) == list(table["star_id"])
+        assert {table[name].dtype.kind for name in table.colnames} <= set("Ufb"), "no objects"
+
+
 def test_recast_as_csv_and_votable(client):
     json = client.post("/recast", json=TO).json()
     answer = client.post("/recast?format=csv", json=TO)

@@ -260,3 +260,27 @@ def test_small_catalogues_have_no_rate(tmp_path):
     index.catch_up()
     assert index.doppelganger_rates([1.0]) is not None
     store.close()
+
+
+@pytest.mark.parametrize("name", ["st[a]rs.sqlite", "*.sqlite", "s?.sqlite", "s#%.sqlite", "stars"])
+def test_a_cache_is_found_whatever_the_store_s_name(tmp_path, monkeypatch, name):
+    path = tmp_path / "fold[e]r*" / name
+    generator = np.random.default_rng(1)
+    index = TwinIndex(SqliteStore(path), "m@1", DIMENSION)
+    index.upsert([star(f"S{i:05d}", generator.normal(size=DIMENSION)) for i in range(1500)])
+    index.catch_up()
+    index.close()
+    assert len(caches(index)) == 1
+    monkeypatch.setattr(SqliteStore, "changes", lambda *_: pytest.fail("the cache was not read"))
+    assert len(reopened(index)) == 1500
+
+
+def test_stores_that_differ_in_suffix_have_caches_of_their_own(tmp_path):
+    generator = np.random.default_rng(1)
+    for name in ("stars.sqlite", "stars.db", "stars"):
+        index = TwinIndex(SqliteStore(tmp_path / name), "m@1", DIMENSION)
+        index.upsert([star(f"S{i:05d}", generator.normal(size=DIMENSION)) for i in range(1500)])
+        index.catch_up()
+        index.close()
+        index.store.close()
+    assert len(caches(index)) == 3

@@ -1,0 +1,54 @@
+"""What the command line prints of an error: one line of what the user can mend, the traceback of a defect.
+
+An error is a message for the user if its class says so: `ChemtwinError` (`InputError` for files, options and
+settings), `StoreError`, `OSError`, and `ModuleNotFoundError` of another's package. A plain ValueError is a
+message if a `raise` statement in our own packages raised it. Raised by numpy, h5py or any other code it is a
+defect, even where our code called it. Everything else is a defect too. The traceback of a defect is printed at
+once, because the command may have run for hours. `chemtwin --debug` prints the traceback of every error.
+"""
+
+from __future__ import annotations
+
+import dis
+import traceback
+
+import click
+
+from index.store import StoreError
+from model.errors import ChemtwinError
+
+OWN = ("app", "index", "model", "training")
+DEFECT = "this is a defect of Chemtwin: please report it with the traceback above"
+
+
+def report(error: Exception, debug: bool) -> None:
+    """Print an error on stderr: its message, or its traceback if it is a defect, or both for `debug`."""
+    message = message_of(error)
+    if debug or message is None:
+        traceback.print_exception(error)
+    click.echo(f"chemtwin: {DEFECT if message is None else message}", err=True)
+
+
+def message_of(error: Exception) -> str | None:
+    """What to tell the user of an error; None if it is a defect."""
+    if isinstance(error, ModuleNotFoundError) and _package(error.name or "") not in OWN:
+        return f"{error.name} is not installed; pip install 'chemtwin[train,bulk]' brings it"
+    if isinstance(error, ChemtwinError):
+        return "\n  ".join([error.message, *error.detail])
+    if isinstance(error, (StoreError, OSError)) or (isinstance(error, ValueError) and _deliberate(error)):
+        return str(error)
+    return None
+
+
+def _deliberate(error: Exception) -> bool:
+    """Whether a `raise` statement of our own raised it: what C code raises has the frame of its caller."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None or _package(last.tb_frame.f_globals.get("__name__", "")) not in OWN:
+        return False
+    return dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]] == "RAISE_VARARGS"
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
