@@ -148,7 +148,7 @@ def columns(labels: Any) -> dict[str, Column]:
 
 def column(name: str, values: Any) -> Column:
     """One value per star, by position. Raises TypeError for what has no order or is a single value."""
-    if isinstance(values, (str, bytes, Mapping, Set)) or not hasattr(values, "__len__"):
+    if isinstance(values, (str, bytes, Mapping, Set)) or not hasattr(values, "__len__") or getattr(values, "shape", 1) == ():
         raise TypeError(f"{name} must hold one value per star, in order; {type(values).__name__} does not")
     unit, length = unit_of(name, values), len(values)
     if hasattr(values, "chunks") and not hasattr(values, "to_pylist"):
@@ -170,7 +170,7 @@ def by_row(name: str, values: Any) -> Any:
 
     Raises TypeError for what has no order.
     """
-    if isinstance(values, (str, bytes, Mapping, Set, Table)):
+    if isinstance(values, (str, bytes, Mapping, Set, Table)) or not hasattr(values, "__getitem__"):
         raise TypeError(f"{name} must hold one per star, in order; {type(values).__name__} does not")
     if isinstance(values, NDData):
         spectra = getattr(values, "flux", values).shape

@@ -113,7 +113,7 @@ class Chemtwin:
         `Observed`; `star_id`, `teff`, `logg` and `fe_h` are needed unless a file brings them. Wavelengths are
         in vacuum.
 
-        Raises ChemtwinError, and what `chemtwin_client.spectra.body` does.
+        Raises ChemtwinError; and before anything is sent what `chemtwin_client.spectra.body` does.
         """
         body = spectra.body(source, known, self._units_of(known))
         done = Embedded.of(self._transport.json("POST", "/embed", body.query, body.content, body.kind))
@@ -144,8 +144,9 @@ class Chemtwin:
         was.
 
         Returns a row per star, in order: `star_id`; `outcome` (stored, replaced, skipped, refused); `code`
-        and `message` of a refusal; `Embedded`'s fields but `processing`, NaN where there are none. A star is
-        refused without being sent where its id or a label is unknown, or the id stands in an earlier row.
+        and `message` of a refusal; `snr`, `chi2`, `masked_fraction`, `in_domain`, `warnings`, `latent`,
+        `latent_sd` as in `Embedded`, NaN where there are none; `meta["model"]`. A star is refused without
+        being sent where its id or a label is unknown, or the id stands in an earlier row.
 
         Raises ValueError where lengths disagree, UnitsError for a column in a unit that cannot be converted,
         TypeError for what is no table or has no order, all before a star is sent; and ChemtwinError where the
@@ -204,7 +205,8 @@ class Chemtwin:
         """The twins of many stored stars, below one another; column `asked_star_id` says whose they are.
 
         If the service refuses single stars, the table's `meta["refused"]` has a message by id, which comes
-        as a ChemtwinWarning.
+        as a ChemtwinWarning; `meta` has `model`, `metric` and `exact` (of all) too. Raises ValueError for an
+        id that is unknown or a floating-point number.
         """
         query, known = _filters(k, rank, filters)
         _nothing_known(known)
@@ -226,7 +228,8 @@ class Chemtwin:
         `star`: a stored star's id; or a Spectrum or flux as `embed` takes it, with what is known of it. `to`:
         any of `teff` (K), `logg`, `fe_h` (dex), and `parameters` of a further kind, as a mapping; what is left
         out stays the star's own. Wavelengths are in vacuum, in Angstrom, without pixels between the detectors;
-        the uncertainty is that of the latent; `meta` holds `from`, `to`, `model`, `in_domain`, `warnings`.
+        the uncertainty is that of the latent; `meta` holds `star_id`, `from`, `to`, `model`, `in_domain`,
+        `warnings`.
         Raises TypeError for a file: embed it first.
         """
         units = self._units_of(known) or self._units_of(to)
