@@ -126,7 +126,7 @@ def missing(value: Any) -> bool:
 
 
 def columns(labels: Any) -> dict[str, Column]:
-    """The columns of a table by name: of astropy, pandas, polars, pyarrow, a structured array or a mapping.
+    """The columns of a table by name: of astropy, pandas, pyarrow, a structured array or a mapping.
 
     Raises TypeError for what is no table, ValueError for names that occur twice, UnitsError for a unit that
     astropy does not know.

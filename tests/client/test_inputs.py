@@ -374,7 +374,13 @@ def pandas(chem, labels, flux):
     rows = pd.Series(list(flux[order]), index=frame.index)
     pixels = pd.DataFrame(ivar[order], index=frame.index)
     right = codes(chem, labels, flux, ivar=ivar)[0]["latent"]
-    for table in (frame, series, {name: list(column) for name, column in series.items()}, pa.table(series)):
+    for table in (
+        frame,
+        series,
+        {name: list(column) for name, column in series.items()},
+        pa.table(series),
+        labels[order].as_array(),
+    ):
         for sources in (flux[order], rows, pd.DataFrame(flux[order], index=frame.index), list(rows)):
             done, refused = codes(chem, table, sources, ivar=pixels)
             assert refused == [""] * 3
