@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from astropy import units as u
 from astropy.table import Table
 from tqdm import tqdm
 
 from chemtwin_client import answers, spectra
-from chemtwin_client.errors import ChemtwinError, NotFound, Refused
-from chemtwin_client.transport import Transport, in_path
+from chemtwin_client.errors import ChemtwinError, Refused
+from chemtwin_client.stars import Stars
+from chemtwin_client.transport import STAR_ID, Transport
 
 TOGETHER = 64
 """Stars of one request: as many as the service embeds together by default."""
@@ -26,66 +25,10 @@ MOST_BYTES = 32_000_000
 SEARCHED_TOGETHER = 100
 """Stars of one request for twins: 100,000 neighbours, which is what the service takes, are 1,000 of each."""
 
-OWN = ("star_id", *spectra.LABELS, "ra", "dec")
 FOUND = ("snr", "chi2", "masked_fraction", "in_domain", "warnings", "latent", "latent_sd")
 RESULT = ("star_id", "outcome", "code", "message", *FOUND)
 
 Row = dict[str, Any]
-
-
-def further(card: Mapping[str, Any]) -> list[str]:
-    """The model's parameters beyond Teff, log g and [Fe/H]."""
-    return [name for name in card["parameters"] if name not in ("teff", "logg", "fe_h")]
-
-
-class Stars:
-    """Spectra and labels, row by row. Raises ValueError where lengths disagree or `star_id` is missing."""
-
-    def __init__(
-        self,
-        sources: Any,
-        labels: Table | Mapping[str, Any],
-        wavelength: Any,
-        arrays: Mapping[str, Any],
-        normalized: bool | None,
-    ) -> None:
-        self.sources, self.labels = sources, labels
-        self.common = {"wavelength": wavelength, "normalized": normalized}
-        self.arrays = arrays
-        self.columns = set(getattr(labels, "colnames", labels))
-        if "star_id" not in self.columns:
-            raise ValueError("labels need a column star_id")
-        lengths = {name: len(column) for name, column in {"sources": sources, **arrays}.items()}
-        lengths["labels"] = len(labels["star_id"])
-        if len(set(lengths.values())) > 1:
-            raise ValueError(
-                f"lengths disagree: {', '.join(f'{name} {length}' for name, length in lengths.items())}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.sources)
-
-    def known(self, row: int, parameters: Sequence[str]) -> dict[str, Any]:
-        """What `spectra.star` is to know of a row; `parameters` are the model's further ones."""
-        told = {name: self._label(name, row) for name in OWN if name in self.columns}
-        others = {name: self._label(name, row) for name in parameters if name in self.columns}
-        errors = {name: self._label(f"{name}_err", row) for name in parameters if f"{name}_err" in self.columns}
-        return {**told, "parameters": others or None, "parameters_err": errors or None}
-
-    def _label(self, name: str, row: int) -> Any:
-        column = self.labels[name]
-        value = column[row]
-        if name == "star_id":
-            return value.decode() if isinstance(value, bytes) else str(value)
-        unit = getattr(column, "unit", None)
-        return value if unit is None or isinstance(value, u.Quantity) else value * unit
-
-    def blocks(self) -> Iterator[tuple[range, Any, dict[str, Any]]]:
-        """Rows, their sources and their arrays, read together."""
-        for start in range(0, len(self), TOGETHER):
-            rows = slice(start, min(start + TOGETHER, len(self)))
-            part = {name: values[rows] for name, values in self.arrays.items()}
-            yield range(rows.start, rows.stop), self.sources[rows], part
 
 
 @dataclass
@@ -115,36 +58,21 @@ class Outcomes:
         self.bar.update()
 
 
-def embed_many(
-    transport: Transport, stars: Stars, card: Mapping[str, Any], skip_stored: bool, progress: bool
-) -> Table:
-    """The table that `Chemtwin.embed_many` returns."""
-    parameters, model = further(card), answers.identity(dict(card))
+def embed_many(transport: Transport, stars: Stars, model: str, skip_stored: bool, progress: bool) -> Table:
+    """The table that `Chemtwin.embed_many` returns; `model` is the service's, as name@version."""
     nothing = {**dict.fromkeys(FOUND), "warnings": "", "in_domain": False, "code": "", "message": ""}
+    rows = [{"outcome": "", "star_id": star_id, **nothing} for star_id in stars.ids]
     with tqdm(total=len(stars), desc="embed", unit="star", disable=not progress) as bar:
-        outcomes = Outcomes([{"outcome": "", **nothing} for _ in range(len(stars))], bar)
+        outcomes = Outcomes(rows, bar)
         try:
-            for rows, sources, arrays in stars.blocks():
-                bodies: dict[int, bytes] = {}
-                for place, row in enumerate(rows):
-                    known = stars.known(row, parameters)
-                    outcomes.rows[row]["star_id"] = known["star_id"]
-                    if skip_stored and (stored := _stored(transport, known["star_id"], model)):
-                        outcomes.done(row, stored)
-                        continue
-                    given = {name: values[place] for name, values in arrays.items()}
-                    try:
-                        if spectra.is_file(sources[place]):
-                            _file(transport, sources[place], known, row, outcomes)
-                        else:
-                            star = spectra.star(sources[place], {**known, **stars.common, **given})
-                            bodies[row] = orjson.dumps(star, option=orjson.OPT_SERIALIZE_NUMPY)
-                    except (ValueError, OSError) as error:
-                        outcomes.refuse(row, "not_sent", str(error))
-                    if sum(map(len, bodies.values())) > MOST_BYTES:
-                        _send(transport, bodies, outcomes)
-                        bodies = {}
-                _send(transport, bodies, outcomes)
+            for start in range(0, len(stars), TOGETHER):
+                _block(
+                    transport,
+                    stars,
+                    range(start, min(start + TOGETHER, len(stars))),
+                    model if skip_stored else "",
+                    outcomes,
+                )
         except ChemtwinError as error:
             done = sum(bool(row["outcome"]) for row in outcomes.rows)
             error.add_note(f"{done} of {len(stars)} stars were done; with skip_stored=True the rest follows")
@@ -154,18 +82,54 @@ def embed_many(
     return made
 
 
-def _stored(transport: Transport, star_id: str, model: str) -> answers.Answer | None:
-    """A star that is stored by this model, as GET /stars shows it."""
-    with suppress(NotFound, ValueError):  # what cannot be an id is refused when it is sent
-        star: answers.Answer = transport.json("GET", f"/stars/{in_path(star_id)}")
-        if answers.identity(star) == model:
-            return star
-    return None
+def _block(transport: Transport, stars: Stars, rows: range, skip_model: str, outcomes: Outcomes) -> None:
+    """Store some rows, without those that `skip_model` has stored; their spectra are read together."""
+    for row in rows:
+        if fault := stars.faults.get(row):
+            outcomes.refuse(row, fault.code, str(fault))
+    wanted = [row for row in rows if row not in stars.faults]
+    if skip_model:
+        stored = _stored(transport, [stars.ids[row] for row in wanted], skip_model)
+        for row in wanted:
+            if answer := stored.get(stars.ids[row]):
+                outcomes.done(row, answer)
+        wanted = [row for row in wanted if stars.ids[row] not in stored]
+    if not wanted:
+        return
+    bodies: dict[int, bytes] = {}
+    sources, arrays = stars.read(rows)
+    for row in wanted:
+        source = sources[row - rows.start]
+        pixels = {name: values[row - rows.start] for name, values in arrays.items()}
+        try:
+            known = stars.known(row, is_file := spectra.is_file(source)) | pixels
+            if is_file:
+                body = spectra.body(source, known)
+            else:
+                bodies[row] = spectra.body(source, known).content
+        except (ValueError, TypeError, OSError) as error:
+            outcomes.refuse(
+                row, getattr(error, "code", "not_sent"), f"{error} (row {row}, star {stars.ids[row]})"
+            )
+            continue
+        if is_file:
+            _send_file(transport, body, row, outcomes)
+        elif sum(map(len, bodies.values())) > MOST_BYTES:
+            _send(transport, bodies, outcomes)
+            bodies = {}
+    _send(transport, bodies, outcomes)
 
 
-def _file(transport: Transport, path: Any, known: dict[str, Any], row: int, outcomes: Outcomes) -> None:
-    usual = {name: value for name, value in known.items() if name not in ("ra", "dec")}  # the file brings them
-    body = spectra.body(path, usual)
+def _stored(transport: Transport, star_ids: Sequence[str], model: str) -> dict[str, answers.Answer]:
+    """Those of some stars that `model` has stored, as GET /stars shows them."""
+    asked = [star_id for star_id in star_ids if STAR_ID.fullmatch(star_id)]  # others are refused when sent
+    if not asked:
+        return {}
+    page = transport.json("GET", "/stars", {"star_ids": ",".join(asked), "limit": len(asked)})
+    return {star["star_id"]: star for star in page["stars"] if answers.identity(star) == model}
+
+
+def _send_file(transport: Transport, body: spectra.Body, row: int, outcomes: Outcomes) -> None:
     try:
         outcomes.done(row, transport.json("POST", "/embed", body.query, body.content, body.kind))
     except Refused as error:

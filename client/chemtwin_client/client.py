@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack, cast
 
 import orjson
 from astropy.table import Table
+from astropy.units import Quantity
 from numpy.typing import ArrayLike
 
-from chemtwin_client import answers, bulk, spectra
+from chemtwin_client import answers, bulk, labels, spectra
 from chemtwin_client.answers import Answer, Embedded, Star
+from chemtwin_client.arrays import column
 from chemtwin_client.errors import Busy, ChemtwinWarning, Unreachable
 from chemtwin_client.spectra import Number, Observed, Source
+from chemtwin_client.stars import Stars
 from chemtwin_client.transport import Transport, in_path
 
 if TYPE_CHECKING:
@@ -110,9 +113,9 @@ class Chemtwin:
         `Observed`; `star_id`, `teff`, `logg` and `fe_h` are needed unless a file brings them. Wavelengths are
         in vacuum.
 
-        Raises ChemtwinError, and what `chemtwin_client.spectra.body` does.
+        Raises ChemtwinError; and before anything is sent what `chemtwin_client.spectra.body` does.
         """
-        body = spectra.body(source, known)
+        body = spectra.body(source, known, self._units_of(known))
         done = Embedded.of(self._transport.json("POST", "/embed", body.query, body.content, body.kind))
         _warn(done.star_id, done.warnings)
         return done
@@ -134,23 +137,33 @@ class Chemtwin:
 
         `sources`: fluxes (N, P), also an h5py dataset, which is read in blocks; or N paths, Spectra or arrays.
         `labels`: N rows with columns `star_id`, `teff`, `logg`, `fe_h`, optional `teff_err`, `logg_err`,
-        `fe_h_err`, `ra`, `dec`, and the model's further parameters; other columns are left alone. `wavelength`
-        (P,) is common; `ivar` or `error` and `bitmask` are (N, P). With `skip_stored` a star whose id this
-        model has stored is not sent again, whatever its spectrum: an interrupted call goes on where it was.
+        `fe_h_err`, `ra`, `dec`, and the model's further parameters; other columns of text or numbers are
+        stored as `meta`, but not with files. `wavelength` (P,) is common; `ivar` or `error` and `bitmask` are
+        (N, P). All go together by position, whatever index pandas has. With `skip_stored` a star whose id
+        this model has stored is not sent again, whatever its spectrum: an interrupted call goes on where it
+        was.
 
-        Returns a row per star, in order: `outcome` (stored, replaced, skipped, refused), `code` and `message`
-        of a refusal, and `Embedded`'s fields, NaN where there are none. Raises ValueError where lengths
-        disagree, and ChemtwinError where the service refuses more than single stars.
+        Returns a row per star, in order: `star_id`; `outcome` (stored, replaced, skipped, refused); `code`
+        and `message` of a refusal; `snr`, `chi2`, `masked_fraction`, `in_domain`, `warnings`, `latent`,
+        `latent_sd` as in `Embedded`, NaN where there are none; `meta["model"]`. A star is refused without
+        being sent where its id or a label is unknown, or the id stands in an earlier row.
+
+        Raises ValueError where lengths disagree, UnitsError for a column in a unit that cannot be converted,
+        TypeError for what is no table or has no order, all before a star is sent; and ChemtwinError where the
+        service refuses more than single stars. A ChemtwinWarning names the columns that are not stored.
         """
+        card = self.model()
         arrays = {"ivar": ivar, "error": error, "bitmask": bitmask}
-        stars = bulk.Stars(
+        stars = Stars(
             sources,
             labels,
             wavelength,
             {name: values for name, values in arrays.items() if values is not None},
             normalized,
+            _units(card),
         )
-        return bulk.embed_many(self._transport, stars, self.model(), skip_stored, progress)
+        _warn(None, stars.notes)
+        return bulk.embed_many(self._transport, stars, answers.identity(card), skip_stored, progress)
 
     def twins(
         self, star: str | Source, k: int = 10, *, rank: Rank = "distance", **keywords: Unpack[TwinsOf]
@@ -160,15 +173,15 @@ class Chemtwin:
         `star`: a stored star's id; or a source as `embed` takes it (a file as pathlib.Path), which is not
         stored, with what is known of it. `rank="likelihood"` orders by the likelihood ratio of same against
         different chemistry. Further keywords: see `Filters` and `Observed`. `meta` of the table:
-        `asked_star_id`, `model`, `metric`, `k`, `searched`, `exact`; of a source also `in_domain` and
+        `star_id` (of the star asked for, None without an id), `model`, `metric`, `k`, `searched`, `exact`; of a source also `in_domain` and
         `warnings`.
         """
         query, known = _filters(k, rank, keywords)
-        if isinstance(star, str):
+        if labels.is_id(star):
             _nothing_known(known)
             answer = self._transport.json("GET", f"/twins/{in_path(star)}", query)
         else:
-            body = spectra.body(star, known)
+            body = spectra.body(star, known, self._units_of(known))
             answer = self._transport.json("POST", "/twins", query | body.query, body.content, body.kind)
             _warn(answer["star_id"], answer["warnings"])
         found = answers.twins_table([answer], self._further(answer), rank == "likelihood")
@@ -192,13 +205,12 @@ class Chemtwin:
         """The twins of many stored stars, below one another; column `asked_star_id` says whose they are.
 
         If the service refuses single stars, the table's `meta["refused"]` has a message by id, which comes
-        as a ChemtwinWarning.
+        as a ChemtwinWarning; `meta` has `model`, `metric` and `exact` (of all) too. Raises ValueError for an
+        id that is unknown or a floating-point number.
         """
         query, known = _filters(k, rank, filters)
         _nothing_known(known)
-        asked, found, refused = bulk.twins_many(
-            self._transport, [str(one) for one in star_ids], query, progress
-        )
+        asked, found, refused = bulk.twins_many(self._transport, _ids(star_ids), query, progress)
         for star_id, message in refused.items():
             _warn(star_id, [message])
         further = self._further(found[0]) if found else {}
@@ -216,22 +228,21 @@ class Chemtwin:
         `star`: a stored star's id; or a Spectrum or flux as `embed` takes it, with what is known of it. `to`:
         any of `teff` (K), `logg`, `fe_h` (dex), and `parameters` of a further kind, as a mapping; what is left
         out stays the star's own. Wavelengths are in vacuum, in Angstrom, without pixels between the detectors;
-        the uncertainty is that of the latent; `meta` holds `from`, `to`, `model`, `in_domain`, `warnings`.
+        the uncertainty is that of the latent; `meta` holds `star_id`, `from`, `to`, `model`, `in_domain`,
+        `warnings`.
         Raises TypeError for a file: embed it first.
         """
-        target = {
-            name: value if name == "parameters" else spectra.number(name, value) for name, value in to.items()
-        }
-        wish: dict[str, Any] = {"to": target}
-        if isinstance(star, str):
+        units = self._units_of(known) or self._units_of(to)
+        wish: dict[str, Any] = {"to": {**to, **labels.given(to, units)}}
+        if labels.is_id(star):
             _nothing_known(known)
             in_path(star)
-            wish["star_id"] = star
+            wish["star_id"] = labels.star_id(star)
         elif spectra.is_file(star):
             raise TypeError("a file cannot be recast unseen: embed it, then recast it by its star_id")
         else:
             known.pop("star_id", None)
-            wish["spectrum"] = spectra.star(star, known)
+            wish["spectrum"] = spectra.star(star, known, units)
         content = orjson.dumps(wish, option=orjson.OPT_SERIALIZE_NUMPY)
         answer = self._transport.json("POST", "/recast", body=content)
         _warn(answer["star_id"], answer["warnings"])
@@ -270,9 +281,26 @@ class Chemtwin:
         """The units of the model's further parameters, if the twins of an answer have such."""
         return _units(self.model()) if any("parameters" in twin for twin in answer["twins"]) else {}
 
+    def _units_of(self, known: Mapping[str, Any]) -> dict[str, str] | None:
+        """The units of the model's further parameters, if some are given as Quantities."""
+        given = [*(known.get("parameters") or {}).values(), *(known.get("parameters_err") or {}).values()]
+        return _units(self.model()) if any(isinstance(value, Quantity) for value in given) else None
+
 
 def _units(card: Mapping[str, Any]) -> dict[str, str]:
-    return {name: card["parameters"][name].get("unit", "") for name in bulk.further(card)}
+    """The units of the model's parameters beyond Teff, log g and [Fe/H], by name."""
+    return {name: one.get("unit", "") for name, one in card["parameters"].items() if name not in labels.NEEDED}
+
+
+def _ids(star_ids: Any) -> list[str]:
+    """Identifiers as text. Raises ValueError for one that is unknown or no identifier."""
+    found = []
+    for row, value in enumerate(column("star_ids", star_ids).values):
+        try:
+            found.append(labels.star_id(value))
+        except ValueError as error:
+            raise ValueError(f"{error} (row {row} of star_ids)") from None
+    return found
 
 
 def _filters(k: int, rank: Rank, keywords: Mapping[str, Any]) -> tuple[dict[str, Any], Observed]:

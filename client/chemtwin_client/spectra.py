@@ -14,35 +14,38 @@ from astropy import units as u
 from astropy.nddata import InverseVariance, NDData
 from numpy.typing import ArrayLike, NDArray
 
+from chemtwin_client import labels
+from chemtwin_client.arrays import BAD, Parts, bits, floats, parts
+from chemtwin_client.labels import number as number
+
 Number: TypeAlias = float | u.Quantity
 Source: TypeAlias = os.PathLike[str] | NDData | ArrayLike | u.Quantity
 """A FITS file, a specutils Spectrum, or the flux (P,) as an array."""
-
-UNITS = {"teff": u.K, "teff_err": u.K, "ra": u.deg, "dec": u.deg}
-LABELS = ("teff", "logg", "fe_h", "teff_err", "logg_err", "fe_h_err")
 
 
 class Observed(TypedDict, total=False):
     """What is known of a star whose spectrum is sent.
 
-    `star_id`: its id. `teff` (K), `logg` (dex, cgs), `fe_h` (dex), `ra`, `dec` (degrees): numbers or
-    Quantities; `teff_err`, `logg_err`, `fe_h_err`: their 1-sigma errors. `parameters`, `parameters_err`: what
-    else the model is conditioned on. `meta`: anything to keep with the star, 4 kB at most.
+    `star_id`: its id, as text or an integer. `teff` (K), `logg` (dex, cgs), `fe_h` (dex), `ra`, `dec`
+    (degrees): numbers, or Quantities, which are converted; `teff_err`, `logg_err`, `fe_h_err`: their 1-sigma
+    errors. `parameters`, `parameters_err`: what else the model is conditioned on. `meta`: anything to store
+    with the star, 4 kB at most; not with a FITS file. None stands for "not given".
 
     Of arrays: `wavelength` (P,) in vacuum and at rest, in Angstrom or a Quantity; without it flux is on the
-    model's or APOGEE's grid. `ivar` or `error` (P,), in flux's unit; `bitmask` (P,), APOGEE's pixel mask.
-    `normalized`: whether flux is divided by a continuum; by default it is so unless flux has a unit.
+    model's or APOGEE's grid. `ivar` or `error` (P,), in flux's unit; `bitmask` (P,), APOGEE's pixel mask, or
+    booleans (True: bad). Masked pixels of any of them are not used. `normalized`: whether flux is divided by
+    a continuum; by default it is so unless flux has a unit.
     """
 
-    star_id: str | None
+    star_id: str | bytes | int | None
     teff: Number | None
     logg: Number | None
     fe_h: Number | None
     teff_err: Number | None
     logg_err: Number | None
     fe_h_err: Number | None
-    parameters: Mapping[str, float] | None
-    parameters_err: Mapping[str, float] | None
+    parameters: Mapping[str, Number] | None
+    parameters_err: Mapping[str, Number] | None
     ra: Number | None
     dec: Number | None
     meta: Mapping[str, Any] | None
@@ -54,6 +57,7 @@ class Observed(TypedDict, total=False):
 
 
 ARRAYS = ("wavelength", "ivar", "error", "bitmask")
+FILE_HAS = (*ARRAYS, "normalized", *labels.POSITION)
 
 
 @dataclass(frozen=True)
@@ -73,104 +77,128 @@ def is_file(source: object) -> bool:
     return isinstance(source, (str, os.PathLike))
 
 
-def body(source: Source | str, known: Mapping[str, object]) -> Body:
-    """The body of one star for POST /embed or /twins.
+def body(source: Source | str, known: Mapping[str, object], units: Mapping[str, str] | None = None) -> Body:
+    """The body of one star for POST /embed or /twins; `units` are those of the model's further parameters.
 
-    Raises TypeError for keywords that do not belong to such a source, ValueError or UnitsError for arrays that
-    are no spectrum, OSError for a file that cannot be read.
+    Raises TypeError for keywords that do not belong to such a source, ValueError or UnitsError for labels or
+    arrays that cannot be sent, OSError for a file that cannot be read.
     """
     if isinstance(source, (str, os.PathLike)):
-        return _file(Path(source), known)
-    return Body(JSON, orjson.dumps(star(source, known), option=orjson.OPT_SERIALIZE_NUMPY), {})
+        return _file(Path(source), known, units)
+    return Body(JSON, orjson.dumps(star(source, known, units), option=orjson.OPT_SERIALIZE_NUMPY), {})
 
 
-def _file(path: Path, known: Mapping[str, object]) -> Body:
-    told: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
-    query = {name: number(name, told.pop(name)) for name in LABELS if name in told}
-    query |= {name: float(value) for name, value in told.pop("parameters", {}).items()}
-    query |= {f"{name}_err": float(value) for name, value in told.pop("parameters_err", {}).items()}
-    if "star_id" in told:
-        query["star_id"] = told.pop("star_id")
-    if told:
-        raise TypeError(f"a FITS file brings its own {', '.join(sorted(told))}: leave that out")
+def _file(path: Path, known: Mapping[str, object], units: Mapping[str, str] | None) -> Body:
+    _check(known)
+    if unfit := [name for name in FILE_HAS if known.get(name) is not None]:
+        raise TypeError(f"a FITS file brings its own {', '.join(unfit)}: leave that out")
+    if known.get("meta"):
+        raise TypeError("meta cannot go with a FITS file: leave it out")
+    query = labels.given(known, units)
+    query |= query.pop("parameters", {})
+    query |= {f"{name}_err": value for name, value in query.pop("parameters_err", {}).items()}
     return Body(FITS, path.read_bytes(), query)
 
 
-def star(source: Source, known: Mapping[str, object]) -> dict[str, Any]:
+def star(source: Source, known: Mapping[str, object], units: Mapping[str, str] | None = None) -> dict[str, Any]:
     """A star of a JSON body; raises what `body` does."""
-    if unknown := sorted(set(known) - set(Observed.__annotations__)):
-        raise TypeError(f"unexpected keyword {', '.join(map(repr, unknown))}")
+    _check(known)
     told: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
-    told = labels(told)
-    arrays = {name: told.pop(name) for name in ARRAYS if name in told}
+    made = labels.given(told, units)
+    made.update((name, told[name]) for name in ("meta", "normalized") if name in told)
+    arrays = {name: told[name] for name in ARRAYS if name in told}
+    hidden = None
     if isinstance(source, NDData):
         if arrays:
             raise TypeError(f"a Spectrum brings its own {', '.join(arrays)}: leave that out")
-        flux, arrays = _of_spectrum(source)
+        source, hidden, arrays = _of_spectrum(source)
+    part = parts("flux", source)
+    flux, unit = _flux(part)
+    made.setdefault("normalized", unit == u.one)
+    return made | _pixels(flux, [part.mask, hidden], arrays, (part.unit or u.one, unit))
+
+
+def _check(known: Mapping[str, object]) -> None:
+    if unknown := sorted(set(known) - set(Observed.__annotations__)):
+        raise TypeError(f"unexpected keyword {', '.join(map(repr, unknown))}")
+
+
+def _flux(part: Parts) -> tuple[NDArray[Any], u.UnitBase]:
+    """Flux (P,) and its unit: dimensionless where it has none, or no more than a scale (percent)."""
+    own = u.one if part.unit is None else part.unit
+    if isinstance(own, u.function.FunctionUnitBase) or own.is_equivalent(u.mag):
+        raise u.UnitsError(f"flux must be linear, not in {own}")
+    unit = u.one if own.is_equivalent(u.one) else own
+    return np.asarray(own.to(unit, floats("flux", part.values))), unit
+
+
+def wavelength(values: Any) -> NDArray[Any]:
+    """Wavelengths (P,) in Angstrom; at rest, where the axis of a Spectrum says how it moves.
+
+    Raises UnitsError for what is no wavelength, frequency or photon energy, ValueError for masked ones.
+    """
+    if hasattr(values, "to_rest"):
+        values = values.to_rest()
+    part = parts("wavelength", values)
+    if part.mask is not None and part.mask.any():
+        raise ValueError("wavelength has masked values")
+    found = floats("wavelength", part.values)
+    return found if part.unit is None else np.asarray(part.unit.to(u.AA, found, u.spectral()))
+
+
+def _pixels(
+    flux: NDArray[Any], masks: list[Any], arrays: Mapping[str, Any], units: tuple[u.UnitBase, u.UnitBase]
+) -> dict[str, NDArray[Any]]:
+    """The arrays (P,) of a JSON body; `units` are those in which flux came, and in which it is now.
+
+    What is masked in any of them is null in flux, and has no ivar or error, or where there is none of these
+    the bits `BAD`: a service that would not mask it refuses the star.
+    """
+    made = {"flux": flux}
+    for name, values in arrays.items():
+        if name == "bitmask":
+            made[name] = bits(name, values)
+        elif name == "wavelength":
+            made[name] = wavelength(values)
+        else:
+            part, power = parts(name, values), -2 if name == "ivar" else 1
+            came = units[0] ** power if part.unit is None else part.unit
+            made[name] = np.asarray(came.to(units[1] ** power, floats(name, part.values)))
+            masks.append(part.mask)
+    for name, found in made.items():
+        if found.ndim != 1:
+            raise ValueError(f"{name} of one star must be one-dimensional, not of shape {found.shape}")
+    bad = np.zeros(len(flux), dtype=bool)
+    for mask in masks:
+        if mask is not None and len(mask) != len(bad):
+            raise ValueError(f"lengths disagree: a mask of {len(mask)} pixels for a flux of {len(bad)}")
+        bad |= False if mask is None else mask
+    if not bad.any():
+        return made
+    made["flux"] = np.where(bad, np.nan, flux)
+    if "ivar" in made:
+        made["ivar"] = np.where(bad, 0, made["ivar"])
+    elif "error" in made:
+        made["error"] = np.where(bad, np.nan, made["error"])
     else:
-        flux = source if isinstance(source, u.Quantity) else np.asarray(source)
-    unit = flux.unit if isinstance(flux, u.Quantity) else u.dimensionless_unscaled
-    told.setdefault("normalized", unit.is_equivalent(u.dimensionless_unscaled))
-    if unit.is_equivalent(u.dimensionless_unscaled):
-        unit = u.dimensionless_unscaled
-    wanted = {"flux": unit, "wavelength": u.AA, "ivar": unit**-2, "error": unit}
-    for name, values in {"flux": flux, **arrays}.items():
-        told[name] = array(name, values, wanted.get(name))
-    return told
+        made["bitmask"] = np.where(bad, BAD, made.get("bitmask", np.int64(0)))
+    return made
 
 
-def labels(told: Mapping[str, Any]) -> dict[str, Any]:
-    """`told` with its labels in the contract's units, whatever else is in it. Raises UnitsError."""
-    plain = {name: number(name, told[name]) for name in (*LABELS, "ra", "dec") if name in told}
-    further = {
-        name: {key: float(value) for key, value in told[name].items()}
-        for name in ("parameters", "parameters_err")
-        if name in told
-    }
-    return {**told, **plain, **further}
-
-
-def number(name: str, value: Any) -> float | None:
-    """A label in the contract's unit; None for a masked one. Raises UnitsError for another dimension."""
-    if value is np.ma.masked:
-        return None
-    if not isinstance(value, u.Quantity):
-        return float(value)
-    if name not in UNITS and str(value.unit).startswith("dex"):
-        return float(value.value)
-    return float(value.to_value(UNITS.get(name, u.dimensionless_unscaled)))
-
-
-def array(name: str, values: Any, unit: u.UnitBase | None) -> NDArray[Any]:
-    """An array (P,) that JSON can carry, a Quantity in `unit`. Raises ValueError for another shape."""
-    if isinstance(values, u.Quantity):
-        values = values.to_value(unit)
-    if isinstance(values, np.ma.MaskedArray):
-        values = np.ma.filled(values.astype(float), np.nan)
-    made = np.asarray(values)
-    if made.ndim != 1:
-        raise ValueError(f"{name} of one star must be one-dimensional, not of shape {made.shape}")
-    if made.dtype.kind not in "fiu":
-        raise ValueError(f"{name} must hold numbers")
-    kind = np.int64 if name == "bitmask" else np.float32 if made.dtype.itemsize <= 4 else np.float64
-    return np.ascontiguousarray(made, dtype=kind)
-
-
-def _of_spectrum(source: NDData) -> tuple[u.Quantity, dict[str, Any]]:
-    """Flux and arrays of a specutils Spectrum, in the order of wavelength and at rest."""
+def _of_spectrum(source: NDData) -> tuple[u.Quantity, NDArray[np.bool_] | None, dict[str, Any]]:
+    """Flux, mask and arrays of a specutils Spectrum, in the order of wavelength and at rest."""
     if not hasattr(source, "spectral_axis"):
         raise TypeError("of the NDData classes only specutils' Spectrum is taken")
     flux = source.flux
     if flux.ndim != 1:
         raise ValueError(f"a Spectrum must hold one spectrum, not flux of shape {flux.shape}")
-    wavelength = source.spectral_axis.to_rest().to_value(u.AA, u.spectral())
-    order = np.argsort(wavelength)
-    arrays: dict[str, Any] = {"wavelength": wavelength[order]}
+    rest = wavelength(source.spectral_axis)
+    order = np.argsort(rest)
+    arrays: dict[str, Any] = {"wavelength": rest[order]}
     if source.uncertainty is not None:
         with np.errstate(divide="ignore"):  # no error is an infinite ivar, which the service takes for none
             uncertainty = source.uncertainty.represent_as(InverseVariance)
         unit = uncertainty.unit if uncertainty.unit is not None else flux.unit**-2
         arrays["ivar"] = (np.asarray(uncertainty.array) * unit)[order]
-    if source.mask is not None:
-        arrays["bitmask"] = np.broadcast_to(source.mask, flux.shape).astype(bool)[order].astype(np.int64)
-    return flux[order], arrays
+    mask = None if source.mask is None else np.broadcast_to(source.mask, flux.shape).astype(bool)[order]
+    return flux[order], mask, arrays

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx
 import orjson
 
+from chemtwin_client import labels
 from chemtwin_client.errors import ChemtwinError, Unreachable, of_status, told
 from chemtwin_client.version import VERSION
 
@@ -100,8 +101,9 @@ def pause(retry_after: str) -> float:
     return min(float(retry_after), LONGEST_PAUSE) if retry_after.isdecimal() else 1.0
 
 
-def in_path(star_id: str) -> str:
+def in_path(star_id: object) -> str:
     """A star's id as it stands in an address. Raises ValueError for what cannot be one."""
+    star_id = labels.star_id(star_id)
     if not STAR_ID.fullmatch(star_id) or star_id.endswith((".fits", ".fits.gz")):
         raise ValueError(f"{star_id!r} is not a star's id; a file's path goes as pathlib.Path(...)")
     return quote(star_id, safe="")

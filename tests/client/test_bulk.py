@@ -39,7 +39,7 @@ def sample(catalogue):
     labels["teff_err"] = 30.0
     labels["ra"] = np.linspace(0, 180, 150) * u.deg
     labels["dec"] = np.zeros(150)
-    labels["field"] = "not a label"
+    labels["field"] = "M 67"
     return labels, flux
 
 
@@ -75,7 +75,7 @@ def test_bad_stars_are_told_and_leave_the_good_ones_alone(chem, sample):
     flux[2] = 9.0
     done = chem.embed_many(flux, labels, progress=False)
     assert list(done["outcome"]) == ["stored", "refused", "refused", "refused", "stored", "stored"]
-    assert list(done["code"]) == ["", "invalid_request", "not_normalized", "invalid_request", "", ""]
+    assert list(done["code"]) == ["", "invalid_request", "not_normalized", "unknown_label", "", ""]
     assert "star_id" in done["message"][1]
     assert np.isnan(done["latent"][1]).all()
     assert np.isfinite(done["latent"][0]).all()
@@ -87,7 +87,7 @@ def test_what_cannot_be_an_id_is_not_looked_for(chem, sample):
     labels, flux = labels[:4], flux[:4]
     labels["star_id"] = ["..", ".", "", "a/b"]
     done = chem.embed_many(flux, labels, skip_stored=True, progress=False)
-    assert list(done["code"]) == ["invalid_request"] * 4
+    assert list(done["code"]) == ["invalid_request", "invalid_request", "bad_star_id", "invalid_request"]
     assert chem.model()["stars"] == 0
 
 
@@ -148,7 +148,8 @@ def test_files_and_spectra_with_a_table_of_labels(chem, sample, model, tmp_path)
         "ra": [1.0, 2.0, 3.0, 4.0, 5.0],
         **{name: [value] * 5 for name, value in GIANT.items()},
     }
-    done = chem.embed_many(sources, table, progress=False)
+    with pytest.warns(ChemtwinWarning, match="the files' own ra"):
+        done = chem.embed_many(sources, table, progress=False)
     assert list(done["outcome"]) == ["stored", "stored", "stored", "refused", "refused"]
     assert list(done["code"][3:]) == ["not_sent", "not_fits"]
     assert chem.star("2M00004994+1621552").ra == pytest.approx(0.208, abs=0.01)

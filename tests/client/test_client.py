@@ -61,7 +61,7 @@ def test_arrays_in_any_unit_and_byte_order_give_the_same_latent(chem, arrays, st
     ways = [
         {"source": flux.astype(">f8"), "ivar": ivar.astype(">f8"), **labels},
         {"source": flux * u.dimensionless_unscaled, "error": 1 / np.sqrt(ivar), **labels},
-        {"source": 100 * flux * u.percent, "error": np.ma.array(1 / np.sqrt(ivar)), **labels},
+        {"source": 100 * flux * u.percent, "error": np.ma.array(100 / np.sqrt(ivar)), **labels},
         {
             "source": flux,
             "ivar": ivar,

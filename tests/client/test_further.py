@@ -3,6 +3,8 @@
 import h5py
 import numpy as np
 import pytest
+from astropy import units as u
+from astropy.utils.masked import Masked
 from chemtwin_client import Chemtwin, Refused
 from click.testing import CliRunner
 
@@ -40,9 +42,16 @@ def test_a_fourth_parameter(chem, folder):
         flux = file["flux"][:]
     ivar = np.full(flux.shape, 1e4)
     assert set(chem.embed_many(flux, labels, ivar=ivar, progress=False)["outcome"]) == {"stored"}
-    del labels["vbroad"]
+    vbroad = labels.pop("vbroad")
     done = chem.embed_many(flux, labels, ivar=ivar, progress=False)
     assert set(done["code"]) == {"missing_parameters"}
+    labels["vbroad"] = Masked(vbroad * 1000 * u.m / u.s, mask=[True] + [False] * (len(vbroad) - 1))
+    labels["vbroad_err"] = np.where(vbroad > 0, -9999, 0) * u.km / u.s
+    done = chem.embed_many(flux, labels, ivar=ivar, progress=False)
+    assert list(done["code"]) == ["unknown_label"] + [""] * (len(vbroad) - 1)
+    assert chem.star(done["star_id"][1]).parameters == {"vbroad": pytest.approx(vbroad[1])}
+    with pytest.raises(u.UnitsError, match="vbroad"):
+        chem.embed_many(flux, labels | {"vbroad": vbroad * u.K}, progress=False)
     star_id = done["star_id"][0]
     star = chem.star(star_id)
     found = chem.twins(star_id, k=3, fe_h_within="any")
@@ -55,5 +64,7 @@ def test_a_fourth_parameter(chem, folder):
     assert recast.meta["to"]["parameters"] == {"vbroad": 0.5}
     with pytest.raises(Refused, match="vbroad"):
         chem.embed(APSTAR, **GIANT)
-    of_file = chem.embed(APSTAR, **GIANT, parameters={"vbroad": 3.0}, parameters_err={"vbroad": 0.5})
+    of_file = chem.embed(
+        APSTAR, **GIANT, parameters={"vbroad": 3000 * u.m / u.s}, parameters_err={"vbroad": 0.5}
+    )
     assert chem.star(of_file.star_id).parameters == {"vbroad": 3.0}

@@ -1,0 +1,196 @@
+"""The stars of `Chemtwin.embed_many`: their spectra and labels by row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+from astropy import units as u
+
+from chemtwin_client import labels, spectra
+from chemtwin_client.arrays import Column, by_row, columns
+from chemtwin_client.labels import InputError
+
+META_BYTES = 4096
+"""The service stores so much JSON with a star."""
+
+
+class Stars:
+    """Spectra and labels, by position: pandas' index plays no part.
+
+    Parameters
+    ----------
+    sources, wavelength, arrays, normalized
+        As `Chemtwin.embed_many` takes them; `arrays` are those of `ivar`, `error`, `bitmask` that are given.
+    table
+        The labels, a column each.
+    units
+        The units of the model's further parameters, by name.
+
+    Attributes
+    ----------
+    ids
+        The star of each row, "" where it is unknown.
+    faults
+        What is wrong with the identifier of a row, by row: a star of the same id in an earlier row, too.
+    notes
+        What of the labels is not stored, and why.
+
+    Raises
+    ------
+    ValueError
+        Lengths disagree, or there is no column `star_id`.
+    TypeError
+        What is no table, or has no order.
+    UnitsError
+        A label is in a unit that cannot be converted.
+    """
+
+    def __init__(
+        self,
+        sources: Any,
+        table: Any,
+        wavelength: Any,
+        arrays: Mapping[str, Any],
+        normalized: bool | None,
+        units: Mapping[str, str],
+    ) -> None:
+        self.sources = by_row("sources", sources)
+        self.arrays = {name: by_row(name, values) for name, values in arrays.items()}
+        self.common = {
+            "wavelength": None if wavelength is None else spectra.wavelength(wavelength),
+            "normalized": normalized,
+        }
+        self.targets = {name: u.Unit(unit) for name, unit in units.items()}
+        self.labels, others = _told_apart(columns(table), units)
+        self._check({**self.labels, **others})
+        self.ids: list[str] = []
+        self.faults: dict[int, InputError] = {}
+        self._identify(self.labels.pop("star_id"))
+        self.notes: list[str] = []
+        self.others = self._for_meta(others)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def _check(self, table: Mapping[str, Column]) -> None:
+        if "star_id" not in self.labels:
+            raise ValueError("labels need a column star_id")
+        count = table["star_id"].length
+        lengths = {name: len(values) for name, values in {"sources": self.sources, **self.arrays}.items()}
+        lengths |= {"labels": count} | {name: one.length for name, one in table.items() if one.length != count}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(
+                f"lengths disagree: {', '.join(f'{name} {length}' for name, length in lengths.items())}"
+            )
+        for name, one in self.labels.items():
+            if not one.scalars:
+                raise TypeError(f"column {name} must hold one value per star")
+            if name != "star_id":
+                labels.convert(name, 1.0, one.unit, self._target(name))
+
+    def _target(self, name: str) -> u.UnitBase | None:
+        return self.targets.get(name.removesuffix("_err"))
+
+    def _identify(self, column: Column) -> None:
+        first: dict[str, int] = {}
+        for row, value in enumerate(column.values):
+            star_id = ""
+            try:
+                star_id = labels.star_id(value)
+                if first.setdefault(star_id, row) != row:
+                    raise InputError(
+                        "duplicate_id", f"star {star_id} is in row {first[star_id]} already, which counts"
+                    )
+            except InputError as error:
+                self.faults[row] = InputError(error.code, f"{error} (row {row})")
+            self.ids.append(star_id)
+
+    def read(self, rows: range) -> tuple[Any, dict[str, Any]]:
+        """The sources and arrays of some rows."""
+        part = slice(rows.start, rows.stop)
+        return self.sources[part], {name: values[part] for name, values in self.arrays.items()}
+
+    def known(self, row: int, of_file: bool) -> dict[str, Any]:
+        """What `spectra.body` is to know of a row. Raises InputError, ValueError or UnitsError."""
+        told: dict[str, Any] = {"star_id": self.ids[row], "parameters": {}, "parameters_err": {}}
+        for name, column in self.labels.items():
+            if of_file and name in labels.POSITION:
+                continue
+            optional = name.endswith("_err") or name in labels.POSITION
+            value = (labels.known if optional else labels.needed)(
+                name, column.values[row], column.unit, self._target(name)
+            )
+            if self._target(name) is None:
+                told[name] = value
+            elif value is not None:
+                told["parameters_err" if optional else "parameters"][name.removesuffix("_err")] = value
+        return told | self.common | ({} if of_file else {"meta": self._meta(row)})
+
+    def _meta(self, row: int) -> dict[str, Any]:
+        return {name: values[row] for name, values in self.others.items() if values[row] is not None}
+
+    def _for_meta(self, table: Mapping[str, Column]) -> dict[str, list[labels.Plain | None]]:
+        """The further columns as JSON has them. Raises ValueError for a row of more than the service stores."""
+        found, unfit = {}, []
+        for name, one in table.items():
+            try:
+                if not one.scalars:
+                    raise TypeError
+                found[name] = [labels.for_meta(value) for value in one.values]
+            except TypeError:
+                unfit.append(name)
+        if unfit:
+            self.notes.append(f"not stored, as it is neither text nor numbers: {', '.join(unfit)}")
+        are_files = self._are_files()
+        if any(are_files):
+            self._note_files(list(found))
+        for row, of_file in enumerate(are_files):
+            size = 0 if of_file else len(orjson.dumps({name: values[row] for name, values in found.items()}))
+            if size > META_BYTES:
+                raise ValueError(
+                    f"the {len(found)} further columns of labels are {size} bytes of JSON in row {row}; "
+                    f"at most {META_BYTES} are stored with a star: leave out those that you do not need"
+                )
+        return found
+
+    def _are_files(self) -> list[bool]:
+        if (
+            isinstance(self.sources, (list, tuple))
+            or getattr(self.sources, "dtype", np.dtype(float)).kind in "OU"
+        ):
+            return [spectra.is_file(source) for source in self.sources]
+        return [False] * len(self)
+
+    def _note_files(self, further: list[str]) -> None:
+        if further:
+            self.notes.append(
+                f"not stored with stars from FITS files, which carry no meta: {', '.join(further)}"
+            )
+        if position := [name for name in labels.POSITION if name in self.labels]:
+            self.notes.append(f"stars from FITS files have the files' own {' and '.join(position)}")
+
+
+def _told_apart(
+    table: Mapping[str, Column], units: Mapping[str, str]
+) -> tuple[dict[str, Column], dict[str, Column]]:
+    """Labels by the names that they have here, and the further columns.
+
+    Capitals do not matter for labels (a survey's TEFF). Raises ValueError for two columns of one label.
+    """
+    further = (*units, *(f"{name}_err" for name in units))
+    usual_names = ("star_id", *labels.NEEDED, *labels.ERRORS, *labels.POSITION)
+    names = {name.lower(): name for name in (*usual_names, *further)}
+    usual: dict[str, Column] = {}
+    others: dict[str, Column] = {}
+    for title, column in table.items():
+        name = names.get(title.lower())
+        if name is None:
+            others[title] = column
+        elif name in usual:
+            raise ValueError(f"labels have several columns {name}, which differ in capitals only")
+        else:
+            usual[name] = column
+    return usual, others
