@@ -148,7 +148,8 @@ def columns(labels: Any) -> dict[str, Column]:
 
 def column(name: str, values: Any) -> Column:
     """One value per star, by position. Raises TypeError for what has no order or is a single value."""
-    if isinstance(values, (str, bytes, Mapping, Set)) or not hasattr(values, "__len__") or getattr(values, "shape", 1) == ():
+    scalar = not hasattr(values, "__len__") or getattr(values, "shape", None) == ()
+    if scalar or isinstance(values, (str, bytes, Mapping, Set)):
         raise TypeError(f"{name} must hold one value per star, in order; {type(values).__name__} does not")
     unit, length = unit_of(name, values), len(values)
     if hasattr(values, "chunks") and not hasattr(values, "to_pylist"):

@@ -173,8 +173,8 @@ class Chemtwin:
         `star`: a stored star's id; or a source as `embed` takes it (a file as pathlib.Path), which is not
         stored, with what is known of it. `rank="likelihood"` orders by the likelihood ratio of same against
         different chemistry. Further keywords: see `Filters` and `Observed`. `meta` of the table:
-        `star_id` (of the star asked for, None without an id), `model`, `metric`, `k`, `searched`, `exact`; of a source also `in_domain` and
-        `warnings`.
+        `star_id` of the star that you asked for (None without one), `model`, `metric`, `k`, `searched`,
+        `exact`; of a source also `in_domain` and `warnings`.
         """
         query, known = _filters(k, rank, keywords)
         if labels.is_id(star):

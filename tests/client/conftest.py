@@ -14,9 +14,9 @@ def chem(service):
         yield chem
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def empty(tmp_path_factory):
-    """A service of this module without stars."""
+    """A service without stars."""
     server = Server(tmp_path_factory.mktemp("empty") / "data", {}, [])
     server.wait()
     yield server
