@@ -29,7 +29,8 @@ DRAWING = CapacityLimiter(1)
 VO_ANGSTROM = "0.1nm"
 """The unit as VOTables have it: the standard's readers warn of an Angstrom by its name."""
 
-RATE = "fraction of random pairs at most this far apart; unknown below 1,000 stars"
+RATE = "fraction of random pairs this close; null below 1,000 stars"
+"""Short enough to stand on one line of a VOTable."""
 
 SUFFIX = {"csv": "csv", "votable": "vot", "fits": "fits", "png": "png"}
 

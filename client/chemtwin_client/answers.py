@@ -104,7 +104,7 @@ ABOUT = {
     "p_same": ("how often identical stars lie at least this far apart", "", "stat.probability"),
     "log_likelihood_ratio": ("ln likelihood of same chemistry over different", "", "stat.likelihood"),
     "doppelganger_rate": (
-        "fraction of random pairs at most this far apart; NaN below 1,000 stars",
+        "fraction of random pairs this close; null below 1,000 stars",
         "",
         "stat.probability",
     ),
