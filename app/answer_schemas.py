@@ -141,11 +141,14 @@ class Twin(BaseModel):
     star_id: str
     distance: float = Field(ge=0)
     p_same: float | None = Field(ge=0, le=1)
-    doppelganger_rate: float | None = Field(ge=0, le=1)
+    doppelganger_rate: float | None = Field(
+        ge=0, le=1, description="fraction of random pairs at most this far apart; null below 1,000 stars"
+    )
     teff: float
     logg: float
     fe_h: float
     snr: float | None
+    in_domain: bool = Field(description="whether the model knows such stars; false: expect wrong distances")
     ra: float | None
     dec: float | None
     log_likelihood_ratio: float | None = Field(None, description="with rank=likelihood")

@@ -29,6 +29,9 @@ DRAWING = CapacityLimiter(1)
 VO_ANGSTROM = "0.1nm"
 """The unit as VOTables have it: the standard's readers warn of an Angstrom by its name."""
 
+RATE = "fraction of random pairs this close; null below 1,000 stars"
+"""Short enough to stand on one line of a VOTable."""
+
 SUFFIX = {"csv": "csv", "votable": "vot", "fits": "fits", "png": "png"}
 
 
@@ -46,12 +49,13 @@ def _twin_columns(further: dict[str, str], by_likelihood: bool) -> list[Column]:
         _field("distance", "Euclidean distance of the latents", "", "stat.value;arith.diff"),
         _field("p_same", "how often identical stars lie at least this far apart", "", "stat.probability"),
         *([ratio] if by_likelihood else []),
-        _field("doppelganger_rate", "fraction of random pairs at most this far apart", "", "stat.probability"),
+        _field("doppelganger_rate", RATE, "", "stat.probability"),
         _field("teff", "effective temperature of the twin", "K", "phys.temperature.effective"),
         _field("logg", "log10 of surface gravity in cm/s2, dex", "", "phys.gravity"),
         _field("fe_h", "[Fe/H], dex", "", "phys.abund.Fe"),
         *further_columns(further, lambda twin: twin.get("parameters", {})),
         _field("snr", "median S/N per pixel", "", "stat.snr"),
+        _field("in_domain", "whether the model knows such stars", "", "meta.code", "?"),
         _field("ra", "right ascension (ICRS)", "deg", "pos.eq.ra;meta.main"),
         _field("dec", "declination (ICRS)", "deg", "pos.eq.dec;meta.main"),
     ]

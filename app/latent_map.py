@@ -14,6 +14,8 @@ from app.service import Service
 from index.open_index import Index
 from index.tree import COLUMNS
 
+LABELS = ("teff", "logg", "fe_h", "snr")
+
 STARS = 3000
 """Stars on a map: enough to see its shape, few enough to send and to draw."""
 
@@ -71,7 +73,7 @@ class LatentMap:
             "points": {
                 "star_id": sample.ids,
                 **dict(zip(("x", "y"), map(_column, places.T), strict=True)),
-                **dict(zip(COLUMNS, map(_column, sample.columns.T), strict=True)),
+                **{name: _column(sample.columns[:, COLUMNS.index(name)]) for name in LABELS},
             },
             "abundances": abundances,
         }

@@ -93,6 +93,7 @@ QueryIds = Annotated[
 ]
 Count = Annotated[int, BeforeValidator(_plain)]
 QueryNumber = Annotated[float, BeforeValidator(_number)]
+QueryPositive = Annotated[float, Field(ge=0), BeforeValidator(_number)]
 QueryBool = Annotated[bool, BeforeValidator(_true_or_false)]
 
 
@@ -262,11 +263,11 @@ class FitsQuery(BaseModel):
     teff: QueryNumber | None = None
     logg: QueryNumber | None = None
     fe_h: QueryNumber | None = None
-    teff_err: QueryNumber | None = Field(None, ge=0)
-    logg_err: QueryNumber | None = Field(None, ge=0)
-    fe_h_err: QueryNumber | None = Field(None, ge=0)
+    teff_err: QueryPositive | None = None
+    logg_err: QueryPositive | None = None
+    fe_h_err: QueryPositive | None = None
     parameters: dict[str, QueryNumber] = {}
-    parameters_err: dict[str, Annotated[QueryNumber, Field(ge=0)]] = {}
+    parameters_err: dict[str, QueryPositive] = {}
 
     @classmethod
     def of(cls, query: Mapping[str, str], further: Sequence[str]) -> FitsQuery:
@@ -293,8 +294,8 @@ class TwinQuery(BaseModel):
     fe_h_min: QueryNumber | None = None
     fe_h_max: QueryNumber | None = None
     snr_min: QueryNumber | None = None
-    fe_h_within: Annotated[QueryNumber, Field(ge=0)] | Literal["any"] | None = None
-    max_distance: QueryNumber | None = Field(None, ge=0)
+    fe_h_within: QueryPositive | Literal["any"] | None = None
+    max_distance: QueryPositive | None = None
     in_domain: QueryBool | None = Field(None, description="only stars that the model knows, or only others")
     rank: Literal["distance", "likelihood"] = "distance"
 

@@ -85,6 +85,7 @@ def _answer(service: Service, star: Star, query: TwinQuery, found: list[Twin]) -
                 "fe_h": other.fe_h,
                 **further_of(others_of(other)),
                 "snr": other.snr,
+                "in_domain": other.in_domain,
                 "ra": other.ra,
                 "dec": other.dec,
             }
@@ -101,6 +102,8 @@ def _filters(service: Service, star: Star, query: TwinQuery) -> Filters:
             ranges.append((name, -np.inf if low is None else low, np.inf if high is None else high))
     if query.snr_min is not None:
         ranges.append(("snr", query.snr_min, np.inf))
+    if query.in_domain is not None:
+        ranges.append(("in_domain", float(query.in_domain), float(query.in_domain)))
     within = query.fe_h_within
     if within is None:
         within = FE_H_WITHIN if "fe_h" in service.model.parameter_names else "any"

@@ -55,7 +55,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Sample:
-    """Some rows: `ids` (n,), `latents` (n, D), and `columns` (n, 4) as in `Nearest.update`."""
+    """Some rows: `ids` (n,), `latents` (n, D), and `columns` (n, 5) as in `Nearest.update`."""
 
     ids: list[str]
     latents: Latents
@@ -107,8 +107,8 @@ class Nearest:
     ) -> None:
         """Remove rows, then add rows or replace those of the same id, all at once; of one id the last holds.
 
-        `latents` (n, D), finite; `columns` (n, 4) are teff (K), logg, fe_h (dex) and snr, NaN where unknown.
-        Ids to remove that are not there are passed over. The next search sees it all.
+        `latents` (n, D), finite; `columns` (n, 5) are teff (K), logg, fe_h (dex), snr and in_domain (1 or 0),
+        NaN where unknown. Ids to remove that are not there are passed over. The next search sees it all.
         """
         last = {star_id.encode(): row for row, star_id in enumerate(ids)}
         rows = list(last.values())
@@ -326,7 +326,13 @@ class Nearest:
         state = self._state
         parts = [_arrays(tree, len(tree.ids), state.version) for tree in state.trees]
         parts.append(_arrays(state.recent, state.count, state.version))
-        told = {"model": model, "seq": state.seq, "dimension": self.dimension, "parts": len(parts)}
+        told = {
+            "model": model,
+            "seq": state.seq,
+            "dimension": self.dimension,
+            "columns": COLUMNS,
+            "parts": len(parts),
+        }
         write_cache(
             path, {f"{i}.{name}": array for i, part in enumerate(parts) for name, array in part.items()}, told
         )
@@ -337,6 +343,8 @@ class Nearest:
         arrays, told = read_cache(path)
         if (told["model"], told["dimension"]) != (model, dimension):
             raise CacheError(f"{path} is of model {told['model']} with {told['dimension']} dimensions")
+        if told.get("columns") != list(COLUMNS):
+            raise CacheError(f"{path} has other columns to filter by")
         nearest = cls(dimension)
         parts: list[dict[str, NDArray[Any]]] = [{} for _ in range(told["parts"])]
         for key, array in arrays.items():

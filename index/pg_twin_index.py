@@ -27,6 +27,7 @@ RATE_SAMPLE = 30_000
 EF_SEARCH = (100, 1000)
 """Least and most stars that one step of an HNSW scan keeps in view; pgvector allows no more."""
 
+IN_DOMAIN = sql.SQL("in_domain::int")
 EVERY = Filters()
 log = logging.getLogger("chemtwin")
 
@@ -93,7 +94,9 @@ class PgTwinIndex:
         for name, low, high in filters.ranges:
             conditions.append(
                 sql.SQL("{} BETWEEN {} AND {}").format(
-                    sql.Identifier(name), sql.Literal(float(low)), sql.Literal(float(high))
+                    IN_DOMAIN if name == "in_domain" else sql.Identifier(name),
+                    sql.Literal(float(low)),
+                    sql.Literal(float(high)),
                 )
             )
         if without is not None:
@@ -140,7 +143,7 @@ class PgTwinIndex:
         """About `most` stars, of pages of the table drawn at random: what is read does not grow with it."""
         share = min(100.0, 100 * most / max(1, len(self)))
         rows = self.store.read(
-            "SELECT star_id, latent, teff, logg, fe_h, coalesce(snr, 'NaN') "
+            "SELECT star_id, latent, teff, logg, fe_h, coalesce(snr, 'NaN'), in_domain::int "
             "FROM stars TABLESAMPLE SYSTEM (%s) REPEATABLE (0) WHERE NOT deleted AND model = %s",
             (share, self.model),
         )

@@ -270,7 +270,7 @@ class PostgresStore(Store):
 
     def changes(self, model: str, after: int, limit: int = 50_000) -> list[Change]:
         rows = self.read(
-            "SELECT seq, star_id, latent, teff, logg, fe_h, snr FROM stars "
+            "SELECT seq, star_id, latent, teff, logg, fe_h, snr, in_domain FROM stars "
             "WHERE model = %s AND seq > %s ORDER BY seq LIMIT %s",
             (model, after, limit),
         )
@@ -283,8 +283,9 @@ class PostgresStore(Store):
                 logg,
                 fe_h,
                 np.nan if snr is None else snr,
+                in_domain,
             )
-            for seq, star_id, latent, teff, logg, fe_h, snr in rows
+            for seq, star_id, latent, teff, logg, fe_h, snr, in_domain in rows
         ]
 
     def waiting(self, model: str, after: str, limit: int) -> list[Kept]:

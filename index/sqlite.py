@@ -187,7 +187,8 @@ class SqliteStore(Store):
 
     def briefs(self, star_ids: Sequence[str], model: str) -> dict[str, Brief]:
         rows = self._of_ids(BRIEF, star_ids, "AND model = ?", model)
-        return {row[0]: Brief._make(row) for row in rows}
+        briefs = map(Brief._make, rows)
+        return {brief.star_id: brief._replace(in_domain=bool(brief.in_domain)) for brief in briefs}
 
     def _of_ids(self, columns: str, star_ids: Sequence[str], more: str, *values: str) -> list[tuple[Any, ...]]:
         """Columns of the rows of these stars that are there, and meet `more`."""
@@ -254,12 +255,16 @@ class SqliteStore(Store):
 
     def changes(self, model: str, after: int, limit: int = 50_000) -> list[Change]:
         query = (
-            "SELECT seq, star_id, latent, teff, logg, fe_h, snr FROM stars "
+            "SELECT seq, star_id, latent, teff, logg, fe_h, snr, in_domain FROM stars "
             "WHERE seq > ? AND model = ? ORDER BY seq LIMIT ?"
         )
         return [
-            Change(seq, star_id, _floats(latent), teff, logg, fe_h, np.nan if snr is None else snr)
-            for seq, star_id, latent, teff, logg, fe_h, snr in self._read(query, (after, model, limit))
+            Change(
+                seq, star_id, _floats(latent), teff, logg, fe_h, np.nan if snr is None else snr, bool(in_domain)
+            )
+            for seq, star_id, latent, teff, logg, fe_h, snr, in_domain in self._read(
+                query, (after, model, limit)
+            )
         ]
 
     def waiting(self, model: str, after: str, limit: int) -> list[Kept]:

@@ -64,6 +64,7 @@ class Brief(NamedTuple):
     logg: float
     fe_h: float
     snr: float | None
+    in_domain: bool
     ra: float | None
     dec: float | None
     others: str | None
@@ -82,6 +83,7 @@ class Change:
     logg: float
     fe_h: float
     snr: float
+    in_domain: bool
 
 
 @dataclass(frozen=True)

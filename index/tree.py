@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from index.leaves import TOLERANCE, bounds_of, read_leaves
 
-COLUMNS = ("teff", "logg", "fe_h", "snr")
+COLUMNS = ("teff", "logg", "fe_h", "snr", "in_domain")
+"""What a search can be filtered by; `in_domain` is 1 or 0."""
 
 LEAF = 96
 """Most rows of a leaf."""
@@ -37,7 +38,7 @@ Limits = list[tuple[int, float, float]]
 
 @dataclass(frozen=True)
 class Part:
-    """Rows (S slots): `ids` (S,) bytes, `latents` (S, D), `columns` (4, S), and `died` (S,).
+    """Rows (S slots): `ids` (S,) bytes, `latents` (S, D), `columns` (5, S), and `died` (S,).
 
     A row is there from its part's first version on and until the version `died`.
     """
@@ -55,7 +56,7 @@ class Tree(Part):
     `rows` is how many rows it was built with, `order` (S,) the slots by id, of one id the row first. Boxes are
     in the principal `axes` (D, D) about `mean` (D,): of nodes `centre`, `half` (D, nodes), of leaves
     `leaf_centre`, `leaf_half` (nodes, D, leaves of a node); `leading` (leaves, `LEADING` or D, leaf) are
-    the rows' first coordinates there. `column_low`, `column_high` (leaves, 4), NaN where no row has a value.
+    the rows' first coordinates there. `column_low`, `column_high` (leaves, 5), NaN where no row has a value.
     `extent` is the largest distance of a row from the mean.
     """
 

@@ -38,7 +38,7 @@ log = logging.getLogger("chemtwin")
 
 @dataclass(frozen=True)
 class Filters:
-    """Inclusive ranges by column name (teff, logg, fe_h, snr) and the largest distance."""
+    """Inclusive ranges by column name (teff, logg, fe_h, snr; in_domain is 1 or 0) and the largest distance."""
 
     ranges: tuple[tuple[str, float, float], ...] = ()
     max_distance: float = np.inf

@@ -22,6 +22,7 @@ MAX_OTHER = 1e9
 
 OTHER_NAME = re.compile(r"(?!.*_err\Z)[A-Za-z][A-Za-z0-9_]{0,31}\Z")
 TAKEN = {"star_id", "flux", "wavelength", "ivar", "error", "bitmask", "normalized", "ra", "dec", "meta"}
+TAKEN |= {"in_domain"}
 TAKEN |= {"parameters", "snr", "group", "twin_of", "abundances", "k", "rank", "format", "max_distance"}
 TAKEN |= {"teff_min", "teff_max", "logg_min", "logg_max", "fe_h_min", "fe_h_max", "fe_h_within", "snr_min"}
 """Names with a meaning of their own in requests and survey files."""

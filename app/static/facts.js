@@ -31,7 +31,9 @@ export function account(found, rank) {
   const likely = judged.filter((twin) => !apart(twin)).length;
   const doubt = judged.length ? `; ${likely} of them within the noise, the others dimmed: p (same) below ${UNLIKELY}` : "";
   const order = rank === "likelihood" ? "likeliest" : "nearest";
-  return `the ${found.twins.length} ${order} ${among}${likely < judged.length ? doubt : ""}`;
+  const outside = found.twins.filter((twin) => !twin.in_domain).length;
+  const strange = outside ? `; ${outside} outside the model's domain` : "";
+  return `the ${found.twins.length} ${order} ${among}${likely < judged.length ? doubt : ""}${strange}`;
 }
 
 /** What the plot's lines are; `moved`: the star is recast elsewhere. */

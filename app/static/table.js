@@ -12,7 +12,8 @@ const HELP = {
   distance: "Euclidean distance of the latents. True twins at S/N 100 lie near the square root of the number of latents.",
   p_same: "How often stars of the same chemistry, observed with these errors, lie at least this far apart. A p-value, not the probability of being twins; empty where a star came without errors.",
   log_likelihood_ratio: "Logarithm of the likelihood of one chemistry for both over a chemistry for each.",
-  doppelganger_rate: "Fraction of random pairs of the catalogue at most this far apart; empty below 1,000 stars.",
+  doppelganger_rate: "Fraction of random pairs of the catalogue at most this far apart; empty until the catalogue has 1,000 stars.",
+  in_domain: "Whether the model knows such stars. Outside of its domain a latent, and so a distance, may be wrong.",
   rms: "Root mean square of the twin as drawn minus the star as drawn, over all pixels, in units of the continuum. For twins that are drawn.",
   snr: "The twin's median signal-to-noise per pixel; its parameters, too, are its own, as they came with it.",
 };
@@ -34,6 +35,7 @@ function columns(twins, card) {
     own("doppelganger_rate", "Doppelg\u00e4nger rate", small),
     own("rms", "rms residual", (value) => number(value, 4)),
     ...["teff", "logg", "fe_h", ...further, "snr"].map(plain),
+    own("in_domain", "Domain", (value) => (value ? "inside" : "outside")),
   ];
 }
 

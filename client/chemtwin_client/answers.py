@@ -103,7 +103,11 @@ ABOUT = {
     "distance": ("Euclidean distance of the latents", "", "stat.value;arith.diff"),
     "p_same": ("how often identical stars lie at least this far apart", "", "stat.probability"),
     "log_likelihood_ratio": ("ln likelihood of same chemistry over different", "", "stat.likelihood"),
-    "doppelganger_rate": ("fraction of random pairs at most this far apart", "", "stat.probability"),
+    "doppelganger_rate": (
+        "fraction of random pairs this close; null below 1,000 stars",
+        "",
+        "stat.probability",
+    ),
     "teff": ("effective temperature", "K", "phys.temperature.effective"),
     "logg": ("log10 of surface gravity in cm/s2, dex", "", "phys.gravity"),
     "fe_h": ("[Fe/H], dex", "", "phys.abund.Fe"),
@@ -154,6 +158,7 @@ TWIN = (
     "logg",
     "fe_h",
     "snr",
+    "in_domain",
     "ra",
     "dec",
 )

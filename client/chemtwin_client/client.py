@@ -35,7 +35,8 @@ class Filters(TypedDict, total=False):
     """Which stars may be twins: limits of `teff` (K), `logg`, `fe_h` (dex), `snr` and the distance of latents.
 
     `fe_h_within`: largest |difference| of [Fe/H] to the star, "any" for no limit; by default 0.1 if the model
-    removes [Fe/H] from the latent.
+    removes [Fe/H] from the latent. `in_domain`: True for stars inside the model's domain alone,
+    False for those outside alone.
     """
 
     teff_min: Number
@@ -47,6 +48,7 @@ class Filters(TypedDict, total=False):
     fe_h_within: Number | Literal["any"]
     snr_min: float
     max_distance: float
+    in_domain: bool
 
 
 class TwinsOf(Filters, Observed, total=False):
@@ -312,6 +314,8 @@ def _filters(k: int, rank: Rank, keywords: Mapping[str, Any]) -> tuple[dict[str,
     for name, value in keywords.items():
         if name not in Filters.__annotations__:
             known[name] = value
+        elif isinstance(value, bool):
+            query[name] = "true" if value else "false"
         elif value is not None:
             label = name.removesuffix("_min").removesuffix("_max").removesuffix("_within")
             query[name] = value if value == "any" else spectra.number(label, value)

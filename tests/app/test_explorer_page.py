@@ -374,6 +374,20 @@ def test_what_is_refused_is_told_where_it_arose(visit, service):
     assert all(4300 <= float(teff) <= 4400 for teff in column(page, 7))
 
 
+def test_stars_outside_the_domain_are_marked_and_can_be_left_out(visit, service, client, star):
+    client.post("/embed", json=star | {"star_id": "OUTSIDE", "logg": 4.4}).raise_for_status()
+    page = visit(f"{service.url}/?star={STAR}&logg_min=4.4&fe_h_within=any")
+    ready(page, 1)
+    assert [column(page, 2), column(page, 11)] == [["OUTSIDE"], ["outside"]]
+    expect(page.locator("#twins-told")).to_contain_text("1 outside the model's domain")
+    page.click("#filters summary")
+    page.select_option("#in_domain", "true")
+    page.click("#filter-form button[type=submit]")
+    expect(page.locator("#twins-body")).to_contain_text("No star of the catalogue passes")
+    assert parse_qs(urlsplit(page.url).query)["in_domain"] == ["true"]
+    client.delete("/stars/OUTSIDE")
+
+
 def test_a_star_without_errors_has_no_p_and_the_page_says_so(visit, start_server, star):
     server = start_server()
     bare = {name: value for name, value in star.items() if name != "ivar"}

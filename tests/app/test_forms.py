@@ -63,6 +63,8 @@ def rows(answer) -> list[dict[str, str]]:
 
 
 def same(text: str, value) -> bool:
+    if isinstance(value, bool):
+        return text == str(value).lower()
     return text == "" if value is None else math.isclose(float(text), value, rel_tol=1e-12)
 
 
@@ -109,7 +111,7 @@ def test_twins_as_votable(client):
     read = Table.read(io.BytesIO(answer.content), format="votable")
     assert read[main].tolist() == [twin["star_id"] for twin in json["twins"]]
     assert str(read["teff"].unit) == "K"
-    for name in ("distance", "p_same", "doppelganger_rate", "teff", "logg", "fe_h", "snr"):
+    for name in ("distance", "p_same", "doppelganger_rate", "teff", "logg", "fe_h", "snr", "in_domain"):
         assert read[name].tolist() == [twin[name] for twin in json["twins"]], name
 
 

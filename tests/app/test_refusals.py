@@ -93,6 +93,9 @@ EMBED = {
     "label 1e999": (JSON, lambda star: changed()(star).replace(b'"logg":', b'"logg": 1e999, "x":'), 422, "bad_json"),
     "label 'nan'": (JSON, changed(logg="nan"), 422, "invalid_request"),
     "label sentinel": (JSON, changed(teff=-9999), 422, "bad_parameters"),
+    "error sentinel": (JSON, changed(fe_h_err=-9999), 422, "invalid_request"),
+    "error NaN": (JSON, lambda star: changed()(star).replace(b'"logg":', b'"logg_err": NaN, "logg":'), 422, "bad_json"),
+    "label true": (JSON, changed(logg=True), 422, "invalid_request"),
     "negative error": (JSON, changed(teff_err=-5), 422, "invalid_request"),
     "no flux": (JSON, changed(flux=...), 422, "invalid_request"),
     "flux empty": (JSON, changed(flux=[]), 422, "invalid_request"),
@@ -111,7 +114,10 @@ EMBED = {
     "lengths disagree": (JSON, changed(ivar=[1.0] * 10), 422, "lengths_disagree"),
     "ivar negative": (JSON, changed(ivar=[-1.0] * PIXELS), 422, "negative_ivar"),
     "ivar and error": (JSON, changed(error=[1.0] * PIXELS), 422, "invalid_request"),
-    "bitmask of floats": (JSON, changed(bitmask=[0.5] * PIXELS), 422, "invalid_request"),
+    "bitmask of fractions": (JSON, changed(bitmask=[0.5] * PIXELS), 422, "bad_bitmask"),
+    "bitmask of sentinels": (JSON, changed(bitmask=[-9999.0] * PIXELS), 422, "bad_bitmask"),
+    "bitmask of text": (JSON, changed(bitmask=["1"] * PIXELS), 422, "invalid_request"),
+    "bitmask of this and that": (JSON, changed(bitmask=[True, 1] * (PIXELS // 2)), 422, "invalid_request"),
     "bitmask too large": (JSON, changed(bitmask=[2**63] * PIXELS), 422, "invalid_request"),
     "wavelength in nm": (JSON, changed(wavelength=np.linspace(1510, 1700, PIXELS).tolist()), 422, "wavelength_out_of_range"),
     "wavelength optical": (JSON, changed(wavelength=np.linspace(4000, 7000, PIXELS).tolist()), 422, "wavelength_out_of_range"),
@@ -120,6 +126,8 @@ EMBED = {
     "all masked": (JSON, changed(ivar=[0] * PIXELS), 422, "too_many_masked"),
     "no id": (JSON, changed(star_id=...), 422, "invalid_request"),
     "id a number": (JSON, changed(star_id=17), 422, "invalid_request"),
+    "id a Gaia number": (JSON, changed(star_id=2772104109112208256), 422, "invalid_request"),
+    "id a floating-point number": (JSON, changed(star_id=1.2e5), 422, "invalid_request"),
     "id empty": (JSON, changed(star_id=""), 422, "invalid_request"),
     "id with a space": (JSON, changed(star_id="2M 17"), 422, "invalid_request"),
     "id with a newline": (JSON, changed(star_id="2M17\n"), 422, "invalid_request"),
@@ -143,6 +151,8 @@ EMBED = {
     "npz that is a pickle": (NPZ, b"\x80\x04\x95" + bytes(1000), 422, "not_npz"),
     "npz that is none": (NPZ, b"PK\x03\x04nonsense", 422, "not_npz"),
     "npz with a pickle": (NPZ, npz(star_id=np.array([{"a": 1}], dtype=object)), 422, "bad_npz"),
+    "npz with numbers for ids": (NPZ, npz(star_id=np.array([2772104109112208256])), 422, "bad_npz"),
+    "npz with text for a label": (NPZ, npz(teff=np.array(["4500"])), 422, "bad_npz"),
     "npz without labels": (NPZ, npz(drop=["teff"]), 422, "missing_arrays"),
     "npz with unknown arrays": (NPZ, npz(secret=np.zeros(3)), 422, "unknown_arrays"),
     "npz of one dimension": (NPZ, npz(flux=np.ones(PIXELS)), 422, "bad_shape"),
@@ -199,6 +209,14 @@ def test_embed_refuses(client, star, kind, body, status, code):
         ("teff=4705&logg=2.58&fe_h=nan", "invalid_request"),
         ("teff=4705&logg=2.58&fe_h=inf", "invalid_request"),
         ("teff=hot&logg=2.58&fe_h=0", "invalid_request"),
+        ("teff=1e400&logg=2.58&fe_h=0", "invalid_request"),
+        ("teff=4,705&logg=2.58&fe_h=0", "invalid_request"),
+        ("teff=4_705&logg=2.58&fe_h=0", "invalid_request"),
+        ("teff=4705%20K&logg=2.58&fe_h=0", "invalid_request"),
+        ("teff=0x1261&logg=2.58&fe_h=0", "invalid_request"),
+        ("teff=&logg=2.58&fe_h=0", "invalid_request"),
+        (LABELS + "&teff_err=-9999", "invalid_request"),
+        (LABELS + "&fe_h_err=nan", "invalid_request"),
         (LABELS + "&vmic=1", "invalid_request"),
         (LABELS + "&star_id=a%2Fb", "invalid_request"),
         ("teff=-9999&logg=2.58&fe_h=0", "bad_parameters"),
@@ -208,6 +226,22 @@ def test_an_apstar_needs_good_labels(client, query, code):
     answer = client.post(f"/embed?{query}", content=APSTAR.read_bytes(), headers={"Content-Type": FITS})
     check(answer, 422, code)
     assert client.get("/stars/2M00004994+1621552").status_code == 404
+
+
+def test_the_message_says_what_to_send(client, star):
+    labels = client.post(
+        "/embed?teff=4,705&logg=2.58&fe_h=0", content=APSTAR.read_bytes(), headers={"Content-Type": FITS}
+    )
+    assert "plain number such as 4705" in labels.json()["error"]["message"]
+    named = client.post("/embed", json=star | {"star_id": 2772104109112208256})
+    assert "an id is text" in named.json()["error"]["message"]
+    asked = client.post("/twins", json={"star_ids": ["SYN-202-000000A", 17]})
+    assert "an id is text" in asked.json()["error"]["message"]
+    unknown = client.post("/embed", json=star | {"teff": -9999})
+    assert "teff = -9999 is not between 1000 and 100000 K" in unknown.json()["error"]["message"]
+    content = npz(star_id=np.array([17]))(star)
+    ids = client.post("/embed", content=content, headers={"Content-Type": NPZ})
+    assert "star_id holds int64, not text" in ids.json()["error"]["message"]
 
 
 TWINS = "/twins/SYN-202-000000A"
@@ -221,6 +255,9 @@ REQUESTS = {
     "k not a number": ("GET", TWINS + "?k=ten", None, 422, "invalid_request"),
     "filter NaN": ("GET", TWINS + "?teff_min=nan", None, 422, "invalid_request"),
     "filter Infinity": ("GET", TWINS + "?max_distance=inf", None, 422, "invalid_request"),
+    "filter with a comma": ("GET", TWINS + "?teff_min=4,000", None, 422, "invalid_request"),
+    "in_domain a number": ("GET", TWINS + "?in_domain=1", None, 422, "invalid_request"),
+    "in_domain in capitals": ("POST", "/twins?in_domain=True", {"star_ids": ["SYN-202-000000A"]}, 422, "invalid_request"),
     "filter misspelt": ("GET", TWINS + "?tef_min=4000", None, 422, "invalid_request"),
     "fe_h_within negative": ("GET", TWINS + "?fe_h_within=-1", None, 422, "invalid_request"),
     "fe_h_within a word": ("GET", TWINS + "?fe_h_within=all", None, 422, "invalid_request"),

@@ -190,6 +190,9 @@ def test_filters_and_order(chem, stored):
     assert np.all((found["teff"] >= 4200) & (found["teff"] <= 4600))
     assert np.all(np.diff(found["distance"]) >= 0)
     assert ODD not in found["star_id"]
+    assert found["in_domain"].all()
+    assert len(chem.twins(ODD, k=20, in_domain=True)) == 20
+    assert not chem.twins(ODD, k=20, in_domain=False)["in_domain"].any()
     near = chem.twins(ODD, k=1000, max_distance=12.0)
     assert 0 < len(near) < 1000
     assert near["distance"].max() <= 12

@@ -40,7 +40,10 @@ def stars(draw):
         draw(IDS), latent, draw(NUMBERS), draw(st.sampled_from(MODELS)), snr=draw(st.none() | st.just(80.0))
     )
     return dataclasses.replace(
-        new, covariance=covariance, meta=draw(st.sampled_from([{}, {"a": "\0é", "b": [1]}]))
+        new,
+        covariance=covariance,
+        in_domain=draw(st.booleans()),
+        meta=draw(st.sampled_from([{}, {"a": "\0é", "b": [1]}])),
     )
 
 
@@ -119,11 +122,13 @@ class BothStores(RuleBasedStateMachine):
         k=st.integers(1, 15),
         teff_max=st.sampled_from([3000.0, 4000.0, 4500.0, np.inf]),
         snr_min=st.sampled_from([None, -np.inf, 90.0]),
+        in_domain=st.sampled_from([None, 0.0, 1.0]),
         max_distance=st.sampled_from([np.inf, 0.0, 1.0, 2.0]),
         without=IDS | st.none(),
     )
-    def search(self, latent, k, teff_max, snr_min, max_distance, without):
+    def search(self, latent, k, teff_max, snr_min, in_domain, max_distance, without):
         ranges = [("teff", -np.inf, teff_max)] + ([] if snr_min is None else [("snr", snr_min, np.inf)])
+        ranges += [] if in_domain is None else [("in_domain", in_domain, in_domain)]
         filters = Filters(tuple(ranges), max_distance)
         for pair in self.indexes:
             first, second = (
@@ -300,9 +305,10 @@ def test_a_sample_of_the_table_is_bounded_and_whole(open_stores):
     store = open_stores()
     index = open_index(store, "m@1", DIMENSION)
     empty = index.sample(10)
-    assert (empty.ids, empty.latents.shape, empty.columns.shape) == ([], (0, DIMENSION), (0, 4))
+    assert (empty.ids, empty.latents.shape, empty.columns.shape) == ([], (0, DIMENSION), (0, 5))
     stars = {
-        f"S{i}": star(f"S{i}", (i, -i, 1), 4000.0 + i, snr=None if i % 7 == 0 else 50.0) for i in range(6000)
+        f"S{i}": star(f"S{i}", (i, -i, 1), 4000.0 + i, snr=None if i % 7 == 0 else 50.0, in_domain=i % 2 == 0)
+        for i in range(6000)
     }
     store.upsert(list(stars.values()))
     store.upsert([star("OTHER", (0, 0, 0), model="n@1")])
@@ -319,6 +325,7 @@ def test_a_sample_of_the_table_is_bounded_and_whole(open_stores):
         assert np.array_equal(latent, own.latent)
         assert columns[0] == own.teff
         assert np.isnan(columns[3]) == (own.snr is None)
+        assert columns[4] == own.in_domain
 
 
 WRITER = """

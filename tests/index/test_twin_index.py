@@ -1,6 +1,7 @@
 """The index against a plain search over the same stars, on random operations."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,29 @@ def test_a_narrow_filter_still_finds_k_stars(large):
     assert len(index.search(query, 1000, filters)) == expected
     assert len(index.search(query, 10, filters)) == 10
     assert all(t.distance <= 0.5 for t in index.search(query, 1000, Filters(max_distance=0.5)))
+
+
+def test_stars_outside_the_domain_can_be_left_out(tmp_path):
+    """As many as are asked for come back, though none of the nearest 3,000 passes."""
+    generator = np.random.default_rng(5)
+    latents = np.sort(generator.normal(size=3030).astype(np.float32) ** 2)
+    store = SqliteStore(tmp_path / "s.sqlite")
+    index = TwinIndex(store, "m@1", 1)
+    outside = [replace(star(f"O{i:05d}", latents[[i]]), in_domain=False) for i in range(3000)]
+    index.upsert([*outside, *(star(f"I{i:05d}", latents[[i]]) for i in range(3000, 3030))])
+    query = np.zeros(1, np.float32)
+    inside = Filters((("in_domain", 1.0, 1.0),))
+    assert [twin.star_id for twin in index.search(query, 20, inside)] == [
+        f"I{i:05d}" for i in range(3000, 3020)
+    ]
+    assert len(index.search(query, 100, inside)) == 30
+    assert index.search(query, 20)[0].star_id == "O00000"
+    index.upsert([star("O00000", latents[[0]])])
+    assert index.search(query, 1, inside)[0].star_id == "O00000", "since it was embedded again"
+    index.close()
+    again = TwinIndex(store, "m@1", 1)
+    assert len(again.search(query, 100, inside)) == 31
+    store.close()
 
 
 def test_several_searches_at_once_find_what_each_finds(large):
