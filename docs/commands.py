@@ -15,11 +15,7 @@ LINK = re.compile(r"docs/([a-z-]+)\.md")
 HEAD = """# Commands
 
 `chemtwin COMMAND --help` says the same. Commands on the store take their settings from the
-<<<<<<< HEAD
-[environment](settings.md); an option wins over it. `python docs/commands.py > docs/commands.md` wrote this page.
-=======
 [environment](settings.md); an option wins over it. This page is what `python docs/commands.py` prints.
->>>>>>> store
 
 An error that you can mend is one line, and the exit status is 1. Any other error is a defect of Chemtwin and
 shows its traceback. `chemtwin --debug COMMAND` shows the traceback of every error."""
