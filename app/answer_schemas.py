@@ -148,7 +148,7 @@ class Twin(BaseModel):
     logg: float
     fe_h: float
     snr: float | None
-    in_domain: bool = Field(description="whether the model knows such stars; false: expect wrong distances")
+    in_domain: bool = Field(description="whether the model knows such stars; false: distance may be wrong")
     ra: float | None
     dec: float | None
     log_likelihood_ratio: float | None = Field(None, description="with rank=likelihood")

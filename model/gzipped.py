@@ -20,21 +20,17 @@ def unpacked(content: bytes, most_bytes: int = MAX_UNPACKED) -> bytes:
     """
     if not content.startswith(MAGIC):
         return content
-    parts, size, remaining = [], 0, content
-    while remaining.startswith(MAGIC):  # a file may hold several members
-        member = zlib.decompressobj(GZIP)
-        try:
-            parts.append(member.decompress(remaining, most_bytes - size + 1))
-        except zlib.error as error:
-            raise FormatError("bad_gzip", f"the gzipped file is damaged: {error}") from None
-        size += len(parts[-1])
-        if size > most_bytes:
-            raise FormatError(
-                "unpacked_too_large", f"the gzipped file unpacks to more than {most_bytes // 1_000_000} MB"
-            )
-        if not member.eof:
-            raise FormatError("bad_gzip", "the gzipped file is cut short")
-        remaining = member.unused_data
-    if remaining.strip(b"\0"):
+    member = zlib.decompressobj(GZIP)
+    try:
+        whole = member.decompress(content, most_bytes + 1)
+    except zlib.error as error:
+        raise FormatError("bad_gzip", f"the gzipped file is damaged: {error}") from None
+    if len(whole) > most_bytes:
+        raise FormatError(
+            "unpacked_too_large", f"the gzipped file unpacks to more than {most_bytes // 1_000_000} MB"
+        )
+    if not member.eof:
+        raise FormatError("bad_gzip", "the gzipped file is cut short")
+    if member.unused_data.strip(b"\0"):
         raise FormatError("bad_gzip", "there is something after the gzipped file's end")
-    return b"".join(parts)
+    return whole
