@@ -17,6 +17,7 @@ from model.basis import Basis, design
 from model.grid import Array, Grid
 from model.normalise import Normaliser
 from model.spectrum import PARAMETER_UNITS
+from training.errors import TrainingError
 from training.survey import Survey, add_noise
 
 PARAMETERS = tuple(PARAMETER_UNITS)
@@ -29,17 +30,19 @@ CONTINUUM_STARS = 4096
 def known(survey: Survey, parameters: tuple[str, ...]) -> Array:
     """The named parameters (N, U) of a survey: teff, logg, fe_h or any other dataset of one number per star.
 
-    Raises ValueError naming what the survey lacks.
+    Raises TrainingError naming what the survey lacks.
     """
     return np.stack([survey.column(name) for name in parameters], axis=1)
 
 
 def training_ranges(survey: Survey, parameters: tuple[str, ...]) -> Array:
-    """Smallest and largest value (U, 2) of each named parameter. Raises ValueError for one that is constant."""
+    """Smallest and largest value (U, 2) of each named parameter. Raises TrainingError for a constant one."""
     values = known(survey, parameters)
     ranges = np.stack([values.min(axis=0), values.max(axis=0)], axis=1)
     if same := [name for name, (low, high) in zip(parameters, ranges, strict=True) if low == high]:
-        raise ValueError(f"{survey.path}: all stars have the same {', '.join(same)}: nothing to condition on")
+        raise TrainingError(
+            f"{survey.path}: all stars have the same {', '.join(same)}: nothing to condition on"
+        )
     return ranges
 
 

@@ -28,6 +28,7 @@ from model.basis import design, exponents
 from model.gaussdis import GaussDis
 from model.grid import Array
 from model.response import Response
+from training.errors import TrainingError
 from training.found import find_twins, hold_together
 from training.gaussdis import SAMPLE, STARS, Stars, changed, spread, stars_of, with_metric
 from training.survey import Survey
@@ -74,18 +75,18 @@ FEWEST = 20
 
 
 def read_pairs(path: Path, survey: Survey) -> NDArray[np.int64]:
-    """Rows (P, 2) of the pairs in a CSV file with columns star_id and twin_id. Raises ValueError."""
+    """Rows (P, 2) of the pairs in a CSV file with columns star_id and twin_id. Raises TrainingError."""
     row = {star_id: number for number, star_id in enumerate(survey.star_id)}
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
         if not {"star_id", "twin_id"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path} needs the columns star_id and twin_id")
+            raise TrainingError(f"{path} needs the columns star_id and twin_id")
         named = [(line["star_id"], line["twin_id"]) for line in reader]
     unknown = sorted({star_id for pair in named for star_id in pair} - set(row))
     if unknown:
-        raise ValueError(f"{path}: {len(unknown)} stars are not in {survey.path}, the first is {unknown[0]}")
+        raise TrainingError(f"{path}: {len(unknown)} stars are not in {survey.path}, the first is {unknown[0]}")
     if len(named) < FEWEST:
-        raise ValueError(f"{path} holds {len(named)} pairs: a calibration takes {FEWEST} or more")
+        raise TrainingError(f"{path} holds {len(named)} pairs: a calibration takes {FEWEST} or more")
     return np.array([[row[a], row[b]] for a, b in named], dtype=np.int64)
 
 
@@ -211,7 +212,7 @@ def calibrate(
     """`model` with twins that meet: calibrated on `pairs` (P, 2), rows of `survey`.
 
     With `find` its response is then fitted to the twins that it finds among the survey's other stars, and the
-    known ones tell what still separates twins. Raises ValueError if it finds too few for that.
+    known ones tell what still separates twins. Raises TrainingError if it finds too few for that.
     """
     seen, parameters = stars_of(survey, model)
     told, how = {"pairs": len(pairs), "pairs_survey_seed": survey.seed}, f"on {len(pairs)} known pairs"

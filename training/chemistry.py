@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from training.deconvolution import Mixture, deconvolve
 from training.emulator import CARBON_LIMIT
+from training.errors import TrainingError
 from training.published_errors import HIGHEST_SNR, PUBLISHED, published_errors
 
 Array = NDArray[np.float64]
@@ -60,13 +61,13 @@ class Chemistry:
 
     @classmethod
     def load(cls, path: Path = SHIPPED) -> Chemistry:
-        """Read a chemistry file, the shipped one by default. Raises ValueError if it is something else."""
+        """Read a chemistry file, the shipped one by default. Raises TrainingError if it is something else."""
         try:
             content = json.loads(path.read_text())
         except ValueError as error:
-            raise ValueError(f"{path} is not a {FORMAT} file: {error}") from error
+            raise TrainingError(f"{path} is not a {FORMAT} file: {error}") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"{path} is not a {FORMAT} file")
+            raise TrainingError(f"{path} is not a {FORMAT} file")
         abundances, branch = (
             Mixture(*(np.array(content[name][key]) for key in ("weights", "means", "covariances")))
             for name in ("abundances", "branch")
@@ -181,7 +182,7 @@ def _read(table: Path, columns: list[str]) -> Array:
         reader = csv.DictReader(line for line in file if not line.startswith("#"))
         missing = sorted(set(columns) - set(reader.fieldnames or ()))
         if missing:
-            raise ValueError(f"{table} lacks {', '.join(missing)}")
+            raise TrainingError(f"{table} lacks {', '.join(missing)}")
         return np.array([[float(row[name]) for name in columns] for row in reader])
 
 
@@ -214,7 +215,7 @@ def _redraw(
         if len(refused) == 0:
             return rows
         rows[refused] = draw(refused)
-    raise ValueError("the box has next to no room for this chemistry")
+    raise TrainingError("the box has next to no room for this chemistry")
 
 
 def _rounded(values: Any) -> Any:

@@ -13,6 +13,7 @@ from model.base import Model
 from model.grid import Array
 from model.polydis import PolyDis
 from training.basis import known
+from training.errors import TrainingError
 from training.survey import Survey, add_noise
 
 NOISE_STREAM = (0, 5)
@@ -54,8 +55,7 @@ def embed_survey(
     model: Model, survey: Survey, snr: float = np.inf, stream: tuple[int, int] = NOISE_STREAM
 ) -> Array:
     """Latents (N, D) of a survey, streamed, with noise of 1 / `snr` added before the model's normaliser."""
-    if len(model.grid) != len(survey.wavelength) or not np.allclose(model.grid.wavelength, survey.wavelength):
-        raise ValueError("the survey is not on the model's wavelength grid")
+    survey.check_grid(model.grid)
     latents = np.empty((len(survey), model.card.latent_dim))
     u = known(survey, model.parameter_names)
     for rows, flux in survey.blocks(f"embed at S/N {snr:g}"):
@@ -98,7 +98,7 @@ def twin_search(latents: Array, twin: NDArray[np.int64], snr: float = np.inf) ->
 
 
 def twin_recovery(model: Model, survey: Survey, snr: float = np.inf) -> TwinSearch:
-    """Twin search on a noiseless survey of pairs (paper, figure 3). Raises ValueError for another survey."""
+    """Twin search on a noiseless survey of pairs (paper, figure 3). Raises TrainingError for another survey."""
     return twin_search(embed_survey(model, survey, snr), twins(survey), snr)
 
 
@@ -109,11 +109,10 @@ def twin_covariance(model: Model, survey: Survey) -> Array:
 
 
 def twins(survey: Survey) -> NDArray[np.int64]:
-    """The row of each star's twin (N,). Raises ValueError for a survey without twins, or with noise."""
+    """The row of each star's twin (N,). Raises TrainingError for a survey without twins, or with noise."""
     if survey.twin is None:
-        raise ValueError(f"{survey.path} holds no twins (dataset twin_of)")
-    if np.isfinite(survey.snr).any():
-        raise ValueError(f"{survey.path} has noise of its own: draw it without --snr, evaluation adds noise")
+        raise TrainingError(f"{survey.path} holds no twins (dataset twin_of)")
+    survey.check_noiseless()
     return survey.twin
 
 
@@ -133,6 +132,7 @@ def recast_errors(model: Model, survey: Survey) -> list[RecastError]:
     "decoder" recasts from the latent, as the service does; "whole residual" is the paper's way for PolyDis.
     Twins must stand in neighbouring rows, as `chemtwin synthesize` writes them.
     """
+    survey.check_grid(model.grid)
     twin, u = twins(survey), known(survey, model.parameter_names)
     apart = np.abs(survey.parameters[:, 0] - survey.parameters[twin, 0]) >= 500
     ways = ["decoder"] + (["whole residual"] if isinstance(model, PolyDis) else [])
@@ -140,7 +140,7 @@ def recast_errors(model: Model, survey: Survey) -> list[RecastError]:
     for rows, block in survey.blocks("recast"):
         local = twin[rows] - rows.start
         if local.min() < 0 or local.max() >= len(block):
-            raise ValueError("twins do not stand in neighbouring rows")
+            raise TrainingError("twins do not stand in neighbouring rows")
         flux = (block if model.normaliser is None else model.normaliser.batch(block)).astype(np.float64)
         own, other = u[rows], u[rows][local]
         recasts = [model.decode(model.encode(flux[local], other), own)]

@@ -18,6 +18,7 @@ from model.gaussdis import GaussDis
 from model.grid import Array
 from model.likelihood import Likelihood
 from model.response import Response, terms
+from training.errors import TrainingError
 from training.gaussdis import Stars
 
 ODDS = 1000.0
@@ -62,14 +63,14 @@ def hold_together(stars: Stars, response: Response, scatter: Array) -> tuple[Res
     """Response and scatter (K, K) of `stars`, twins in neighbouring rows, with one latent for both of a pair.
 
     In turns: both get the mean of their latents by the last response, weighted with the information on each,
-    strongest latents first, and the response is fitted to these. Raises ValueError for fewer pairs than it
+    strongest latents first, and the response is fitted to these. Raises TrainingError for fewer pairs than it
     takes.
     """
     pairs, size = len(stars.seen) // 2, stars.latents.shape[1]
     leading = min(LEADING, size)
     fewest = FEWEST * terms(stars.latents[:1], stars.parameters[:1], response.ranges, DEGREES, leading).shape[1]
     if pairs < fewest:
-        raise ValueError(f"{pairs} pairs of twins are found in the survey, and {fewest} are needed")
+        raise TrainingError(f"{pairs} pairs of twins are found in the survey, and {fewest} are needed")
     unit = np.eye(size)
     for _ in tqdm(range(TURNS), desc="hold together", file=sys.stderr, disable=None):
         precision = stars.refine(response, scatter) + unit

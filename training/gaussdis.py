@@ -27,9 +27,11 @@ from model.grid import Array, Grid
 from model.normalise import Normaliser
 from model.response import Response, terms
 from training.basis import known
+from training.errors import TrainingError
 from training.frontend import coefficient_noise
 from training.loader import coefficients
 from training.survey import Survey
+from training.used_surveys import record
 
 DEGREES = (4, 3, 1)
 """Degrees in u of the response's mean, of its linear terms and of those of products."""
@@ -110,6 +112,7 @@ class Stars:
 
 def stars_of(survey: Survey, model: Autoencoder | GaussDis) -> tuple[Array, Array]:
     """Coefficients (N, K) in a model's basis, without noise, and parameters (N, U)."""
+    survey.check_grid(model.grid)
     names = model.parameter_names
     seen = coefficients(survey, model.normaliser, model.basis, names, np.inf)
     return np.asarray(seen, dtype=np.float64), known(survey, names)
@@ -118,10 +121,10 @@ def stars_of(survey: Survey, model: Autoencoder | GaussDis) -> tuple[Array, Arra
 def refine(start: Autoencoder, survey: Survey, name: str) -> GaussDis:
     """GaussDis from a compact variational autoencoder and its training survey.
 
-    Raises ValueError for an autoencoder that works on pixels or whose latents are not variational.
+    Raises TrainingError for an autoencoder that works on pixels or whose latents are not variational.
     """
     if not start.scale.size:
-        raise ValueError("only an autoencoder between coefficients (inputs = components) can be refined")
+        raise TrainingError("only an autoencoder between coefficients (inputs = components) can be refined")
     seen, parameters = (values[:STARS] for values in stars_of(survey, start))
     inputs = np.concatenate([seen / start.scale, scaled(parameters, start.ranges)], axis=1)
     latents = np.concatenate(
@@ -148,7 +151,7 @@ def refine(start: Autoencoder, survey: Survey, name: str) -> GaussDis:
         error_floor=start.card.error_floor,
         training={
             "stars": len(survey),
-            "survey_seed": survey.seed,
+            **record(survey),
             "start": start.card.identity,
             "start_training": start.card.training,
         },

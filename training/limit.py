@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from model.grid import Array
 from model.likelihood import ranked_doppelgangers, shortlists
 from training.emulator import Emulator
+from training.errors import TrainingError
 from training.limit_fits import against_fits
 from training.markdown import table
 from training.oracle import Oracle, labels_of, varied
@@ -112,9 +113,9 @@ def name_of(survey: Survey) -> str:
 
 def limit(survey: Survey, emulator: Emulator, pairs: int) -> dict[str, Any]:
     """The limit of one survey, for models that remove Teff, log g and [Fe/H], and where its twins share
-    [Fe/H] for models that leave it. Raises ValueError for a survey without twins, groups or abundances."""
+    [Fe/H] for models that leave it. Raises TrainingError for a survey without twins, groups or abundances."""
     if survey.twin is None and survey.group is None:
-        raise ValueError(f"{survey.path} holds neither twins nor groups")
+        raise TrainingError(f"{survey.path} holds neither twins nor groups")
     labels = labels_of(survey, emulator)
     columns = varied(labels, emulator)
     fisher = information(emulator, labels, columns)

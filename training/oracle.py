@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import h5py
 import numpy as np
 
 from model.grid import Array
 from model.likelihood import Likelihood
 from training.emulator import Emulator
+from training.errors import TrainingError
 from training.survey import Survey
 
 _DRAW = 8
@@ -17,14 +17,13 @@ _NEGLIGIBLE = 1e-10
 
 
 def labels_of(survey: Survey, emulator: Emulator) -> Array:
-    """The emulator's labels (N, 21) of a survey's stars. Raises ValueError for a survey without abundances."""
+    """The emulator's labels (N, 21) of a survey's stars. Raises TrainingError without known abundances."""
     labels = np.zeros((len(survey), len(emulator.labels)))
     labels[:, [emulator.labels.index(name) for name in ("teff", "logg", "fe_h")]] = survey.parameters
-    with h5py.File(survey.path, "r") as file:
-        if "abundances" not in file:
-            raise ValueError(f"{survey.path} holds no abundances")
-        names = [str(name) for name in file["abundances"].attrs["names"]]
-        labels[:, [emulator.labels.index(name) for name in names]] = file["abundances"][:]
+    names, values = survey.abundances()
+    if unknown := sorted(set(names) - set(emulator.labels)):
+        raise TrainingError(f"{survey.path}: the emulator does not know {', '.join(unknown)}")
+    labels[:, [emulator.labels.index(name) for name in names]] = values
     return labels
 
 

@@ -11,6 +11,7 @@ from scipy.fft import dct, idct
 from scipy.ndimage import shift
 
 from model.grid import Array, Grid
+from training.errors import TrainingError
 
 LABEL_SD = {"teff": 50.0, "logg": 0.1, "fe_h": 0.05}
 """Errors of the labels: K, dex, dex."""
@@ -62,7 +63,7 @@ def perturbed(
     elif kind == "slopes":
         flux *= slopes(len(flux), generator, wavelength)
     elif kind != "none":
-        raise ValueError(f"{kind} is no kind of perturbation: {', '.join(CASES)}")
+        raise TrainingError(f"{kind} is no kind of perturbation: {', '.join(CASES)}")
     return flux, parameters, masked
 
 

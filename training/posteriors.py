@@ -34,8 +34,7 @@ def posteriors(
 
     Noise of 1 / `snr` is added before the model's normaliser, and known to the model.
     """
-    if len(model.grid) != len(survey.wavelength) or not np.allclose(model.grid.wavelength, survey.wavelength):
-        raise ValueError("the survey is not on the model's wavelength grid")
+    survey.check_grid(model.grid)
     count, size = len(survey) if stars is None else min(stars, len(survey)), model.card.latent_dim
     means, covariances = np.empty((count, size)), np.empty((count, size, size))
     u = known(survey, model.parameter_names)

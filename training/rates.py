@@ -21,6 +21,7 @@ from model.bundle import load_model
 from model.gaussdis import GaussDis
 from model.grid import Array
 from training import probes
+from training.errors import TrainingError
 from training.evaluate import embed_survey
 from training.limit import doppelganger_rate, name_of, siblings
 from training.markdown import table
@@ -28,6 +29,7 @@ from training.page import publish
 from training.posteriors import likelihoods, posteriors
 from training.published_errors import measured_abundances
 from training.survey import Survey
+from training.used_surveys import check_unused
 
 LEVELS = (100.0, 50.0)
 RANDOM_PAIRS = 1_000_000
@@ -63,13 +65,15 @@ def rates(
 
 
 def measure_rates(paths: Sequence[Path], groups: Survey, folder: Path) -> str:
-    """Measure models into rates.json in `folder`; returns the table. Raises ValueError without groups."""
+    """Measure models into rates.json in `folder`; returns the table. Raises TrainingError without groups."""
+    groups.check_noiseless()
     if groups.group is None:
-        raise ValueError(f"{groups.path} holds no groups")
+        raise TrainingError(f"{groups.path} holds no groups")
     near, far, fe_h = siblings(groups.group), strangers(groups.group), groups.parameters[:, 2]
     found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     for path in paths:
         model, rows = load_model(path), found.setdefault(path.stem, {})
+        check_unused(model, path.stem, groups)
         for level in LEVELS:
             if isinstance(model, GaussDis):
                 latents, covariances = posteriors(model, groups, level)

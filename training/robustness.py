@@ -12,6 +12,7 @@ from model.base import Model
 from model.gaussdis import GaussDis
 from model.grid import Array
 from model.normalise import Normaliser
+from training.errors import TrainingError
 from training.evaluate import NOISE_STREAM, twin_search, twins
 from training.markdown import table
 from training.perturb import CASES, LABEL_SD, perturbed
@@ -48,14 +49,13 @@ def robustness(
     """Twin search at `snr` under each perturbation, among the survey's first `stars` (all by default).
 
     Twins must be neighbours in a noiseless survey of pairs. The noise is the same in every case; each
-    case gives its `TwinSearch.summary`. Raises ValueError for another survey.
+    case gives its `TwinSearch.summary`. Raises TrainingError for another survey.
     """
-    if len(model.grid) != len(survey.wavelength) or not np.allclose(model.grid.wavelength, survey.wavelength):
-        raise ValueError("the survey is not on the model's wavelength grid")
+    survey.check_grid(model.grid)
     count = len(survey) if stars is None else min(len(survey), stars - stars % 2)
     twin = twins(survey)[:count]
     if not np.array_equal(twin, np.arange(count) ^ 1):
-        raise ValueError("twins do not stand in neighbouring rows")
+        raise TrainingError("twins do not stand in neighbouring rows")
     found = {
         kind: twin_search(perturbed_latents(model, survey, kind, embed, snr, count), twin, snr).summary()
         for kind in cases(model)

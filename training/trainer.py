@@ -17,6 +17,7 @@ from torch import nn
 from model.autoencoder import FLUX_SCALE, feedforward
 from training.config import NetworkConfig
 from training.disentangle import Adversary, Auxiliary, Critic
+from training.errors import TrainingError
 from training.frontend import Frontend
 from training.loader import Batches, Resident, coefficients, fits, pixel_source, unit_parameters
 from training.survey import Survey
@@ -81,7 +82,7 @@ class Trainer:
     ) -> None:
         self.config, self.frontend, self.device, self.processes = config, frontend, device, processes
         if config.batch % processes.count:
-            raise ValueError(f"a batch of {config.batch} cannot be shared by {processes.count} processes")
+            raise TrainingError(f"a batch of {config.batch} cannot be shared by {processes.count} processes")
         fixed = config.snr[0] if config.noise == "fixed" else np.inf
         if config.inputs == "pixels":
             stays = fits(survey, device) if resident is None else resident

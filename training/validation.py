@@ -16,11 +16,13 @@ from model.grid import Array
 from model.spectrum import PARAMETER_UNITS
 from training.basis import training_spectra
 from training.config import NetworkConfig
+from training.errors import TrainingError
 from training.evaluate import doppelgangers, twins
 from training.frontend import Frontend
 from training.loader import coefficients, network_pixels, unit_parameters
 from training.metric import SNR, best_floor, twins_found
 from training.survey import Survey
+from training.used_surveys import check_apart
 
 RECAST_PRICE = 1e4
 """What a unit of mean squared recast error costs: 1e-6 of it, as much as one twin in a hundred."""
@@ -36,24 +38,23 @@ Decode = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def check_validation(survey: Survey, validation: Survey, parameters: tuple[str, ...]) -> None:
-    """Raise ValueError for a validation survey that cannot judge a model trained on `survey`.
+    """Raise TrainingError for a validation survey that cannot judge a model trained on `survey`.
 
     It must be noiseless pairs on the same grid, other stars than the training's, and pairs of the right kind,
     which differ in every further parameter: a model that leaked one that twins share would be rewarded.
     """
     twin = twins(validation)
     if not np.array_equal(survey.wavelength, validation.wavelength):
-        raise ValueError(f"{validation.path} is on another wavelength grid than {survey.path}")
-    if survey.identity() == validation.identity():
-        raise ValueError(f"{validation.path} is the training survey: a model cannot be selected on it")
+        raise TrainingError(f"{validation.path} is on another wavelength grid than {survey.path}")
+    check_apart(validation, survey, "the training survey")
     if validation.own_fe_h != ("fe_h" in parameters):
-        raise ValueError(
+        raise TrainingError(
             f"{validation.path}: a model that removes [Fe/H] is selected on pairs that differ in it "
             "(chemtwin synthesize --own-fe-h), any other model on pairs that share it"
         )
     for name in parameters:
         if name not in PARAMETER_UNITS and np.mean((value := validation.column(name)) == value[twin]) > SHARED:
-            raise ValueError(
+            raise TrainingError(
                 f"{validation.path}: twins share their {name}, so they cannot judge a model that removes it"
             )
 
@@ -84,7 +85,7 @@ class Validation:
         """Twins found at each noise level, mean squared recast error, and the score that combines them."""
         clean = self._latents(encode, np.inf)
         if not torch.isfinite(clean).all():
-            raise ValueError("the training has diverged: try a lower learning_rate, or clip_norm")
+            raise TrainingError("the training has diverged: try a lower learning_rate, or clip_norm")
         latents = [_array(self._latents(encode, level)) for level in self.levels]
         if self._whitened:
             repeats = [_array(self._latents(encode, SNR, seed)) for seed in (NOISE_SEED + 1, NOISE_SEED + 2)]

@@ -21,6 +21,7 @@ from model.base import Embedding, Model
 from model.metric import p_same
 from model.spectrum import PARAMETER_UNITS, Observation, Parameters, Spectrum, prepare
 from model.starfile import StarFile
+from training.errors import TrainingError
 from training.markdown import table
 
 COMBINED, VISIT = "combined", "visit"
@@ -51,13 +52,13 @@ class Pair:
 def read_stars(path: Path, model: Model) -> list[Seen]:
     """Embed every spectrum of the files in a CSV: combined ones and an apStar's visits.
 
-    Raises ValueError for a CSV that lacks a column or a label, ChemtwinError for a file that cannot be used.
+    Raises TrainingError for a CSV that lacks a column or a label, ChemtwinError for a file that cannot be used.
     """
     with path.open(newline="") as text:
         lines = list(csv.DictReader(text))
     missing = {"star", "file", *PARAMETER_UNITS} - set(lines[0] if lines else ())
     if missing:
-        raise ValueError(f"{path} lacks the columns {', '.join(sorted(missing))}")
+        raise TrainingError(f"{path} lacks the columns {', '.join(sorted(missing))}")
     return [seen for line in lines for seen in _seen(line, path.parent, model)]
 
 
@@ -67,7 +68,7 @@ def _seen(line: dict[str, str], folder: Path, model: Model) -> Iterator[Seen]:
     given = {name: float(line[name]) for name in PARAMETER_UNITS if line[name]}
     labels = {**combined.labels, **given}
     if absent := sorted(set(PARAMETER_UNITS) - set(labels)):
-        raise ValueError(f"{line['file']} gives no {', '.join(absent)}, and neither does the table")
+        raise TrainingError(f"{line['file']} gives no {', '.join(absent)}, and neither does the table")
     parameters = Parameters(labels["teff"], labels["logg"], labels["fe_h"])
     yield _embedded(line["star"], combined.kind, COMBINED, combined, parameters, model)
     if combined.kind == "apStar":

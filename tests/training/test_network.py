@@ -151,7 +151,7 @@ def test_what_decides_refuses_the_wrong_pairs(survey, xfe_survey, catalogue):
     for validation, parameters, message in (
         (survey, three, "is the training survey"),
         (xfe_survey, two, "pairs that share it"),
-        (dataclasses.replace(survey, star_id=survey.star_id[::-1]), three, "--own-fe-h"),
+        (dataclasses.replace(survey, digests=survey.digests + 1), three, "--own-fe-h"),
         (Survey.open(catalogue), two, "noise of its own"),
         (dataclasses.replace(xfe_survey, wavelength=xfe_survey.wavelength + 1), three, "wavelength grid"),
     ):
