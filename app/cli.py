@@ -245,11 +245,12 @@ def refine(start: Path, survey: Path, out: Path, name: str) -> None:
     from model.autoencoder import Autoencoder
     from model.bundle import load_model, save_model
     from training import gaussdis
+    from training.errors import TrainingError
     from training.survey import Survey
 
     model = load_model(start)
     if not isinstance(model, Autoencoder):
-        raise ValueError(f"{start} is a {model.card.method}: refine takes a faderdis or factordis")
+        raise TrainingError(f"{start} is a {model.card.method}: refine takes a faderdis or factordis")
     save_model(gaussdis.refine(model, Survey.open(survey), name), out)
     click.echo(f"{load_model(out).card.identity} written to {out}")
 
@@ -265,14 +266,17 @@ def calibrate(model: Path, survey: Path, pairs: Path, find: bool, out: Path, nam
     """Calibrate a GaussDis MODEL on known pairs of chemically identical stars in SURVEY."""
     from model.bundle import load_model, save_model
     from model.gaussdis import GaussDis
-    from training import calibrate as calibration
+    from training.calibrate import calibrate as calibrate_model
+    from training.errors import TrainingError
+    from training.pairs import read_pairs
     from training.survey import Survey
 
-    given, stars = load_model(model), Survey.open(survey)
+    given = load_model(model)
     if not isinstance(given, GaussDis):
-        raise ValueError(f"{model} is a {given.card.method}: calibrate takes a gaussdis")
-    known = calibration.read_pairs(pairs, stars)
-    calibrated = calibration.calibrate(given, stars, known, name, find)
+        raise TrainingError(f"{model} is a {given.card.method}: calibrate takes a gaussdis")
+    stars = Survey.open(survey)
+    known = read_pairs(pairs, stars)
+    calibrated = calibrate_model(given, stars, known, name, find)
     save_model(calibrated, out)
     found = calibrated.card.training.get("found_pairs", 0)
     beside = f" and {found} that it found" if found else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training.csv_file import read_csv
 from training.deconvolution import Mixture, deconvolve
 from training.emulator import CARBON_LIMIT
 from training.errors import TrainingError
@@ -177,13 +177,9 @@ def fit_chemistry(table: Path, ranges: dict[str, tuple[float, float]]) -> Chemis
 
 
 def _read(table: Path, columns: list[str]) -> Array:
-    """Some columns (N, len(columns)) of a CSV file, without its lines that open with #."""
-    with table.open(newline="") as file:
-        reader = csv.DictReader(line for line in file if not line.startswith("#"))
-        missing = sorted(set(columns) - set(reader.fieldnames or ()))
-        if missing:
-            raise TrainingError(f"{table} lacks {', '.join(missing)}")
-        return np.array([[float(row[name]) for name in columns] for row in reader])
+    """Some columns (N, len(columns)) of a CSV file."""
+    lines = read_csv(table, columns)
+    return np.array([[line.number_of(name, table) for name in columns] for line in lines])
 
 
 def _usual(measured: Array) -> NDArray[np.bool_]:

@@ -59,6 +59,12 @@ def find_twins(model: GaussDis, seen: Array, parameters: Array) -> NDArray[np.in
     return np.stack([first[sure], second[sure]], axis=1)
 
 
+def fewest_pairs(latents: int, ranges: Array) -> int:
+    """Pairs that determine the response of so many latents over parameters in `ranges` (U, 2), at least."""
+    star = np.zeros((1, latents)), ranges.T[:1]
+    return FEWEST * int(terms(*star, ranges, DEGREES, min(LEADING, latents)).shape[1])
+
+
 def hold_together(stars: Stars, response: Response, scatter: Array) -> tuple[Response, Array]:
     """Response and scatter (K, K) of `stars`, twins in neighbouring rows, with one latent for both of a pair.
 
@@ -68,7 +74,7 @@ def hold_together(stars: Stars, response: Response, scatter: Array) -> tuple[Res
     """
     pairs, size = len(stars.seen) // 2, stars.latents.shape[1]
     leading = min(LEADING, size)
-    fewest = FEWEST * terms(stars.latents[:1], stars.parameters[:1], response.ranges, DEGREES, leading).shape[1]
+    fewest = fewest_pairs(size, response.ranges)
     if pairs < fewest:
         raise TrainingError(f"{pairs} pairs of twins are found in the survey, and {fewest} are needed")
     unit = np.eye(size)

@@ -13,6 +13,7 @@ from model.grid import Grid
 from model.normalise import Normaliser
 from training.basis import fit_basis, fit_normaliser, training_ranges
 from training.config import NetworkConfig
+from training.errors import TrainingError
 from training.survey import Survey, add_noise
 
 NOISE_STREAM = (0, 8)
@@ -34,7 +35,12 @@ class Frontend:
 
     @classmethod
     def fit(cls, survey: Survey, config: NetworkConfig) -> Frontend:
-        """Fit all of it on a survey's flux and parameters."""
+        """Fit all of it on a survey's flux and parameters. Raises TrainingError for less than a batch."""
+        if len(survey) < config.batch:
+            raise TrainingError(
+                f"{survey.path} has {len(survey)} stars, fewer than a batch of {config.batch}: train with "
+                f"--set batch={len(survey)} or less, or on more stars"
+            )
         normaliser = fit_normaliser(survey) if config.continuum == "pseudo" else None
         basis = fit_basis(
             survey,

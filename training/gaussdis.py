@@ -101,7 +101,15 @@ class Stars:
     def refine(self, response: Response, scatter: Array) -> Array:
         """Infer the latents again. Returns the information (N, D, D) on them."""
         precision = np.asarray(np.linalg.inv(scatter + FLOOR**2 * np.eye(len(scatter))), dtype=np.float64)
-        self.latents, information = response.fit(self.seen, self.parameters, precision, self.latents, TOLERANCE)
+        information = np.empty((*self.latents.shape, self.latents.shape[1]))
+        self.latents = self.latents.astype(np.float64)
+        with tqdm(total=len(self.seen), unit="star", desc="infer latents", leave=False, disable=None) as bar:
+            for start in range(0, len(self.seen), BLOCK):
+                rows = slice(start, start + BLOCK)
+                self.latents[rows], information[rows] = response.fit(
+                    self.seen[rows], self.parameters[rows], precision, self.latents[rows], TOLERANCE
+                )
+                bar.update(len(self.seen[rows]))
         return information
 
     def whiten(self) -> None:

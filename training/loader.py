@@ -21,7 +21,6 @@ from model.basis import Basis, scaled
 from model.grid import Array
 from model.normalise import Normaliser
 from training.basis import known, training_block, training_spectra
-from training.errors import TrainingError
 from training.survey import BLOCK, Survey
 
 WINDOW = 8
@@ -58,8 +57,6 @@ class Batches:
 
     def __post_init__(self) -> None:
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
-        if self.per_epoch == 0:
-            raise TrainingError(f"the survey has fewer stars than a batch of {self.batch}")
 
     @property
     def per_epoch(self) -> int:
