@@ -18,12 +18,10 @@ from model.grid import Array, Grid
 from model.normalise import Normaliser
 from model.spectrum import PARAMETER_UNITS
 from training.errors import TrainingError
+from training.random_streams import Stream
 from training.survey import Survey, add_noise
 
 PARAMETERS = tuple(PARAMETER_UNITS)
-NOISE_STREAM = (0, 4)
-"""Of the noise that training adds once to a survey: unlike that of any survey or evaluation."""
-
 CONTINUUM_STARS = 4096
 
 
@@ -58,7 +56,7 @@ def training_block(
     flux: NDArray[np.float32], start: int, normaliser: Normaliser | None, snr: float
 ) -> NDArray[np.float32]:
     """One block of `training_spectra`, whose first row is `start`."""
-    noisy = add_noise(flux, snr, *NOISE_STREAM, start)
+    noisy = add_noise(flux, snr, Stream.TRAINING_NOISE, start)
     return noisy if normaliser is None else normaliser.batch(noisy)
 
 

@@ -209,8 +209,8 @@ def calibrate(
     """`model` with twins that meet: calibrated on `pairs` (P, 2), rows of `survey`.
 
     With `find` its response is then fitted to the twins that it finds among the survey's other stars, and the
-    known ones measure what still separates twins. Raises TrainingError if the survey is too small for that, before
-    any work, or the model finds too few.
+    known ones measure what still separates twins. Raises TrainingError for a survey too small for that,
+    before any work, and if the model finds too few.
     """
     others = np.setdiff1d(np.arange(len(survey)), pairs)
     if find:
@@ -237,8 +237,8 @@ def _check_find(model: GaussDis, survey: Survey, others: int) -> None:
     if others < 2 * needed:
         raise TrainingError(
             f"--find needs {needed} or more pairs of twins beside the known ones, for {model.card.latent_dim} "
-            f"latents: {2 * needed} stars at least. {survey.path} has {others} beside the known pairs: leave out "
-            "--find, or take a larger survey"
+            f"latents: {2 * needed} stars at least. {survey.path} has {others} beside the known pairs: "
+            "leave out --find, or take a larger survey"
         )
 
 

@@ -84,6 +84,8 @@ class NetworkConfig:
         for key in (*whole, "learning_rate", "adversary_learning_rate"):
             if getattr(self, key) <= 0:
                 raise TrainingError(f"{key} must be above 0, not {getattr(self, key)}")
+        if self.seed < 1:
+            raise TrainingError(f"seed must be above 0, not {self.seed}: evaluation draws with 0")
         if not 0 < self.snr[0] <= self.snr[1]:
             raise TrainingError(f"snr must be two rising numbers above 0, not {self.snr}")
         if self.validate_snr[:1] != (float("inf"),):

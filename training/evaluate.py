@@ -14,10 +14,8 @@ from model.grid import Array
 from model.polydis import PolyDis
 from training.basis import known
 from training.errors import TrainingError
+from training.random_streams import Stream, generator
 from training.survey import Survey, add_noise
-
-NOISE_STREAM = (0, 5)
-RANDOM_SEED = 6
 
 
 @dataclass(frozen=True)
@@ -52,14 +50,14 @@ class TwinSearch:
 
 
 def embed_survey(
-    model: Model, survey: Survey, snr: float = np.inf, stream: tuple[int, int] = NOISE_STREAM
+    model: Model, survey: Survey, snr: float = np.inf, stream: Stream = Stream.EVALUATION_NOISE
 ) -> Array:
     """Latents (N, D) of a survey, streamed, with noise of 1 / `snr` added before the model's normaliser."""
     survey.check_grid(model.grid)
     latents = np.empty((len(survey), model.card.latent_dim))
     u = known(survey, model.parameter_names)
     for rows, flux in survey.blocks(f"embed at S/N {snr:g}"):
-        noisy = add_noise(flux, snr, *stream, rows.start)
+        noisy = add_noise(flux, snr, stream, rows.start)
         if model.normaliser is not None:
             noisy = model.normaliser.batch(noisy)
         variance = None if np.isinf(snr) else np.broadcast_to(np.float64(snr**-2), noisy.shape)
@@ -90,7 +88,7 @@ def doppelgangers(
 
 def twin_search(latents: Array, twin: NDArray[np.int64], snr: float = np.inf) -> TwinSearch:
     """Search every star's twin among all others by Euclidean distance (paper, sections 5.1 and 5.2)."""
-    partner = np.random.default_rng(RANDOM_SEED).permutation(len(latents))
+    partner = generator(Stream.RANDOM_PARTNERS).permutation(len(latents))
     strangers = (partner != np.arange(len(latents))) & (partner != twin)
     near = np.linalg.norm(latents - latents[twin], axis=1)
     far = np.linalg.norm(latents - latents[partner], axis=1)[strangers]

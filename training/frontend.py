@@ -14,9 +14,9 @@ from model.normalise import Normaliser
 from training.basis import fit_basis, fit_normaliser, training_ranges
 from training.config import NetworkConfig
 from training.errors import TrainingError
+from training.random_streams import Stream
 from training.survey import Survey, add_noise
 
-NOISE_STREAM = (0, 8)
 NOISE_STARS = 4096
 
 
@@ -84,7 +84,7 @@ def coefficient_noise(
         return None
     differences = []
     for rows, flux in survey.blocks("noise"):
-        noisy = add_noise(flux, 100, *NOISE_STREAM, rows.start)
+        noisy = add_noise(flux, 100, Stream.CONTINUUM_NOISE, rows.start)
         change = normaliser.batch(noisy) - normaliser.batch(flux)
         differences.append(100 * change @ basis.components.T)
         if rows.stop >= NOISE_STARS:

@@ -26,7 +26,7 @@ from training.limit_fits import against_fits
 from training.markdown import table
 from training.oracle import Oracle, labels_of, varied
 from training.page import publish
-from training.posteriors import PICK
+from training.random_streams import Stream, generator
 from training.slopes import information
 from training.survey import Survey
 
@@ -69,7 +69,7 @@ def recovery(oracle: Oracle, twin: NDArray[np.int64], pairs: int, snr: float) ->
     """
     stars = oracle.draw(min(snr, HIGHEST))
     first = np.flatnonzero(np.arange(len(twin)) < twin)
-    picked = np.random.default_rng(PICK).permutation(first)[:pairs]
+    picked = generator(Stream.RANKED_TWINS).permutation(first)[:pairs]
     count = ranked_doppelgangers(stars, twin, picked)
     among_all = ranked_doppelgangers(stars, twin, picked[:CHECKED], nearest=len(stars))
     return {

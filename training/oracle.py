@@ -10,9 +10,9 @@ from model.grid import Array
 from model.likelihood import Likelihood
 from training.emulator import Emulator
 from training.errors import TrainingError
+from training.random_streams import Stream, generator
 from training.survey import Survey
 
-_DRAW = 8
 _NEGLIGIBLE = 1e-10
 
 
@@ -73,10 +73,10 @@ class Oracle:
         strength, directions = np.linalg.eigh(prior.information(fisher))
         return cls(prior.latents(abundances), np.maximum(strength, 0.0), directions)
 
-    def draw(self, snr: float, seed: int = _DRAW) -> Likelihood:
+    def draw(self, snr: float) -> Likelihood:
         """Posteriors of all stars from one draw of the noise at `snr`."""
         strength = snr**2 * self.strength
-        noise = np.random.default_rng(seed).standard_normal(strength.shape)
+        noise = generator(Stream.IDEAL_POSTERIORS).standard_normal(strength.shape)
         truth = np.einsum("nij,ni->nj", self.directions, self.latents)
         seen = (strength * truth + np.sqrt(strength) * noise) / (1 + strength)
         means = np.einsum("nij,nj->ni", self.directions, seen)

@@ -13,12 +13,12 @@ from model.gaussdis import GaussDis
 from model.grid import Array
 from model.normalise import Normaliser
 from training.errors import TrainingError
-from training.evaluate import NOISE_STREAM, twin_search, twins
+from training.evaluate import twin_search, twins
 from training.markdown import table
 from training.perturb import CASES, LABEL_SD, perturbed
+from training.random_streams import Stream, generator
 from training.survey import BLOCK, Survey, add_noise
 
-PERTURB_STREAM = (0, 7)
 SNR = 100.0
 
 Embed = Callable[[Array, Array, Array], Array]
@@ -72,11 +72,11 @@ def perturbed_latents(
     parts = []
     for start in range(0, stars, BLOCK):
         rows = slice(start, min(start + BLOCK, stars))
-        generator = np.random.default_rng((*PERTURB_STREAM, start))
+        random = generator(Stream.PERTURBATION, start)
         flux, parameters, masked = perturbed(
-            survey.flux(rows), survey.parameters[rows], kind, generator, survey.wavelength
+            survey.flux(rows), survey.parameters[rows], kind, random, survey.wavelength
         )
-        noisy = add_noise(flux.astype(np.float32), snr, *NOISE_STREAM, start).astype(np.float64)
+        noisy = add_noise(flux.astype(np.float32), snr, Stream.EVALUATION_NOISE, start).astype(np.float64)
         flux, variance = _normalised(model.normaliser, noisy, np.where(masked, 0.0, snr**2))
         parts.append(embed(flux, parameters[:, columns], variance))
     return np.concatenate(parts)

@@ -21,6 +21,7 @@ from training.broadening import broaden
 from training.chemistry import Chemistry
 from training.emulator import CARBON_LIMIT, Emulator
 from training.errors import TrainingError
+from training.random_streams import Stream, generator
 from training.survey_check import (
     ABUNDANCE,
     FluxCheck,
@@ -62,8 +63,6 @@ BLOCK = 512
 SLOW = 2.0
 """Seconds that the check of a survey takes before its progress is shown."""
 
-BROADENING_STREAM = 12
-
 OWN_FE_H = "[X/Fe]"
 """What twins share in a survey whose every star has its own [Fe/H]."""
 
@@ -86,7 +85,7 @@ def draw_labels(
     cut at -CARBON_LIMIT. With `own_fe_h` a group shares [X/Fe] only and each star has its own [Fe/H].
     With a `chemistry` the labels are drawn from it, within table 1 and the box.
     """
-    generator = np.random.default_rng([seed, 1])
+    random = generator(Stream.SURVEY_LABELS, seed=seed)
     if chemistry is not None:
         if own_fe_h:
             raise TrainingError(
@@ -96,17 +95,17 @@ def draw_labels(
         for name, (low, high) in TABLE_1.items():
             column = names.index(name)
             lo[column], hi[column] = max(lo[column], low), min(hi[column], high)
-        return chemistry.draw(generator, groups, members, names, lo, hi)
+        return chemistry.draw(random, groups, members, names, lo, hi)
     stars = groups * members
     labels = np.zeros((stars, len(names)))
     for column, name in enumerate(names):
         if name in TABLE_1:
-            labels[:, column] = generator.uniform(*TABLE_1[name], size=stars)
+            labels[:, column] = random.uniform(*TABLE_1[name], size=stars)
         elif name in TABLE_2:
             mean, sd = TABLE_2[name]
             low = max(lo[column], -CARBON_LIMIT) if name == "O" else lo[column]
             own = own_fe_h and name == "fe_h"
-            uniform = generator.uniform(size=stars if own else groups)
+            uniform = random.uniform(size=stars if own else groups)
             chosen = mean + sd * truncnorm.ppf(uniform, (low - mean) / sd, (hi[column] - mean) / sd)
             labels[:, column] = chosen if own else np.repeat(chosen, members)
     return labels
@@ -150,7 +149,7 @@ def synthesize(
     ids = np.array([f"SYN-{seed}-{i:06d}{letter}" for i in range(groups) for letter in letters], dtype="S64")
     vbroad = None
     if broadening is not None:
-        vbroad = np.random.default_rng([seed, BROADENING_STREAM]).uniform(*broadening, size=stars)
+        vbroad = generator(Stream.SURVEY_BROADENING, seed=seed).uniform(*broadening, size=stars)
     grid = Grid(emulator.wavelength)
     elements = [i for i, name in enumerate(emulator.labels) if name not in ("teff", "logg", "fe_h")]
     partial = path.with_name(path.name + ".partial")
@@ -187,17 +186,19 @@ def synthesize(
             block = emulator(labels[start : start + BLOCK])
             if vbroad is not None:
                 block = broaden(block, vbroad[start : start + BLOCK], grid)
-            flux[start : start + len(block)] = add_noise(block, snr, seed, 2, start)
+            flux[start : start + len(block)] = add_noise(block, snr, Stream.SURVEY_NOISE, start, seed=seed)
             bar.update(len(block))
     partial.replace(path)
 
 
-def add_noise(flux: NDArray[np.float32], snr: float, *stream: int) -> NDArray[np.float32]:
-    """Flux (N, P) with Gaussian noise of standard deviation 1 / `snr`; the integers `stream` fix the draw."""
+def add_noise(
+    flux: NDArray[np.float32], snr: float, stream: Stream, *keys: int, seed: int | None = None
+) -> NDArray[np.float32]:
+    """Flux (N, P) with Gaussian noise of standard deviation 1 / `snr`; stream, keys and seed fix the draw."""
     if np.isinf(snr):
         return flux
-    generator = np.random.default_rng(stream)
-    return flux + generator.standard_normal(flux.shape, dtype=np.float32) / np.float32(snr)
+    random = generator(stream, *keys, seed=seed)
+    return flux + random.standard_normal(flux.shape, dtype=np.float32) / np.float32(snr)
 
 
 @dataclass(frozen=True)

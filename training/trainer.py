@@ -20,6 +20,7 @@ from training.disentangle import Adversary, Auxiliary, Critic
 from training.errors import TrainingError
 from training.frontend import Frontend
 from training.loader import Batches, Resident, coefficients, fits, pixel_source, unit_parameters
+from training.random_streams import Stream, torch_seed
 from training.survey import Survey
 
 LOG_VARIANCE = (-14.0, 4.0)
@@ -60,11 +61,6 @@ class Processes:
         answer = answer.cuda() if dist.get_backend() == "nccl" else answer
         dist.broadcast(answer, 0)
         return bool(answer.item())
-
-
-def step_seed(seed: int, step: int) -> int:
-    """The seed of a step's random numbers: 32 bits, all that torch's generator for the CPU looks at."""
-    return int(np.random.SeedSequence([seed, 3, step]).generate_state(1)[0])
 
 
 class Trainer:
@@ -143,7 +139,8 @@ class Trainer:
         config = self.config
         self._schedule()
         x, u = self.batches(self.done, self.processes.rank, self.processes.count)
-        generator = torch.Generator(self.device).manual_seed(step_seed(config.seed, self.done))
+        own = torch_seed(Stream.TRAINING_STEP, self.done, seed=config.seed)
+        generator = torch.Generator(self.device).manual_seed(own)
         learns = self.done % config.critic_steps == 0
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             x, sigma = self._noisy(x, generator)

@@ -21,6 +21,7 @@ from training.evaluate import doppelgangers, twins
 from training.frontend import Frontend
 from training.loader import coefficients, network_pixels, unit_parameters
 from training.metric import SNR, best_floor, twins_found
+from training.random_streams import FIRST_REPEAT, SECOND_REPEAT, VALIDATION_NOISE
 from training.survey import Survey
 from training.used_surveys import check_apart
 
@@ -30,7 +31,6 @@ RECAST_PRICE = 1e4
 SHARED = 0.5
 """The share of pairs, at most, that may have the same value of a further parameter: a few fibres coincide."""
 
-NOISE_SEED = 9
 BATCH = 1000
 
 Encode = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
@@ -88,7 +88,7 @@ class Validation:
             raise TrainingError("the training has diverged: try a lower learning_rate, or clip_norm")
         latents = [_array(self._latents(encode, level)) for level in self.levels]
         if self._whitened:
-            repeats = [_array(self._latents(encode, SNR, seed)) for seed in (NOISE_SEED + 1, NOISE_SEED + 2)]
+            repeats = [_array(self._latents(encode, SNR, seed)) for seed in (FIRST_REPEAT, SECOND_REPEAT)]
             found = twins_found(latents, self.twin, np.cov((repeats[0] - repeats[1]).T))
             shares = found[best_floor(found)]
         else:
@@ -97,7 +97,7 @@ class Validation:
         figures["recast"] = self._recast(clean[torch.from_numpy(self.twin)], decode)
         return figures | {"score": float(np.mean(shares)) - RECAST_PRICE * figures["recast"]}
 
-    def _latents(self, encode: Encode, snr: float, seed: int = NOISE_SEED) -> torch.Tensor:
+    def _latents(self, encode: Encode, snr: float, seed: int = VALIDATION_NOISE) -> torch.Tensor:
         """Latents (N, D) with noise of 1 / `snr`, the same in every validation."""
         generator = torch.Generator(self._x.device).manual_seed(seed)
         latents = []

@@ -1,4 +1,7 @@
 import dataclasses
+import io
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -8,9 +11,10 @@ from model.basis import exponents, scaled
 from model.gaussdis import GaussDis
 from model.grid import Grid
 from model.response import Response
-from training.calibrate import Frame, _calibrated, _together, align, calibrate, read_pairs
-from training.found import find_twins
-from training.gaussdis import DEGREES, Stars, refine
+from tests.training.surveys import contents, write
+from training.calibrate import FREEDOMS, Frame, _calibrated, _together, align, calibrate, share_latents
+from training.found import fewest_pairs, find_twins
+from training.gaussdis import DEGREES, Stars, changed, refine
 from training.network import train
 from training.survey import Survey
 
@@ -138,18 +142,56 @@ def test_pairs_that_are_no_twins_change_little(world):
     assert np.square(moved).mean() < 0.05
 
 
-def test_pairs_are_read_and_wrong_ones_refused(tmp_path, xfe_survey):
-    path, ids = tmp_path / "pairs.csv", xfe_survey.star_id
-    path.write_text("star_id,twin_id\n" + "".join(f"{ids[i]},{ids[i + 1]}\n" for i in range(0, 60, 2)))
-    assert read_pairs(path, xfe_survey).tolist() == [[i, i + 1] for i in range(0, 60, 2)]
-    for text, told in (
-        ("a,b\n", "columns star_id and twin_id"),
-        (f"star_id,twin_id\n{ids[0]},{ids[1]}\n", "20 or more"),
-        (f"star_id,twin_id\n{ids[0]},nobody\n", "nobody"),
-    ):
-        path.write_text(text)
-        with pytest.raises(ValueError, match=told):
-            read_pairs(path, xfe_survey)
+def test_stars_of_several_pairs_share_one_latent():
+    latents = np.arange(16.0).reshape(8, 2)
+    share_latents(latents, np.array([[0, 1], [4, 5], [1, 2], [5, 4]]))
+    assert latents.tolist() == [[2, 3]] * 3 + [[6, 7]] + [[9, 10]] * 2 + [[12, 13], [14, 15]]
+
+
+def test_the_residue_is_measured_on_groups_left_out(world):
+    """In groups of four stars, of which each is in three pairs, no star helps to fit what it is judged by."""
+    members = np.arange(4 * 50).reshape(-1, 4)
+    stars = dataclasses.replace(world, latents=world.latents.copy(), seen=world.seen.copy())
+    stars.seen[members[:, 2:]] = stars.seen[members[:, :2]]
+    stars.parameters[members[:, 2:]] = stars.parameters[members[:, :2]]
+    pairs = np.concatenate([members[:, both] for both in ([0, 1], [2, 3], [0, 3], [1, 2])])
+    alone = _calibrated(model_of(world), stars.seen, stars.parameters, members[:, :2], "on pairs")
+    together = _calibrated(model_of(world), stars.seen, stars.parameters, pairs, "on groups")
+    assert np.trace(together.residue) == pytest.approx(np.trace(alone.residue), rel=0.3)
+
+
+def test_a_calibration_shows_its_progress(world, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    _calibrated(model_of(world), world.seen, world.parameters, np.arange(2 * PAIRS).reshape(-1, 2), "on some")
+    for bar, total in (("calibrate", 7), ("map", len(FREEDOMS)), ("infer latents", STARS)):
+        assert f"{bar}:   0%|" in shown.getvalue()
+        assert f"/{total} [" in shown.getvalue()
+
+
+def test_finding_twins_among_too_few_stars_is_refused_before_any_work(world, tmp_path):
+    """For 17 latents it takes 8,992 pairs beside the known ones."""
+    assert fewest_pairs(17, RANGES) == 8992
+    survey = Survey.open(write(tmp_path / "s.h5", contents(104)))
+    message = (
+        "--find needs 1816 or more pairs of twins beside the known ones, for 4 latents: 3632 stars at least. "
+        f"{survey.path} has 64 beside the known pairs"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        calibrate(model_of(world), survey, np.arange(40).reshape(-1, 2), "mine", find=True)
+
+
+def test_a_survey_on_another_grid_is_refused_by_name(world, tmp_path):
+    survey = Survey.open(write(tmp_path / "s.h5", contents(104)))
+    message = (
+        f"{survey.path} is not on the model's wavelength grid: it has 30 pixels from 15200.00 to 15206.08 "
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        calibrate(model_of(world), survey, np.arange(40).reshape(-1, 2), "mine")
 
 
 def test_from_spectra_to_a_calibrated_model(xfe_survey: Survey, tiny, tmp_path):
@@ -172,5 +214,9 @@ def test_from_spectra_to_a_calibrated_model(xfe_survey: Survey, tiny, tmp_path):
     assert np.trace(calibrated.residue) > 0
     assert calibrated.card.training["pairs"] == 300
     assert "found_pairs" not in calibrated.card.training
-    with pytest.raises(ValueError, match=r"\d+ pairs of twins are found in the survey, and \d+ are needed"):
-        calibrate(model, xfe_survey, pairs[:30], "calibrated", find=True)
+    found = dataclasses.replace(model.card, training=model.card.training | {"found_pairs": 46069, "pairs": 300})
+    again = calibrate(changed(model, found), xfe_survey, pairs[:30], "again")
+    assert "found_pairs" not in again.card.training
+    assert again.card.training["pairs"] == 30
+    assert again.card.training["calibrated_before"] == {"pairs": 300, "found_pairs": 46069}
+    assert again.card.metric.endswith("calibrated on 30 known pairs")
