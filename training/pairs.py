@@ -48,8 +48,10 @@ def read_pairs(path: Path, survey: Survey) -> NDArray[np.int64]:
             if (second, first) not in pairs:
                 pairs[first, second] = None
     if problems:
-        told = [f"{what}: {len(found)} ({'; '.join(found[:NAMED])})" for what, found in problems.items()]
-        raise TrainingError(f"{path} cannot be used:" + "".join(f"\n  {text}" for text in told), told)
+        found_lines = [f"{what}: {len(found)} ({'; '.join(found[:NAMED])})" for what, found in problems.items()]
+        raise TrainingError(
+            f"{path} cannot be used:" + "".join(f"\n  {text}" for text in found_lines), found_lines
+        )
     if len(pairs) < FEWEST:
         raise TrainingError(f"{path} holds {len(pairs)} pairs: a calibration takes {FEWEST} or more")
     rows = np.array(list(pairs), dtype=np.int64)
