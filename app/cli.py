@@ -268,14 +268,16 @@ def calibrate(model: Path, survey: Path, pairs: Path, find: bool, out: Path, nam
     """Calibrate a GaussDis MODEL on known pairs of chemically identical stars in SURVEY."""
     from model.bundle import load_model, save_model
     from model.gaussdis import GaussDis
-    from training import calibrate as calibration
+    from training.calibrate import calibrate as calibrate_model
+    from training.pairs import read_pairs
     from training.survey import Survey
 
-    given, stars = load_model(model), Survey.open(survey)
+    given = load_model(model)
     if not isinstance(given, GaussDis):
         raise InputError(f"{model} is a {given.card.method}: calibrate takes a gaussdis")
-    known = calibration.read_pairs(pairs, stars)
-    calibrated = calibration.calibrate(given, stars, known, name, find)
+    stars = Survey.open(survey)
+    known = read_pairs(pairs, stars)
+    calibrated = calibrate_model(given, stars, known, name, find)
     save_model(calibrated, out)
     found = calibrated.card.training.get("found_pairs", 0)
     beside = f" and {found} that it found" if found else ""

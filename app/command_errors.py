@@ -1,15 +1,13 @@
 """What the command line prints of an error: one line of what the user can mend, the traceback of a defect.
 
 An error is a message for the user if its class says so: `ChemtwinError` (`InputError` for files, options and
-settings), `StoreError`, `OSError`, and `ModuleNotFoundError` of another's package. A plain ValueError is a
-message if a `raise` statement in our own packages raised it. Raised by numpy, h5py or any other code it is a
-defect, even where our code called it. Everything else is a defect too. The traceback of a defect is printed at
-once, because the command may have run for hours. `chemtwin --debug` prints the traceback of every error.
+settings), `StoreError`, `OSError`, and `ModuleNotFoundError` of another's package. Everything else is a defect.
+Its traceback is printed at once, because the command may have run for hours. `chemtwin --debug` prints the
+traceback of every error.
 """
 
 from __future__ import annotations
 
-import dis
 import traceback
 
 import click
@@ -35,19 +33,9 @@ def message_of(error: Exception) -> str | None:
         return f"{error.name} is not installed; pip install 'chemtwin[train,bulk]' brings it"
     if isinstance(error, ChemtwinError):
         return "\n  ".join([error.message, *error.detail])
-    if isinstance(error, (StoreError, OSError)) or (isinstance(error, ValueError) and _deliberate(error)):
+    if isinstance(error, (StoreError, OSError)):
         return str(error)
     return None
-
-
-def _deliberate(error: Exception) -> bool:
-    """Whether a `raise` statement of our own raised it: what C code raises has the frame of its caller."""
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    if last is None or _package(last.tb_frame.f_globals.get("__name__", "")) not in OWN:
-        return False
-    return dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]] == "RAISE_VARARGS"
 
 
 def _package(module: str) -> str:

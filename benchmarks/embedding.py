@@ -11,13 +11,14 @@ import numpy as np
 
 from model.bundle import load_model
 from model.spectrum import Observation, Parameters, prepare
+from training.random_streams import Stream
 from training.survey import Survey, add_noise
 
 STARS, ONE = 512, 50
 
 model, survey = load_model(Path(sys.argv[1])), Survey.open(Path(sys.argv[2]))
 generator = np.random.default_rng(1)
-flux = add_noise(survey.flux(slice(0, STARS)), 100, 1, 2).astype(np.float64)
+flux = add_noise(survey.flux(slice(0, STARS)), 100, Stream.SURVEY_NOISE, seed=1).astype(np.float64)
 ivar = generator.uniform(5e3, 1.5e4, flux.shape)
 ivar[generator.random(flux.shape) < 0.05] = 0
 stars = [

@@ -41,6 +41,7 @@ from index.store import Star
 from index.twin_index import TwinIndex
 from model.bundle import SHIPPED, load_model
 from model.spectrum import prepare
+from training.random_streams import Stream
 from training.survey import Survey, add_noise
 
 CLIENTS, BODIES, REPEATS, BLOCK = 64, 500, 200, 10_000
@@ -74,7 +75,7 @@ def fill(folder: Path, survey: Survey, stars: int) -> None:
     """A store of so many stars by the shipped model, with one star's covariance each."""
     model = load_model(SHIPPED)
     latents, parameters = Catalogue.fit(model, survey).draw(stars, 1)
-    flux = add_noise(survey.flux(slice(0, 1)), 100, 1, 2)[0].astype(float)
+    flux = add_noise(survey.flux(slice(0, 1)), 100, Stream.SURVEY_NOISE, seed=1)[0].astype(float)
     observation = StarIn.model_validate(
         {"star_id": "A", "flux": flux.tolist(), "ivar": [1e4] * len(flux)}
         | dict(zip(("teff", "logg", "fe_h"), survey.parameters[0].tolist(), strict=True))
@@ -95,7 +96,7 @@ def fill(folder: Path, survey: Survey, stars: int) -> None:
 
 def bodies(survey: Survey) -> list[bytes]:
     """JSON bodies of /embed: spectra at S/N 100, every other with ivar."""
-    flux = add_noise(survey.flux(slice(0, BODIES)), 100, 1, 2)
+    flux = add_noise(survey.flux(slice(0, BODIES)), 100, Stream.SURVEY_NOISE, seed=1)
     made = []
     for row in range(BODIES):
         u = dict(zip(("teff", "logg", "fe_h"), survey.parameters[row].tolist(), strict=True))

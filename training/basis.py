@@ -14,32 +14,31 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import eigsh
 
 from model.basis import Basis, design
+from model.errors import InputError
 from model.grid import Array, Grid
 from model.normalise import Normaliser
 from model.spectrum import PARAMETER_UNITS
+from training.random_streams import Stream
 from training.survey import Survey, add_noise
 
 PARAMETERS = tuple(PARAMETER_UNITS)
-NOISE_STREAM = (0, 4)
-"""Of the noise that training adds once to a survey: unlike that of any survey or evaluation."""
-
 CONTINUUM_STARS = 4096
 
 
 def known(survey: Survey, parameters: tuple[str, ...]) -> Array:
     """The named parameters (N, U) of a survey: teff, logg, fe_h or any other dataset of one number per star.
 
-    Raises ValueError naming what the survey lacks.
+    Raises InputError naming what the survey lacks.
     """
     return np.stack([survey.column(name) for name in parameters], axis=1)
 
 
 def training_ranges(survey: Survey, parameters: tuple[str, ...]) -> Array:
-    """Smallest and largest value (U, 2) of each named parameter. Raises ValueError for one that is constant."""
+    """Smallest and largest value (U, 2) of each named parameter. Raises InputError for a constant one."""
     values = known(survey, parameters)
     ranges = np.stack([values.min(axis=0), values.max(axis=0)], axis=1)
     if same := [name for name, (low, high) in zip(parameters, ranges, strict=True) if low == high]:
-        raise ValueError(f"{survey.path}: all stars have the same {', '.join(same)}: nothing to condition on")
+        raise InputError(f"{survey.path}: all stars have the same {', '.join(same)}: nothing to condition on")
     return ranges
 
 
@@ -55,7 +54,7 @@ def training_block(
     flux: NDArray[np.float32], start: int, normaliser: Normaliser | None, snr: float
 ) -> NDArray[np.float32]:
     """One block of `training_spectra`, whose first row is `start`."""
-    noisy = add_noise(flux, snr, *NOISE_STREAM, start)
+    noisy = add_noise(flux, snr, Stream.TRAINING_NOISE, start)
     return noisy if normaliser is None else normaliser.batch(noisy)
 
 

@@ -14,23 +14,25 @@ So calibrated, a model knows further twins of a noiseless survey when it sees th
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model.basis import design, exponents
+from model.errors import InputError
 from model.gaussdis import GaussDis
 from model.grid import Array
 from model.response import Response
-from training.found import find_twins, hold_together
+from training.found import fewest_pairs, find_twins, hold_together
 from training.gaussdis import SAMPLE, STARS, Stars, changed, spread, stars_of, with_metric
+from training.pairs import groups
 from training.survey import Survey
+from training.used_surveys import record
 
 
 @dataclass(frozen=True)
@@ -70,23 +72,9 @@ WEAKEST = 1e-3
 """Least information that an axis is taken to have."""
 
 FOLDS = 5
-FEWEST = 20
 
-
-def read_pairs(path: Path, survey: Survey) -> NDArray[np.int64]:
-    """Rows (P, 2) of the pairs in a CSV file with columns star_id and twin_id. Raises ValueError."""
-    row = {star_id: number for number, star_id in enumerate(survey.star_id)}
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if not {"star_id", "twin_id"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path} needs the columns star_id and twin_id")
-        named = [(line["star_id"], line["twin_id"]) for line in reader]
-    unknown = sorted({star_id for pair in named for star_id in pair} - set(row))
-    if unknown:
-        raise ValueError(f"{path}: {len(unknown)} stars are not in {survey.path}, the first is {unknown[0]}")
-    if len(named) < FEWEST:
-        raise ValueError(f"{path} holds {len(named)} pairs: a calibration takes {FEWEST} or more")
-    return np.array([[row[a], row[b]] for a, b in named], dtype=np.int64)
+RECORDED = ("pairs", "pairs_survey_seed", "pairs_survey_spectra", "found_pairs", "calibrated_before")
+"""What a card's training record says of a calibration."""
 
 
 @dataclass
@@ -119,7 +107,7 @@ class Frame:
         gap = along[0] - along[1]
         self.chosen: list[tuple[Freedom, Array]] = [(FREEDOMS[0], np.zeros(0))] * len(self.noise)
         best = np.full(len(self.noise), np.inf)
-        for freedom in FREEDOMS:
+        for freedom in tqdm(FREEDOMS, desc="map", leave=False, file=sys.stderr, disable=None):
             change = self._change(along, parameters, freedom)
             for latent, noise in enumerate(self.noise):
                 sizes = self._sizes(latent, freedom)
@@ -199,10 +187,20 @@ def align(model: GaussDis, stars: Stars, pairs: NDArray[np.int64]) -> tuple[Resp
     frame.fit(stars.latents[pairs.T], stars.parameters[pairs.T])
     aligned = Stars(stars.seen, stars.parameters, frame(stars.latents, stars.parameters))
     aligned.whiten()
-    aligned.latents[pairs] = aligned.latents[pairs].mean(axis=1, keepdims=True)
+    share_latents(aligned.latents, pairs)
     weights = np.ones(len(stars.seen))
     weights[pairs] = SHARED
     return aligned.fitted(model.ranges, weights)
+
+
+def share_latents(latents: Array, pairs: NDArray[np.int64]) -> None:
+    """Give all stars of a group of `pairs` (P, 2), rows of `latents` (N, D), the mean of their latents."""
+    group = groups(pairs)
+    stars, first = np.unique(pairs, return_index=True)
+    member = group[first // 2]
+    total = np.zeros((group.max() + 1, latents.shape[1]))
+    np.add.at(total, member, latents[stars])
+    latents[stars] = (total / np.bincount(member)[:, None])[member]
 
 
 def calibrate(
@@ -211,18 +209,37 @@ def calibrate(
     """`model` with twins that meet: calibrated on `pairs` (P, 2), rows of `survey`.
 
     With `find` its response is then fitted to the twins that it finds among the survey's other stars, and the
-    known ones tell what still separates twins. Raises ValueError if it finds too few for that.
+    known ones measure what still separates twins. Raises InputError for a survey too small for that,
+    before any work, and if the model finds too few.
     """
+    others = np.setdiff1d(np.arange(len(survey)), pairs)
+    if find:
+        _check_find(model, survey, len(others))
     seen, parameters = stars_of(survey, model)
-    told, how = {"pairs": len(pairs), "pairs_survey_seed": survey.seed}, f"on {len(pairs)} known pairs"
+    training: dict[str, Any] = {"pairs": len(pairs), **record(survey, "pairs_survey")}
+    how = f"on {len(pairs)} known pairs"
     calibrated = _calibrated(model, seen, parameters, pairs, how)
     if find:
-        others = np.setdiff1d(np.arange(len(survey)), pairs)
         found = others[find_twins(calibrated, seen[others], parameters[others])]
-        told["found_pairs"], how = len(found), f"{how} and {len(found)} that the model found"
+        training["found_pairs"], how = len(found), f"{how} and {len(found)} that the model found"
         calibrated = _together(calibrated, seen, parameters, pairs, found, how)
-    card = dataclasses.replace(calibrated.card, name=name, training=model.card.training | told)
-    return changed(calibrated, card)
+    before = model.card.training
+    if earlier := {key: before[key] for key in RECORDED if key in before}:
+        training["calibrated_before"] = earlier
+    training = {key: value for key, value in before.items() if key not in RECORDED} | training
+    return changed(calibrated, dataclasses.replace(calibrated.card, name=name, training=training))
+
+
+def _check_find(model: GaussDis, survey: Survey, others: int) -> None:
+    """Raise InputError unless `others`, the stars beside the known pairs, are enough to find twins."""
+    survey.check_noiseless()
+    needed = fewest_pairs(model.card.latent_dim, model.ranges)
+    if others < 2 * needed:
+        raise InputError(
+            f"--find needs {needed} or more pairs of twins beside the known ones, for {model.card.latent_dim} "
+            f"latents: {2 * needed} stars at least. {survey.path} has {others} beside the known pairs: "
+            "leave out --find, or take a larger survey"
+        )
 
 
 def _calibrated(
@@ -231,20 +248,24 @@ def _calibrated(
     """`model` calibrated on pairs (P, 2), rows of the coefficients `seen` (N, K) at parameters (N, U)."""
     used, chosen = np.unique(pairs, return_inverse=True)
     others = np.setdiff1d(np.arange(len(seen)), used)
-    used = np.concatenate([others[: STARS - len(used)], used])
+    used = np.concatenate([others[: max(0, STARS - len(used))], used])
     pairs = len(used) - chosen.max() - 1 + chosen.reshape(pairs.shape)
     seen, parameters = seen[used], parameters[used]
     stars = Stars(seen, parameters, np.zeros((len(seen), model.card.latent_dim)))
-    stars.refine(model.response, model.scatter)
-    gaps = []
-    folds = np.arange(len(pairs)) % FOLDS
-    for fold in tqdm(range(FOLDS), desc="calibrate", file=sys.stderr, disable=None):
-        left_out = pairs[folds == fold]
-        some = Stars(seen[left_out.ravel()], parameters[left_out.ravel()], stars.latents[left_out.ravel()])
-        some.refine(*align(model, stars, pairs[folds != fold]))
-        gaps.append(some.latents[::2] - some.latents[1::2])
-    response, scatter = align(model, stars, pairs)
-    stars.refine(response, scatter)
+    group, gaps = groups(pairs), []
+    count = min(FOLDS, int(group.max()) + 1)
+    with tqdm(total=count + 2, desc="calibrate", unit="fit", file=sys.stderr, disable=None) as bar:
+        stars.refine(model.response, model.scatter)
+        bar.update()
+        for fold in range(count):
+            held_out = group % count == fold
+            some = Stars(*(values[pairs[held_out].ravel()] for values in (seen, parameters, stars.latents)))
+            some.refine(*align(model, stars, pairs[~held_out]))
+            gaps.append(some.latents[::2] - some.latents[1::2])
+            bar.update()
+        response, scatter = align(model, stars, pairs)
+        stars.refine(response, scatter)
+        bar.update()
     return _told(model, response, scatter, np.concatenate(gaps), stars, how)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Callable
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.errors import InputError
+from training.csv_file import read_csv
 from training.deconvolution import Mixture, deconvolve
 from training.emulator import CARBON_LIMIT
 from training.published_errors import HIGHEST_SNR, PUBLISHED, published_errors
@@ -60,13 +61,13 @@ class Chemistry:
 
     @classmethod
     def load(cls, path: Path = SHIPPED) -> Chemistry:
-        """Read a chemistry file, the shipped one by default. Raises ValueError if it is something else."""
+        """Read a chemistry file, the shipped one by default. Raises InputError if it is something else."""
         try:
             content = json.loads(path.read_text())
         except ValueError as error:
-            raise ValueError(f"{path} is not a {FORMAT} file: {error}") from error
+            raise InputError(f"{path} is not a {FORMAT} file: {error}") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"{path} is not a {FORMAT} file")
+            raise InputError(f"{path} is not a {FORMAT} file")
         abundances, branch = (
             Mixture(*(np.array(content[name][key]) for key in ("weights", "means", "covariances")))
             for name in ("abundances", "branch")
@@ -176,13 +177,9 @@ def fit_chemistry(table: Path, ranges: dict[str, tuple[float, float]]) -> Chemis
 
 
 def _read(table: Path, columns: list[str]) -> Array:
-    """Some columns (N, len(columns)) of a CSV file, without its lines that open with #."""
-    with table.open(newline="") as file:
-        reader = csv.DictReader(line for line in file if not line.startswith("#"))
-        missing = sorted(set(columns) - set(reader.fieldnames or ()))
-        if missing:
-            raise ValueError(f"{table} lacks {', '.join(missing)}")
-        return np.array([[float(row[name]) for name in columns] for row in reader])
+    """Some columns (N, len(columns)) of a CSV file."""
+    lines = read_csv(table, columns)
+    return np.array([[line.number_of(name, table) for name in columns] for line in lines])
 
 
 def _usual(measured: Array) -> NDArray[np.bool_]:
@@ -214,7 +211,7 @@ def _redraw(
         if len(refused) == 0:
             return rows
         rows[refused] = draw(refused)
-    raise ValueError("the box has next to no room for this chemistry")
+    raise InputError("the box has next to no room for this chemistry")
 
 
 def _rounded(values: Any) -> Any:

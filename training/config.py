@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from model.errors import InputError
 from model.spectrum import may_name_parameter
 from training.basis import PARAMETERS
 
@@ -82,13 +83,15 @@ class NetworkConfig:
         )
         for key in (*whole, "learning_rate", "adversary_learning_rate"):
             if getattr(self, key) <= 0:
-                raise ValueError(f"{key} must be above 0, not {getattr(self, key)}")
+                raise InputError(f"{key} must be above 0, not {getattr(self, key)}")
+        if self.seed < 1:
+            raise InputError(f"seed must be above 0, not {self.seed}: evaluation draws with 0")
         if not 0 < self.snr[0] <= self.snr[1]:
-            raise ValueError(f"snr must be two rising numbers above 0, not {self.snr}")
+            raise InputError(f"snr must be two rising numbers above 0, not {self.snr}")
         if self.validate_snr[:1] != (float("inf"),):
-            raise ValueError(f"validate_snr must begin with inf, not {self.validate_snr}")
+            raise InputError(f"validate_snr must begin with inf, not {self.validate_snr}")
         if not self.parameters or len(set(self.parameters)) < len(self.parameters):
-            raise ValueError(f"parameters must be one or more different names, not {self.parameters}")
+            raise InputError(f"parameters must be one or more different names, not {self.parameters}")
 
 
 Config = PolyDisConfig | NetworkConfig
@@ -102,13 +105,13 @@ def presets() -> list[str]:
 def read_config(path: Path, changes: Iterable[str] = ()) -> Config:
     """The configuration in a TOML file, with `changes` as key=value in TOML's notation.
 
-    Raises ValueError for unknown or missing keys and for values of a wrong kind.
+    Raises InputError for unknown or missing keys and for values of a wrong kind.
     """
     values = tomllib.loads(path.read_text())
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals:
-            raise ValueError(f"{change!r} is not key=value")
+            raise InputError(f"{change!r} is not key=value")
         try:
             values[key.strip()] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
@@ -121,14 +124,14 @@ def build(kind: type[PolyDisConfig] | type[NetworkConfig], values: dict[str, Any
     """A configuration from plain values, checked against its fields' types."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
     if unknown := sorted(set(values) - set(fields)):
-        raise ValueError(f"{source}: unknown keys {', '.join(unknown)}; known are {', '.join(fields)}")
+        raise InputError(f"{source}: unknown keys {', '.join(unknown)}; known are {', '.join(fields)}")
     required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
     if missing := sorted(required - set(values)):
-        raise ValueError(f"{source}: missing keys {', '.join(missing)}")
+        raise InputError(f"{source}: missing keys {', '.join(missing)}")
     hints = typing.get_type_hints(kind)
     config = kind(**{key: _checked(key, value, hints[key], source) for key, value in values.items()})
     if wrong := [name for name in config.parameters if not may_name_parameter(name)]:
-        raise ValueError(f"{source}: a parameter may not be called {', '.join(map(repr, wrong))}")
+        raise InputError(f"{source}: a parameter may not be called {', '.join(map(repr, wrong))}")
     return config
 
 
@@ -138,14 +141,14 @@ def _checked(key: str, value: Any, hint: Any, source: str) -> Any:
     if origin is Literal:
         if value in arguments:
             return value
-        raise ValueError(f"{source}: {key} must be one of {', '.join(map(repr, arguments))}, not {value!r}")
+        raise InputError(f"{source}: {key} must be one of {', '.join(map(repr, arguments))}, not {value!r}")
     if origin is tuple and isinstance(value, list | tuple):
         if arguments[-1] is not ... and len(value) != len(arguments):
-            raise ValueError(f"{source}: {key} must have {len(arguments)} values, not {value!r}")
+            raise InputError(f"{source}: {key} must have {len(arguments)} values, not {value!r}")
         return tuple(_checked(key, item, arguments[0], source) for item in value)
     if hint is float and type(value) in (int, float):
         return float(value)
     if origin is None and type(value) is hint:
         return value
     wanted = hint.__name__ if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else str(hint)
-    raise ValueError(f"{source}: {key} must be {wanted}, not {value!r}")
+    raise InputError(f"{source}: {key} must be {wanted}, not {value!r}")

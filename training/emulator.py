@@ -23,6 +23,8 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 
+from model.errors import InputError
+
 Array = npt.NDArray[np.float64]
 
 DEFAULT_PATH = Path(__file__).with_name("emulator.safetensors")
@@ -95,12 +97,12 @@ class Emulator:
     def __call__(self, labels: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """True-continuum-normalised flux (N, P) of the stars with `labels` (N, 21), ordered as `self.labels`.
 
-        Raises ValueError for another shape, naming the label when one is not finite or outside the box, and
+        Raises InputError for another shape, naming the label when one is not finite or outside the box, and
         if [C/Fe] - [O/Fe] exceeds CARBON_LIMIT.
         """
         x = np.asarray(labels, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != len(self.labels):
-            raise ValueError(f"labels must have shape (N, {len(self.labels)}), not {x.shape}")
+            raise InputError(f"labels must have shape (N, {len(self.labels)}), not {x.shape}")
         self._refuse_outside(x)
         flux = np.empty((len(x), len(self.wavelength)), dtype=np.float32)
         for start in range(0, len(x), _BATCH):
@@ -125,13 +127,13 @@ class Emulator:
         row = int(np.argmin(covered))
         outside = np.flatnonzero(~self._inside(x[row]))
         if len(outside) == 0:
-            raise ValueError(
+            raise InputError(
                 f"C - O = {_carbon_excess(x)[row]:g} (row {row}) is above {CARBON_LIMIT:g}: "
                 "the emulator does not cover carbon stars"
             )
         name, value = self.labels[outside[0]], x[row, outside[0]]
         lo, hi = self.lo[outside[0]], self.hi[outside[0]]
-        raise ValueError(f"{name} = {value:g} (row {row}) is outside the emulator's range {lo:g} to {hi:g}")
+        raise InputError(f"{name} = {value:g} (row {row}) is outside the emulator's range {lo:g} to {hi:g}")
 
 
 def _carbon_excess(labels: Array) -> Array:

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from model.errors import InputError
 from model.grid import APOGEE_DETECTORS
 from training.emulator import LABELS
 
@@ -59,7 +60,7 @@ def read_grid(paths: Sequence[str | Path]) -> Grid:
     """Read and join grids.
 
     A grid is an HDF5 file: `flux` (N, 8575) uint16 / 65535, `labels` (N, 21) with attribute `names`,
-    attributes `lo` and `hi`, and optionally `split` (N,), 1 for spectra to hold out. Raises ValueError for
+    attributes `lo` and `hi`, and optionally `split` (N,), 1 for spectra to hold out. Raises InputError for
     other labels.
     """
     labels, flux, lo, hi, held_out = [], [], [], [], []
@@ -67,7 +68,7 @@ def read_grid(paths: Sequence[str | Path]) -> Grid:
         with h5py.File(path) as file:
             names = tuple("fe_h" if str(name) == "feh" else str(name) for name in file["labels"].attrs["names"])
             if names != LABELS:
-                raise ValueError(f"{path}: the labels are {', '.join(names)}; expected {', '.join(LABELS)}")
+                raise InputError(f"{path}: the labels are {', '.join(names)}; expected {', '.join(LABELS)}")
             labels.append(file["labels"][:])
             flux.append(file["flux"][:][:, PIXELS] / _FLUX_SCALE)
             held_out.append(file["split"][:] == 1 if "split" in file else np.zeros(len(flux[-1]), dtype=bool))
@@ -97,7 +98,7 @@ def build_validation(grid_path: str | Path, responses: str | Path, out: str | Pa
             steps.append((high_labels - low_labels)[label] / 2)
             difference[i, label - 2] = high - low
     if not steps or np.ptp(steps) > 1e-9:
-        raise ValueError(f"{folder}: no spectra, or steps that differ")
+        raise InputError(f"{folder}: no spectra, or steps that differ")
     scale = np.maximum(_QUANTUM, np.abs(difference).max(2) / 32767)
     held = grid.held_out
     stored = {

@@ -10,13 +10,12 @@ from scipy.stats import rankdata
 from tqdm import tqdm
 
 from model.base import Model
+from model.errors import InputError
 from model.grid import Array
 from model.polydis import PolyDis
 from training.basis import known
+from training.random_streams import Stream, generator
 from training.survey import Survey, add_noise
-
-NOISE_STREAM = (0, 5)
-RANDOM_SEED = 6
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,14 @@ class TwinSearch:
 
 
 def embed_survey(
-    model: Model, survey: Survey, snr: float = np.inf, stream: tuple[int, int] = NOISE_STREAM
+    model: Model, survey: Survey, snr: float = np.inf, stream: Stream = Stream.EVALUATION_NOISE
 ) -> Array:
     """Latents (N, D) of a survey, streamed, with noise of 1 / `snr` added before the model's normaliser."""
-    if len(model.grid) != len(survey.wavelength) or not np.allclose(model.grid.wavelength, survey.wavelength):
-        raise ValueError("the survey is not on the model's wavelength grid")
+    survey.check_grid(model.grid)
     latents = np.empty((len(survey), model.card.latent_dim))
     u = known(survey, model.parameter_names)
     for rows, flux in survey.blocks(f"embed at S/N {snr:g}"):
-        noisy = add_noise(flux, snr, *stream, rows.start)
+        noisy = add_noise(flux, snr, stream, rows.start)
         if model.normaliser is not None:
             noisy = model.normaliser.batch(noisy)
         variance = None if np.isinf(snr) else np.broadcast_to(np.float64(snr**-2), noisy.shape)
@@ -90,7 +88,7 @@ def doppelgangers(
 
 def twin_search(latents: Array, twin: NDArray[np.int64], snr: float = np.inf) -> TwinSearch:
     """Search every star's twin among all others by Euclidean distance (paper, sections 5.1 and 5.2)."""
-    partner = np.random.default_rng(RANDOM_SEED).permutation(len(latents))
+    partner = generator(Stream.RANDOM_PARTNERS).permutation(len(latents))
     strangers = (partner != np.arange(len(latents))) & (partner != twin)
     near = np.linalg.norm(latents - latents[twin], axis=1)
     far = np.linalg.norm(latents - latents[partner], axis=1)[strangers]
@@ -98,7 +96,7 @@ def twin_search(latents: Array, twin: NDArray[np.int64], snr: float = np.inf) ->
 
 
 def twin_recovery(model: Model, survey: Survey, snr: float = np.inf) -> TwinSearch:
-    """Twin search on a noiseless survey of pairs (paper, figure 3). Raises ValueError for another survey."""
+    """Twin search on a noiseless survey of pairs (paper, figure 3). Raises InputError for another survey."""
     return twin_search(embed_survey(model, survey, snr), twins(survey), snr)
 
 
@@ -109,11 +107,10 @@ def twin_covariance(model: Model, survey: Survey) -> Array:
 
 
 def twins(survey: Survey) -> NDArray[np.int64]:
-    """The row of each star's twin (N,). Raises ValueError for a survey without twins, or with noise."""
+    """The row of each star's twin (N,). Raises InputError for a survey without twins, or with noise."""
     if survey.twin is None:
-        raise ValueError(f"{survey.path} holds no twins (dataset twin_of)")
-    if np.isfinite(survey.snr).any():
-        raise ValueError(f"{survey.path} has noise of its own: draw it without --snr, evaluation adds noise")
+        raise InputError(f"{survey.path} holds no twins (dataset twin_of)")
+    survey.check_noiseless()
     return survey.twin
 
 
@@ -133,6 +130,7 @@ def recast_errors(model: Model, survey: Survey) -> list[RecastError]:
     "decoder" recasts from the latent, as the service does; "whole residual" is the paper's way for PolyDis.
     Twins must stand in neighbouring rows, as `chemtwin synthesize` writes them.
     """
+    survey.check_grid(model.grid)
     twin, u = twins(survey), known(survey, model.parameter_names)
     apart = np.abs(survey.parameters[:, 0] - survey.parameters[twin, 0]) >= 500
     ways = ["decoder"] + (["whole residual"] if isinstance(model, PolyDis) else [])
@@ -140,7 +138,7 @@ def recast_errors(model: Model, survey: Survey) -> list[RecastError]:
     for rows, block in survey.blocks("recast"):
         local = twin[rows] - rows.start
         if local.min() < 0 or local.max() >= len(block):
-            raise ValueError("twins do not stand in neighbouring rows")
+            raise InputError("twins do not stand in neighbouring rows")
         flux = (block if model.normaliser is None else model.normaliser.batch(block)).astype(np.float64)
         own, other = u[rows], u[rows][local]
         recasts = [model.decode(model.encode(flux[local], other), own)]

@@ -30,6 +30,7 @@ from training.emulator import FORMAT, LABELS, derived_inputs
 from training.emulator_gp import Hyperparameters, condition, optimise
 from training.emulator_grid import Floats, Grid, emulator_validation, read_grid, read_validation
 from training.evaluate_emulator import emulator_evaluate, evaluate
+from training.random_streams import EmulatorStream, generator
 
 __all__ = ["Settings", "emulator_evaluate", "emulator_fit", "emulator_validation", "evaluate", "fit"]
 
@@ -160,7 +161,9 @@ def _fit_part(
     """Regress the projections of `target` (N, P) on `shapes` (K, P) on the given columns of `inputs`."""
     amplitudes = target @ shapes.T
     spread = amplitudes.std(0)
-    chosen = np.random.default_rng(settings.seed).permutation(len(target))[: settings.subset]
+    chosen = generator(EmulatorStream.FITTED_SUBSET, seed=settings.seed).permutation(len(target))[
+        : settings.subset
+    ]
     used = inputs[:, columns]
     scales = np.zeros((len(shapes), inputs.shape[1]))
     weights, loo, hypers = [], [], []

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
+from model.errors import InputError
 from model.gaussdis import GaussDis
 from model.grid import Array
 from model.likelihood import Likelihood
@@ -58,18 +59,24 @@ def find_twins(model: GaussDis, seen: Array, parameters: Array) -> NDArray[np.in
     return np.stack([first[sure], second[sure]], axis=1)
 
 
+def fewest_pairs(latents: int, ranges: Array) -> int:
+    """Pairs that determine the response of so many latents over parameters in `ranges` (U, 2), at least."""
+    star = np.zeros((1, latents)), ranges.T[:1]
+    return FEWEST * int(terms(*star, ranges, DEGREES, min(LEADING, latents)).shape[1])
+
+
 def hold_together(stars: Stars, response: Response, scatter: Array) -> tuple[Response, Array]:
     """Response and scatter (K, K) of `stars`, twins in neighbouring rows, with one latent for both of a pair.
 
     In turns: both get the mean of their latents by the last response, weighted with the information on each,
-    strongest latents first, and the response is fitted to these. Raises ValueError for fewer pairs than it
+    strongest latents first, and the response is fitted to these. Raises InputError for fewer pairs than it
     takes.
     """
     pairs, size = len(stars.seen) // 2, stars.latents.shape[1]
     leading = min(LEADING, size)
-    fewest = FEWEST * terms(stars.latents[:1], stars.parameters[:1], response.ranges, DEGREES, leading).shape[1]
+    fewest = fewest_pairs(size, response.ranges)
     if pairs < fewest:
-        raise ValueError(f"{pairs} pairs of twins are found in the survey, and {fewest} are needed")
+        raise InputError(f"{pairs} pairs of twins are found in the survey, and {fewest} are needed")
     unit = np.eye(size)
     for _ in tqdm(range(TURNS), desc="hold together", file=sys.stderr, disable=None):
         precision = stars.refine(response, scatter) + unit

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.basis import Basis
+from model.errors import InputError
 from model.grid import Grid
 from model.normalise import Normaliser
 from training.basis import fit_basis, fit_normaliser, training_ranges
 from training.config import NetworkConfig
+from training.random_streams import Stream
 from training.survey import Survey, add_noise
 
-NOISE_STREAM = (0, 8)
 NOISE_STARS = 4096
 
 
@@ -34,7 +35,12 @@ class Frontend:
 
     @classmethod
     def fit(cls, survey: Survey, config: NetworkConfig) -> Frontend:
-        """Fit all of it on a survey's flux and parameters."""
+        """Fit all of it on a survey's flux and parameters. Raises InputError for less than a batch."""
+        if len(survey) < config.batch:
+            raise InputError(
+                f"{survey.path} has {len(survey)} stars, fewer than a batch of {config.batch}: train with "
+                f"--set batch={len(survey)} or less, or on more stars"
+            )
         normaliser = fit_normaliser(survey) if config.continuum == "pseudo" else None
         basis = fit_basis(
             survey,
@@ -78,7 +84,7 @@ def coefficient_noise(
         return None
     differences = []
     for rows, flux in survey.blocks("noise"):
-        noisy = add_noise(flux, 100, *NOISE_STREAM, rows.start)
+        noisy = add_noise(flux, 100, Stream.CONTINUUM_NOISE, rows.start)
         change = normaliser.batch(noisy) - normaliser.batch(flux)
         differences.append(100 * change @ basis.components.T)
         if rows.stop >= NOISE_STARS:

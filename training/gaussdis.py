@@ -22,6 +22,7 @@ from tqdm import tqdm
 from model.autoencoder import Autoencoder
 from model.base import Card
 from model.basis import Basis, design, scaled
+from model.errors import InputError
 from model.gaussdis import GaussDis
 from model.grid import Array, Grid
 from model.normalise import Normaliser
@@ -30,6 +31,7 @@ from training.basis import known
 from training.frontend import coefficient_noise
 from training.loader import coefficients
 from training.survey import Survey
+from training.used_surveys import record
 
 DEGREES = (4, 3, 1)
 """Degrees in u of the response's mean, of its linear terms and of those of products."""
@@ -99,7 +101,15 @@ class Stars:
     def refine(self, response: Response, scatter: Array) -> Array:
         """Infer the latents again. Returns the information (N, D, D) on them."""
         precision = np.asarray(np.linalg.inv(scatter + FLOOR**2 * np.eye(len(scatter))), dtype=np.float64)
-        self.latents, information = response.fit(self.seen, self.parameters, precision, self.latents, TOLERANCE)
+        information = np.empty((*self.latents.shape, self.latents.shape[1]))
+        self.latents = self.latents.astype(np.float64)
+        with tqdm(total=len(self.seen), unit="star", desc="infer latents", leave=False, disable=None) as bar:
+            for start in range(0, len(self.seen), BLOCK):
+                rows = slice(start, start + BLOCK)
+                self.latents[rows], information[rows] = response.fit(
+                    self.seen[rows], self.parameters[rows], precision, self.latents[rows], TOLERANCE
+                )
+                bar.update(len(self.seen[rows]))
         return information
 
     def whiten(self) -> None:
@@ -110,6 +120,7 @@ class Stars:
 
 def stars_of(survey: Survey, model: Autoencoder | GaussDis) -> tuple[Array, Array]:
     """Coefficients (N, K) in a model's basis, without noise, and parameters (N, U)."""
+    survey.check_grid(model.grid)
     names = model.parameter_names
     seen = coefficients(survey, model.normaliser, model.basis, names, np.inf)
     return np.asarray(seen, dtype=np.float64), known(survey, names)
@@ -118,10 +129,10 @@ def stars_of(survey: Survey, model: Autoencoder | GaussDis) -> tuple[Array, Arra
 def refine(start: Autoencoder, survey: Survey, name: str) -> GaussDis:
     """GaussDis from a compact variational autoencoder and its training survey.
 
-    Raises ValueError for an autoencoder that works on pixels or whose latents are not variational.
+    Raises InputError for an autoencoder that works on pixels or whose latents are not variational.
     """
     if not start.scale.size:
-        raise ValueError("only an autoencoder between coefficients (inputs = components) can be refined")
+        raise InputError("only an autoencoder between coefficients (inputs = components) can be refined")
     seen, parameters = (values[:STARS] for values in stars_of(survey, start))
     inputs = np.concatenate([seen / start.scale, scaled(parameters, start.ranges)], axis=1)
     latents = np.concatenate(
@@ -148,7 +159,7 @@ def refine(start: Autoencoder, survey: Survey, name: str) -> GaussDis:
         error_floor=start.card.error_floor,
         training={
             "stars": len(survey),
-            "survey_seed": survey.seed,
+            **record(survey),
             "start": start.card.identity,
             "start_training": start.card.training,
         },

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.errors import InputError
 from model.grid import Array
 from model.likelihood import ranked_doppelgangers, shortlists
 from training.emulator import Emulator
@@ -25,7 +26,7 @@ from training.limit_fits import against_fits
 from training.markdown import table
 from training.oracle import Oracle, labels_of, varied
 from training.page import publish
-from training.posteriors import PICK
+from training.random_streams import Stream, generator
 from training.slopes import information
 from training.survey import Survey
 
@@ -68,7 +69,7 @@ def recovery(oracle: Oracle, twin: NDArray[np.int64], pairs: int, snr: float) ->
     """
     stars = oracle.draw(min(snr, HIGHEST))
     first = np.flatnonzero(np.arange(len(twin)) < twin)
-    picked = np.random.default_rng(PICK).permutation(first)[:pairs]
+    picked = generator(Stream.RANKED_TWINS).permutation(first)[:pairs]
     count = ranked_doppelgangers(stars, twin, picked)
     among_all = ranked_doppelgangers(stars, twin, picked[:CHECKED], nearest=len(stars))
     return {
@@ -112,9 +113,9 @@ def name_of(survey: Survey) -> str:
 
 def limit(survey: Survey, emulator: Emulator, pairs: int) -> dict[str, Any]:
     """The limit of one survey, for models that remove Teff, log g and [Fe/H], and where its twins share
-    [Fe/H] for models that leave it. Raises ValueError for a survey without twins, groups or abundances."""
+    [Fe/H] for models that leave it. Raises InputError for a survey without twins, groups or abundances."""
     if survey.twin is None and survey.group is None:
-        raise ValueError(f"{survey.path} holds neither twins nor groups")
+        raise InputError(f"{survey.path} holds neither twins nor groups")
     labels = labels_of(survey, emulator)
     columns = varied(labels, emulator)
     fisher = information(emulator, labels, columns)

@@ -14,13 +14,13 @@ from model.grid import Array
 from model.likelihood import Likelihood, ranked_doppelgangers
 from training.emulator import Emulator
 from training.oracle import Prior
+from training.random_streams import Stream, generator
 from training.slopes import flux_and_slopes
 
 FIT_LEVELS = (100.0, 50.0)
 FIT_PAIRS = 500
 STEPS = 15
 
-_PICK, _NOISE = 10, 11
 _BATCH = 50
 
 
@@ -31,7 +31,7 @@ def against_fits(
     same noise, and the mean chi-square of the fits' errors; `columns` of `labels` (N, 21) are fitted."""
     prior = Prior.of(labels[:, columns])
     first = np.flatnonzero(np.arange(len(twin)) < twin)
-    picked = np.random.default_rng(_PICK).permutation(first)[:FIT_PAIRS]
+    picked = generator(Stream.FITTED_TWINS).permutation(first)[:FIT_PAIRS]
     rows = np.column_stack([picked, twin[picked]]).reshape(-1)
     truth = prior.latents(labels[rows][:, columns])
     levels = {}
@@ -67,12 +67,12 @@ def fit(
 
     Fits start at the prior's mean; the oracle's mean is one Gauss-Newton step from the truth.
     """
-    generator = np.random.default_rng([_NOISE, int(snr)])
+    random = generator(Stream.FITTED_NOISE, int(snr))
     oracle: list[tuple[Array, Array]] = []
     fits: list[tuple[Array, Array]] = []
     for start in tqdm(range(0, len(labels), _BATCH), desc=f"fit at S/N {snr:g}", disable=None):
         truth = labels[start : start + _BATCH]
-        noise = torch.from_numpy(generator.standard_normal((len(truth), len(emulator.wavelength))) / snr)
+        noise = torch.from_numpy(random.standard_normal((len(truth), len(emulator.wavelength))) / snr)
         observed = flux_and_slopes(emulator, truth, columns)[0] + noise
         problem = _Problem(emulator, truth, columns, prior, snr, observed)
         latents = prior.latents(truth[:, columns])

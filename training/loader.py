@@ -21,6 +21,7 @@ from model.basis import Basis, scaled
 from model.grid import Array
 from model.normalise import Normaliser
 from training.basis import known, training_block, training_spectra
+from training.random_streams import Stream, generator
 from training.survey import BLOCK, Survey
 
 WINDOW = 8
@@ -29,11 +30,11 @@ WINDOW = 8
 
 def order(stars: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """The order (stars,) in which an epoch shows the stars."""
-    generator = np.random.default_rng([seed, 7, epoch])
+    random = generator(Stream.TRAINING_ORDER, epoch, seed=seed)
     blocks = np.array_split(np.arange(stars), range(BLOCK, stars, BLOCK))
-    chosen = [blocks[i] for i in generator.permutation(len(blocks))]
+    chosen = [blocks[i] for i in random.permutation(len(blocks))]
     windows = [np.concatenate(chosen[i : i + WINDOW]) for i in range(0, len(chosen), WINDOW)]
-    return np.concatenate([generator.permutation(window) for window in windows])
+    return np.concatenate([random.permutation(window) for window in windows])
 
 
 class Source(Protocol):
@@ -57,8 +58,6 @@ class Batches:
 
     def __post_init__(self) -> None:
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
-        if self.per_epoch == 0:
-            raise ValueError(f"the survey has fewer stars than a batch of {self.batch}")
 
     @property
     def per_epoch(self) -> int:

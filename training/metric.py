@@ -18,12 +18,10 @@ from model.base import Model
 from model.grid import Array
 from training.basis import known
 from training.evaluate import doppelgangers, embed_survey, twins
+from training.random_streams import Stream
 from training.survey import Survey, add_noise
 
 SNR = 100.0
-NOISE_STREAM, REPEAT_STREAM = (0, 10), (0, 11)
-"""Of the noise that chooses the metric: not that of the evaluation."""
-
 NOISE_STARS = 4096
 FLOORS = (np.inf, 0.2, 0.1, 0.05, 0.02)
 """Floors that are tried, in units of the latents' mean variance; inf: the latents as they are."""
@@ -36,7 +34,7 @@ def noise_covariance(model: Model, survey: Survey) -> Array:
     for rows, flux in survey.blocks("repeats"):
         pair = []
         for repeat in (0, 1):
-            noisy = add_noise(flux, SNR, *REPEAT_STREAM, repeat, rows.start)
+            noisy = add_noise(flux, SNR, Stream.METRIC_REPEATS, repeat, rows.start)
             if model.normaliser is not None:
                 noisy = model.normaliser.batch(noisy)
             pair.append(model.encode(noisy.astype(np.float64), u[rows]))
@@ -81,7 +79,7 @@ def fit_metric(
 
     Returns that share for each floor. Noise is measured on `survey`, without labels.
     """
-    latents = [embed_survey(model, validation, level, NOISE_STREAM) for level in levels]
+    latents = [embed_survey(model, validation, level, Stream.METRIC_NOISE) for level in levels]
     noise = noise_covariance(model, survey)
     found = twins_found(latents, twins(validation), noise)
     floor = best_floor(found)

@@ -30,11 +30,13 @@ from tqdm import tqdm
 
 from model.autoencoder import Autoencoder, FactorDis, FaderDis
 from model.base import Card
+from model.errors import InputError
 from model.grid import Grid
 from training.config import NetworkConfig
 from training.frontend import Frontend
 from training.survey import Survey
 from training.trainer import Processes, Trainer
+from training.used_surveys import record
 from training.validation import Validation, check_validation
 
 FORMAT = 1
@@ -93,7 +95,7 @@ def train(
 ) -> Run:
     """Train on `survey`; go on from the checkpoint in `folder` if there is one.
 
-    `judge` is told step and score of every validation. Raises ValueError when the checkpoint is of another
+    `judge` is told step and score of every validation. Raises InputError when the checkpoint is of another
     survey or configuration.
     """
     if validation is not None:
@@ -139,7 +141,7 @@ def train(
     log.close()
     best = state["best"]
     if best is None and not all(np.isfinite(values).all() for values in trainer.weights().values()):
-        raise ValueError("the training has diverged: try a lower learning_rate, or clip_norm")
+        raise InputError("the training has diverged: try a lower learning_rate, or clip_norm")
     kept = trainer.weights() if best is None else {k: v.cpu().numpy() for k, v in best["weights"].items()}
     model = _model(name, survey, validation, frontend, config, kept)
     return Run(model, _record(trainer, state, device))
@@ -155,7 +157,7 @@ def _same_run(folder: Path, survey: Survey, validation: Survey | None, config: N
             (folder / FRONTEND).unlink(missing_ok=True)
         path.write_text(told)
     elif path.read_text() != told:
-        raise ValueError(f"{folder} holds a checkpoint of another run: remove it, or write to another file")
+        raise InputError(f"{folder} holds a checkpoint of another run: remove it, or write to another file")
 
 
 def _frontend(folder: Path, survey: Survey, config: NetworkConfig, processes: Processes) -> Frontend:
@@ -235,8 +237,8 @@ def _model(
         error_floor=config.error_floor,
         training={
             "stars": len(survey),
-            "survey_seed": survey.seed,
-            "validation_seed": None if validation is None else validation.seed,
+            **record(survey),
+            **({"validation_seed": None} if validation is None else record(validation, "validation")),
             "config": _plain(dataclasses.asdict(config)),
         },
     )

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import h5py
 import numpy as np
 
+from model.errors import InputError
 from model.grid import Array
 from model.likelihood import Likelihood
 from training.emulator import Emulator
+from training.random_streams import Stream, generator
 from training.survey import Survey
 
-_DRAW = 8
 _NEGLIGIBLE = 1e-10
 
 
 def labels_of(survey: Survey, emulator: Emulator) -> Array:
-    """The emulator's labels (N, 21) of a survey's stars. Raises ValueError for a survey without abundances."""
+    """The emulator's labels (N, 21) of a survey's stars. Raises InputError without known abundances."""
     labels = np.zeros((len(survey), len(emulator.labels)))
     labels[:, [emulator.labels.index(name) for name in ("teff", "logg", "fe_h")]] = survey.parameters
-    with h5py.File(survey.path, "r") as file:
-        if "abundances" not in file:
-            raise ValueError(f"{survey.path} holds no abundances")
-        names = [str(name) for name in file["abundances"].attrs["names"]]
-        labels[:, [emulator.labels.index(name) for name in names]] = file["abundances"][:]
+    names, values = survey.abundances()
+    if unknown := sorted(set(names) - set(emulator.labels)):
+        raise InputError(f"{survey.path}: the emulator does not know {', '.join(unknown)}")
+    labels[:, [emulator.labels.index(name) for name in names]] = values
     return labels
 
 
@@ -74,10 +73,10 @@ class Oracle:
         strength, directions = np.linalg.eigh(prior.information(fisher))
         return cls(prior.latents(abundances), np.maximum(strength, 0.0), directions)
 
-    def draw(self, snr: float, seed: int = _DRAW) -> Likelihood:
+    def draw(self, snr: float) -> Likelihood:
         """Posteriors of all stars from one draw of the noise at `snr`."""
         strength = snr**2 * self.strength
-        noise = np.random.default_rng(seed).standard_normal(strength.shape)
+        noise = generator(Stream.IDEAL_POSTERIORS).standard_normal(strength.shape)
         truth = np.einsum("nij,ni->nj", self.directions, self.latents)
         seen = (strength * truth + np.sqrt(strength) * noise) / (1 + strength)
         means = np.einsum("nij,nj->ni", self.directions, seen)

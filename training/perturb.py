@@ -10,6 +10,7 @@ from scipy.constants import speed_of_light
 from scipy.fft import dct, idct
 from scipy.ndimage import shift
 
+from model.errors import InputError
 from model.grid import Array, Grid
 
 LABEL_SD = {"teff": 50.0, "logg": 0.1, "fe_h": 0.05}
@@ -62,7 +63,7 @@ def perturbed(
     elif kind == "slopes":
         flux *= slopes(len(flux), generator, wavelength)
     elif kind != "none":
-        raise ValueError(f"{kind} is no kind of perturbation: {', '.join(CASES)}")
+        raise InputError(f"{kind} is no kind of perturbation: {', '.join(CASES)}")
     return flux, parameters, masked
 
 

@@ -9,6 +9,7 @@ from model.grid import Grid
 from model.polydis import PolyDis
 from training.basis import PARAMETERS, fit_basis, fit_normaliser
 from training.survey import Survey
+from training.used_surveys import record
 
 
 def fit(
@@ -44,7 +45,7 @@ def fit(
         error_floor=error_floor,
         training={
             "stars": len(survey),
-            "survey_seed": survey.seed,
+            **record(survey),
             "snr": None if np.isinf(snr) else snr,
             "degree": degree,
             "continuum": "pseudo" if normalise else "as in the survey",

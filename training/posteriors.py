@@ -12,7 +12,7 @@ from model.grid import Array
 from model.likelihood import Likelihood, ranked_doppelgangers
 from model.metric import p_same
 from training.basis import known
-from training.evaluate import NOISE_STREAM
+from training.random_streams import Stream, generator
 from training.survey import Survey, add_noise
 
 QUERIES = 5000
@@ -20,29 +20,27 @@ QUERIES = 5000
 
 DRIFT_LEVELS = (100.0, 70.0, 50.0, 30.0, 20.0)
 DRIFT_STARS = 2048
-PICK = 7
 
 
 def posteriors(
     model: GaussDis,
     survey: Survey,
     snr: float = np.inf,
-    stream: tuple[int, int] = NOISE_STREAM,
+    stream: Stream = Stream.EVALUATION_NOISE,
     stars: int | None = None,
 ) -> tuple[Array, Array]:
     """Posterior means (N, D) and covariances (N, D, D) of a survey's first `stars`, streamed.
 
     Noise of 1 / `snr` is added before the model's normaliser, and known to the model.
     """
-    if len(model.grid) != len(survey.wavelength) or not np.allclose(model.grid.wavelength, survey.wavelength):
-        raise ValueError("the survey is not on the model's wavelength grid")
+    survey.check_grid(model.grid)
     count, size = len(survey) if stars is None else min(stars, len(survey)), model.card.latent_dim
     means, covariances = np.empty((count, size)), np.empty((count, size, size))
     u = known(survey, model.parameter_names)
     for rows, flux in survey.blocks(f"posteriors at S/N {snr:g}"):
         if rows.start >= count:
             break
-        noisy = add_noise(flux, snr, *stream, rows.start)
+        noisy = add_noise(flux, snr, stream, rows.start)
         if model.normaliser is not None:
             noisy = model.normaliser.batch(noisy)
         variance = np.broadcast_to(np.float64(snr**-2), noisy.shape)
@@ -62,7 +60,7 @@ def likelihood_recovery(
 ) -> dict[str, float]:
     """Share of stars whose twin (N,) has the largest likelihood ratio of all others, and its standard error."""
     first = np.flatnonzero(np.arange(len(twin)) < twin)
-    queries = np.random.default_rng(PICK).permutation(first)[:QUERIES]
+    queries = generator(Stream.RANKED_TWINS).permutation(first)[:QUERIES]
     count = ranked_doppelgangers(likelihoods(model, means, covariances), twin, np.sort(queries))
     share = float(np.mean(count == 0))
     return {"share": share, "error": float(np.sqrt(share * (1 - share) / len(count)))}

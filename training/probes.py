@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -31,13 +30,9 @@ EPOCHS, BATCH, RATE = 15, 256, 1e-3
 def abundances(survey: Survey) -> tuple[list[str], Array]:
     """Names, and values (N, E) in dex, of a synthetic survey's [Fe/H] and the [X/Fe] that vary in it.
 
-    Raises ValueError for a survey without abundances.
+    Raises InputError where they are not known.
     """
-    with h5py.File(survey.path, "r") as file:
-        if "abundances" not in file:
-            raise ValueError(f"{survey.path} holds no abundances")
-        names = [str(name) for name in file["abundances"].attrs["names"]]
-        values = file["abundances"][:]
+    names, values = survey.abundances()
     varied = values.std(axis=0) > 0
     names = ["Fe"] + [name for name, varies in zip(names, varied, strict=True) if varies]
     return names, np.hstack([survey.parameters[:, 2:], values[:, varied]])

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.bundle import load_model
+from model.errors import InputError
 from model.gaussdis import GaussDis
 from model.grid import Array
 from training import probes
@@ -27,14 +28,15 @@ from training.markdown import table
 from training.page import publish
 from training.posteriors import likelihoods, posteriors
 from training.published_errors import measured_abundances
+from training.random_streams import Stream, generator
 from training.survey import Survey
+from training.used_surveys import check_unused
 
 LEVELS = (100.0, 50.0)
 RANDOM_PAIRS = 1_000_000
 FE_H_WITHIN = 0.1
 """As the service's default filter has it."""
 
-SEED = 12
 DISTANCE, WITHIN = "distance", f"distance, [Fe/H] within {FE_H_WITHIN:g}"
 LIKELIHOOD = "likelihood"
 ABUNDANCES, LIMIT = "[Fe/H] and [X/Fe] as published", "the limit"
@@ -44,7 +46,7 @@ RATES = "Share of random pairs, in per cent, that are at least as alike as the m
 
 def strangers(group: NDArray[np.int64]) -> NDArray[np.int64]:
     """Random pairs of rows (M, 2) of different groups."""
-    pairs = np.random.default_rng(SEED).integers(len(group), size=(RANDOM_PAIRS, 2))
+    pairs = generator(Stream.RANDOM_PAIRS).integers(len(group), size=(RANDOM_PAIRS, 2))
     apart: NDArray[np.bool_] = group[pairs[:, 0]] != group[pairs[:, 1]]
     return np.asarray(pairs[apart])
 
@@ -63,13 +65,15 @@ def rates(
 
 
 def measure_rates(paths: Sequence[Path], groups: Survey, folder: Path) -> str:
-    """Measure models into rates.json in `folder`; returns the table. Raises ValueError without groups."""
+    """Measure models into rates.json in `folder`; returns the table. Raises InputError without groups."""
+    groups.check_noiseless()
     if groups.group is None:
-        raise ValueError(f"{groups.path} holds no groups")
+        raise InputError(f"{groups.path} holds no groups")
     near, far, fe_h = siblings(groups.group), strangers(groups.group), groups.parameters[:, 2]
     found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     for path in paths:
         model, rows = load_model(path), found.setdefault(path.stem, {})
+        check_unused(model, path.stem, groups)
         for level in LEVELS:
             if isinstance(model, GaussDis):
                 latents, covariances = posteriors(model, groups, level)
@@ -101,8 +105,8 @@ def _by_abundances(
     names, abundances = probes.abundances(groups)
     out = {}
     for level in LEVELS:
-        generator = np.random.default_rng([SEED, int(level)])
-        measured, errors = measured_abundances(groups.parameters, abundances, names, level, generator)
+        random = generator(Stream.PUBLISHED_ERRORS, seed=int(level))
+        measured, errors = measured_abundances(groups.parameters, abundances, names, level, random)
         out[f"{level:g}"] = rates(measured / errors.mean(axis=0), near, far)
     return out
 

@@ -18,13 +18,14 @@ from training.basis import known, training_spectra
 from training.posteriors import posteriors
 from training.probes import abundances, linear_map
 from training.survey import Survey
+from training.used_surveys import check_apart, check_unused
 
 LEVELS = (100, 50, 30)
 
 
 def fit_readout(model: Model, survey: Survey) -> Readout:
     """The least-squares readout of a noiseless survey's abundances; `scatter` from its second half by a fit to
-    the first. Raises ValueError for a survey without abundances or with noise."""
+    the first. Raises InputError for a survey without abundances or with noise."""
     names, values, latents = _seen(model, survey)
     half = len(latents) // 2
     left = values[half:] - linear_map(latents[:half], values[:half])(latents[half:])
@@ -55,11 +56,11 @@ def judge(model: Model, readout: Readout, survey: Survey) -> str:
 def add_readout(path: Path, fitted: Path, tested: Path, out: Path) -> str:
     """Write the model in `path` to `out` with a readout fitted to a survey; its table on another survey.
 
-    Raises ValueError for surveys that cannot be used.
+    Raises InputError for surveys that cannot be used.
     """
     model, survey, other = load_model(path), Survey.open(fitted), Survey.open(tested)
-    if survey.identity() == other.identity():
-        raise ValueError(f"{tested} is the survey that the readout is fitted to")
+    check_apart(other, survey, "the survey that the readout is fitted to")
+    check_unused(model, path.stem, other)
     model.readout = fit_readout(model, survey)
     save_model(model, out)
     return judge(model, model.readout, other)
@@ -67,6 +68,8 @@ def add_readout(path: Path, fitted: Path, tested: Path, out: Path) -> str:
 
 def _seen(model: Model, survey: Survey) -> tuple[list[str], Array, Array]:
     """Names of elements, their [X/Fe] (N, E), and the noiseless latents (N, D)."""
+    survey.check_grid(model.grid)
+    survey.check_noiseless()
     names, values = abundances(survey)
     parameters = known(survey, model.parameter_names)
     blocks = training_spectra(survey, model.normaliser, np.inf, "latents")

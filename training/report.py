@@ -21,6 +21,7 @@ import numpy as np
 
 from model.base import Model
 from model.bundle import load_model, save_model
+from model.errors import InputError
 from model.gaussdis import GaussDis
 from model.grid import Array
 from training import figures, probes
@@ -33,6 +34,7 @@ from training.posteriors import drift, measured, posteriors
 from training.robustness import SNR, robustness, robustness_table
 from training.survey import Survey
 from training.tables import FEW_LEVELS, LEVELS, ROBUSTNESS, tables
+from training.used_surveys import check_apart, check_unused
 
 CURVE = np.unique(np.round(np.geomspace(1, 50_000, 200)).astype(int))
 SCATTER = 2000
@@ -52,16 +54,19 @@ class Surveys:
 
     @classmethod
     def sorted(cls, pairs: Sequence[Survey], groups: Survey | None, abundances: Survey | None) -> Surveys:
-        """Pairs in any order. Raises ValueError unless one survey is of the paper's kind and at most one of the
-        other, and for a teacher that is also a test."""
+        """Pairs in any order. Raises InputError unless one survey is of the paper's kind and at most one of
+        the other, for a teacher that shares spectra with a test, and for groups with noise."""
         ordered = tuple(sorted(pairs, key=lambda survey: survey.own_fe_h))
         if [survey.own_fe_h for survey in ordered] not in ([False], [False, True]):
-            raise ValueError(
+            raise InputError(
                 "a report needs one survey whose twins share all abundances, and takes one more whose twins "
                 "share [X/Fe] only (chemtwin synthesize --own-fe-h)"
             )
-        if abundances is not None and _same(abundances, pairs):
-            raise ValueError(f"{abundances.path} is one of the surveys that models are measured on")
+        if abundances is not None:
+            for survey in ordered:
+                check_apart(survey, abundances, "the survey that teaches the abundances")
+        if groups is not None:
+            groups.check_noiseless()
         return cls(ordered, groups, abundances)
 
     def told(self) -> dict[str, Any]:
@@ -73,11 +78,6 @@ class Surveys:
         }
 
 
-def _same(survey: Survey, others: Sequence[Survey]) -> bool:
-    """Whether a survey is one of the others."""
-    return any(survey.identity() == other.identity() for other in others)
-
-
 def _told(survey: Survey) -> dict[str, Any]:
     further = {"further": list(survey.further)} if survey.further else {}
     return {"stars": len(survey), "seed": survey.seed, "own_fe_h": survey.own_fe_h, **further}
@@ -86,15 +86,13 @@ def _told(survey: Survey) -> dict[str, Any]:
 def measure(path: Path, surveys: Surveys, folder: Path) -> None:
     """Measure one model into `folder`, unless it has been measured there on these surveys.
 
-    The record that `chemtwin train` writes beside a model goes into the report. Raises ValueError for a survey
-    that the model was trained or selected on.
+    The record that `chemtwin train` writes beside a model goes into the report. Raises InputError for a
+    survey that the model was made with.
     """
     model, label = load_model(path), path.stem
     record = path.with_name(path.name + ".json")
-    used = {model.card.training.get("survey_seed"), model.card.training.get("validation_seed")} - {None}
     for survey in (*surveys.pairs, *([surveys.groups] if surveys.groups else [])):
-        if survey.seed in used:
-            raise ValueError(f"{survey.path} has the seed of a survey that {label} was trained or selected on")
+        check_unused(model, label, survey)
     told = {"model": model.card.identity, "surveys": surveys.told()}
     out = folder / f"{label}.json"
     if out.exists() and {key: json.loads(out.read_text())[key] for key in told} == told:
@@ -177,7 +175,7 @@ def _abundances(
     names, taught = probes.abundances(teacher)
     others, truth = probes.abundances(survey)
     if names != others:
-        raise ValueError(f"{teacher.path} and {survey.path} vary other elements")
+        raise InputError(f"{teacher.path} and {survey.path} vary other elements")
     z = embed_survey(model, teacher)
     maps = {
         "linear": probes.linear_map(z, taught),
@@ -197,7 +195,7 @@ def example_pairs(survey: Survey) -> list[int]:
     apart = np.abs(survey.parameters[::2, 0] - survey.parameters[1::2, 0])
     chosen = np.flatnonzero((apart > 300) & (apart < 700))
     if not len(chosen):
-        raise ValueError(f"{survey.path} is too small to show an example: no pair differs by 300 to 700 K")
+        raise InputError(f"{survey.path} is too small to show an example: no pair differs by 300 to 700 K")
     metals = survey.parameters[2 * chosen, 2]
     targets = np.quantile(survey.parameters[:, 2], [0.9, 0.1])
     return [int(2 * chosen[np.abs(metals - target).argmin()]) for target in targets]
@@ -266,6 +264,7 @@ def measure_robustness(paths: Sequence[Path], survey: Survey, folder: Path, star
     results = []
     for path in paths:
         model = load_model(path)
+        check_unused(model, path.stem, survey)
         result = {
             "label": path.stem,
             "model": model.card.identity,
@@ -296,7 +295,7 @@ def evaluate(paths: Sequence[Path], surveys: Surveys, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     labels = [path.stem for path in paths]
     if len(set(labels)) < len(labels):
-        raise ValueError("two model files have the same name: the report could not tell them apart")
+        raise InputError("two model files have the same name: the report could not tell them apart")
     for path in paths:
         measure(path, surveys, folder)
     return write(labels, surveys, folder)
@@ -305,12 +304,12 @@ def evaluate(paths: Sequence[Path], surveys: Surveys, folder: Path) -> str:
 def describe(path: Path, folder: Path, out: Path) -> None:
     """Write the model in `path` to `out` with the report's figures as its card's quality.
 
-    Raises ValueError when the report is of another model of that name.
+    Raises InputError when the report is of another model of that name.
     """
     model = load_model(path)
     result = json.loads((folder / f"{path.stem}.json").read_text())
     if result["model"] != model.card.identity:
-        raise ValueError(f"the report in {folder} is of {result['model']}, not of {model.card.identity}")
+        raise InputError(f"the report in {folder} is of {result['model']}, not of {model.card.identity}")
     told = ("surveys", "training", "twins", "data_space", "recast", "dependence", "abundances", "groups")
     quality = {key: result[key] for key in told if result.get(key) is not None}
     if "training" in quality:

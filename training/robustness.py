@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.base import Model
+from model.errors import InputError
 from model.gaussdis import GaussDis
 from model.grid import Array
 from model.normalise import Normaliser
-from training.evaluate import NOISE_STREAM, twin_search, twins
+from training.evaluate import twin_search, twins
 from training.markdown import table
 from training.perturb import CASES, LABEL_SD, perturbed
+from training.random_streams import Stream, generator
 from training.survey import BLOCK, Survey, add_noise
 
-PERTURB_STREAM = (0, 7)
 SNR = 100.0
 
 Embed = Callable[[Array, Array, Array], Array]
@@ -48,14 +49,13 @@ def robustness(
     """Twin search at `snr` under each perturbation, among the survey's first `stars` (all by default).
 
     Twins must be neighbours in a noiseless survey of pairs. The noise is the same in every case; each
-    case gives its `TwinSearch.summary`. Raises ValueError for another survey.
+    case gives its `TwinSearch.summary`. Raises InputError for another survey.
     """
-    if len(model.grid) != len(survey.wavelength) or not np.allclose(model.grid.wavelength, survey.wavelength):
-        raise ValueError("the survey is not on the model's wavelength grid")
+    survey.check_grid(model.grid)
     count = len(survey) if stars is None else min(len(survey), stars - stars % 2)
     twin = twins(survey)[:count]
     if not np.array_equal(twin, np.arange(count) ^ 1):
-        raise ValueError("twins do not stand in neighbouring rows")
+        raise InputError("twins do not stand in neighbouring rows")
     found = {
         kind: twin_search(perturbed_latents(model, survey, kind, embed, snr, count), twin, snr).summary()
         for kind in cases(model)
@@ -72,11 +72,11 @@ def perturbed_latents(
     parts = []
     for start in range(0, stars, BLOCK):
         rows = slice(start, min(start + BLOCK, stars))
-        generator = np.random.default_rng((*PERTURB_STREAM, start))
+        random = generator(Stream.PERTURBATION, start)
         flux, parameters, masked = perturbed(
-            survey.flux(rows), survey.parameters[rows], kind, generator, survey.wavelength
+            survey.flux(rows), survey.parameters[rows], kind, random, survey.wavelength
         )
-        noisy = add_noise(flux.astype(np.float32), snr, *NOISE_STREAM, start).astype(np.float64)
+        noisy = add_noise(flux.astype(np.float32), snr, Stream.EVALUATION_NOISE, start).astype(np.float64)
         flux, variance = _normalised(model.normaliser, noisy, np.where(masked, 0.0, snr**2))
         parts.append(embed(flux, parameters[:, columns], variance))
     return np.concatenate(parts)

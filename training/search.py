@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 import torch
 
+from model.errors import InputError
 from training.config import NetworkConfig
 from training.frontend import Frontend
 from training.network import save_frontend, train
@@ -37,12 +38,12 @@ def search(
 ) -> str:
     """Try `trials` settings of the weights `keys`; returns the best as options for `chemtwin train`.
 
-    Raises ValueError for a key that is no positive number in `config`.
+    Raises InputError for a key that is no positive number in `config`.
     """
     for key in keys:
         value = getattr(config, key, None)
         if not isinstance(value, float) or value <= 0:
-            raise ValueError(f"{key} is no positive number in this configuration: there is nothing to search")
+            raise InputError(f"{key} is no positive number in this configuration: there is nothing to search")
     check_validation(survey, validation, config.parameters)
     folder.mkdir(parents=True, exist_ok=True)
     frontend = Frontend.fit(survey, config)
@@ -79,7 +80,7 @@ def search(
     )
     identity = [survey.identity(), validation.identity(), str(config), list(keys)]
     if study.user_attrs.setdefault("identity", identity) != identity:
-        raise ValueError(f"{folder} holds a search of something else: remove it, or search in another folder")
+        raise InputError(f"{folder} holds a search of something else: remove it, or search in another folder")
     study.set_user_attr("identity", identity)
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
@@ -88,7 +89,7 @@ def search(
     study.enqueue_trial({key: getattr(config, key) for key in keys}, skip_if_exists=True)
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     left = trials - len(study.get_trials(deepcopy=False, states=ended))
-    study.optimize(objective, n_trials=max(0, left), catch=(ValueError,))
+    study.optimize(objective, n_trials=max(0, left), catch=(InputError,))
     lines = [
         f"trial {t.number}: {', '.join(f'{key} {value:.3g}' for key, value in t.params.items())}: "
         + (t.state.name.lower() if t.value is None else f"score {t.value:.4f}")

@@ -15,11 +15,24 @@ from numpy.typing import NDArray
 from scipy.stats import truncnorm
 from tqdm import tqdm
 
-from model.grid import Array, Grid
-from model.spectrum import PARAMETER_UNITS, may_name_parameter
+from model.errors import InputError
+from model.grid import Array, Grid, apogee_wavelength
+from model.spectrum import MAX_OTHER, PARAMETER_UNITS, may_name_parameter
 from training.broadening import broaden
 from training.chemistry import Chemistry
 from training.emulator import CARBON_LIMIT, Emulator
+from training.random_streams import Stream, generator
+from training.survey_check import (
+    ABUNDANCE,
+    FluxCheck,
+    Problems,
+    check_column,
+    check_ids,
+    check_labels,
+    check_structure,
+    check_twins,
+    check_wavelength,
+)
 
 TABLE_1 = {"teff": (4000.0, 5000.0), "logg": (1.5, 3.0)}
 """Ranges of the paper's table 1, sampled uniformly: K, dex."""
@@ -47,8 +60,8 @@ TABLE_2 = {
 """Mean and standard deviation (dex) of the paper's table 2: [Fe/H], and [X/Fe] of 17 elements."""
 
 BLOCK = 512
-
-BROADENING_STREAM = 12
+SLOW = 2.0
+"""Seconds that the check of a survey takes before its progress is shown."""
 
 OWN_FE_H = "[X/Fe]"
 """What twins share in a survey whose every star has its own [Fe/H]."""
@@ -72,25 +85,25 @@ def draw_labels(
     cut at -CARBON_LIMIT. With `own_fe_h` a group shares [X/Fe] only and each star has its own [Fe/H].
     With a `chemistry` the labels are drawn from it, within table 1 and the box.
     """
-    generator = np.random.default_rng([seed, 1])
+    random = generator(Stream.SURVEY_LABELS, seed=seed)
     if chemistry is not None:
         if own_fe_h:
-            raise ValueError("real [X/Fe] depend on [Fe/H]: stars of one [X/Fe] cannot have their own [Fe/H]")
+            raise InputError("real [X/Fe] depend on [Fe/H]: stars of one [X/Fe] cannot have their own [Fe/H]")
         lo, hi = lo.copy(), hi.copy()
         for name, (low, high) in TABLE_1.items():
             column = names.index(name)
             lo[column], hi[column] = max(lo[column], low), min(hi[column], high)
-        return chemistry.draw(generator, groups, members, names, lo, hi)
+        return chemistry.draw(random, groups, members, names, lo, hi)
     stars = groups * members
     labels = np.zeros((stars, len(names)))
     for column, name in enumerate(names):
         if name in TABLE_1:
-            labels[:, column] = generator.uniform(*TABLE_1[name], size=stars)
+            labels[:, column] = random.uniform(*TABLE_1[name], size=stars)
         elif name in TABLE_2:
             mean, sd = TABLE_2[name]
             low = max(lo[column], -CARBON_LIMIT) if name == "O" else lo[column]
             own = own_fe_h and name == "fe_h"
-            uniform = generator.uniform(size=stars if own else groups)
+            uniform = random.uniform(size=stars if own else groups)
             chosen = mean + sd * truncnorm.ppf(uniform, (low - mean) / sd, (hi[column] - mean) / sd)
             labels[:, column] = chosen if own else np.repeat(chosen, members)
     return labels
@@ -115,10 +128,10 @@ def synthesize(
     Groups share all abundances, or with `own_fe_h` all [X/Fe] but not [Fe/H]. Labels are the paper's, or
     those of a `chemistry`. With `broadening` each star's
     lines are widened by a Gaussian of its own, whose standard deviation (km/s), uniform between the two, is
-    dataset vbroad. Raises ValueError for a `broadening` that does not rise from 0 or more.
+    dataset vbroad. Raises InputError for a `broadening` that does not rise from 0 or more.
     """
     if broadening is not None and not 0 <= broadening[0] < broadening[1] < np.inf:
-        raise ValueError(f"broadening must be two rising numbers, 0 or more, not {broadening}")
+        raise InputError(f"broadening must be two rising numbers, 0 or more, not {broadening}")
     labels = draw_labels(
         groups,
         seed,
@@ -134,7 +147,7 @@ def synthesize(
     ids = np.array([f"SYN-{seed}-{i:06d}{letter}" for i in range(groups) for letter in letters], dtype="S64")
     vbroad = None
     if broadening is not None:
-        vbroad = np.random.default_rng([seed, BROADENING_STREAM]).uniform(*broadening, size=stars)
+        vbroad = generator(Stream.SURVEY_BROADENING, seed=seed).uniform(*broadening, size=stars)
     grid = Grid(emulator.wavelength)
     elements = [i for i, name in enumerate(emulator.labels) if name not in ("teff", "logg", "fe_h")]
     partial = path.with_name(path.name + ".partial")
@@ -171,26 +184,30 @@ def synthesize(
             block = emulator(labels[start : start + BLOCK])
             if vbroad is not None:
                 block = broaden(block, vbroad[start : start + BLOCK], grid)
-            flux[start : start + len(block)] = add_noise(block, snr, seed, 2, start)
+            flux[start : start + len(block)] = add_noise(block, snr, Stream.SURVEY_NOISE, start, seed=seed)
             bar.update(len(block))
     partial.replace(path)
 
 
-def add_noise(flux: NDArray[np.float32], snr: float, *stream: int) -> NDArray[np.float32]:
-    """Flux (N, P) with Gaussian noise of standard deviation 1 / `snr`; the integers `stream` fix the draw."""
+def add_noise(
+    flux: NDArray[np.float32], snr: float, stream: Stream, *keys: int, seed: int | None = None
+) -> NDArray[np.float32]:
+    """Flux (N, P) with Gaussian noise of standard deviation 1 / `snr`; stream, keys and seed fix the draw."""
     if np.isinf(snr):
         return flux
-    generator = np.random.default_rng(stream)
-    return flux + generator.standard_normal(flux.shape, dtype=np.float32) / np.float32(snr)
+    random = generator(stream, *keys, seed=seed)
+    return flux + random.standard_normal(flux.shape, dtype=np.float32) / np.float32(snr)
 
 
 @dataclass(frozen=True)
 class Survey:
-    """A survey file opened for streaming; fluxes are read block by block.
+    """A survey file, checked when it is opened; fluxes are read block by block.
 
-    `parameters` (N, 3) are teff, logg, fe_h; `twin` (N,) is each star's twin's row, or None; `group` (N,) the
-    number of each star's chemistry, or None; `own_fe_h` says that twins differ in [Fe/H]. `further` names the
-    file's other datasets of one number per star, which any model may be conditioned on.
+    `parameters` (N, 3) are teff, logg, fe_h; `snr` (N,) is infinite without noise and NaN where it is not
+    known; `twin` (N,) is each star's twin's row, or None; `group` (N,) the number of each star's chemistry, or
+    None; `own_fe_h` says that twins differ in [Fe/H]. `further` names the file's other datasets of one number
+    per star, which any model may be conditioned on. `digests` (N,) are of each star's flux alone. `pixels` are
+    those of the file's that are used, P of them.
     """
 
     path: Path
@@ -202,48 +219,104 @@ class Survey:
     group: NDArray[np.int64] | None
     own_fe_h: bool
     seed: int | None
-    further: tuple[str, ...] = ()
+    further: tuple[str, ...]
+    digests: NDArray[np.uint64]
+    pixels: NDArray[np.intp] | None
 
     @classmethod
     def open(cls, path: Path) -> Survey:
-        """Read everything but the fluxes. Raises ValueError naming what the file lacks."""
+        """Read everything but the fluxes, which are checked in one pass, behind a progress bar if it is long.
+
+        APOGEE's 8,575 pixels are cut to the 7,514 of its detectors, as the models have them.
+
+        Raises
+        ------
+        InputError
+            Naming all that is wrong, with the number and the first ids of the stars (docs/file-formats.md).
+        """
+        if not h5py.is_hdf5(path):
+            raise InputError(f"{path} is not a survey: it is not an HDF5 file")
         with h5py.File(path, "r") as file:
-            missing = {"flux", "wavelength", "star_id", "teff", "logg", "fe_h"} - set(file)
-            if missing:
-                raise ValueError(f"{path} is not a survey: it lacks {', '.join(sorted(missing))}")
-            ids = file["star_id"].asstr()[:].tolist()
-            twin = None
-            if "twin_of" in file:
-                row = {star_id: i for i, star_id in enumerate(ids)}
-                twin = np.array([row[star_id] for star_id in file["twin_of"].asstr()[:]], dtype=np.int64)
-            return cls(
+            check_structure(file, path)
+            wavelength, pixels = file["wavelength"][:].astype(np.float64), None
+            if Grid(apogee_wavelength()).is_own(wavelength, len(wavelength)):
+                pixels = Grid.apogee().apogee_pixels
+            ids = file["star_id"].asstr(errors="replace")[:].tolist()
+            snr = file["snr"][:].astype(np.float64) if "snr" in file else np.full(len(ids), np.inf)
+            survey = cls(
                 path=path,
-                wavelength=file["wavelength"][:],
+                wavelength=wavelength if pixels is None else wavelength[pixels],
                 star_id=ids,
-                parameters=np.stack([file[name][:] for name in ("teff", "logg", "fe_h")], axis=1),
-                snr=file["snr"][:] if "snr" in file else np.full(len(ids), np.inf),
-                twin=twin,
-                group=file["group"][:] if "group" in file else None,
+                parameters=np.stack([file[name][:] for name in PARAMETER_UNITS], axis=1).astype(np.float64),
+                snr=np.where(snr > 0, snr, np.nan),
+                twin=_rows_of(file["twin_of"].asstr(errors="replace")[:], ids) if "twin_of" in file else None,
+                group=file["group"][:].astype(np.int64) if "group" in file else None,
                 own_fe_h=file.attrs.get("shared") == OWN_FE_H,
                 seed=int(file.attrs["seed"]) if "seed" in file.attrs else None,
                 further=tuple(name for name in file if _is_further(name, file[name], len(ids))),
+                digests=np.zeros(len(ids), dtype=np.uint64),
+                pixels=pixels,
             )
+            problems = Problems(path)
+            check_wavelength(file["wavelength"], problems)
+        survey._check(problems)
+        return survey
+
+    def _check(self, problems: Problems) -> None:
+        """Check labels and fluxes, and digest the fluxes. Raises InputError for the `problems` of all."""
+        check_ids(self.star_id, problems)
+        check_labels(self.parameters, self.star_id, problems)
+        if self.twin is not None:
+            check_twins(self.twin, self.star_id, problems)
+        if self.group is not None:
+            problems.stars(self.group < 0, self.star_id, "group is below 0")
+        fluxes = FluxCheck(self.digests)
+        for rows, flux in self.blocks(f"check {self.path.name}", delay=SLOW):
+            fluxes.block(rows, flux)
+        fluxes.report(self.star_id, problems)
+        problems.raise_any()
 
     def __len__(self) -> int:
         return len(self.star_id)
 
     def column(self, name: str) -> Array:
-        """One number per star (N,): teff, logg, fe_h or any of `further`. Raises ValueError for any other."""
+        """One number per star (N,): teff, logg, fe_h or any of `further`. Raises InputError for any other,
+        and where it is not known for every star."""
         if name in PARAMETER_UNITS:
             return self.parameters[:, list(PARAMETER_UNITS).index(name)]
         if name not in self.further:
             has = ", ".join((*PARAMETER_UNITS, *self.further))
-            raise ValueError(f"{self.path} lacks {name}, one number per star: it has {has}")
+            raise InputError(f"{self.path} lacks {name}, one number per star: it has {has}")
         with h5py.File(self.path, "r") as file:
             values = file[name][:].astype(np.float64)
-        if unknown := int(np.count_nonzero(~np.isfinite(values))):
-            raise ValueError(f"{self.path}: {name} is not finite for {unknown} stars")
+        check_column(self.path, name, values, self.star_id, MAX_OTHER)
         return np.asarray(values)
+
+    def abundances(self) -> tuple[list[str], Array]:
+        """Elements, and their [X/Fe] (N, E) in dex. Raises InputError where they are not known."""
+        with h5py.File(self.path, "r") as file:
+            if "abundances" not in file:
+                raise InputError(f"{self.path} holds no abundances")
+            names = [str(name) for name in file["abundances"].attrs["names"]]
+            values = file["abundances"][:].astype(np.float64)
+        check_column(self.path, "abundances", values, self.star_id, ABUNDANCE)
+        return names, values
+
+    def check_grid(self, grid: Grid) -> None:
+        """Raise InputError unless the survey's pixels are those of `grid`, a model's."""
+        if not grid.is_own(self.wavelength, len(self.wavelength)):
+            own, other = self.wavelength, grid.wavelength
+            raise InputError(
+                f"{self.path} is not on the model's wavelength grid: it has {len(own)} pixels from "
+                f"{own[0]:.2f} to {own[-1]:.2f} Angstrom, the model {len(other)} from {other[0]:.2f} to "
+                f"{other[-1]:.2f}. "
+                "Resample its spectra to the model's wavelengths, or train a model on its own"
+            )
+
+    def check_noiseless(self) -> None:
+        """Raise InputError unless the survey is known to be without noise."""
+        if not np.isposinf(self.snr).all():
+            raise InputError(f"{self.path} has noise of its own: draw it without --snr, evaluation adds noise")
 
     def units(self, names: Sequence[str]) -> dict[str, str]:
         """The units that the file gives for those of `names` that are in `further`."""
@@ -252,9 +325,10 @@ class Survey:
         return {name: unit.decode() if isinstance(unit, bytes) else str(unit) for name, unit in told.items()}
 
     def identity(self) -> str:
-        """A digest of stars, parameters, noise and grid: what tells one survey from another."""
+        """A digest of all that training or evaluation reads, fluxes too: what tells one survey from another."""
         digest = hashlib.sha256("\n".join(self.star_id).encode())
-        for values in (self.parameters, self.snr, self.wavelength):
+        arrays = [self.parameters, self.snr, self.wavelength, self.digests]
+        for values in (*arrays, *(kind for kind in (self.twin, self.group) if kind is not None)):
             digest.update(np.ascontiguousarray(values).tobytes())
         with h5py.File(self.path, "r") as file:
             for name in self.further:
@@ -264,18 +338,31 @@ class Survey:
     def flux(self, rows: slice) -> NDArray[np.float32]:
         """Flux (n, P) of some rows."""
         with h5py.File(self.path, "r") as file:
-            return np.asarray(file["flux"][rows])
+            return self._read(file, rows)
 
-    def blocks(self, description: str, size: int = BLOCK) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Rows and flux (n, P) of the survey, block by block, behind a progress bar."""
+    def blocks(
+        self, description: str, size: int = BLOCK, delay: float = 0.0
+    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Rows and flux (n, P) of the survey, block by block, behind a progress bar shown after `delay` s."""
         with (
             h5py.File(self.path, "r") as file,
-            tqdm(total=len(self), unit="star", desc=description, disable=None) as bar,
+            tqdm(total=len(self), unit="star", desc=description, delay=delay, disable=None) as bar,
         ):
             for start in range(0, len(self), size):
                 rows = slice(start, min(start + size, len(self)))
-                yield rows, file["flux"][rows]
+                yield rows, self._read(file, rows)
                 bar.update(rows.stop - rows.start)
+
+    def _read(self, file: h5py.File, rows: slice) -> NDArray[np.float32]:
+        with np.errstate(over="ignore"):
+            flux = file["flux"][rows].astype(np.float32, copy=False)
+        return np.asarray(flux if self.pixels is None else flux[:, self.pixels])
+
+
+def _rows_of(wanted: Sequence[str], ids: Sequence[str]) -> NDArray[np.int64]:
+    """The rows (n,) of `wanted` stars among `ids`, -1 for one that is not there."""
+    row = {star_id: i for i, star_id in enumerate(ids)}
+    return np.array([row.get(star_id, -1) for star_id in wanted], dtype=np.int64)
 
 
 def _is_further(name: str, held: h5py.Dataset | h5py.Group, stars: int) -> bool:

@@ -14,7 +14,7 @@ import torch
 
 from model.base import Model
 from model.bundle import load_model, save_model
-from training import network, polydis
+from training import network, polydis, used_surveys
 from training.config import Config, PolyDisConfig
 from training.evaluate import twin_covariance
 from training.metric import fit_metric
@@ -34,13 +34,15 @@ def train_model(
 ) -> str:
     """Train, write `out`, `out`.json and the report `out`.html, and say in one paragraph what was done."""
     started = time.monotonic()
-    if validation is not None:
-        check_validation(Survey.open(survey), Survey.open(validation), config.parameters)
+    stars = Survey.open(survey)
+    judges = None if validation is None else Survey.open(validation)
+    if judges is not None:
+        check_validation(stars, judges, config.parameters)
     record: dict[str, Any]
     model: Model
     if isinstance(config, PolyDisConfig):
         model = polydis.fit(
-            Survey.open(survey),
+            stars,
             name=name,
             parameters=config.parameters,
             degree=config.degree,
@@ -52,33 +54,24 @@ def train_model(
         record = {"seconds": round(time.monotonic() - started, 1)}
     else:
         run = network.train(
-            Survey.open(survey),
-            None if validation is None else Survey.open(validation),
-            config,
-            checkpoint_folder(out),
-            name=name,
-            device=choose_device(device),
+            stars, judges, config, checkpoint_folder(out), name=name, device=choose_device(device)
         )
         model, record = run.model, run.record
-        if config.metric == "whitened" and validation is not None and not _follows():
-            record["metric"] = fit_metric(
-                run.model, Survey.open(survey), Survey.open(validation), config.validate_snr
-            )
+        if config.metric == "whitened" and judges is not None and not _follows():
+            record["metric"] = fit_metric(run.model, stars, judges, config.validate_snr)
     if _follows():
         return ""
-    if validation is not None:
-        judged = Survey.open(validation)
-        model.twins = twin_covariance(model, judged)
-        told = model.card.training | {"validation_seed": judged.seed}
-        model.card = dataclasses.replace(model.card, training=told)
+    if judges is not None:
+        model.twins = twin_covariance(model, judges)
+        training = model.card.training | used_surveys.record(judges, "validation")
+        model.card = dataclasses.replace(model.card, training=training)
     save_model(model, out)
     record["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
     identity = load_model(out).card.identity
     out.with_name(out.name + ".json").write_text(json.dumps({"model": identity, **record}, indent=1) + "\n")
     report = out.with_name(out.name + ".html")
     curves = losses(checkpoint_folder(out) / TENSORBOARD) if "history" in record else {}
-    judges = None if validation is None else Survey.open(validation)
-    report.write_text(training_report(identity, config, record, Survey.open(survey), judges, curves))
+    report.write_text(training_report(identity, config, record, stars, judges, curves))
     facts = ", ".join(f"{key} {value}" for key, value in record.items() if key != "history")
     return f"{identity} written to {out} ({out.stat().st_size / 1e6:.1f} MB), report to {report}\n{facts}"
 

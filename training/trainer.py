@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from model.autoencoder import FLUX_SCALE, feedforward
+from model.errors import InputError
 from training.config import NetworkConfig
 from training.disentangle import Adversary, Auxiliary, Critic
 from training.frontend import Frontend
 from training.loader import Batches, Resident, coefficients, fits, pixel_source, unit_parameters
+from training.random_streams import Stream, torch_seed
 from training.survey import Survey
 
 LOG_VARIANCE = (-14.0, 4.0)
@@ -61,11 +63,6 @@ class Processes:
         return bool(answer.item())
 
 
-def step_seed(seed: int, step: int) -> int:
-    """The seed of a step's random numbers: 32 bits, all that torch's generator for the CPU looks at."""
-    return int(np.random.SeedSequence([seed, 3, step]).generate_state(1)[0])
-
-
 class Trainer:
     """Networks, optimisers and data of one run; `step` is the only thing that changes them."""
 
@@ -81,7 +78,7 @@ class Trainer:
     ) -> None:
         self.config, self.frontend, self.device, self.processes = config, frontend, device, processes
         if config.batch % processes.count:
-            raise ValueError(f"a batch of {config.batch} cannot be shared by {processes.count} processes")
+            raise InputError(f"a batch of {config.batch} cannot be shared by {processes.count} processes")
         fixed = config.snr[0] if config.noise == "fixed" else np.inf
         if config.inputs == "pixels":
             stays = fits(survey, device) if resident is None else resident
@@ -142,7 +139,8 @@ class Trainer:
         config = self.config
         self._schedule()
         x, u = self.batches(self.done, self.processes.rank, self.processes.count)
-        generator = torch.Generator(self.device).manual_seed(step_seed(config.seed, self.done))
+        own = torch_seed(Stream.TRAINING_STEP, self.done, seed=config.seed)
+        generator = torch.Generator(self.device).manual_seed(own)
         learns = self.done % config.critic_steps == 0
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             x, sigma = self._noisy(x, generator)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from model.autoencoder import FLUX_SCALE
+from model.errors import InputError
 from model.grid import Array
 from model.spectrum import PARAMETER_UNITS
 from training.basis import training_spectra
@@ -20,7 +21,9 @@ from training.evaluate import doppelgangers, twins
 from training.frontend import Frontend
 from training.loader import coefficients, network_pixels, unit_parameters
 from training.metric import SNR, best_floor, twins_found
+from training.random_streams import FIRST_REPEAT, SECOND_REPEAT, VALIDATION_NOISE
 from training.survey import Survey
+from training.used_surveys import check_apart
 
 RECAST_PRICE = 1e4
 """What a unit of mean squared recast error costs: 1e-6 of it, as much as one twin in a hundred."""
@@ -28,7 +31,6 @@ RECAST_PRICE = 1e4
 SHARED = 0.5
 """The share of pairs, at most, that may have the same value of a further parameter: a few fibres coincide."""
 
-NOISE_SEED = 9
 BATCH = 1000
 
 Encode = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
@@ -36,24 +38,23 @@ Decode = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def check_validation(survey: Survey, validation: Survey, parameters: tuple[str, ...]) -> None:
-    """Raise ValueError for a validation survey that cannot judge a model trained on `survey`.
+    """Raise InputError for a validation survey that cannot judge a model trained on `survey`.
 
     It must be noiseless pairs on the same grid, other stars than the training's, and pairs of the right kind,
     which differ in every further parameter: a model that leaked one that twins share would be rewarded.
     """
     twin = twins(validation)
     if not np.array_equal(survey.wavelength, validation.wavelength):
-        raise ValueError(f"{validation.path} is on another wavelength grid than {survey.path}")
-    if survey.identity() == validation.identity():
-        raise ValueError(f"{validation.path} is the training survey: a model cannot be selected on it")
+        raise InputError(f"{validation.path} is on another wavelength grid than {survey.path}")
+    check_apart(validation, survey, "the training survey")
     if validation.own_fe_h != ("fe_h" in parameters):
-        raise ValueError(
+        raise InputError(
             f"{validation.path}: a model that removes [Fe/H] is selected on pairs that differ in it "
             "(chemtwin synthesize --own-fe-h), any other model on pairs that share it"
         )
     for name in parameters:
         if name not in PARAMETER_UNITS and np.mean((value := validation.column(name)) == value[twin]) > SHARED:
-            raise ValueError(
+            raise InputError(
                 f"{validation.path}: twins share their {name}, so they cannot judge a model that removes it"
             )
 
@@ -84,10 +85,10 @@ class Validation:
         """Twins found at each noise level, mean squared recast error, and the score that combines them."""
         clean = self._latents(encode, np.inf)
         if not torch.isfinite(clean).all():
-            raise ValueError("the training has diverged: try a lower learning_rate, or clip_norm")
+            raise InputError("the training has diverged: try a lower learning_rate, or clip_norm")
         latents = [_array(self._latents(encode, level)) for level in self.levels]
         if self._whitened:
-            repeats = [_array(self._latents(encode, SNR, seed)) for seed in (NOISE_SEED + 1, NOISE_SEED + 2)]
+            repeats = [_array(self._latents(encode, SNR, seed)) for seed in (FIRST_REPEAT, SECOND_REPEAT)]
             found = twins_found(latents, self.twin, np.cov((repeats[0] - repeats[1]).T))
             shares = found[best_floor(found)]
         else:
@@ -96,7 +97,7 @@ class Validation:
         figures["recast"] = self._recast(clean[torch.from_numpy(self.twin)], decode)
         return figures | {"score": float(np.mean(shares)) - RECAST_PRICE * figures["recast"]}
 
-    def _latents(self, encode: Encode, snr: float, seed: int = NOISE_SEED) -> torch.Tensor:
+    def _latents(self, encode: Encode, snr: float, seed: int = VALIDATION_NOISE) -> torch.Tensor:
         """Latents (N, D) with noise of 1 / `snr`, the same in every validation."""
         generator = torch.Generator(self._x.device).manual_seed(seed)
         latents = []

@@ -8,7 +8,6 @@ folder, and labels left empty are the file's own.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -18,9 +17,11 @@ import numpy as np
 
 from model.apogee import FIRST_VISIT, read_fits
 from model.base import Embedding, Model
+from model.errors import InputError
 from model.metric import p_same
 from model.spectrum import PARAMETER_UNITS, Observation, Parameters, Spectrum, prepare
 from model.starfile import StarFile
+from training.csv_file import Line, read_csv
 from training.markdown import table
 
 COMBINED, VISIT = "combined", "visit"
@@ -51,23 +52,20 @@ class Pair:
 def read_stars(path: Path, model: Model) -> list[Seen]:
     """Embed every spectrum of the files in a CSV: combined ones and an apStar's visits.
 
-    Raises ValueError for a CSV that lacks a column or a label, ChemtwinError for a file that cannot be used.
+    Raises InputError for a CSV that lacks a column or a label, ChemtwinError for a file that cannot be used.
     """
-    with path.open(newline="") as text:
-        lines = list(csv.DictReader(text))
-    missing = {"star", "file", *PARAMETER_UNITS} - set(lines[0] if lines else ())
-    if missing:
-        raise ValueError(f"{path} lacks the columns {', '.join(sorted(missing))}")
-    return [seen for line in lines for seen in _seen(line, path.parent, model)]
+    lines = read_csv(path, ("star", "file", *PARAMETER_UNITS))
+    return [seen for line in lines for seen in _seen(line, path, model)]
 
 
-def _seen(line: dict[str, str], folder: Path, model: Model) -> Iterator[Seen]:
-    content = (folder / line["file"]).read_bytes()
+def _seen(given_line: Line, path: Path, model: Model) -> Iterator[Seen]:
+    line = given_line.cells
+    content = (path.parent / line["file"]).read_bytes()
     combined = read_fits(content)
-    given = {name: float(line[name]) for name in PARAMETER_UNITS if line[name]}
+    given = {name: given_line.number_of(name, path) for name in PARAMETER_UNITS if line[name]}
     labels = {**combined.labels, **given}
     if absent := sorted(set(PARAMETER_UNITS) - set(labels)):
-        raise ValueError(f"{line['file']} gives no {', '.join(absent)}, and neither does the table")
+        raise InputError(f"{line['file']} gives no {', '.join(absent)}, and neither does the table")
     parameters = Parameters(labels["teff"], labels["logg"], labels["fe_h"])
     yield _embedded(line["star"], combined.kind, COMBINED, combined, parameters, model)
     if combined.kind == "apStar":

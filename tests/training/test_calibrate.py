@@ -1,4 +1,7 @@
 import dataclasses
+import io
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -8,9 +11,10 @@ from model.basis import exponents, scaled
 from model.gaussdis import GaussDis
 from model.grid import Grid
 from model.response import Response
-from training.calibrate import Frame, _calibrated, _together, align, calibrate, read_pairs
-from training.found import find_twins
-from training.gaussdis import DEGREES, Stars, refine
+from tests.training.surveys import contents, write
+from training.calibrate import FREEDOMS, Frame, _calibrated, _together, align, calibrate, share_latents
+from training.found import fewest_pairs, find_twins
+from training.gaussdis import DEGREES, Stars, changed, refine
 from training.network import train
 from training.survey import Survey
 
@@ -43,6 +47,13 @@ def world() -> Stars:
     turned[:, 0] = np.cos(angle) * latents[:, 0] - np.sin(angle) * latents[:, 1]
     turned[:, 1] = np.sin(angle) * latents[:, 0] + np.cos(angle) * latents[:, 1]
     return Stars(seen, known, turned)
+
+
+@pytest.fixture(scope="module")
+def small(world) -> Stars:
+    """The first 800 stars of the world."""
+    rows = slice(0, 800)
+    return Stars(world.seen[rows], world.parameters[rows], world.latents[rows])
 
 
 def gaps(latents: np.ndarray) -> float:
@@ -138,18 +149,52 @@ def test_pairs_that_are_no_twins_change_little(world):
     assert np.square(moved).mean() < 0.05
 
 
-def test_pairs_are_read_and_wrong_ones_refused(tmp_path, xfe_survey):
-    path, ids = tmp_path / "pairs.csv", xfe_survey.star_id
-    path.write_text("star_id,twin_id\n" + "".join(f"{ids[i]},{ids[i + 1]}\n" for i in range(0, 60, 2)))
-    assert read_pairs(path, xfe_survey).tolist() == [[i, i + 1] for i in range(0, 60, 2)]
-    for text, told in (
-        ("a,b\n", "columns star_id and twin_id"),
-        (f"star_id,twin_id\n{ids[0]},{ids[1]}\n", "20 or more"),
-        (f"star_id,twin_id\n{ids[0]},nobody\n", "nobody"),
-    ):
-        path.write_text(text)
-        with pytest.raises(ValueError, match=told):
-            read_pairs(path, xfe_survey)
+def test_stars_of_several_pairs_share_one_latent():
+    latents = np.arange(16.0).reshape(8, 2)
+    share_latents(latents, np.array([[0, 1], [4, 5], [1, 2], [5, 4]]))
+    assert latents.tolist() == [[2, 3]] * 3 + [[6, 7]] + [[9, 10]] * 2 + [[12, 13], [14, 15]]
+
+
+def test_the_residue_is_measured_on_groups_left_out(small):
+    """Strangers in threes, each with both others: no star helps to fit what it is judged by."""
+    threes = np.random.default_rng(6).permutation(90).reshape(-1, 3)
+    pairs = threes[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
+    residue = _calibrated(model_of(small), small.seen, small.parameters, pairs, "").residue
+    assert np.trace(residue) / LATENTS > 1, "0.1 if pairs were left out one by one"
+
+
+def test_a_calibration_shows_its_progress(small, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    _calibrated(model_of(small), small.seen, small.parameters, np.arange(60).reshape(-1, 2), "on some")
+    for bar, total in (("calibrate", 7), ("map", len(FREEDOMS)), ("infer latents", 800)):
+        assert f"{bar}:   0%|" in shown.getvalue()
+        assert f"/{total} [" in shown.getvalue()
+
+
+def test_finding_twins_among_too_few_stars_is_refused_before_any_work(world, tmp_path):
+    """For 17 latents it takes 8,992 pairs beside the known ones."""
+    assert fewest_pairs(17, RANGES) == 8992
+    survey = Survey.open(write(tmp_path / "s.h5", contents(104)))
+    message = (
+        "--find needs 1816 or more pairs of twins beside the known ones, for 4 latents: 3632 stars at least. "
+        f"{survey.path} has 64 beside the known pairs"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        calibrate(model_of(world), survey, np.arange(40).reshape(-1, 2), "mine", find=True)
+
+
+def test_a_survey_on_another_grid_is_refused_by_name(world, tmp_path):
+    survey = Survey.open(write(tmp_path / "s.h5", contents(104)))
+    message = (
+        f"{survey.path} is not on the model's wavelength grid: it has 30 pixels from 15200.00 to 15206.08 "
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        calibrate(model_of(world), survey, np.arange(40).reshape(-1, 2), "mine")
 
 
 def test_from_spectra_to_a_calibrated_model(xfe_survey: Survey, tiny, tmp_path):
@@ -172,5 +217,9 @@ def test_from_spectra_to_a_calibrated_model(xfe_survey: Survey, tiny, tmp_path):
     assert np.trace(calibrated.residue) > 0
     assert calibrated.card.training["pairs"] == 300
     assert "found_pairs" not in calibrated.card.training
-    with pytest.raises(ValueError, match=r"\d+ pairs of twins are found in the survey, and \d+ are needed"):
-        calibrate(model, xfe_survey, pairs[:30], "calibrated", find=True)
+    found = dataclasses.replace(model.card, training=model.card.training | {"found_pairs": 46069, "pairs": 300})
+    again = calibrate(changed(model, found), xfe_survey, pairs[:30], "again")
+    assert "found_pairs" not in again.card.training
+    assert again.card.training["pairs"] == 30
+    assert again.card.training["calibrated_before"] == {"pairs": 300, "found_pairs": 46069}
+    assert again.card.metric.endswith("calibrated on 30 known pairs")

@@ -144,7 +144,7 @@ def test_what_is_loaded_is_what_was_saved(shipped, tmp_path):
 
 def test_a_table_that_lacks_a_column_is_named(tmp_path):
     (tmp_path / "x.csv").write_text("teff,logg\n4500,2\n")
-    with pytest.raises(ValueError, match="lacks al_fe"):
+    with pytest.raises(ValueError, match="lacks the columns al_fe"):
         fit_chemistry(tmp_path / "x.csv", RANGES)
 
 

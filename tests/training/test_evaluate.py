@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from training.evaluate import (
-    NOISE_STREAM,
     doppelgangers,
     embed_survey,
     recast_errors,
@@ -10,6 +9,7 @@ from training.evaluate import (
     twin_search,
 )
 from training.polydis import fit
+from training.random_streams import Stream
 from training.survey import Survey, add_noise
 
 
@@ -46,7 +46,9 @@ def test_the_shipped_model_finds_twins_and_noise_hides_them(model, survey):
 
 
 def test_noise_is_drawn_before_the_normaliser(model, survey, spectra):
-    noisy = [add_noise(spectra[rows], 100, *NOISE_STREAM, rows.start) for rows, _ in survey.blocks("rows")]
+    noisy = [
+        add_noise(spectra[rows], 100, Stream.EVALUATION_NOISE, rows.start) for rows, _ in survey.blocks("rows")
+    ]
     flux = model.normaliser.batch(np.concatenate(noisy)).astype(float)
     expected = model.encode(flux, survey.parameters, np.full(flux.shape, 1e-4))
     assert embed_survey(model, survey, 100) == pytest.approx(expected, abs=1e-5)

@@ -46,8 +46,3 @@ def test_pixels_are_scaled_as_in_the_paper(survey):
         source(rows).numpy(), 4 * np.stack([survey.flux(slice(i, i + 1))[0] for i in rows]) - np.float32(3.5)
     )
     assert network_pixels(np.ones((1, 1), np.float32))[0, 0] == 0.5
-
-
-def test_a_survey_smaller_than_a_batch_is_refused():
-    with pytest.raises(ValueError, match="fewer stars than a batch of 64"):
-        Batches(Resident(torch.zeros(10, 1)), torch.zeros(10, 1), batch=64, seed=1)

@@ -15,12 +15,14 @@ from safetensors.numpy import load_file
 
 from model.bundle import load_model, save_model
 from tests.pages import check_self_contained
+from tests.training.surveys import contents, write
 from training.frontend import Frontend
 from training.network import TENSORBOARD, train
+from training.random_streams import Stream, torch_seed
 from training.run_report import losses
 from training.survey import Survey
 from training.train import checkpoint_folder, train_model
-from training.trainer import Processes, Trainer, step_seed
+from training.trainer import Processes, Trainer
 from training.validation import Validation, check_validation
 
 CPU = torch.device("cpu")
@@ -151,12 +153,20 @@ def test_what_decides_refuses_the_wrong_pairs(survey, xfe_survey, catalogue):
     for validation, parameters, message in (
         (survey, three, "is the training survey"),
         (xfe_survey, two, "pairs that share it"),
-        (dataclasses.replace(survey, star_id=survey.star_id[::-1]), three, "--own-fe-h"),
+        (dataclasses.replace(survey, digests=survey.digests + 1), three, "--own-fe-h"),
         (Survey.open(catalogue), two, "noise of its own"),
         (dataclasses.replace(xfe_survey, wavelength=xfe_survey.wavelength + 1), three, "wavelength grid"),
     ):
         with pytest.raises(ValueError, match=message):
             check_validation(survey, validation, parameters)
+
+
+def test_a_survey_smaller_than_a_batch_is_refused_before_any_work(tiny, tmp_path):
+    survey = Survey.open(write(tmp_path / "s.h5", contents(104)))
+    with pytest.raises(
+        ValueError, match=r"has 104 stars, fewer than a batch of 128: train with --set batch=104"
+    ):
+        train(survey, None, tiny(), tmp_path / "run", name="t", device=CPU)
 
 
 def test_training_does_not_look_at_abundances_or_twins(tiny, survey, tmp_path):
@@ -174,8 +184,11 @@ def test_training_does_not_look_at_abundances_or_twins(tiny, survey, tmp_path):
 
 
 def test_the_seed_decides_the_noise():
-    assert len({step_seed(seed, step) for seed in (0, 1, 2, 2**40) for step in range(100)}) == 400
-    assert max(step_seed(2**40, step) for step in range(100)) < 2**32
+    seeds = {
+        torch_seed(Stream.TRAINING_STEP, step, seed=seed) for seed in (0, 1, 2, 2**40) for step in range(100)
+    }
+    assert len(seeds) == 400
+    assert max(seeds) < 2**32
 
 
 def test_a_training_that_diverges_says_so(tiny, survey, xfe_survey, tmp_path):

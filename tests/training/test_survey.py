@@ -106,14 +106,15 @@ def test_groups_share_a_chemistry(emulator, tmp_path):
 
 @pytest.fixture
 def with_fibre(tmp_path, survey):
-    """Changes a copy of the survey's labels and opens it; flux is left out."""
+    """Changes a copy of the survey's labels and opens it, with two pixels of flux."""
 
     def make(**datasets):
         path = tmp_path / "further.h5"
         with h5py.File(survey.path) as old, h5py.File(path, "w") as file:
-            for name in ("wavelength", "star_id", "teff", "logg", "fe_h", "twin_of", "abundances"):
+            for name in ("star_id", "teff", "logg", "fe_h", "twin_of", "abundances"):
                 old.copy(name, file)
-            file["flux"] = np.zeros((1, 1))
+            file["wavelength"] = old["wavelength"][:2]
+            file["flux"] = old["flux"][:, :2]
             for name, values in datasets.items():
                 file[name] = values
             file["fibre"].attrs["unit"] = "number"
@@ -135,7 +136,7 @@ def test_any_dataset_of_one_number_per_star_can_be_asked_for(with_fibre, survey)
 
 
 def test_values_that_cannot_be_conditioned_on_are_refused(with_fibre):
-    with pytest.raises(ValueError, match="fibre is not finite for 2 stars"):
+    with pytest.raises(ValueError, match="fibre is not finite, or -9999: 2 stars"):
         known(with_fibre(fibre=np.r_[np.nan, np.inf, np.ones(1198)]), ("fibre",))
     with pytest.raises(ValueError, match="all stars have the same fibre"):
         training_ranges(with_fibre(fibre=np.ones(1200)), ("teff", "fibre"))

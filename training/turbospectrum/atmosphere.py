@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model.errors import InputError
 from model.grid import Array
 
 CUBE_FILE = Path(__file__).parent / "data" / "kurucz_giants.npz"
@@ -43,7 +44,7 @@ def interpolate(teff: float, logg: float, metal: float) -> Array:
     Returns one row a layer, outermost first: column mass (g cm-2), temperature (K), gas pressure (dyn cm-2),
     electron density (cm-3), Rosseland opacity (cm2 g-1). All models share one scale of Rosseland optical
     depth, so that layers correspond.
-    Raises ValueError for a star outside the cube (more than `EDGE` steps of it).
+    Raises InputError for a star outside the cube (more than `EDGE` steps of it).
     """
     table = cube()
     interpolants = [
@@ -65,7 +66,7 @@ def _lagrange(name: str, axis: Array, value: float) -> tuple[NDArray[np.intp], A
     """The four nodes around `value` on `axis`, and their weights in the cubic through them."""
     step = axis[1] - axis[0]
     if not axis[0] - EDGE * step <= value <= axis[-1] + EDGE * step:
-        raise ValueError(f"{name} = {value:g} is outside the model atmospheres' {axis[0]:g} to {axis[-1]:g}")
+        raise InputError(f"{name} = {value:g} is outside the model atmospheres' {axis[0]:g} to {axis[-1]:g}")
     first = int(np.clip(np.searchsorted(axis, value) - 2, 0, len(axis) - 4))
     nodes = np.arange(first, first + 4)
     x = axis[nodes]

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from model.grid import APOGEE_LOG_START, APOGEE_LOG_STEP, APOGEE_PIXELS, Array
 from training.emulator import CARBON_LIMIT, LABELS
+from training.random_streams import EmulatorStream, generator
 from training.survey import TABLE_1, TABLE_2
 from training.turbospectrum.synthesis import RESOLUTION, SynthesisError, Turbospectrum
 
@@ -52,8 +53,8 @@ FILE_LABELS = ("teff", "logg", "feh", *ELEMENTS)
 """Their names in the HDF5 file."""
 
 FE_H_MAX = PARAMETER_BOX["fe_h"][1]
-HELD_OUT, SPLIT_SEED = 0.12, 7
-"""Share of a run's spectra to keep out of every fit, and the seed of their choice."""
+HELD_OUT = 0.12
+"""Fraction of a run's spectra that no fit sees."""
 
 RESPONSE_POINTS, RESPONSE_STEP, RESPONSE_SEED = 20, 0.1, 20261123
 WHITE = 65535
@@ -104,12 +105,12 @@ def sample(design: Design, n: int, seed: int) -> Array:
 
 def held_out(n: int, seed: int) -> NDArray[np.bool_]:
     """Which of the first `n` spectra of a seed to hold out (n,); a larger n changes none of them."""
-    return np.random.default_rng([SPLIT_SEED, seed]).random(n) < HELD_OUT
+    return generator(EmulatorStream.HELD_OUT_SPECTRA, seed=seed).random(n) < HELD_OUT
 
 
 def response_points(seed: int = RESPONSE_SEED, n: int = RESPONSE_POINTS) -> Array:
     """`n` label vectors (n, 21) drawn from tables 1 and 2 ([C/Fe] = 0, [Fe/H] at most +0.5)."""
-    rng = np.random.default_rng(seed)
+    rng = generator(EmulatorStream.RESPONSE_LABELS, seed=seed)
     points = np.zeros((n, len(LABELS)))
     for point in points:
         for i, (low, high) in enumerate(TABLE_1.values()):

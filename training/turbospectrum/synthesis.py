@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from model.errors import InputError
 from model.grid import APOGEE_PIXELS, Array, apogee_wavelength
 from training.turbospectrum.atmosphere import interpolate, kurucz_text
 
@@ -68,7 +69,7 @@ class SynthesisError(RuntimeError):
 def abundances(fe_h: float, x_fe: Mapping[str, float]) -> Array:
     """log eps (92,) of a star: everything but H and He moves with [Fe/H], then each [X/Fe] is added.
 
-    Raises ValueError for a symbol that is no element.
+    Raises InputError for a symbol that is no element.
     """
     values = SUN.copy()
     values[2:] += fe_h
@@ -132,7 +133,7 @@ class Turbospectrum:
         """Continuum-normalised flux (8575,) of a star on the APOGEE grid (vacuum, rest frame), R = 22,500.
 
         Parameters: `teff` K, `logg` dex (cgs), `fe_h` [Fe/H], `x_fe` [X/Fe] by element symbol (absent: 0).
-        Raises ValueError for a star outside the model atmospheres, SynthesisError if Turbospectrum fails.
+        Raises InputError for a star outside the model atmospheres, SynthesisError if Turbospectrum fails.
         """
         native = self.native(teff, logg, fe_h, x_fe)
         flux: Array = line_spread(len(native)) @ native
@@ -218,7 +219,7 @@ def _read(path: Path, log: str) -> Array:
     try:
         table = np.loadtxt(path, ndmin=2)
         if table.shape != (pixels, 3):
-            raise ValueError(f"{table.shape} numbers instead of {(pixels, 3)}")
+            raise InputError(f"{table.shape} numbers instead of {(pixels, 3)}")
     except ValueError as error:
         raise SynthesisError(_failure(f"bsyn_lu wrote a bad spectrum: {error}", log)) from error
     flux: Array = table[:, 1].copy()
