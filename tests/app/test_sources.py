@@ -274,3 +274,13 @@ def test_a_fits_table_in_the_surveys_words_is_enough(tmp_path):
     assert star.job.star_id == STAR
     assert star.job.observation.parameters.teff == 4705
     assert star.job.observation.parameters.teff_err == 0
+
+
+def test_a_table_must_have_every_label(tmp_path):
+    with pytest.raises(ValueError, match="lacks columns fe_h, logg: it has star_id, file, teff"):
+        folder(tmp_path / "f", f"star_id,file,teff\nA,{ASPCAP.name},4050\n", ASPCAP)
+
+
+def test_the_warnings_are_those_of_what_was_done(tmp_path):
+    (star,) = stars(folder(tmp_path / "f", f"{HEADER}A,{ASPCAP.name},4050,1.6,0\n", ASPCAP))
+    assert not star.job.warnings
