@@ -99,8 +99,9 @@ class Stars:
     def refine(self, response: Response, scatter: Array) -> Array:
         """Infer the latents again. Returns the information (N, D, D) on them."""
         precision = np.asarray(np.linalg.inv(scatter + FLOOR**2 * np.eye(len(scatter))), dtype=np.float64)
-        self.latents, information = response.fit(self.seen, self.parameters, precision, self.latents, TOLERANCE)
-        return information
+        found = response.fit(self.seen, self.parameters, precision, self.latents, TOLERANCE)
+        self.latents = found.latents
+        return found.information
 
     def whiten(self) -> None:
         """Give the latents zero mean and unit covariance, as their prior has."""

@@ -91,6 +91,21 @@ def test_masked_pixels_may_be_null(client, star, posted):
     assert apart < 0.2 * np.linalg.norm(posted.json()["latent"])
 
 
+def test_a_detector_without_a_continuum_is_reported_and_stored_so(client, star, model):
+    """All of its continuum pixels are masked, 5 % of the spectrum: the model sees nothing of it."""
+    mask = np.zeros(len(star["flux"]), dtype=int)
+    detector = model.grid.detectors[1]
+    mask[[p for p in model.normaliser.pixels if detector.start <= p < detector.stop]] = 1
+    answer = client.post("/embed", json={**star, "star_id": "LOST", "bitmask": mask.tolist()}).json()
+    assert answer["masked_fraction"] == pytest.approx(0.332, abs=1e-3)
+    lost, much = answer["warnings"]
+    assert lost.startswith("detector 2 of 3, 15868 to 16424 Angstrom, is masked whole: no continuum")
+    assert much.startswith("33.2% of the model's pixels are masked")
+    stored = client.get("/stars/LOST").json()
+    assert (stored["warnings"], stored["masked_fraction"]) == (answer["warnings"], answer["masked_fraction"])
+    client.delete("/stars/LOST")
+
+
 def test_many_stars_each_have_their_own_fate(client, star):
     good, bad = {**star, "star_id": "M-1"}, {**star, "star_id": "M-2", "flux": star["flux"][:100]}
     stars = [good, bad, {**good, "star_id": "M 3"}, {**good, "star_id": "M-4"}, good, 17]
