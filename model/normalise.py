@@ -77,7 +77,7 @@ class Normaliser:
 
         A detector is masked whole that has less than a quarter of its continuum pixels, no light, or a fitted
         continuum that falls below a tenth of its median: a polynomial through the rest would be a guess where
-        there are none. Lost are pixels of ivar 0 and those far off the continuum (`GROSS`, `OUTLIER`).
+        there are none. Pixels of ivar 0 and those far off the continuum (`GROSS`, `OUTLIER`) do not count.
         Raises SpectrumError when no detector can be normalised.
         """
         flux, ivar = flux.copy(), ivar.copy()

@@ -96,14 +96,16 @@ def test_a_detector_without_a_continuum_is_reported_and_stored_so(client, star, 
     mask = np.zeros(len(star["flux"]), dtype=int)
     detector = model.grid.detectors[1]
     mask[[p for p in model.normaliser.pixels if detector.start <= p < detector.stop]] = 1
-    answer = client.post("/embed", json={**star, "star_id": "LOST", "bitmask": mask.tolist()}).json()
+    answer = client.post("/embed", json={**star, "star_id": "DARK", "bitmask": mask.tolist()}).json()
     assert answer["masked_fraction"] == pytest.approx(0.332, abs=1e-3)
-    lost, much = answer["warnings"]
-    assert lost.startswith("detector 2 of 3, 15868 to 16424 Angstrom, is masked whole: no continuum")
+    detector_warning, much = answer["warnings"]
+    assert detector_warning.startswith(
+        "detector 2 of 3, 15868 to 16424 Angstrom, is masked whole: no continuum"
+    )
     assert much.startswith("33.2% of the model's pixels are masked")
-    stored = client.get("/stars/LOST").json()
+    stored = client.get("/stars/DARK").json()
     assert (stored["warnings"], stored["masked_fraction"]) == (answer["warnings"], answer["masked_fraction"])
-    client.delete("/stars/LOST")
+    client.delete("/stars/DARK")
 
 
 def test_many_stars_each_have_their_own_fate(client, star):
