@@ -61,6 +61,15 @@ class Embedding:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Inferred:
+    """A star's `latent` (D,), its `covariance` (D, D) or None without errors, and why not to trust them."""
+
+    latent: Array
+    covariance: Array | None
+    problems: tuple[str, ...] = ()
+
+
 class Model(ABC):
     """A method with its grid, its normaliser and its card; subclasses bring the mathematics.
 
@@ -142,17 +151,20 @@ class Model(ABC):
     def embed(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
         """Embed prepared spectra; the order is kept."""
         parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
-        latents, covariances = self.infer(spectra)
-        rebuilt = self.decode(latents, parameters)
-        return [self._compared(*found) for found in zip(spectra, latents, covariances, rebuilt, strict=True)]
+        inferred = self.infer(spectra)
+        rebuilt = self.decode(np.stack([one.latent for one in inferred]), parameters)
+        return [self._compared(*found) for found in zip(spectra, inferred, rebuilt, strict=True)]
 
-    def infer(self, spectra: Sequence[Spectrum]) -> tuple[Array, list[Array | None]]:
-        """Latents (N, D), and the covariance (D, D) of each spectrum that came with errors."""
+    def infer(self, spectra: Sequence[Spectrum]) -> list[Inferred]:
+        """The latent of each spectrum, and its covariance if the spectrum came with errors."""
         flux = np.stack([s.flux for s in spectra])
         variance = np.stack([self.variance(s) for s in spectra])
         parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
         latents = self.encode(flux, parameters, variance)
-        return latents, [self.covariance(s) if s.has_errors else None for s in spectra]
+        return [
+            Inferred(latent, self.covariance(spectrum) if spectrum.has_errors else None)
+            for spectrum, latent in zip(spectra, latents, strict=True)
+        ]
 
     def pair_covariance(self, left: Array, right: Array) -> Array | None:
         """Covariance (N, D, D) of twins' latent difference; None: unknown.
@@ -170,37 +182,30 @@ class Model(ABC):
         """
         return None
 
-    def _compared(
-        self, spectrum: Spectrum, latent: Array, covariance: Array | None, model_flux: Array
-    ) -> Embedding:
+    def _compared(self, spectrum: Spectrum, inferred: Inferred, model_flux: Array) -> Embedding:
         chi2 = None
         good = spectrum.ivar > 0
         residual = (spectrum.flux - model_flux)[good]
-        freedom = max(1, int(good.sum()) - len(latent))
+        freedom = max(1, int(good.sum()) - len(inferred.latent))
         if spectrum.has_errors:
             chi2 = float(np.sum(residual**2 * spectrum.ivar[good]) / freedom)
         variance = self.variance(spectrum)[good]
         scaled = float(np.sum(residual**2 / variance)) / freedom if variance.all() else 0.0
-        return self._embedding(spectrum, latent, covariance, chi2, scaled, float(np.mean(residual**2)))
+        return self._embedding(spectrum, inferred, chi2, scaled, float(np.mean(residual**2)))
 
     def _embedding(
-        self,
-        spectrum: Spectrum,
-        latent: Array,
-        covariance: Array | None,
-        chi2: float | None,
-        scaled: float,
-        square: float,
+        self, spectrum: Spectrum, inferred: Inferred, chi2: float | None, scaled: float, square: float
     ) -> Embedding:
-        """What is told of a latent (D,).
+        """The embedding of an inferred latent, with the warnings.
 
         `scaled` is the reduced chi-square with the model's error floor, `square` the mean squared residual.
         """
-        outside = self.outside(spectrum.parameters)
+        outside = [*inferred.problems, *self.outside(spectrum.parameters)]
         if scaled > EXPLAINED:
             outside.append(
                 f"the reconstruction is off by {np.sqrt(square):.3f} rms of the continuum: "
                 "more than noise and the model's error floor explain"
             )
+        latent, covariance = inferred.latent.astype(np.float32), inferred.covariance
         single = None if covariance is None else covariance.astype(np.float32)
-        return Embedding(latent.astype(np.float32), single, chi2, not outside, (*spectrum.warnings, *outside))
+        return Embedding(latent, single, chi2, not outside, (*spectrum.warnings, *outside))

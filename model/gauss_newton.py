@@ -5,16 +5,25 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.compiled import compiled
 from model.grid import Array
 
-STEPS = 30
+STEPS = 100
+"""A fit that takes more has not converged. Stars in the range take 3 to 16, benchmarks/convergence.py."""
+
 LONGEST = 3.0
 """No step of the fit is longer, in units of the prior's standard deviation."""
 
-SLACK = 0.1
-"""Each step of a fit that converges is shorter than the one before, by at least this part of its share."""
+HALVINGS = 60
+"""So often halved, the second derivatives no longer count."""
+
+SLOW = 0.5
+"""A whole step of more than this fraction of the one before it calls for the response's curvature."""
+
+DECREASE, ROUNDING = 1e-4, 1e-12
+"""The least decrease of the objective, as a fraction of what the slope promises; its rounding error."""
 
 
 @compiled
@@ -27,79 +36,127 @@ def gauss_newton(
     precision: Array,
     start: Array,
     tolerance: float,
-) -> tuple[Array, Array]:
-    """The most probable latents (N, D) under a unit Gaussian prior, and the information (N, D, D) on them.
+) -> tuple[Array, Array, NDArray[np.int64]]:
+    """The most probable latents under a unit Gaussian prior.
 
-    The response of each star is `mean` (N, K), `linear` (N, D, K) and `products` (N, M, K), of two latents and
-    then of three of the first `leading`. `seen` (N, K) are its coefficients; `precision`, their inverse
-    covariance, is (N, K, K), or (N, 1, K) where they are independent, or has one row for all. A fit goes from
-    `start` (N, D) until its step is below `tolerance`, in units of the posterior's standard deviation. One
-    whose steps do not get shorter, though taken whole, goes to and fro about its end: they are halved from
-    then on.
+    Parameters
+    ----------
+    mean, linear, products
+        The response of each star, (N, K), (N, D, K) and (N, M, K): products of two latents, then of three of
+        the first `leading`.
+    seen
+        Coefficients (N, K).
+    precision
+        Their inverse covariance: (N, K, K), or (N, 1, K) where they are independent, or one row for all.
+    start
+        Latents (N, D) from which the fits start.
+    tolerance
+        A fit has converged when its next step is this short, in units of the posterior's standard deviation.
+
+    Returns
+    -------
+    latents, information, steps
+        (N, D), (N, D, D) and (N,): the number of steps, more than `STEPS` where the fit did not converge.
     """
-    stars, size, count = linear.shape
+    stars, size, _ = linear.shape
     latents = start.copy()
     information = np.empty((stars, size, size))
-    slope, weighted = np.empty((size, count)), np.empty((size, count))
-    left, step, factor = np.empty(count), np.empty(size), np.empty((size, size))
+    steps = np.empty(stars, dtype=np.int64)
     for star in range(stars):
+        response = mean[star], linear[star], products[star], leading
         weight = precision[min(star, len(precision) - 1)]
-        own, latent = information[star], latents[star]
-        share, last, whole = 1.0, np.inf, False
-        for _ in range(STEPS):
-            _respond(latent, mean[star], linear[star], products[star], leading, seen[star], slope, left)
-            _weigh(slope, weight, weighted)
-            length = _step(weighted, slope, left, latent, own, factor, step)
-            if whole and length > (1 - SLACK * share) * last:
-                share *= 0.5
-            longest = LONGEST / max(_norm(step), 1e-300)
-            last, whole = length, longest >= share
-            for axis in range(size):
-                latent[axis] += step[axis] * min(share, longest)
-            if length <= tolerance:
+        steps[star] = _fit(response, seen[star], weight, latents[star], information[star], tolerance)
+    return latents, information, steps
+
+
+@compiled
+def _fit(
+    response: tuple[Array, Array, Array, int],
+    seen: Array,
+    weight: Array,
+    latent: Array,
+    information: Array,
+    tolerance: float,
+) -> int:
+    """Fit one star, from `latent` (D,) and into it; returns the number of steps.
+
+    Notes
+    -----
+    The objective is (r' W r + z' z) / 2, with z the latent, r the residual and W its precision. A step s solves
+    (J' W J + I) s = J' W r - z, J being the response's derivatives (Gauss-Newton). It is cut to `LONGEST` and
+    halved until the objective decreases. Once a step was halved, or convergence is slow, the second derivatives
+    of the response are subtracted (Newton), halved until the matrix is positive definite.
+    """
+    size, count = len(latent), len(seen)
+    slope, weighted = np.empty((size, count)), np.empty((size, count))
+    residual, force = np.empty(count), np.empty(count)
+    trial, step, gradient = np.empty(size), np.zeros(size), np.empty(size)
+    curvature, factor = np.empty((size, size)), np.empty((size, size))
+    fraction, lowest, promised, last, curved = 1.0, np.inf, 0.0, np.inf, False
+    for number in range(1, STEPS + 1):
+        trial[:] = latent
+        _add(fraction, step, trial)
+        _respond(trial, response, seen, slope, residual)
+        objective = _weigh(trial, residual, weight, force)
+        if not objective <= lowest - DECREASE * fraction * promised + ROUNDING * objective:
+            fraction, curved = 0.5 * fraction, True
+            continue
+        latent[:], lowest = trial, objective
+        _linearise(latent, slope, weight, weighted, force, information, gradient)
+        curvature[:] = 0.0
+        if curved:
+            _curve(latent, response, force, curvature)
+        length = _solve(information, curvature, gradient, factor, step)
+        for _ in range(HALVINGS):
+            if length >= 0:
                 break
-    return latents, information
+            curvature *= 0.5
+            length = _solve(information, curvature, gradient, factor, step)
+        if 0 <= length <= tolerance:
+            _add(1.0, step, latent)
+            return number
+        curved = curved or (fraction == 1.0 and length > SLOW * last)
+        fraction, last, promised = min(1.0, LONGEST / _norm(step)), length, _dot(gradient, step)
+    return STEPS + 1
 
 
 @compiled
 def _add(factor: float, other: Array, one: Array) -> None:
     """Add `factor` times `other` (K,) to `one` (K,)."""
-    for place in range(len(one)):
-        one[place] += factor * other[place]
+    for index in range(len(one)):
+        one[index] += factor * other[index]
 
 
 @compiled
 def _respond(
     latent: Array,
-    mean: Array,
-    linear: Array,
-    products: Array,
-    leading: int,
+    response: tuple[Array, Array, Array, int],
     seen: Array,
     slope: Array,
-    left: Array,
+    residual: Array,
 ) -> None:
-    """The response's derivatives at `latent` (D,) into `slope` (D, K); `seen` less the response into `left`."""
+    """Write the response's derivatives at `latent` (D,) into `slope` (D, K), and what it leaves of `seen`."""
+    mean, linear, products, leading = response
     for axis in range(len(latent)):
-        for place in range(len(left)):
-            slope[axis, place] = linear[axis, place]
+        for index in range(len(residual)):
+            slope[axis, index] = linear[axis, index]
     product = 0
     for first in range(len(latent)):
         for second in range(first, len(latent)):
             _add(latent[second], products[product], slope[first])
             _add(latent[first], products[product], slope[second])
             product += 1
-    for place in range(len(left)):
-        left[place] = seen[place] - mean[place]
+    for index in range(len(residual)):
+        residual[index] = seen[index] - mean[index]
     for axis in range(len(latent)):
         half = 0.5 * latent[axis]
-        for place in range(len(left)):
-            left[place] -= half * (linear[axis, place] + slope[axis, place])
+        for index in range(len(residual)):
+            residual[index] -= half * (linear[axis, index] + slope[axis, index])
     for first in range(leading):
         for second in range(first, leading):
             for third in range(second, leading):
                 one, two, three, own = latent[first], latent[second], latent[third], products[product]
-                _add(-one * two * three, own, left)
+                _add(-one * two * three, own, residual)
                 _add(two * three, own, slope[first])
                 _add(one * three, own, slope[second])
                 _add(one * two, own, slope[third])
@@ -107,58 +164,107 @@ def _respond(
 
 
 @compiled
-def _weigh(slope: Array, weight: Array, weighted: Array) -> None:
-    """Write `slope` (D, K) times `weight`, (K, K) or its diagonal (1, K), into `weighted` (D, K)."""
-    for axis in range(len(slope)):
-        if len(weight) == 1:
-            for place in range(slope.shape[1]):
-                weighted[axis, place] = slope[axis, place] * weight[0, place]
-        else:
-            weighted[axis] = 0.0
-            for other in range(slope.shape[1]):
-                _add(slope[axis, other], weight[other], weighted[axis])
+def _times(vector: Array, weight: Array, product: Array) -> None:
+    """Write `vector` (K,) times `weight` (K, K) into `product` (K,)."""
+    product[:] = 0.0
+    for index in range(len(vector)):
+        _add(vector[index], weight[index], product)
 
 
 @compiled
-def _step(
-    weighted: Array, slope: Array, left: Array, latent: Array, own: Array, factor: Array, step: Array
-) -> float:
-    """The next step (D,) of the fit at `latent` (D,) into `step`, and the information (D, D) there into `own`.
+def _weigh(latent: Array, residual: Array, weight: Array, force: Array) -> float:
+    """The objective at `latent` (D,); `residual` (K,) times `weight` into `force` (K,)."""
+    if len(weight) == 1:
+        for index in range(len(residual)):
+            force[index] = residual[index] * weight[0, index]
+    else:
+        _times(residual, weight, force)
+    objective: float = 0.5 * (_dot(residual, force) + _dot(latent, latent))
+    return objective
 
-    Returns the step's length in units of the posterior's standard deviation.
-    """
-    for axis in range(len(step)):
-        pull = -latent[axis]
-        for place in range(len(left)):
-            pull += weighted[axis, place] * left[place]
-        step[axis] = pull
+
+@compiled
+def _linearise(
+    latent: Array,
+    slope: Array,
+    weight: Array,
+    weighted: Array,
+    force: Array,
+    information: Array,
+    gradient: Array,
+) -> None:
+    """Write J' W J into `information` (D, D), and the objective's negative gradient into `gradient` (D,)."""
+    for axis in range(len(latent)):
+        gradient[axis] = _dot(slope[axis], force) - latent[axis]
+        if len(weight) == 1:
+            for index in range(len(force)):
+                weighted[axis, index] = slope[axis, index] * weight[0, index]
+        else:
+            _times(slope[axis], weight, weighted[axis])
         for other in range(axis + 1):
             product = 0.0
-            for place in range(len(left)):
-                product += weighted[axis, place] * slope[other, place]
-            own[axis, other] = own[other, axis] = product
-            factor[axis, other] = product + (axis == other)
+            for index in range(len(force)):
+                product += weighted[axis, index] * slope[other, index]
+            information[axis, other] = information[other, axis] = product
+
+
+@compiled
+def _curve(latent: Array, response: tuple[Array, Array, Array, int], force: Array, curvature: Array) -> None:
+    """Add the response's second derivatives by `latent` (D,), times `force` (K,), to `curvature` (D, D)."""
+    _, _, products, leading = response
+    product = 0
+    for first in range(len(latent)):
+        for second in range(first, len(latent)):
+            own = _dot(products[product], force)
+            curvature[first, second] += own
+            curvature[second, first] += own
+            product += 1
+    for first in range(leading):
+        for second in range(first, leading):
+            for third in range(second, leading):
+                own = _dot(products[product], force)
+                for one, two, rest in ((first, second, third), (first, third, second), (second, third, first)):
+                    curvature[one, two] += own * latent[rest]
+                    curvature[two, one] += own * latent[rest]
+                product += 1
+
+
+@compiled
+def _solve(information: Array, curvature: Array, gradient: Array, factor: Array, step: Array) -> float:
+    """Solve (information + I - curvature) step = gradient.
+
+    Returns the step's length in units of the standard deviation that this matrix gives the posterior; -1 where
+    the matrix is not positive definite.
+    """
     # Cholesky's factor; the latents are too few for LAPACK
     for axis in range(len(step)):
         for other in range(axis + 1):
-            rest = factor[axis, other]
-            for place in range(other):
-                rest -= factor[axis, place] * factor[other, place]
+            rest = information[axis, other] - curvature[axis, other] + (axis == other)
+            for index in range(other):
+                rest -= factor[axis, index] * factor[other, index]
+            if axis == other and rest <= 0:
+                return -1.0
             factor[axis, other] = np.sqrt(rest) if axis == other else rest / factor[other, other]
-        for place in range(axis):
-            step[axis] -= factor[axis, place] * step[place]
+        step[axis] = gradient[axis]
+        for index in range(axis):
+            step[axis] -= factor[axis, index] * step[index]
         step[axis] /= factor[axis, axis]
     length: float = _norm(step)
     for axis in range(len(step) - 1, -1, -1):
         step[axis] /= factor[axis, axis]
-        for place in range(axis):
-            step[place] -= step[axis] * factor[axis, place]
+        for index in range(axis):
+            step[index] -= step[axis] * factor[axis, index]
     return length
 
 
 @compiled
+def _dot(one: Array, other: Array) -> float:
+    total = 0.0
+    for index in range(len(one)):
+        total += one[index] * other[index]
+    return total
+
+
+@compiled
 def _norm(vector: Array) -> float:
-    square = 0.0
-    for value in vector:
-        square += value * value
-    return math.sqrt(square)
+    return math.sqrt(_dot(vector, vector))

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dtrtri
 
-from model.base import Card, Embedding, Model
+from model.base import Card, Embedding, Inferred, Model
 from model.basis import Basis
+from model.gauss_newton import STEPS
 from model.grid import Array, Grid
 from model.likelihood import likelihood_ratio
 from model.normalise import Normaliser
@@ -33,6 +34,8 @@ FILLS = 3
 
 NOISELESS_SNR = 1e4
 """No spectrum is taken to be better than this."""
+
+UNCONVERGED = f"the fit of the latent did not converge in {STEPS} steps: do not trust the latent or its errors"
 
 BARE, COMPRESSED = 256, 128
 """Spectra without errors that are embedded at once, and that are multiplied by the basis at once."""
@@ -100,19 +103,28 @@ class GaussDis(Model):
         `variance` (N, P) of each pixel, infinite where it carries nothing (None: noiseless and complete);
         `errors` (N, U) the parameters' standard deviations (None: exact).
         """
+        latents, information, _ = self._fit(flux, parameters, variance, errors)
+        return self._shrunk(latents, information), self._spread(information)
+
+    def _fit(
+        self, flux: Array, parameters: Array, variance: Array | None, errors: Array | None
+    ) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """Most probable latents (N, D), the information (N, D, D) on them, and which (N,) fits converged."""
         parameters = self._nearest(parameters)
         if variance is None:
             variance = np.broadcast_to(np.float64(0.0), flux.shape)
         seen, covariance = self._seen(flux, parameters, np.maximum(variance, NOISELESS_SNR**-2))
+        fit = self.response.fit(seen, parameters, _inverse(covariance))
+        converged = fit.converged
         if errors is not None and errors.any():
-            first, _ = self.response.fit(seen, parameters, _inverse(covariance))
-            moved = self._moved(first, parameters) * errors[:, :, None]
+            moved = self._moved(fit.latents, parameters) * errors[:, :, None]
             covariance = covariance + np.matmul(moved.transpose(0, 2, 1), moved)
-        latents, information = self.response.fit(seen, parameters, _inverse(covariance))
-        return self._shrunk(latents, information), self._spread(information)
+            fit = self.response.fit(seen, parameters, _inverse(covariance))
+            converged = converged & fit.converged
+        return fit.latents, fit.information, converged
 
-    def infer(self, spectra: Sequence[Spectrum]) -> tuple[Array, list[Array | None]]:
-        """Posterior means (N, D), and the covariance (D, D) of each spectrum that came with errors.
+    def infer(self, spectra: Sequence[Spectrum]) -> list[Inferred]:
+        """Posterior mean of each spectrum's latent, and its covariance if the spectrum came with errors.
 
         What no combination of the basis explains of a spectrum counts as noise, beside what it came with.
         """
@@ -123,8 +135,12 @@ class GaussDis(Model):
         noise = np.stack([1 / np.maximum(s.ivar, 1e-30) if s.has_errors else 0 * s.ivar for s in spectra])
         unexplained = self._unexplained(flux, parameters, noise, good)
         variance = np.where(good, noise + unexplained[:, None], np.inf)
-        means, covariances = self.posterior(flux, parameters, variance, errors)
-        return means, [c if s.has_errors else None for c, s in zip(covariances, spectra, strict=True)]
+        latents, information, converged = self._fit(flux, parameters, variance, errors)
+        means, covariances = self._shrunk(latents, information), self._spread(information)
+        return [
+            Inferred(mean, covariance if spectrum.has_errors else None, () if sure else (UNCONVERGED,))
+            for spectrum, mean, covariance, sure in zip(spectra, means, covariances, converged, strict=True)
+        ]
 
     def embed(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
         """Embed prepared spectra; the order is kept. Those without errors and gaps take a shorter way."""
@@ -157,14 +173,18 @@ class GaussDis(Model):
             unexplained = left(seen) / max(pixels - held, 1)
             frame, spread, response = self._white
             precision = 1 / (np.maximum(unexplained, NOISELESS_SNR**-2)[:, None] + spread)
-            latents, information = response.fit(seen @ frame, nearest, precision[:, None])
-            means = self._shrunk(latents, information)
+            fit = response.fit(seen @ frame, nearest, precision[:, None])
+            means = self._shrunk(fit.latents, fit.information)
+            inferred = [
+                Inferred(mean, None, () if sure else (UNCONVERGED,))
+                for mean, sure in zip(means, fit.converged, strict=True)
+            ]
             residual = left(self.coefficients(means, parameters))
             floor = self.card.error_floor**2
             scaled = residual / floor / max(1, pixels - means.shape[1]) if floor else np.zeros(len(part))
             embeddings += [
-                self._embedding(spectrum, mean, None, None, float(misfit), float(square))
-                for spectrum, mean, misfit, square in zip(part, means, scaled, residual / pixels, strict=True)
+                self._embedding(spectrum, one, None, float(misfit), float(square))
+                for spectrum, one, misfit, square in zip(part, inferred, scaled, residual / pixels, strict=True)
             ]
         return embeddings
 
@@ -224,7 +244,7 @@ class GaussDis(Model):
 
     def covariance(self, spectrum: Spectrum) -> Array:
         """Posterior covariance (D, D), from the spectrum's ivar and its parameters' errors."""
-        return np.asarray(self.infer([dataclasses.replace(spectrum, has_errors=True)])[1][0])
+        return np.asarray(self.infer([dataclasses.replace(spectrum, has_errors=True)])[0].covariance)
 
     def unit(self, latents: Array) -> Array:
         """Latents (N, D) as the response knows them, of unit Gaussian prior."""

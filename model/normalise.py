@@ -75,7 +75,9 @@ class Normaliser:
     def __call__(self, flux: Array, ivar: Array) -> tuple[Array, Array]:
         """Normalised flux and ivar (P,) of a spectrum (P,); pixels of ivar 0 do not count.
 
-        A detector with too few good continuum pixels is masked whole.
+        A detector is masked whole that has less than a quarter of its continuum pixels, no light, or a fitted
+        continuum that falls below a tenth of its median: a polynomial through the rest would be a guess where
+        there are none. Pixels of ivar 0 and those far off the continuum (`GROSS`, `OUTLIER`) do not count.
         Raises SpectrumError when no detector can be normalised.
         """
         flux, ivar = flux.copy(), ivar.copy()

@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from itertools import combinations_with_replacement
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.basis import design, exponents
-from model.gauss_newton import gauss_newton
+from model.gauss_newton import STEPS, gauss_newton
 from model.grid import Array
 
 TOLERANCE = 1e-3
@@ -29,6 +29,19 @@ TOLERANCE = 1e-3
 
 BATCH = 32
 """Stars at a time, so few that what belongs to them stays in the processor's cache."""
+
+
+class Fit(NamedTuple):
+    """Latents (N, D), the information (N, D, D) on them, and the number of `steps` (N,) that each took."""
+
+    latents: Array
+    information: Array
+    steps: NDArray[np.int64]
+
+    @property
+    def converged(self) -> NDArray[np.bool_]:
+        """Which (N,) fits converged."""
+        return self.steps <= STEPS
 
 
 class Response:
@@ -89,11 +102,11 @@ class Response:
         precision: Array,
         start: Array | None = None,
         tolerance: float = TOLERANCE,
-    ) -> tuple[Array, Array]:
-        """The most probable latents (N, D) under a unit Gaussian prior, and the information (N, D, D) on them.
+    ) -> Fit:
+        """The most probable latents under a unit Gaussian prior.
 
         `seen` (N, K) are coefficients at parameters (N, U), `precision` (K, K) or (N, K, K) the inverse of
-        their covariance, or (N, 1, K) its diagonal where they are independent. Gauss-Newton from `start`
+        their covariance, or (N, 1, K) its diagonal where they are independent. `gauss_newton` from `start`
         (N, D), by default from the prior's mean, until the step is below `tolerance` in units of the
         posterior's standard deviation. Raises ValueError if N is not the same for all.
         """
@@ -102,13 +115,14 @@ class Response:
         if len(lengths) > 1:  # compiled code would read past an end
             raise ValueError(f"arrays of different lengths: {sorted(lengths)}")
         information = np.empty((len(seen), self.latents, self.latents))
+        steps = np.empty(len(seen), dtype=np.int64)
         for rows in _blocks(len(seen)):
             mean, linear, products = self._terms(parameters[rows])
             weight = precision[None] if precision.ndim == 2 else precision[rows]
-            latents[rows], information[rows] = gauss_newton(
+            latents[rows], information[rows], steps[rows] = gauss_newton(
                 mean, linear, products, self.leading, seen[rows], weight, latents[rows], tolerance
             )
-        return latents, information
+        return Fit(latents, information, steps)
 
     def _terms(self, parameters: Array) -> tuple[Array, Array, Array]:
         """Mean (N, K), linear terms (N, D, K) and those of products (N, M, K) at parameters (N, U)."""

@@ -30,7 +30,9 @@ TAKEN |= {"teff_min", "teff_max", "logg_min", "logg_max", "fe_h_min", "fe_h_max"
 BAD_BITS = 0b1111_1111
 """APOGEE pixel mask bits that make a pixel unusable by default: 0 to 7 (BADPIX ... NOSKY)."""
 
-MAX_MASKED = 0.5
+MAX_MASKED, MUCH_MASKED = 0.5, 0.25
+"""With a larger fraction of its pixels masked a spectrum is refused; from this one on it has a warning."""
+
 MEDIAN = 0.5, 1.2
 """Between these lies the median flux of a normalised spectrum."""
 
@@ -187,13 +189,13 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
     """Mask, resample and normalise an observation for a model with `grid` and `normaliser`.
 
     A model trained on the true continuum has no normaliser and takes normalised spectra as they are.
-    Raises SpectrumError when more than half of the grid's pixels are masked, when a good pixel is not
-    finite, when a spectrum said to be normalised is not, or when no continuum can be fitted.
+    Raises SpectrumError when more than half of the grid's pixels are masked in the end, when a good pixel is
+    not finite, when a spectrum said to be normalised is not, or when no continuum can be fitted.
     """
     flux, ivar = _masked(observation)
     flux, ivar, placed = grid.place(observation.wavelength, flux, ivar)
-    history, warnings = [placed], []
-    _check_masked(ivar)
+    history, stages = [placed], {"nothing usable was sent": ivar}
+    _masked_warnings(grid, stages)
     if observation.normalized:
         median = float(np.median(flux[ivar > 0]))
         if not MEDIAN[0] <= median <= MEDIAN[1]:
@@ -210,12 +212,14 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
     if normaliser is not None:
         flux, ivar = normaliser(flux, ivar)
         history.append(normaliser.describe())
+        stages["no continuum could be fitted there"] = ivar
     sigma = 1 / np.sqrt(np.where(ivar > 0, ivar, 1.0)) if observation.ivar is not None else np.zeros_like(flux)
     strange = (ivar > 0) & ((flux > UNPHYSICAL + 5 * sigma) | (flux < -5 * sigma))
+    warnings = []
     if strange.any():
-        ivar = np.where(strange, 0.0, ivar)
+        stages["its flux is unphysical"] = ivar = np.where(strange, 0.0, ivar)
         warnings.append(f"{int(strange.sum())} pixels with unphysical flux were masked")
-        _check_masked(ivar)
+    warnings += _masked_warnings(grid, stages)
     return Spectrum(
         flux=np.where(ivar > 0, flux, 0.0),
         ivar=ivar,
@@ -300,10 +304,33 @@ def _masked(observation: Observation) -> tuple[Array, Array]:
     return flux, ivar
 
 
-def _check_masked(ivar: Array) -> None:
-    fraction = float(np.mean(ivar == 0))
+def _masked_warnings(grid: Grid, stages: Mapping[str, Array]) -> list[str]:
+    """Warnings of masked pixels; `stages` are the ivar (P,) after each step, named for what the step masks.
+
+    Raises SpectrumError where more than `MAX_MASKED` of the pixels are masked after the last.
+    """
+    masked = list(stages.values())[-1] == 0
+    count = np.count_nonzero(masked)
+    if count < min(MUCH_MASKED * len(grid), *(part.stop - part.start for part in grid.detectors)):
+        return []
+    warnings = []
+    for number, detector in enumerate(grid.detectors, 1):
+        if masked[detector].all():
+            first, last = grid.wavelength[detector][[0, -1]]
+            reason = next(name for name, ivar in stages.items() if not ivar[detector].any())
+            warnings.append(
+                f"detector {number} of {len(grid.detectors)}, {first:.0f} to {last:.0f} Angstrom, "
+                f"is masked whole: {reason}"
+            )
+    fraction = count / len(grid)
     if fraction > MAX_MASKED:
         raise SpectrumError(
             "too_many_masked",
-            f"{fraction:.0%} of the model's pixels are masked or not covered; at most {MAX_MASKED:.0%} may be",
+            f"{fraction:.1%} of the model's pixels are masked or not covered; at most {MAX_MASKED:.0%} may be"
+            + "".join(f"; {warning}" for warning in warnings),
         )
+    if fraction >= MUCH_MASKED:
+        warnings.append(
+            f"{fraction:.1%} of the model's pixels are masked or not covered: the latent is of the others alone"
+        )
+    return warnings

@@ -106,9 +106,10 @@ class Stars:
         with tqdm(total=len(self.seen), unit="star", desc="infer latents", leave=False, disable=None) as bar:
             for start in range(0, len(self.seen), BLOCK):
                 rows = slice(start, start + BLOCK)
-                self.latents[rows], information[rows] = response.fit(
+                found = response.fit(
                     self.seen[rows], self.parameters[rows], precision, self.latents[rows], TOLERANCE
                 )
+                self.latents[rows], information[rows] = found.latents, found.information
                 bar.update(len(self.seen[rows]))
         return information
 

@@ -155,6 +155,23 @@ def test_twins_outside_the_domain_say_so_and_can_be_left_out(client, star):
     client.delete("/stars/OUTSIDE")
 
 
+def test_a_detector_without_a_continuum_is_reported_and_stored_so(client, star, model):
+    """All of its continuum pixels are masked, 5 % of the spectrum: the model sees nothing of it."""
+    mask = np.zeros(len(star["flux"]), dtype=int)
+    detector = model.grid.detectors[1]
+    mask[[p for p in model.normaliser.pixels if detector.start <= p < detector.stop]] = 1
+    answer = client.post("/embed", json={**star, "star_id": "DARK", "bitmask": mask.tolist()}).json()
+    assert answer["masked_fraction"] == pytest.approx(0.332, abs=1e-3)
+    detector_warning, much = answer["warnings"]
+    assert detector_warning.startswith(
+        "detector 2 of 3, 15868 to 16424 Angstrom, is masked whole: no continuum"
+    )
+    assert much.startswith("33.2% of the model's pixels are masked")
+    stored = client.get("/stars/DARK").json()
+    assert (stored["warnings"], stored["masked_fraction"]) == (answer["warnings"], answer["masked_fraction"])
+    client.delete("/stars/DARK")
+
+
 def test_many_stars_each_have_their_own_fate(client, star):
     good, bad = {**star, "star_id": "M-1"}, {**star, "star_id": "M-2", "flux": star["flux"][:100]}
     stars = [good, bad, {**good, "star_id": "M 3"}, {**good, "star_id": "M-4"}, good, 17]

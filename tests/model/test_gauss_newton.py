@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model.gauss_newton import gauss_newton
+from model.gauss_newton import STEPS, gauss_newton
 from model.response import Response, terms
 
 STARS, LATENTS, COEFFICIENTS, LEADING = 7, 4, 12, 2
@@ -30,7 +30,9 @@ def test_a_linear_response_has_the_answer_of_linear_algebra(problem):
         "own": np.tile(np.diag(weight), (STARS, 1, 1)),
     }
     for name, precision in forms.items():
-        latents, information = gauss_newton(mean, linear, 0 * products, LEADING, seen, precision, begin, 1e-9)
+        latents, information, _ = gauss_newton(
+            mean, linear, 0 * products, LEADING, seen, precision, begin, 1e-9
+        )
         for star in range(STARS):
             own = (linear[star] * weight) @ linear[star].T
             pull = (linear[star] * weight) @ (seen[star] - mean[star])
@@ -44,7 +46,8 @@ def test_a_fit_ends_where_the_posterior_is_flat(problem):
     root = np.random.default_rng(4).normal(size=(STARS, COEFFICIENTS, COEFFICIENTS))
     precision = root @ root.transpose(0, 2, 1) + np.eye(COEFFICIENTS)
     start = np.full((STARS, LATENTS), 0.3)
-    latents, information = gauss_newton(mean, linear, products, LEADING, seen, precision, start, 1e-10)
+    latents, information, steps = gauss_newton(mean, linear, products, LEADING, seen, precision, start, 1e-10)
+    assert np.all(steps <= STEPS)
     pairs = list(zip(*np.triu_indices(LATENTS), strict=True))
 
     def response(star: int, latent: np.ndarray) -> np.ndarray:
@@ -60,6 +63,30 @@ def test_a_fit_ends_where_the_posterior_is_flat(problem):
     assert np.all(start == 0.3)
 
 
+def test_a_strongly_curved_response_is_fitted_too(problem):
+    """Far from the data Gauss-Newton alone goes to and fro: the objective decreases, and the end is flat."""
+    mean, linear, products, seen = problem
+    bent, far = 20 * products, mean + 5 * (seen - mean)
+    precision = 100 * np.eye(COEFFICIENTS)
+    response = Response(np.array([[0.0, 1.0]]), mean[:1], linear[:1], bent[:1])
+    parameters = np.full((STARS, 1), 0.5)
+    fit = response.fit(far, parameters, precision, tolerance=1e-6)
+    assert fit.converged.all(), fit.steps
+    residual = far - response(fit.latents, parameters)
+    pull = np.einsum("ndk,nk->nd", response.by_latents(fit.latents, parameters), 100 * residual)
+    np.testing.assert_allclose(pull, fit.latents, atol=1e-3)
+
+
+def test_a_fit_that_does_not_converge_is_reported(problem):
+    """One star's seen coefficients are not finite: no step can decrease its objective."""
+    mean, linear, products, seen = problem
+    spoilt = seen.copy()
+    spoilt[2] = np.nan
+    response = Response(np.array([[0.0, 1.0]]), mean[:1], linear[:1], products[:1])
+    fit = response.fit(spoilt, np.full((STARS, 1), 0.5), np.eye(COEFFICIENTS))
+    assert np.array_equal(np.flatnonzero(~fit.converged), [2])
+
+
 def test_a_response_gives_back_the_latents_it_was_computed_from(problem):
     mean, linear, products, _ = problem
     response = Response(np.array([[0.0, 1.0]]), mean[:4], linear[:3], products[:2])
@@ -67,7 +94,7 @@ def test_a_response_gives_back_the_latents_it_was_computed_from(problem):
     generator = np.random.default_rng(5)
     latents, parameters = 0.5 * generator.normal(size=(STARS, LATENTS)), generator.uniform(size=(STARS, 1))
     seen = response(latents, parameters)
-    found, information = response.fit(seen, parameters, 1e8 * np.eye(COEFFICIENTS), tolerance=1e-9)
+    found, information, _ = response.fit(seen, parameters, 1e8 * np.eye(COEFFICIENTS), tolerance=1e-9)
     np.testing.assert_allclose(found, latents, atol=1e-6)
     slope = response.by_latents(latents, parameters)
     np.testing.assert_allclose(information, 1e8 * slope @ slope.transpose(0, 2, 1), rtol=1e-4)

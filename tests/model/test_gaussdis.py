@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from model.base import Card
 from model.basis import exponents
 from model.bundle import load_model, save_model
 from model.errors import ModelFileError
-from model.gaussdis import NOISELESS_SNR, GaussDis
+from model.gaussdis import NOISELESS_SNR, UNCONVERGED, GaussDis
 from model.grid import Grid
 from model.spectrum import Parameters, Spectrum
 
@@ -200,12 +201,55 @@ def test_spectra_without_errors_are_embedded_without_covariance():
     np.testing.assert_allclose(with_errors.covariance, model.covariance(spectra[1]), rtol=1e-6)
 
 
-def test_a_fit_that_has_far_to_go_arrives(model):
-    """A spectrum of one corner of the parameters, taken for one near the opposite: many cut steps, and an end."""
-    low, high = model.ranges.T
-    flux = model.decode(np.zeros((1, model.card.latent_dim)), low[None])
-    far = (low + 0.9 * (high - low))[None]
-    (latent,), _ = model.posterior(flux, far, np.full(flux.shape, 1e-4))
-    near = model.posterior(flux, far, np.full(flux.shape, 1.01e-4))[0][0]
-    assert np.linalg.norm(model.unit(latent[None])) > 20, "no short way"
-    assert np.linalg.norm(latent - near) < 1, "the same place at nearly the same noise"
+def corner_to_corner(model) -> tuple[np.ndarray, np.ndarray]:
+    """Spectra (8, P) of the corners of the parameters' range, and the opposite corners (8, U)."""
+    corners = np.array(list(itertools.product(*model.ranges)))
+    return model.decode(np.zeros((8, model.card.latent_dim)), corners), model.ranges.sum(axis=1) - corners
+
+
+@pytest.mark.parametrize("errors", [True, False])
+def test_a_fit_from_one_corner_of_the_range_to_the_opposite_converges(model, errors):
+    flux, others = corner_to_corner(model)
+    ivar = 1e4 if errors else 1.0
+    spectra = [
+        Spectrum(star, np.full(len(star), ivar), Parameters(*u), errors)
+        for star, u in zip(flux, others, strict=True)
+    ]
+    for found in model.embed(spectra):
+        assert not any("converge" in warning for warning in found.warnings)
+    latents, _ = model.posterior(flux, others, np.full(flux.shape, 1e-4))
+    assert np.linalg.norm(model.unit(latents), axis=1).min() > 20, "no short way"
+    near, _ = model.posterior(flux, others, np.full(flux.shape, 1.01e-4))
+    assert np.linalg.norm(latents - near, axis=1).max() < 1, "the same end at nearly the same noise"
+
+
+@pytest.mark.parametrize("snr", [20, 300, 1000])
+def test_fits_of_stars_in_the_range_converge(model, spectra, survey, snr):
+    """A small benchmarks/convergence.py, with stars that plain Gauss-Newton steps left 2.5 sigma off."""
+    rows = np.concatenate([np.arange(0, 1200, 10), np.repeat([619, 734, 735, 775], 20)])
+    noise = np.random.default_rng(2).normal(size=(len(rows), spectra.shape[1])) / snr
+    flux = model.normaliser.batch((spectra[rows] + noise).astype(np.float32))
+    parameters = survey.parameters[rows]
+    precision = np.linalg.inv((np.eye(len(model.scatter)) + model.continuum) / snr**2 + model.scatter)
+    seen = model.basis.project(flux.astype(float), parameters)
+    fit = model.response.fit(seen, parameters, precision)
+    assert fit.converged.all()
+    assert fit.steps.max() < 25
+    again = model.response.fit(seen, parameters, precision, start=fit.latents, tolerance=1e-7)
+    moved = again.latents - fit.latents
+    assert np.einsum("ni,nij,nj->n", moved, fit.information, moved).max() < 0.01**2
+
+
+@pytest.mark.parametrize("errors", [True, False])
+def test_a_fit_that_does_not_converge_puts_a_star_out_of_the_domain(errors):
+    """One that lies further away than all steps together reach."""
+    model = toy(bend=0.0)
+    model.response.linear *= 0.01
+    _, known, flux = drawn(model, 3)
+    flux[2] += 10 * model.basis.components[0]
+    spectra = [
+        Spectrum(star, np.full(PIXELS, 1e4 if errors else 1.0), Parameters(*u), errors)
+        for star, u in zip(flux, known, strict=True)
+    ]
+    assert [UNCONVERGED in found.warnings for found in model.embed(spectra)] == [False, False, True]
+    assert [found.in_domain for found in model.embed(spectra)] == [True, True, False]

@@ -66,6 +66,20 @@ def test_a_detector_without_continuum_is_masked_whole(normaliser, spectra):
     assert np.all(after[normaliser.grid.detectors[1]] > 0)
 
 
+@pytest.mark.parametrize(("fraction", "fitted"), [(0.3, True), (0.2, False)])
+def test_a_quarter_of_its_continuum_pixels_is_what_a_detector_needs(normaliser, spectra, fraction, fitted):
+    flux, ivar = spectra[0].astype(float), np.ones(spectra.shape[1])
+    first = normaliser.grid.detectors[0]
+    own = normaliser.pixels[normaliser.pixels < first.stop]
+    ivar[np.random.default_rng(1).permutation(own)[round(fraction * len(own)) :]] = 0
+    found, after = normaliser(flux, ivar)
+    assert np.any(after[first] > 0) == fitted
+    if fitted:
+        good = ivar[first] > 0
+        whole, _ = normaliser(flux, np.ones(len(flux)))
+        assert np.abs(found[first] / whole[first] - 1)[good].max() < 0.01
+
+
 def test_a_spectrum_without_light_is_refused(normaliser):
     with pytest.raises(SpectrumError) as caught:
         normaliser(np.zeros(len(normaliser.grid)), np.ones(len(normaliser.grid)))

@@ -81,6 +81,90 @@ def test_refusals(observation, model, change, code):
     assert caught.value.code == code
 
 
+def without_continuum(model, numbers) -> np.ndarray:
+    """True (P,) at the continuum pixels of the detectors of these numbers."""
+    bad = np.zeros(len(model.grid), bool)
+    bad[model.normaliser.pixels] = True
+    for number, detector in enumerate(model.grid.detectors):
+        bad[detector] &= number in numbers
+    return bad
+
+
+def test_a_spectrum_that_loses_most_pixels_with_its_continuum_is_refused(observation, model):
+    """11 % masked by the sender, 73 % after the continuum."""
+    bad = without_continuum(model, {0, 1})
+    assert 0.11 < bad.mean() < 0.12
+    with pytest.raises(SpectrumError, match=r"73.5% of the model's pixels are masked.*no continuum") as caught:
+        prepared(observation, model, bad=bad)
+    assert caught.value.code == "too_many_masked"
+
+
+@pytest.mark.parametrize("errors", [True, False])
+def test_a_detector_that_is_lost_is_named(observation, model, errors):
+    changes = {} if errors else {"ivar": None}
+    spectrum = prepared(observation, model, bad=without_continuum(model, {1}), **changes)
+    assert spectrum.masked_fraction > 0.33
+    assert spectrum.warnings == (
+        "detector 2 of 3, 15868 to 16424 Angstrom, is masked whole: no continuum could be fitted there",
+        "33.2% of the model's pixels are masked or not covered: the latent is of the others alone",
+    )
+    (embedding,) = model.embed([spectrum])
+    assert set(spectrum.warnings) <= set(embedding.warnings)
+    (together,) = prepare_all(
+        [dataclasses.replace(observation, bad=without_continuum(model, {1}), **changes)],
+        model.grid,
+        model.normaliser,
+    )
+    assert together.warnings == spectrum.warnings
+
+
+def dark(observation, model):
+    """No light on the first detector, as files have it that fill with 0."""
+    flux = observation.flux.copy()
+    flux[model.grid.detectors[0]] = 0
+    return {"flux": flux}
+
+
+def short(observation, model):
+    part = np.arange(len(model.grid)) >= model.grid.detectors[0].stop
+    return {name: getattr(observation, name)[part] for name in ("flux", "ivar")} | {
+        "wavelength": model.grid.wavelength[part]
+    }
+
+
+def uncertain(observation, model):
+    """Errors of twenty times the median on the first detector."""
+    ivar = observation.ivar.copy()
+    ivar[model.grid.detectors[0]] /= 400
+    return {"ivar": ivar}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (dark, "no continuum could be fitted there"),
+        (short, "nothing usable was sent"),
+        (uncertain, "nothing usable was sent"),
+    ],
+)
+def test_whatever_masks_a_quarter_of_the_pixels_is_reported(observation, model, change, reason):
+    spectrum = prepared(observation, model, **change(observation, model))
+    assert spectrum.masked_fraction == pytest.approx(3028 / 7514, abs=1e-3)
+    assert spectrum.warnings == (
+        f"detector 1 of 3, 15152 to 15799 Angstrom, is masked whole: {reason}",
+        "40.3% of the model's pixels are masked or not covered: the latent is of the others alone",
+    )
+
+
+def test_from_a_quarter_of_masked_pixels_on_there_is_a_warning(observation, model):
+    ivar = observation.ivar.copy()
+    ivar[:7512:4] = 0
+    assert prepared(observation, model, ivar=ivar).warnings == ()
+    ivar[1:30:4] = 0
+    (warning,) = prepared(observation, model, ivar=ivar).warnings
+    assert warning.startswith("25.1% of the model's pixels are masked")
+
+
 def test_raw_counts_need_a_normaliser(observation, model):
     assert prepared(observation, model, flux=1000 * observation.flux, normalized=False).flux.max() < 1.3
     with pytest.raises(SpectrumError) as caught:
