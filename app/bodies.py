@@ -18,6 +18,7 @@ from app.settings import Settings
 from model.apogee import read_fits
 from model.grid import MAX_PIXELS
 from model.spectrum import PARAMETER_UNITS, Observation, Parameters
+from model.starfile import same_star
 
 JSON, NPZ = "application/json", "application/x-npz"
 FITS = ("application/fits", "image/fits")
@@ -106,6 +107,8 @@ def fits_job(content: bytes, query: FitsQuery, settings: Settings, *, named: boo
     star_id = query.star_id or file.star_id
     if star_id is None and named:
         raise Invalid("missing_star_id", "star_id must be in the query string: the file names no star")
+    if query.star_id is not None and file.star_id is not None and not same_star(query.star_id, file.star_id):
+        raise Invalid("another_star", f"the file is of {file.star_id}, another star than {query.star_id}")
     errors = {f"{name}_err": file.errors.get(name, 0.0) for name in of_file}
     errors |= {name: value for name in ERRORS if (value := getattr(query, name)) is not None}
     observation = Observation(
@@ -128,7 +131,8 @@ def npz_stars(
 
     Headers and sizes are checked before any array is read. Raises FormatError or Invalid.
     """
-    known = {*NPZ_STAR, *further, *NPZ_SPECTRA, *COORDINATES, "wavelength"}
+    errors = [f"{name}_err" for name in (*PARAMETER_UNITS, *further)]
+    known = {*NPZ_STAR, *further, *errors, *NPZ_SPECTRA, *COORDINATES, "wavelength"}
     needed = [name for name in (*NPZ_STAR, *further, "flux") if named or name != "star_id"]
     arrays = read_npz(content, limit, needed, known)
     flux = arrays["flux"]
@@ -147,8 +151,11 @@ def npz_stars(
     for row in range(len(flux)):
         star: dict[str, Any] = {name: arrays[name][row] for name in NPZ_SPECTRA if name in arrays}
         star.update({name: float(arrays[name][row]) for name in ("teff", "logg", "fe_h")})
-        star.update({name: _known(arrays[name][row]) for name in COORDINATES if name in arrays})
+        star.update({name: _known(arrays[name][row]) for name in (*ERRORS, *COORDINATES) if name in arrays})
         star["parameters"] = {name: float(arrays[name][row]) for name in further}
+        star["parameters_err"] = {
+            name: _known(arrays[f"{name}_err"][row]) for name in further if f"{name}_err" in arrays
+        }
         try:
             if "star_id" in arrays:
                 star_id = arrays["star_id"][row]

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.answers import votable_file
 from app.errors import problems
+from app.schemas import Count, QueryNumber
 from app.service import Service
 from app.tables import Column, star_columns, votable_bytes, votable_error
 from index.sky import Circle
@@ -40,10 +41,10 @@ class Cone(BaseModel):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    RA: float = Field(ge=0, le=360, description="right ascension, ICRS, degrees")
-    DEC: float = Field(ge=-90, le=90, description="declination, ICRS, degrees")
-    SR: float = Field(ge=0, le=180, description="search radius, degrees; 0 asks for the columns alone")
-    VERB: int = Field(2, ge=1, le=3, description="how many columns: 1 few, 3 the latents too")
+    RA: QueryNumber = Field(ge=0, le=360, description="right ascension, ICRS, degrees")
+    DEC: QueryNumber = Field(ge=-90, le=90, description="declination, ICRS, degrees")
+    SR: QueryNumber = Field(ge=0, le=180, description="search radius, degrees; 0 asks for the columns alone")
+    VERB: Count = Field(2, ge=1, le=3, description="how many columns: 1 few, 3 the latents too")
 
 
 def cone_answer(service: Service, parameters: dict[str, str]) -> Response:

@@ -25,11 +25,11 @@ from app.sources import (
     extra_meta,
     parameters_of,
 )
-from app.star_files import NoFile, StarFiles, same_star
+from app.star_files import NoFile, StarFiles
 from model.apogee import STAR_BAD, read_fits
 from model.errors import ChemtwinError, InputError, ParameterError
 from model.spectrum import Observation
-from model.starfile import StarFile
+from model.starfile import StarFile, same_star
 
 FAR = 1 / 60
 """Degrees between the table's position of a star and the file's from which on a warning says so."""

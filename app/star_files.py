@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-DESIGNATION = r"(?:2M|AP)\d{8}[+-]\d{7}"
-"""A 2MASS designation, the id of nearly every APOGEE star."""
+from model.starfile import DESIGNATION
 
 ID = rf"(?P<id>{DESIGNATION}|[^-]+)"
 TELESCOPE = r"(?:-(?:apo25m|apo1m|lco25m))?"
@@ -30,13 +29,6 @@ ENDINGS = (".fits", ".fits.gz")
 
 class NoFile(Exception):
     """No file, or not one file only, is a star's; the message says which there are."""
-
-
-def same_star(first: str, second: str) -> bool:
-    """Whether two ids may name one star: not if both are 2MASS designations and differ."""
-    if not (re.fullmatch(DESIGNATION, first) and re.fullmatch(DESIGNATION, second)):
-        return True
-    return first[2:] == second[2:]
 
 
 def without_ending(name: str) -> str | None:

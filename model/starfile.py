@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,9 @@ from model.grid import APOGEE_LOG_START, APOGEE_LOG_STEP, APOGEE_PIXELS, Array
 
 SAME_LOG = 1e-8
 """Scales that nowhere differ by more than this in log10 are the same: 0.002 pixels."""
+
+DESIGNATION = r"(?:2M|AP)\d{8}[+-]\d{7}"
+"""A 2MASS designation, the id of nearly every APOGEE star."""
 
 SPECTRUM_FLAGS = {
     0: ("BAD_PIXELS", "many of its pixels are bad"),
@@ -54,6 +58,13 @@ class StarFile:
         """The warnings of a star of which these labels are the file's, and any others somebody else's."""
         notes = (note for name in labels for note in self.label_notes.get(name, ()))
         return tuple(dict.fromkeys((*self.warnings, *notes)))
+
+
+def same_star(first: str, second: str) -> bool:
+    """Whether two ids may name one star: not if both are 2MASS designations and differ."""
+    if not (re.fullmatch(DESIGNATION, first) and re.fullmatch(DESIGNATION, second)):
+        return True
+    return first[2:] == second[2:]
 
 
 def number(value: Any) -> float | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +49,14 @@ class TwinSearch:
     def summary(self) -> dict[str, float]:
         """Its three figures."""
         return {"recovered": self.recovered, "within_ten": self.within_ten, "auc": self.auc}
+
+
+def labels_of(paths: Sequence[Path]) -> list[str]:
+    """What a report calls the models in files: each file's name. Raises InputError where two are the same."""
+    labels = [path.stem for path in paths]
+    if len(set(labels)) < len(labels):
+        raise InputError("two model files have the same name: the report could not tell them apart")
+    return labels
 
 
 def embed_survey(

@@ -22,7 +22,7 @@ from model.errors import InputError
 from model.gaussdis import GaussDis
 from model.grid import Array
 from training import probes
-from training.evaluate import embed_survey
+from training.evaluate import embed_survey, labels_of
 from training.limit import doppelganger_rate, name_of, siblings
 from training.markdown import table
 from training.page import publish
@@ -71,9 +71,9 @@ def measure_rates(paths: Sequence[Path], groups: Survey, folder: Path) -> str:
         raise InputError(f"{groups.path} holds no groups")
     near, far, fe_h = siblings(groups.group), strangers(groups.group), groups.parameters[:, 2]
     found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    for path in paths:
-        model, rows = load_model(path), found.setdefault(path.stem, {})
-        check_unused(model, path.stem, groups)
+    for path, label in zip(paths, labels_of(paths), strict=True):
+        model, rows = load_model(path), found.setdefault(label, {})
+        check_unused(model, label, groups)
         for level in LEVELS:
             if isinstance(model, GaussDis):
                 latents, covariances = posteriors(model, groups, level)

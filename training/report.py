@@ -26,7 +26,7 @@ from model.gaussdis import GaussDis
 from model.grid import Array
 from training import figures, probes
 from training.basis import known
-from training.evaluate import embed_survey, recast_errors, twin_search, twins
+from training.evaluate import embed_survey, labels_of, recast_errors, twin_search, twins
 from training.limit import LEVELS as LIMIT_LEVELS
 from training.limit import kind, name_of
 from training.page import publish
@@ -262,15 +262,15 @@ def measure_robustness(paths: Sequence[Path], survey: Survey, folder: Path, star
     """Measure models on perturbed spectra into `folder`, which a report there shows; returns robustness.md."""
     folder.mkdir(parents=True, exist_ok=True)
     results = []
-    for path in paths:
+    for path, label in zip(paths, labels_of(paths), strict=True):
         model = load_model(path)
-        check_unused(model, path.stem, survey)
+        check_unused(model, label, survey)
         result = {
-            "label": path.stem,
+            "label": label,
             "model": model.card.identity,
             "robustness": robustness(model, survey, stars=stars),
         }
-        (folder / f"{path.stem}.robustness.json").write_text(json.dumps(result, indent=1) + "\n")
+        (folder / f"{label}.robustness.json").write_text(json.dumps(result, indent=1) + "\n")
         results.append(result)
     told = (
         f"{len(survey) if stars is None else min(stars, len(survey))} stars of seed {survey.seed}, S/N {SNR:g}."
@@ -293,9 +293,7 @@ def _limits(surveys: Surveys, folder: Path) -> dict[str, Any]:
 def evaluate(paths: Sequence[Path], surveys: Surveys, folder: Path) -> str:
     """Measure the models in `paths` and write the report; a model's label is its file's name."""
     folder.mkdir(parents=True, exist_ok=True)
-    labels = [path.stem for path in paths]
-    if len(set(labels)) < len(labels):
-        raise InputError("two model files have the same name: the report could not tell them apart")
+    labels = labels_of(paths)
     for path in paths:
         measure(path, surveys, folder)
     return write(labels, surveys, folder)

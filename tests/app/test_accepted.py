@@ -83,3 +83,19 @@ def test_a_flux_that_is_not_finite_must_be_masked(client, star):
     refused(client.post("/embed", json=star | {"flux": flux}), "1 pixels have no finite flux")
     answer = client.post("/embed", json=star | {"flux": flux, "ivar": [0, *star["ivar"][1:]]})
     assert answer.json()["masked_fraction"] == pytest.approx(1 / 7514)
+
+
+def test_a_file_of_another_star_is_refused_over_http(client):
+    labels = {"star_id": "2M00004994+1621552", "teff": 4050, "logg": 1.6, "fe_h": 0}
+    answer = client.post("/embed", params=labels, content=ASPCAP.read_bytes(), headers=FITS)
+    refused(answer, "the file is of 2M17334253-1654573, another star than 2M00004994+1621552")
+
+
+def test_errors_of_labels_in_an_npz_widen_the_latent(client, star):
+    def embedded(**errors: float) -> list[float]:
+        content = npz(star, star_id="ERR", **errors)
+        return client.post("/embed", content=content, headers=NPZ).json()["results"][0]["latent_sd"]
+
+    assert embedded(teff_err=np.nan, fe_h_err=np.nan) == embedded()
+    assert max(np.divide(embedded(teff_err=100.0, fe_h_err=np.nan), embedded())) > 1.1
+    client.delete("/stars/ERR")

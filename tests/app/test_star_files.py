@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.star_files import NoFile, StarFiles, same_star
+from app.star_files import NoFile, StarFiles
+from model.starfile import same_star
 
 STAR = "2M17334253-1654573"
 

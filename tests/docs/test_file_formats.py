@@ -68,7 +68,10 @@ SHOWN_BY = {
         "app/test_api::test_a_gzipped_file_and_warnings_of_what_was_done_with_this_star "
         "app/test_sources::test_the_warnings_are_those_of_what_was_done"
     ),
-    "a file of another star, by 2MASS designations": "app/test_sources::test_a_file_of_another_star_is_refused",
+    "a file of another star than `star_id`, by 2MASS designations": (
+        "app/test_accepted::test_a_file_of_another_star_is_refused_over_http "
+        "app/test_sources::test_a_file_of_another_star_is_refused"
+    ),
     "several files of one star in a folder": "app/test_star_files::test_of_several_products_the_order_is_the_stated_one "
     "app/test_star_files::test_two_files_of_one_product_are_refused_by_name",
     "an extra column of one value a star": "app/test_sources::test_extra_datasets_of_a_survey_go_into_meta "

@@ -9,6 +9,7 @@ from training.chemistry import Chemistry
 from training.emulator import Emulator
 from training.polydis import fit
 from training.rates import FE_H_WITHIN, measure_rates, strangers
+from training.report import measure_robustness
 from training.survey import Survey, synthesize
 
 
@@ -51,3 +52,11 @@ def test_a_table_of_rates(groups, xfe_survey, tmp_path):
     assert published["100"]["share"] < published["50"]["share"], "larger errors must make more look alike"
     latents = found["polydis"]
     assert latents[rates.WITHIN]["100"]["share"] <= latents[rates.DISTANCE]["100"]["share"]
+
+
+def test_two_models_of_one_name_are_refused(groups, tmp_path):
+    paths = [tmp_path / folder / "model.safetensors" for folder in "ab"]
+    with pytest.raises(ValueError, match="two model files have the same name"):
+        measure_rates(paths, groups, tmp_path)
+    with pytest.raises(ValueError, match="two model files have the same name"):
+        measure_robustness(paths, groups, tmp_path, 10)
