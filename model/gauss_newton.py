@@ -11,7 +11,7 @@ from model.compiled import compiled
 from model.grid import Array
 
 STEPS = 100
-"""A fit that takes more has not converged. Stars in the range take 3 to 16, benchmarks/convergence.py."""
+"""A fit that takes more has not converged. Stars in the range take 3 to 17, benchmarks/convergence.py."""
 
 LONGEST = 3.0
 """No step of the fit is longer, in units of the prior's standard deviation."""
