@@ -266,7 +266,7 @@ class Survey:
         """Check labels and fluxes, and digest the fluxes. Raises InputError for the `problems` of all."""
         check_ids(self.star_id, problems)
         check_labels(self.parameters, self.star_id, problems)
-        if self.twin is not None:
+        if self.twin is not None and len(set(self.star_id)) == len(self):
             check_twins(self.twin, self.star_id, problems)
         if self.group is not None:
             problems.stars(self.group < 0, self.star_id, "group is below 0")
