@@ -35,6 +35,7 @@ from pydantic import ValidationError
 from app.bodies import fits_job, npz_stars, star_in
 from app.refusals import ServiceError
 from app.schemas import FitsQuery
+from app.settings import Settings
 from model.base import Model
 from model.bundle import SHIPPED, load_model
 from model.errors import ChemtwinError
@@ -42,6 +43,7 @@ from model.spectrum import BAD_BITS, Observation, prepare
 from tests.model.mwm_files import from_apstar
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+SETTINGS = Settings()
 QUERY = FitsQuery(star_id="FUZZ", teff=4500, logg=2.0, fe_h=0.0)
 BODY_LIMIT, MAX_STARS = 64_000_000, 1000
 SECONDS, MEGABYTES, ENDLESS = 2.0, 200, 20
@@ -187,7 +189,7 @@ def _observations(content: bytes) -> list[Observation]:
     if content[:2] == b"PK":
         stars = npz_stars(content, BODY_LIMIT, MAX_STARS)
         return [star_in(star).observation(BAD_BITS) for star in stars[:3]]
-    return [fits_job(content, QUERY, BAD_BITS).observation]
+    return [fits_job(content, QUERY, SETTINGS).observation]
 
 
 class Run:
