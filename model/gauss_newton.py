@@ -91,27 +91,28 @@ def _fit(
     slope, weighted = np.empty((size, count)), np.empty((size, count))
     residual, force = np.empty(count), np.empty(count)
     trial, step, gradient = np.empty(size), np.zeros(size), np.empty(size)
-    curvature, factor = np.empty((size, size)), np.empty((size, size))
+    curvature, factor = np.zeros((size, size)), np.empty((size, size))
     fraction, lowest, promised, last, curved = 1.0, np.inf, 0.0, np.inf, False
     for number in range(1, STEPS + 1):
-        trial[:] = latent
-        _add(fraction, step, trial)
+        for axis in range(size):
+            trial[axis] = latent[axis] + fraction * step[axis]
         _respond(trial, response, seen, slope, residual)
         objective = _weigh(trial, residual, weight, force)
         if not objective <= lowest - DECREASE * fraction * promised + ROUNDING * objective:
             fraction, curved = 0.5 * fraction, True
             continue
-        latent[:], lowest = trial, objective
+        for axis in range(size):
+            latent[axis] = trial[axis]
+        lowest = objective
         _linearise(latent, slope, weight, weighted, force, information, gradient)
-        curvature[:] = 0.0
         if curved:
             _curve(latent, response, force, curvature)
-        length = _solve(information, curvature, gradient, factor, step)
+        part, length = 1.0 if curved else 0.0, -1.0
         for _ in range(HALVINGS):
+            length = _solve(information, part, curvature, gradient, factor, step)
             if length >= 0:
                 break
-            curvature *= 0.5
-            length = _solve(information, curvature, gradient, factor, step)
+            part *= 0.5
         if 0 <= length <= tolerance:
             _add(1.0, step, latent)
             return number
@@ -166,7 +167,8 @@ def _respond(
 @compiled
 def _times(vector: Array, weight: Array, product: Array) -> None:
     """Write `vector` (K,) times `weight` (K, K) into `product` (K,)."""
-    product[:] = 0.0
+    for index in range(len(product)):
+        product[index] = 0.0
     for index in range(len(vector)):
         _add(vector[index], weight[index], product)
 
@@ -210,28 +212,33 @@ def _linearise(
 
 @compiled
 def _curve(latent: Array, response: tuple[Array, Array, Array, int], force: Array, curvature: Array) -> None:
-    """Add the response's second derivatives by `latent` (D,), times `force` (K,), to `curvature` (D, D)."""
+    """Write the response's second derivatives by `latent` (D,), times `force` (K,), into `curvature` (D, D)."""
     _, _, products, leading = response
     product = 0
     for first in range(len(latent)):
         for second in range(first, len(latent)):
             own = _dot(products[product], force)
-            curvature[first, second] += own
-            curvature[second, first] += own
+            curvature[first, second] = curvature[second, first] = own * (2.0 if first == second else 1.0)
             product += 1
     for first in range(leading):
         for second in range(first, leading):
             for third in range(second, leading):
                 own = _dot(products[product], force)
-                for one, two, rest in ((first, second, third), (first, third, second), (second, third, first)):
-                    curvature[one, two] += own * latent[rest]
-                    curvature[two, one] += own * latent[rest]
+                one, two, three = own * latent[first], own * latent[second], own * latent[third]
+                curvature[first, second] += three
+                curvature[second, first] += three
+                curvature[first, third] += two
+                curvature[third, first] += two
+                curvature[second, third] += one
+                curvature[third, second] += one
                 product += 1
 
 
 @compiled
-def _solve(information: Array, curvature: Array, gradient: Array, factor: Array, step: Array) -> float:
-    """Solve (information + I - curvature) step = gradient.
+def _solve(
+    information: Array, part: float, curvature: Array, gradient: Array, factor: Array, step: Array
+) -> float:
+    """Solve (information + I - part curvature) step = gradient.
 
     Returns the step's length in units of the standard deviation that this matrix gives the posterior; -1 where
     the matrix is not positive definite.
@@ -239,7 +246,7 @@ def _solve(information: Array, curvature: Array, gradient: Array, factor: Array,
     # Cholesky's factor; the latents are too few for LAPACK
     for axis in range(len(step)):
         for other in range(axis + 1):
-            rest = information[axis, other] - curvature[axis, other] + (axis == other)
+            rest = information[axis, other] - part * curvature[axis, other] + (axis == other)
             for index in range(other):
                 rest -= factor[axis, index] * factor[other, index]
             if axis == other and rest <= 0:
