@@ -270,7 +270,7 @@ def _simple(
     said = np.array([observations[place].normalized for place in bare])
     with np.errstate(all="ignore"):
         flux, same = normaliser.complete(flux)
-    usable = normal & same & (surely | ~said) & (flux.min(axis=1) >= 0) & (flux.max(axis=1) <= UNPHYSICAL)
+    usable = normal & same & (surely | ~said) & (flux.min(axis=1) > 0) & (flux.max(axis=1) <= UNPHYSICAL)
     ivar = np.ones(len(grid))
     history = ("model grid", normaliser.describe())
     return {
@@ -280,12 +280,15 @@ def _simple(
 
 
 def _masked(observation: Observation) -> tuple[Array, Array]:
-    """Flux and ivar with every unusable pixel at ivar 0, flux 0."""
+    """Flux and ivar with every unusable pixel at ivar 0, flux 0.
+
+    A flux of exactly 0 is one of them: no star's is, and files have it where there is no flux.
+    """
     flux = observation.flux
     ivar = np.ones_like(flux) if observation.ivar is None else observation.ivar
     if np.any(ivar < 0):
         raise SpectrumError("negative_ivar", "ivar must not be negative")
-    ivar = np.where(np.isfinite(ivar), ivar, 0.0)
+    ivar = np.where(np.isfinite(ivar) & (flux != 0), ivar, 0.0)
     if np.any(ivar > 0):
         ivar = np.where(ivar < np.median(ivar[ivar > 0]) / USELESS**2, 0.0, ivar)
     if observation.bad is not None:

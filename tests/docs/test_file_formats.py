@@ -45,6 +45,7 @@ SHOWN_BY = {
     "app/test_accepted::test_errors_that_say_nothing_ignore_the_pixel",
     "a flux that is not finite": "app/test_api::test_masked_pixels_may_be_null "
     "app/test_accepted::test_a_flux_that_is_not_finite_must_be_masked",
+    "a flux of exactly 0": "model/test_spectrum::test_a_flux_of_exactly_zero_is_no_flux",
     "`snr`: not positive, NaN or infinite": "app/test_sources::test_an_snr_that_is_not_positive_and_finite_is_unknown",
     "a bit mask of integers": "app/test_api::test_a_mask_is_read_alike_whatever_its_type "
     "app/test_sources::test_a_mask_of_any_type_of_number_is_understood",

@@ -57,6 +57,16 @@ def test_unphysical_flux_is_masked_and_told(observation, model):
     assert spectrum.warnings == ("2 pixels with unphysical flux were masked",)
 
 
+@pytest.mark.parametrize("errors", [True, False])
+def test_a_flux_of_exactly_zero_is_no_flux(observation, model, errors):
+    flux = observation.flux.copy()
+    flux[900:950] = 0
+    spectrum = prepared(observation, model, flux=flux, **({} if errors else {"ivar": None}))
+    assert np.array_equal(np.flatnonzero(spectrum.ivar == 0), np.arange(900, 950))
+    together = prepare_all([Observation(flux, SUN_LIKE)], model.grid, model.normaliser)[0]
+    assert together.masked_fraction == pytest.approx(50 / 7514)
+
+
 def half_masked(flux):
     ivar = np.ones(len(flux))
     ivar[: len(flux) // 2 + 1] = 0
@@ -142,7 +152,7 @@ def uncertain(observation, model):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (dark, "no continuum could be fitted there"),
+        (dark, "nothing usable was sent"),
         (short, "nothing usable was sent"),
         (uncertain, "nothing usable was sent"),
     ],
