@@ -57,6 +57,7 @@ from app.bodies import (
     npz_stars,
     parse_json,
     read_body,
+    repeated,
     star_in,
     star_job,
     understood,
@@ -177,6 +178,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         value = parse_json(content)
         if isinstance(value, dict) and set(value) == {"stars"} and isinstance(value["stars"], list):
             return value["stars"]
+        if isinstance(value, list):
+            raise Invalid("invalid_request", 'several stars go as {"stars": [...]}, not as a list')
         return star_job(star_in(value), settings.bad_bits)
 
     async def embed_many(stars: list[Any]) -> Response:
@@ -191,10 +194,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             except Exception as error:
                 return one_of_several(error)
 
-        results = []
+        results, again = [], repeated(stars)
+        twice = Invalid("duplicate_id", "an earlier star of this body has the same star_id")
         for start in range(0, len(stars), settings.batch_size):
             part = stars[start : start + settings.batch_size]
             jobs = await run_in_threadpool(jobs_of, part, StarIn, settings.bad_bits)
+            jobs = [twice if start + row in again else job for row, job in enumerate(jobs)]
             results += await asyncio.gather(*map(attempt, jobs))
         return answer_json({"results": results})
 

@@ -10,8 +10,9 @@ import orjson
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from app.embedder import Job, position
+from app.embedder import Job
 from app.npz import read_npz
+from app.positions import position
 from app.refusals import Invalid, TooLarge, UnsupportedMedia
 from app.schemas import ERRORS, FitsQuery, StarIn, UnstoredIn
 from app.settings import Settings
@@ -85,7 +86,7 @@ def parse_json(content: bytes) -> Any:
 
 def star_job(star: UnstoredIn, bad_bits: int) -> Job:
     """What is to be embedded of a star of a JSON or npz body. Raises SpectrumError or ParameterError."""
-    return Job(star.observation(bad_bits), star.star_id, star.ra, star.dec, star.meta)
+    return Job(star.observation(bad_bits), star.star_id, *position(star.ra, star.dec), star.meta)
 
 
 def fits_job(content: bytes, query: FitsQuery, settings: Settings, *, named: bool = True) -> Job:
@@ -119,7 +120,8 @@ def fits_job(content: bytes, query: FitsQuery, settings: Settings, *, named: boo
         wavelength=file.wavelength,
         normalized=file.normalized,
     )
-    return Job(observation, star_id, *position(file.ra, file.dec), {"file": file.kind}, file.notes_of(of_file))
+    notes = (*file.notes_of(of_file), *file.disagreements(given))
+    return Job(observation, star_id, *position(file.ra, file.dec), {"file": file.kind}, notes)
 
 
 def npz_stars(
@@ -170,6 +172,17 @@ def npz_stars(
 
 def _known(value: Any) -> float | None:
     return None if math.isnan(number := float(value)) else number
+
+
+def repeated(values: Sequence[Any]) -> set[int]:
+    """The rows of several stars' bodies whose id an earlier one has."""
+    ids = [value.get("star_id") if isinstance(value, dict) else None for value in values]
+    first: dict[str, int] = {}
+    return {
+        row
+        for row, star_id in enumerate(ids)
+        if isinstance(star_id, str) and first.setdefault(star_id, row) != row
+    }
 
 
 def star_in(value: Any) -> StarIn:

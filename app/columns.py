@@ -24,7 +24,24 @@ SENTINEL = -9990.0
 """Numbers up to this one are the surveys' signs for unknown: -9999, -9999.99."""
 
 UNKNOWN = frozenset(
-    {"", "-", "--", "...", "nan", "na", "n/a", "null", "none", "nil", "masked", "inf", "-inf", "+inf"}
+    {
+        "",
+        "-",
+        "--",
+        "...",
+        "nan",
+        "na",
+        "n/a",
+        "null",
+        "none",
+        "nil",
+        "masked",
+        "nat",
+        "<na>",
+        "inf",
+        "-inf",
+        "+inf",
+    }
 )
 """Texts, in lower case, that stand for an unknown number."""
 

@@ -9,8 +9,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from app.kept import pack
+from app.positions import odd_position
 from app.refusals import Invalid, ServiceError
-from app.schemas import STAR_ID, is_star_id
+from app.schemas import check_star_id
 from app.settings import Settings
 from index.store import Star
 from model.base import Card, Embedding
@@ -20,16 +21,6 @@ from model.spectrum import PARAMETER_UNITS, Observation, Spectrum, prepare_all
 
 MAX_LATENT = 1e6
 """Beyond this a latent is nonsense, and squares of single-precision differences might overflow in a search."""
-
-
-def position(ra: float | None, dec: float | None) -> tuple[float | None, float | None]:
-    """A position as the store has it, right ascension from 0 to 360 degrees; Nones for what is no position.
-
-    Files have right ascensions from -180 to 180 as well, and NaN or numbers like -9999 where there is none.
-    """
-    if ra is None or dec is None or not (-180 <= ra <= 360 and -90 <= dec <= 90):
-        return None, None
-    return (ra + 360 if ra < 0 else ra), dec
 
 
 @dataclass(frozen=True)
@@ -87,8 +78,8 @@ class Embedder:
         sound: list[int] = []
         for place, job in enumerate(jobs):
             try:
-                if job.star_id is not None and not is_star_id(job.star_id):
-                    raise Invalid("bad_star_id", f"{job.star_id[:64]!r} is no star id: it must match {STAR_ID}")
+                if job.star_id is not None:
+                    check_star_id(job.star_id)
                 job.observation.parameters.check(self.model.parameter_names)
                 sound.append(place)
             except Exception as error:
@@ -126,7 +117,7 @@ class Embedder:
             chi2=embedding.chi2,
             masked_fraction=spectrum.masked_fraction,
             in_domain=embedding.in_domain,
-            warnings=(*job.warnings, *embedding.warnings),
+            warnings=(*job.warnings, *odd_position(job.star_id, job.ra, job.dec), *embedding.warnings),
             ra=job.ra,
             dec=job.dec,
             meta=job.meta,

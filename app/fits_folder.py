@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from app.columns import Numbers
-from app.embedder import Job, position
+from app.embedder import Job
 from app.label_tables import LabelTable, read_label_table
+from app.positions import FAR, apart, position
 from app.settings import Settings
 from app.sources import (
     COORDINATES,
@@ -30,9 +30,6 @@ from model.apogee import STAR_BAD, read_fits
 from model.errors import ChemtwinError, InputError, ParameterError
 from model.spectrum import Observation
 from model.starfile import StarFile, same_star
-
-FAR = 1 / 60
-"""Degrees between the table's position of a star and the file's from which on a warning says so."""
 
 FLAGS = "aspcapflag"
 
@@ -150,7 +147,7 @@ class FitsFolder(Source):
             star_id,
             *(its if own[0] is None else own),
             {**meta, "file": file.kind, "source": path},
-            (*file.notes_of(()), *self._warnings(row, own, its)),
+            (*file.notes_of(()), *file.disagreements(values), *self._warnings(row, own, its)),
         )
         return Read(job, digest.hexdigest()[:32])
 
@@ -159,18 +156,9 @@ class FitsFolder(Source):
     ) -> list[str]:
         """What is strange about a row's labels and its file, beside the table's own position and the file's."""
         found = []
-        apart = _separation(own, its)
-        if apart > FAR:
-            found.append(f"the table's position is {apart:.2g} degrees from the file's: is it another star?")
+        degrees = apart(own, its)
+        if degrees > FAR:
+            found.append(f"the table's position is {degrees:.2g} degrees from the file's: is it another star?")
         if not math.isnan(flags := self._flags[row]) and int(flags) & STAR_BAD:
             found.append("the table's ASPCAPFLAG has STAR_BAD set: the pipeline does not trust these labels")
         return found
-
-
-def _separation(first: tuple[Any, Any], second: tuple[Any, Any]) -> float:
-    """Degrees between two positions (ra, dec), 0 where one is unknown."""
-    if first[0] is None or second[0] is None:
-        return 0.0
-    ra, dec = np.radians(np.subtract(first[0], second[0])), np.radians([first[1], second[1]])
-    half = math.sin((dec[0] - dec[1]) / 2) ** 2 + math.cos(dec[0]) * math.cos(dec[1]) * math.sin(ra / 2) ** 2
-    return math.degrees(2 * math.asin(min(1.0, math.sqrt(half))))

@@ -22,6 +22,8 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
+from app.columns import UNKNOWN, lost_digits
+from app.refusals import Invalid
 from model.grid import MAX_PIXELS, Array
 from model.pixels import bad_pixels, ivar_of
 from model.spectrum import PARAMETER_UNITS, POSSIBLE, Observation, Parameters
@@ -82,6 +84,18 @@ def _true_or_false(value: Any) -> Any:
 def is_star_id(value: str) -> bool:
     """Whether a star may be called so."""
     return _STAR_ID.match(value) is not None
+
+
+def check_star_id(star_id: str) -> None:
+    """Raise Invalid for an id that no star may have, or that stands for none or for a rounded number."""
+    if not is_star_id(star_id):
+        raise Invalid("bad_star_id", f"{star_id[:64]!r} is no star id: it must match {STAR_ID}")
+    if star_id.lower() in UNKNOWN or lost_digits(star_id):
+        raise Invalid(
+            "bad_star_id",
+            f"{star_id!r} is no star id: it stands for none, or for a floating-point number that has lost "
+            "digits. Write ids as text.",
+        )
 
 
 QueryId = Annotated[StarId, BeforeValidator(_plus)]
@@ -298,6 +312,19 @@ class TwinQuery(BaseModel):
     max_distance: QueryPositive | None = None
     in_domain: QueryBool | None = Field(None, description="only stars that the model knows, or only others")
     rank: Literal["distance", "likelihood"] = "distance"
+
+    @model_validator(mode="after")
+    def _some_star_may_pass(self) -> TwinQuery:
+        for name, (low, high) in POSSIBLE.items():
+            least, most = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
+            for bound in (least, most):
+                if bound is not None and not low <= bound <= high:
+                    raise ValueError(
+                        f"a limit of {name} is not between {low:g} and {high:g} {PARAMETER_UNITS[name]}"
+                    )
+            if least is not None and most is not None and least > most:
+                raise ValueError(f"{name}_min is above {name}_max")
+        return self
 
 
 class StoredIn(Strict):

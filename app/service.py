@@ -107,6 +107,7 @@ class Service:
 
     def embedded_answer(self, job: Job, done: Embedded) -> dict[str, Any]:
         """The answer of POST /embed for one star."""
+        assert done.star is not None
         return {
             "star_id": job.star_id,
             "latent": done.embedding.latent,
@@ -116,7 +117,7 @@ class Service:
             "snr": done.spectrum.snr,
             "chi2": done.embedding.chi2,
             "in_domain": done.embedding.in_domain,
-            "warnings": [*job.warnings, *done.embedding.warnings],
+            "warnings": done.star.warnings,
             "replaced": done.replaced,
             "processing": list(done.spectrum.history),
         }

@@ -25,12 +25,12 @@ from app.columns import (
     ColumnError,
     converted,
     identifiers,
-    lost_digits,
     meta_value,
     numbers,
     vacuum_angstrom,
 )
-from app.embedder import Job, position
+from app.embedder import Job
+from app.positions import position
 from app.schemas import META_BYTES
 from app.settings import Settings
 from model.errors import ChemtwinError, InputError, ParameterError
@@ -286,15 +286,9 @@ class Arrays(Source):
 
 
 def check_id(star_id: str | None) -> None:
-    """Raise ParameterError for an id that is missing, or has been a floating-point number on its way."""
+    """Raise ParameterError for an id that is missing."""
     if not star_id:
         raise ParameterError("missing_star_id", "star_id is missing")
-    if lost_digits(star_id):
-        raise ParameterError(
-            "bad_star_id",
-            f"star_id {star_id[:64]!r} has been a floating-point number, which loses digits: "
-            "write the column as text (in a spreadsheet, format it as text before the file is opened)",
-        )
 
 
 def parameters_of(values: Mapping[str, float], further: Sequence[str]) -> Parameters:

@@ -66,7 +66,10 @@ def read_fits(
     content = unpacked(content, most_bytes)
     if not content.startswith(b"SIMPLE  ="):
         raise FormatError("not_fits", "the body is not a FITS file, plain (beginning with SIMPLE) or gzipped")
-    sound = content[: sound_length(content)]
+    length = sound_length(content)
+    if content[length:].lstrip(b"\0 ").startswith(b"SIMPLE  ="):
+        raise FormatError("several_files", "two FITS files follow one another: send each by itself")
+    sound = content[:length]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
@@ -90,7 +93,7 @@ def _read(hdus: Any, bad_bits: int, row: int) -> StarFile:
     ivar = np.where(np.isfinite(flux), ivar_of(error), 0.0)
     flux = flux.astype(np.float64)
     count = hdus[1].shape[0] if len(hdus[1].shape) == 2 else 1
-    if mask.dtype.kind in "iu":
+    if _is_mask(mask):
         return StarFile(
             kind="apStar",
             flux=flux,
@@ -123,6 +126,17 @@ def _read(hdus: Any, bad_bits: int, row: int) -> StarFile:
     )
 
 
+def _is_mask(third: NDArray[Any]) -> bool:
+    """Whether the third extension (n,) holds flags, as in an apStar, and not a model, as in an aspcapStar.
+
+    Flags may be written as floating-point numbers.
+    """
+    if third.dtype.kind in "iu":
+        return True
+    finite = third[np.isfinite(third)]
+    return bool(len(finite)) and bool(np.all(finite == np.round(finite)))
+
+
 def _image(hdu: Any, row: int) -> NDArray[Any]:
     """One row (n,) of an image, the only one that is read."""
     shape = hdu.shape
@@ -137,6 +151,8 @@ def _image(hdu: Any, row: int) -> NDArray[Any]:
 
 def _wavelength(flux: Any, pixels: int) -> Array | None:
     """Wavelengths (n,) from the flux extension's log-linear scale, None where they are APOGEE's own."""
+    if "AWAV" in str(flux.header.get("CTYPE1", "")).upper():
+        raise FormatError("air_wavelengths", "CTYPE1 says that the wavelengths are in air: convert to vacuum")
     start, step = number(flux.header.get("CRVAL1")), number(flux.header.get("CDELT1"))
     if start is None or step is None:
         if len(flux.shape) == 2 and flux.shape[0] == DETECTORS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -35,6 +35,9 @@ MAX_MASKED, MUCH_MASKED = 0.5, 0.25
 
 MEDIAN = 0.5, 1.2
 """Between these lies the median flux of a normalised spectrum."""
+
+POSSIBLE_SNR = 1.0, 3000.0
+"""Outside of these a warning asks whether errors and inverse variances were mixed up."""
 
 TOGETHER = 32
 """Spectra that are handled at once: they fit in a processor's cache."""
@@ -220,7 +223,7 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
         stages["its flux is unphysical"] = ivar = np.where(strange, 0.0, ivar)
         warnings.append(f"{int(strange.sum())} pixels with unphysical flux were masked")
     warnings += _masked_warnings(grid, stages)
-    return Spectrum(
+    spectrum = Spectrum(
         flux=np.where(ivar > 0, flux, 0.0),
         ivar=ivar,
         parameters=observation.parameters,
@@ -228,6 +231,10 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
         history=tuple(history),
         warnings=tuple(warnings),
     )
+    if spectrum.snr is not None and not POSSIBLE_SNR[0] <= spectrum.snr <= POSSIBLE_SNR[1]:
+        odd = f"S/N {spectrum.snr:.3g} per pixel: is ivar an error, or error an inverse variance?"
+        return replace(spectrum, warnings=(*spectrum.warnings, odd))
+    return spectrum
 
 
 def prepare_all(
@@ -290,7 +297,7 @@ def _masked(observation: Observation) -> tuple[Array, Array]:
         raise SpectrumError("negative_ivar", "ivar must not be negative")
     ivar = np.where(np.isfinite(ivar) & (flux != 0), ivar, 0.0)
     if np.any(ivar > 0):
-        ivar = np.where(ivar < np.median(ivar[ivar > 0]) / USELESS**2, 0.0, ivar)
+        ivar = np.where(ivar < _least(ivar[ivar > 0]), 0.0, ivar)
     if observation.bad is not None:
         ivar = np.where(observation.bad, 0.0, ivar)
     used = ivar > 0
@@ -305,6 +312,17 @@ def _masked(observation: Observation) -> tuple[Array, Array]:
     if np.any(np.abs(flux) > MAX_FLUX) or np.any(ivar > MAX_IVAR):
         raise SpectrumError("too_large", f"a flux is beyond {MAX_FLUX:g}, or an ivar beyond {MAX_IVAR:g}")
     return flux, ivar
+
+
+def _least(ivar: Array) -> float:
+    """The least inverse variance that is worth having, of those (n,) of a spectrum's pixels.
+
+    By the median pixel; or, where most pixels say next to nothing, by the one in which half of all information
+    has been collected, from the best pixel on.
+    """
+    best = np.sort(ivar)[::-1]
+    half = best[np.searchsorted(np.cumsum(best), 0.5 * best.sum())]
+    return float(max(np.median(ivar) / USELESS**2, half / (10 * USELESS**2)))
 
 
 def _masked_warnings(grid: Grid, stages: Mapping[str, Array]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,9 @@ SAME_LOG = 1e-8
 
 DESIGNATION = r"(?:2M|AP)\d{8}[+-]\d{7}"
 """A 2MASS designation, the id of nearly every APOGEE star."""
+
+FAR = {"teff": 500.0, "logg": 1.0, "fe_h": 0.5}
+"""Labels of one star differ by no more (K, dex, dex) from one pipeline to another."""
 
 SPECTRUM_FLAGS = {
     0: ("BAD_PIXELS", "many of its pixels are bad"),
@@ -53,6 +56,14 @@ class StarFile:
     rows: int = 1
     warnings: tuple[str, ...] = ()
     label_notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def disagreements(self, labels: Mapping[str, float]) -> tuple[str, ...]:
+        """Warnings of labels that somebody else gives and that are far from the file's own."""
+        return tuple(
+            f"{name} = {labels[name]:g} is far from the file's own {own:g}: is it another star's?"
+            for name, own in self.labels.items()
+            if name in labels and abs(labels[name] - own) > FAR[name]
+        )
 
     def notes_of(self, labels: Iterable[str]) -> tuple[str, ...]:
         """The warnings of a star of which these labels are the file's, and any others somebody else's."""

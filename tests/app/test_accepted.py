@@ -11,6 +11,12 @@ FITS = {"Content-Type": "application/fits"}
 NPZ = {"Content-Type": "application/x-npz"}
 
 
+@pytest.fixture(autouse=True)
+def _left_as_it_was(client):
+    yield
+    client.delete("/stars/TEST-1")
+
+
 def npz(star: dict, **changes: object) -> bytes:
     out = io.BytesIO()
     arrays = {name: np.array([star[name]]) for name in ("star_id", "flux", "ivar", "teff", "logg", "fe_h")}
@@ -26,9 +32,9 @@ def refused(answer, *words: str) -> None:
         assert word in said
 
 
-def test_an_id_with_a_point_is_text_over_http(client, star):
-    assert client.post("/embed", json=star | {"star_id": "12345.0"}).json()["star_id"] == "12345.0"
-    client.delete("/stars/12345.0")
+@pytest.mark.parametrize("star_id", ["12345.0", "4.29581E+18", "nan", "None", "NULL", "NaT", "inf"])
+def test_an_id_that_was_a_number_or_stands_for_none_is_refused(client, star, star_id):
+    refused(client.post("/embed", json=star | {"star_id": star_id}), "is no star id")
 
 
 @pytest.mark.parametrize("value", [-9999.0, -9999.99, 99.99])
@@ -99,3 +105,45 @@ def test_errors_of_labels_in_an_npz_widen_the_latent(client, star):
     assert embedded(teff_err=np.nan, fe_h_err=np.nan) == embedded()
     assert max(np.divide(embedded(teff_err=100.0, fe_h_err=np.nan), embedded())) > 1.1
     client.delete("/stars/ERR")
+
+
+def test_of_stars_with_one_id_in_a_body_the_first_is_stored(client, star):
+    body = {"stars": [star | {"star_id": "ONE"}, star | {"star_id": "ONE", "teff": 4900.0}]}
+    first, second = client.post("/embed", json=body).json()["results"]
+    assert first["status"] == 201
+    assert (second["status"], second["error"]["code"]) == (422, "duplicate_id")
+    assert client.get("/stars/ONE").json()["teff"] == star["teff"]
+    client.delete("/stars/ONE")
+    refused(client.post("/embed", json=body["stars"]), '{"stars": [...]}')
+
+
+def test_half_a_position_is_none(client, star):
+    client.post("/embed", json=star | {"ra": 10.0})
+    stored = client.get("/stars/TEST-1").json()
+    assert (stored["ra"], stored["dec"]) == (None, None)
+
+
+def test_a_position_far_from_the_designation_is_a_warning(client, star):
+    named = star | {"star_id": "2M00004994+1621552", "ra": 0.2081, "dec": 16.3653}
+    assert not client.post("/embed", json=named).json()["warnings"]
+    (warning,) = client.post("/embed", json=named | {"ra": 180.0}).json()["warnings"]
+    assert "degrees from the one in the id 2M00004994+1621552" in warning
+    client.delete("/stars/2M00004994+1621552")
+
+
+def test_labels_far_from_the_files_own_are_a_warning(client):
+    def warnings(**labels: float) -> list[str]:
+        body = client.post("/spectrum", params=labels, content=ASPCAP.read_bytes(), headers=FITS).json()
+        return [text for text in body["warnings"] if "far from the file's own" in text]
+
+    assert not warnings(teff=3900, logg=1.2, fe_h=0)
+    assert warnings(teff=4500, logg=1.2, fe_h=0) == [
+        "teff = 4500 is far from the file's own 3788.4: is it another star's?"
+    ]
+
+
+@pytest.mark.parametrize(
+    "query", ["teff_min=4.5", "teff_max=-9999", "teff_min=4500&teff_max=4400", "fe_h_min=5"]
+)
+def test_filters_that_no_star_passes_are_refused(client, query):
+    refused(client.get(f"/twins/SYN-202-000000A?{query}"), query.partition("_")[0])

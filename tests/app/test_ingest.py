@@ -177,15 +177,16 @@ def test_refused_stars_are_named_and_stop_no_other(survey, tmp_path):
     teff = survey.column("teff")[:60].copy()
     teff[30] = -9999
     ids = np.array(survey.star_id[:60])
-    ids[31] = "no id"
+    ids[31], ids[32] = "no id", "4.29581E+18"
     source = npz(tmp_path / "s.npz", survey, stars=60, flux=flux, teff=teff, star_id=ids)
     code, said = run("ingest", source, "--data-dir", tmp_path)
     assert code == 1
-    assert "33 stars stored, 0 already there, 27 refused" in said
+    assert "32 stars stored, 0 already there, 28 refused" in said
     assert sum(line.startswith("SYN-") for line in said.splitlines()) == 20
-    assert "and 7 more" in said
+    assert "and 8 more" in said
+    assert "4.29581E+18: '4.29581E+18' is no star id" in said
     assert f"{ids[30]}: row 30: teff unknown" in said
-    assert rows_at(tmp_path).keys() == {*ids[25:30], *ids[32:]}
+    assert rows_at(tmp_path).keys() == {*ids[25:30], *ids[33:]}
 
 
 @pytest.mark.parametrize("kind", ["csv", "fits", "vot"])

@@ -108,7 +108,7 @@ EMBED = {
     "flux with a huge integer": (JSON, with_first(10**400), 422, "bad_json"),
     "flux nested": (JSON, flux(lambda values: [list(values)]), 422, "invalid_request"),
     "flux too short": (JSON, changed(flux=[1.0] * 100, ivar=...), 422, "wrong_length"),
-    "flux dark": (JSON, changed(flux=[0.0] * PIXELS), 422, "not_normalized"),
+    "flux dark": (JSON, changed(flux=[0.0] * PIXELS), 422, "too_many_masked"),
     "flux in counts": (JSON, flux(lambda values: [1000 * v for v in values]), 422, "not_normalized"),
     "flux astronomical": (JSON, changed(flux=[1e308] * PIXELS, normalized=False), 422, None),
     "lengths disagree": (JSON, changed(ivar=[1.0] * 10), 422, "lengths_disagree"),

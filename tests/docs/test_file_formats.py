@@ -14,12 +14,14 @@ SHOWN_BY = {
     "app/test_columns::test_identifiers_are_text_digit_for_digit",
     "an id as a floating-point number": "app/test_refusals::test_embed_refuses "
     "app/test_columns::test_numbers_of_floating_point_are_no_identifiers",
-    "an id such as `4.29E+18` or `12345.0`": "app/test_accepted::test_an_id_with_a_point_is_text_over_http "
-    "app/test_sources::test_ids_that_are_floating_point_numbers_are_refused",
+    "an id such as `4.29E+18` or `12345.0`": "app/test_accepted::test_an_id_that_was_a_number_or_stands_for_none_is_refused "
+    "app/test_ingest::test_refused_stars_are_named_and_stop_no_other",
+    "an id such as `nan`, `None`, `null`": "app/test_accepted::test_an_id_that_was_a_number_or_stands_for_none_is_refused "
+    "app/test_columns::test_identifiers_are_text_digit_for_digit",
     "no id: blank, masked, NaN": "app/test_refusals::test_embed_refuses "
     "app/test_sources::test_a_damaged_row_names_column_row_and_star_and_stops_no_other "
     "app/test_sources::test_without_star_id_the_file_says_which_star_it_is",
-    "an id twice": "app/test_api::test_a_star_is_stored_and_replaced "
+    "an id twice": "app/test_accepted::test_of_stars_with_one_id_in_a_body_the_first_is_stored "
     "app/test_ingest::test_of_rows_with_one_id_the_first_is_stored_and_the_same_command_again_stores_nothing",
     "a label (`teff`, `logg`, `fe_h`, a model's extra parameter): blank, null, masked, NaN, infinite, -9990 or less": (
         "app/test_accepted::test_an_unknown_label_is_refused_over_http "
@@ -39,12 +41,15 @@ SHOWN_BY = {
     "a unit of a column": "app/test_columns::test_units_are_converted "
     "app/test_columns::test_units_that_cannot_be_converted_are_refused "
     "app/test_sources::test_units_of_datasets_are_converted_or_refused",
-    "wavelengths in air, if the unit says so": "app/test_sources::test_units_of_datasets_are_converted_or_refused",
+    "wavelengths in air": "model/test_apogee::test_wavelengths_in_air_are_refused "
+    "app/test_sources::test_units_of_datasets_are_converted_or_refused",
     "wavelengths of another range": "app/test_accepted::test_wavelengths_in_nanometres_are_refused_with_a_hint",
     "an `error` or `ivar` of 0, negative, NaN or infinite": "model/test_pixels::test_an_error_becomes_an_inverse_variance "
     "app/test_accepted::test_errors_that_say_nothing_ignore_the_pixel",
     "a flux that is not finite": "app/test_api::test_masked_pixels_may_be_null "
     "app/test_accepted::test_a_flux_that_is_not_finite_must_be_masked",
+    "errors that make an S/N below 1 or above 3,000": "model/test_spectrum::test_an_odd_snr_is_a_warning",
+    "pixels whose weight is next to nothing beside the others'": "model/test_spectrum::test_pixels_that_say_next_to_nothing_are_masked",
     "a flux of exactly 0": "model/test_spectrum::test_a_flux_of_exactly_zero_is_no_flux",
     "`snr`: not positive, NaN or infinite": "app/test_sources::test_an_snr_that_is_not_positive_and_finite_is_unknown",
     "a bit mask of integers": "app/test_api::test_a_mask_is_read_alike_whatever_its_type "
@@ -73,6 +78,11 @@ SHOWN_BY = {
         "app/test_accepted::test_a_file_of_another_star_is_refused_over_http "
         "app/test_sources::test_a_file_of_another_star_is_refused"
     ),
+    "a position far from the 2MASS designation of the id": "app/test_accepted::test_a_position_far_from_the_designation_is_a_warning",
+    "labels far from the file's own": "app/test_accepted::test_labels_far_from_the_files_own_are_a_warning "
+    "app/test_sources::test_labels_far_from_the_files_own_are_a_warning",
+    "an apStar with flags as floating-point numbers": "model/test_apogee::test_flags_may_be_floating_point_numbers",
+    "two files in one body": "model/test_apogee::test_two_files_in_one_are_refused",
     "several files of one star in a folder": "app/test_star_files::test_of_several_products_the_order_is_the_stated_one "
     "app/test_star_files::test_two_files_of_one_product_are_refused_by_name",
     "an extra column of one value a star": "app/test_sources::test_extra_datasets_of_a_survey_go_into_meta "

@@ -194,3 +194,34 @@ def test_a_header_that_claims_terabytes_allocates_nothing():
     )
     with pytest.raises(FormatError):
         read_fits(content)
+
+
+def changed(change) -> bytes:
+    out = io.BytesIO()
+    with fits.open(APSTAR) as hdus:
+        copy = fits.HDUList([hdu.copy() for hdu in hdus])
+        change(copy)
+        copy.writeto(out)
+    return out.getvalue()
+
+
+def test_flags_may_be_floating_point_numbers():
+    def single(hdus):
+        hdus[3].data = hdus[3].data.astype("f4")
+
+    star, same = read_fits(changed(single)), read_fits(APSTAR.read_bytes())
+    assert (star.kind, star.star_id) == ("apStar", same.star_id)
+    assert np.array_equal(star.bad, same.bad)
+
+
+def test_two_files_in_one_are_refused():
+    with pytest.raises(FormatError, match="two FITS files follow one another"):
+        read_fits(APSTAR.read_bytes() + ASPCAP.read_bytes())
+
+
+def test_wavelengths_in_air_are_refused():
+    def air(hdus):
+        hdus[1].header["CTYPE1"] = "AWAV-LOG"
+
+    with pytest.raises(FormatError, match="in air"):
+        read_fits(changed(air))

@@ -67,6 +67,22 @@ def test_a_flux_of_exactly_zero_is_no_flux(observation, model, errors):
     assert together.masked_fraction == pytest.approx(50 / 7514)
 
 
+@pytest.mark.parametrize("ivar", [0.01, 1e8])
+def test_an_odd_snr_is_a_warning(observation, model, ivar):
+    spectrum = prepared(observation, model, ivar=np.full(len(observation.flux), ivar))
+    assert spectrum.warnings[-1].endswith("per pixel: is ivar an error, or error an inverse variance?")
+    assert not prepared(observation, model).warnings
+
+
+def test_pixels_that_say_next_to_nothing_are_masked(observation, model):
+    ivar = np.full(len(observation.flux), 1e4)
+    ivar[::3] = 1e-12
+    assert prepared(observation, model, ivar=ivar).masked_fraction == pytest.approx(1 / 3, abs=1e-3)
+    ivar[np.arange(len(ivar)) % 10 > 0] = 1e-12
+    with pytest.raises(SpectrumError, match=r"93\.3% of the model's pixels are masked"):
+        prepared(observation, model, ivar=ivar)
+
+
 def half_masked(flux):
     ivar = np.ones(len(flux))
     ivar[: len(flux) // 2 + 1] = 0
