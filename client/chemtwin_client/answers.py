@@ -200,12 +200,15 @@ def _values(name: str, values: list[Any]) -> NDArray[Any]:
 
 
 def twins_table(
-    answers: Sequence[Answer], further: Mapping[str, str], by_likelihood: bool, asked: Sequence[str] = ()
+    answers: Sequence[Answer],
+    further: Mapping[str, str],
+    by_likelihood: bool,
+    asked: Sequence[str] | None = None,
 ) -> Table:
     """The twins of `answers` below one another, with a column `asked_star_id` if `asked` names their stars."""
     names = [name for name in TWIN if by_likelihood or name != "log_likelihood_ratio"]
     rows = [twin for answer in answers for twin in answer["twins"]]
-    if asked:
+    if asked is not None:
         names = ["asked_star_id", *names]
         owners = [star for star, answer in zip(asked, answers, strict=True) for _ in answer["twins"]]
         rows = [{"asked_star_id": star, **twin} for star, twin in zip(owners, rows, strict=True)]

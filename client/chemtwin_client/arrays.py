@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,9 @@ from numpy.typing import NDArray
 
 BAD = 0b1111_1111
 """Bits 0 to 7 of APOGEE's pixel mask: a pixel that must not be used."""
+
+VACUUM = re.compile(r"[(,]?\s*(in\s+)?vacuum\s*\)?", re.IGNORECASE)
+"""What surveys write behind the unit of a wavelength."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,32 @@ class Column:
     scalars: bool = True
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows of an array in a file (h5py, zarr) whose attributes give a unit; slicing reads them."""
+
+    array: Any
+    unit: u.UnitBase
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, rows: slice) -> u.Quantity:
+        return u.Quantity(self.array[rows], self.unit)
+
+
 def parts(name: str, values: Any) -> Parts:
     """An array's values, mask and unit; the order is that of position, whatever index pandas has.
 
     Raises UnitsError for a unit that astropy does not know.
     """
-    unit = unit_of(name, values)
+    unit = known_unit(name, unit_of(values))
+    found, mask = _bare(values)
+    return Parts(found, mask, unit)
+
+
+def _bare(values: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """An array's values and mask."""
     mask = None
     if isinstance(values, Masked):
         mask, values = np.asarray(values.mask), values.unmasked
@@ -58,15 +83,56 @@ def parts(name: str, values: Any) -> Parts:
         values = values.value
     elif hasattr(values, "to_pylist"):  # pyarrow
         values = values.to_pylist()
-    return Parts(np.asarray(values), mask, unit)
+    return np.asarray(values), mask
 
 
-def unit_of(name: str, values: Any) -> u.UnitBase | None:
-    """The unit of a Quantity or of a table's column. Raises UnitsError for one that astropy does not know."""
-    unit = values.unit if isinstance(values, (u.Quantity, BaseColumn)) else None
+def unit_of(values: Any) -> u.UnitBase | None:
+    """The unit of a Quantity, of a table's column, or in the attribute `unit` or `units` of an array in a file.
+
+    It is an UnrecognizedUnit where astropy does not know it; see `known_unit`.
+    """
+    if isinstance(values, (u.Quantity, BaseColumn)):
+        return values.unit
+    if not hasattr(values, "attrs") or hasattr(values, "iloc"):  # pandas: attributes are not of one column
+        return None
+    given = values.attrs.get("unit", values.attrs.get("units", ""))
+    text = given.decode() if isinstance(given, bytes) else str(given)
+    text = VACUUM.sub("", text).strip()
+    return u.Unit(text, parse_strict="silent") if text else None
+
+
+def known_unit(name: str, unit: u.UnitBase | None) -> u.UnitBase | None:
+    """The unit itself. Raises UnitsError for one that astropy does not know."""
     if isinstance(unit, u.UnrecognizedUnit):
         raise u.UnitsError(f"{name}: astropy does not know the unit {str(unit)!r}; set one that it knows")
     return unit
+
+
+def aligned(given: Mapping[str, Any], star_ids: Sequence[str] = ()) -> None:
+    """Check that no two pandas objects of `given` have the same labels in another order.
+
+    Values go by position. Default indexes (0, 1, 2...) say nothing, and neither do different labels.
+
+    Raises
+    ------
+    ValueError
+        An index, or the columns of a frame, are those of another in another order; or an index is `star_ids`.
+    """
+    for axis in ("index", "columns"):
+        found = {
+            f"the {axis} of {name}": list(map(str, getattr(values, axis)))
+            for name, values in given.items()
+            if hasattr(values, "iloc") and hasattr(values, axis)
+        }
+        if axis == "index":
+            found["star_id"] = list(star_ids)
+        found = {name: ones for name, ones in found.items() if ones != [str(n) for n in range(len(ones))]}
+        for (one, first), (other, second) in combinations(found.items(), 2):
+            if first != second and sorted(first) == sorted(second):
+                raise ValueError(
+                    f"{one} and {other} have the same labels in another order, but values go by position: "
+                    "reindex one like the other, or give .to_numpy() where the positions are right"
+                )
 
 
 def floats(name: str, values: NDArray[Any]) -> NDArray[Any]:
@@ -128,8 +194,7 @@ def missing(value: Any) -> bool:
 def columns(labels: Any) -> dict[str, Column]:
     """The columns of a table by name: of astropy, pandas, pyarrow, a structured array or a mapping.
 
-    Raises TypeError for what is no table, ValueError for names that occur twice, UnitsError for a unit that
-    astropy does not know.
+    Raises TypeError for what is no table, ValueError for names that occur twice.
     """
     if isinstance(labels, FITS_rec):
         raise TypeError("labels: read the file by Table.read(path); its raw data lack units and masks")
@@ -151,27 +216,29 @@ def column(name: str, values: Any) -> Column:
     scalar = not hasattr(values, "__len__") or getattr(values, "shape", None) == ()
     if scalar or isinstance(values, (str, bytes, Mapping, Set)):
         raise TypeError(f"{name} must hold one value per star, in order; {type(values).__name__} does not")
-    unit, length = unit_of(name, values), len(values)
+    unit, length = unit_of(values), len(values)
+    if getattr(values, "ndim", 1) != 1 or isinstance(values, ShapedLikeNDArray):
+        return Column((), unit, length, scalars=False)  # cells are arrays, or a mixin of astropy
     if hasattr(values, "chunks") and not hasattr(values, "to_pylist"):
         values = values[:]  # h5py or zarr: read once, not row by row
-    is_array = isinstance(values, (np.ndarray, Masked))
-    if (is_array and values.ndim != 1) or isinstance(values, ShapedLikeNDArray):
-        return Column((), unit, length, scalars=False)  # cells are arrays, or a mixin of astropy
-    if not is_array:  # a Series is iterated by position, where NA leaves integers as they are
+    if not isinstance(
+        values, (np.ndarray, Masked)
+    ):  # a Series is iterated by position, where NA leaves integers as they are
         return Column(values.to_pylist() if hasattr(values, "to_pylist") else list(values), unit, length)
-    part = parts(name, values)
-    cells = list(part.values)
-    if part.mask is not None:
-        cells = [None if hidden else cell for cell, hidden in zip(cells, part.mask.tolist(), strict=True)]
+    bare, mask = _bare(values)
+    cells = list(bare)
+    if mask is not None:
+        cells = [None if hidden else cell for cell, hidden in zip(cells, mask.tolist(), strict=True)]
     return Column(cells, unit, length)
 
 
 def by_row(name: str, values: Any) -> Any:
     """N spectra, or arrays of them, such that `values[a:b]` are rows by position. An h5py dataset stays unread.
 
-    Raises TypeError for what has no order.
+    Raises TypeError for what has no order, UnitsError for a unit that astropy does not know.
     """
-    if isinstance(values, (str, bytes, Mapping, Set, Table)) or not hasattr(values, "__getitem__"):
+    unordered = isinstance(values, (str, bytes, Mapping, Set, Table)) or not hasattr(values, "__getitem__")
+    if unordered or getattr(values, "shape", None) == ():
         raise TypeError(f"{name} must hold one per star, in order; {type(values).__name__} does not")
     if isinstance(values, NDData):
         spectra = getattr(values, "flux", values).shape
@@ -184,4 +251,6 @@ def by_row(name: str, values: Any) -> Any:
         part = parts(name, values)
         found = part.values if part.unit is None else u.Quantity(part.values, part.unit, copy=False)
         return found if part.mask is None else Masked(found, mask=part.mask)
+    if not isinstance(values, u.Quantity) and (unit := known_unit(name, unit_of(values))) is not None:
+        return Rows(values, unit)
     return values

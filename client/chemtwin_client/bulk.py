@@ -82,6 +82,19 @@ def embed_many(transport: Transport, stars: Stars, model: str, skip_stored: bool
     return made
 
 
+def summary(done: Table) -> str:
+    """How many stars of `embed_many`'s table have warnings or are refused, and where; "" for none."""
+    refused = done["outcome"] == "refused"
+    warned, outside = done["warnings"] != "", ~done["in_domain"] & ~refused
+    if not (warned | outside | refused).any():
+        return ""
+    return (
+        f"{len(done)} stars: {warned.sum()} with warnings (column warnings), "
+        f"{outside.sum()} outside the model's domain (column in_domain), "
+        f"{refused.sum()} refused (columns code and message)"
+    )
+
+
 def _block(transport: Transport, stars: Stars, rows: range, skip_model: str, outcomes: Outcomes) -> None:
     """Store some rows, without those that `skip_model` has stored; their spectra are read together."""
     for row in rows:

@@ -141,18 +141,20 @@ class Chemtwin:
         `labels`: N rows with columns `star_id`, `teff`, `logg`, `fe_h`, optional `teff_err`, `logg_err`,
         `fe_h_err`, `ra`, `dec`, and the model's further parameters; other columns of text or numbers are
         stored as `meta`, but not with files. `wavelength` (P,) is common; `ivar` or `error` and `bitmask` are
-        (N, P). All go together by position, whatever index pandas has. With `skip_stored` a star whose id
-        this model has stored is not sent again, whatever its spectrum: an interrupted call goes on where it
-        was.
+        (N, P). All go together by position; indexes of pandas must not contradict it. With `skip_stored` a star
+        whose id this model has stored is not sent again, whatever its spectrum: an interrupted call goes on
+        where it was.
 
         Returns a row per star, in order: `star_id`; `outcome` (stored, replaced, skipped, refused); `code`
         and `message` of a refusal; `snr`, `chi2`, `masked_fraction`, `in_domain`, `warnings`, `latent`,
         `latent_sd` as in `Embedded`, NaN where there are none; `meta["model"]`. A star is refused without
         being sent where its id or a label is unknown, or the id stands in an earlier row.
 
-        Raises ValueError where lengths disagree, UnitsError for a column in a unit that cannot be converted,
-        TypeError for what is no table or has no order, all before a star is sent; and ChemtwinError where the
-        service refuses more than single stars. A ChemtwinWarning names the columns that are not stored.
+        Raises ValueError where lengths or indexes of pandas disagree, UnitsError for a unit that cannot be
+        converted, TypeError for what is no table or has no order, all before a star is sent; and ChemtwinError
+        where the service refuses more than single stars. A ChemtwinWarning names the columns that are not
+        stored, or not used though their names suggest it; another one at the end counts the stars with
+        warnings, those outside the model's domain, and those refused.
         """
         card = self.model()
         arrays = {"ivar": ivar, "error": error, "bitmask": bitmask}
@@ -165,7 +167,10 @@ class Chemtwin:
             _units(card),
         )
         _warn(None, stars.notes)
-        return bulk.embed_many(self._transport, stars, answers.identity(card), skip_stored, progress)
+        done = bulk.embed_many(self._transport, stars, answers.identity(card), skip_stored, progress)
+        if summary := bulk.summary(done):
+            _warn(None, [summary])
+        return done
 
     def twins(
         self, star: str | Source, k: int = 10, *, rank: Rank = "distance", **keywords: Unpack[TwinsOf]
@@ -186,7 +191,7 @@ class Chemtwin:
             body = spectra.body(star, known, self._units_of(known))
             answer = self._transport.json("POST", "/twins", query | body.query, body.content, body.kind)
             _warn(answer["star_id"], answer["warnings"])
-        found = answers.twins_table([answer], self._further(answer), rank == "likelihood")
+        found = answers.twins_table([answer], self._further([answer]), rank == "likelihood")
         names = ("metric", "k", "searched", "exact", "in_domain", "warnings")
         found.meta.update(
             star_id=answer["star_id"],
@@ -215,8 +220,7 @@ class Chemtwin:
         asked, found, refused = bulk.twins_many(self._transport, _ids(star_ids), query, progress)
         for star_id, message in refused.items():
             _warn(star_id, [message])
-        further = self._further(found[0]) if found else {}
-        made = answers.twins_table(found, further, rank == "likelihood", asked)
+        made = answers.twins_table(found, self._further(found), rank == "likelihood", asked)
         if refused:
             made.meta["refused"] = refused
         if found:
@@ -232,8 +236,9 @@ class Chemtwin:
         out stays the star's own. Wavelengths are in vacuum, in Angstrom, without pixels between the detectors;
         the uncertainty is that of the latent; `meta` holds `star_id`, `from`, `to`, `model`, `in_domain`,
         `warnings`.
-        Raises TypeError for a file: embed it first.
+        Raises TypeError for a file: embed it first; and where `to` is no mapping.
         """
+        to = labels.mapping("to", to)
         units = self._units_of(known) or self._units_of(to)
         wish: dict[str, Any] = {"to": {**to, **labels.given(to, units)}}
         if labels.is_id(star):
@@ -279,13 +284,15 @@ class Chemtwin:
         """Delete a star; it is gone from the service's disk when this returns."""
         self._transport.json("DELETE", f"/stars/{in_path(star_id)}")
 
-    def _further(self, answer: Answer) -> dict[str, str]:
-        """The units of the model's further parameters, if the twins of an answer have such."""
-        return _units(self.model()) if any("parameters" in twin for twin in answer["twins"]) else {}
+    def _further(self, found: Sequence[Answer]) -> dict[str, str]:
+        """The units of the model's further parameters, if the twins have such or there are no twins."""
+        twins = [twin for answer in found for twin in answer["twins"]]
+        return _units(self.model()) if not twins or "parameters" in twins[0] else {}
 
     def _units_of(self, known: Mapping[str, Any]) -> dict[str, str] | None:
         """The units of the model's further parameters, if some are given as Quantities."""
-        given = [*(known.get("parameters") or {}).values(), *(known.get("parameters_err") or {}).values()]
+        names = [name for name in ("parameters", "parameters_err") if known.get(name) is not None]
+        given = [value for name in names for value in labels.mapping(name, known[name]).values()]
         return _units(self.model()) if any(isinstance(value, Quantity) for value in given) else None
 
 

@@ -48,7 +48,7 @@ class Busy(ChemtwinError):
 
 
 class ChemtwinWarning(UserWarning):
-    """What the service asks to mind of a star or a recast."""
+    """What the service asks to mind of a star or a recast, and what the client does not use."""
 
 
 def of_status(status: int) -> type[ChemtwinError]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from astropy import units as u
 from astropy.utils.masked import Masked
 
-from chemtwin_client.arrays import missing
+from chemtwin_client.arrays import known_unit, missing
 
 NEEDED = ("teff", "logg", "fe_h")
 ERRORS = tuple(f"{name}_err" for name in NEEDED)
@@ -27,6 +28,10 @@ EXACT = 2**53
 """Readers of JSON that take numbers for doubles lose digits of larger integers."""
 
 
+WAS_FLOAT = re.compile(r"[+-]?\d+\.\d*(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+WAS_NOTHING = {"nan", "none", "null", "nat", "<na>", "masked", "--"}
+"""What floating-point numbers and missing values become as text, in lower case."""
+
 Plain = str | int | float | bool
 
 
@@ -40,7 +45,7 @@ class InputError(ValueError):
 
 def is_id(value: Any) -> bool:
     """Whether a value is a star's id rather than a spectrum."""
-    return isinstance(value, (str, bytes, int, np.integer)) and not isinstance(value, bool)
+    return isinstance(value, (str, bytes, int, np.integer)) and not isinstance(value, (bool, np.timedelta64))
 
 
 def star_id(value: Any) -> str:
@@ -53,12 +58,39 @@ def star_id(value: Any) -> str:
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value.item()
     if not is_id(value):
-        hint = ": a floating-point number loses digits" if isinstance(value, numbers.Real) else ""
+        hint = ""
+        if isinstance(value, (bool, np.bool_)):
+            hint = f": {value} is a truth value"
+        elif isinstance(value, (float, np.floating)):
+            hint = ": a floating-point number loses digits"
         raise InputError("bad_star_id", f"star_id must be text or an integer, not {type(value).__name__}{hint}")
     text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
     if not (text := text.strip(" \0")):
         raise InputError("bad_star_id", "star_id is empty")
     return text
+
+
+def new_star_id(value: Any) -> str:
+    """What `star_id` makes of it, for a star that is to be stored.
+
+    Raises InputError as that does; and for a text that was a floating-point number or a missing value.
+    """
+    text = star_id(value)
+    if text.lower() in WAS_NOTHING:
+        raise InputError("bad_star_id", f"star_id {text!r} is what a missing value becomes as text")
+    if WAS_FLOAT.fullmatch(text):
+        raise InputError(
+            "bad_star_id",
+            f"star_id {text!r} has been a floating-point number, which loses digits: read the column as text",
+        )
+    return text
+
+
+def mapping(name: str, value: Any) -> dict[str, Any]:
+    """A mapping, or a row of pandas, as a dictionary. Raises TypeError for anything else."""
+    if not hasattr(value, "keys"):
+        raise TypeError(f"{name} must be a mapping such as {{'teff': 4300}}, not {type(value).__name__}")
+    return {key: value[key] for key in value.keys()}  # noqa: SIM118, pandas iterates over values
 
 
 def number(name: str, value: Any, unit: u.UnitBase | None = None, target: u.UnitBase | None = None) -> float:
@@ -73,7 +105,7 @@ def number(name: str, value: Any, unit: u.UnitBase | None = None, target: u.Unit
             value, unit = value.value, value.unit
         if isinstance(value, np.ndarray) and value.ndim == 0:
             value = value.item()
-    if not isinstance(value, (numbers.Real, Decimal)) or isinstance(value, bool):
+    if not isinstance(value, (numbers.Real, Decimal)) or isinstance(value, (bool, np.timedelta64)):
         raise ValueError(f"{name} must be a number, not {value!s:.40} ({type(value).__name__})")
     return convert(name, float(value), unit, target)
 
@@ -105,7 +137,7 @@ def convert(name: str, value: float, unit: u.UnitBase | None, target: u.UnitBase
 
     A number without a unit is in the contract's unit. [Fe/H] and errors of log g are in dex.
     """
-    if unit is None:
+    if known_unit(name, unit) is None:
         return value
     if name in IN_DEX:
         if unit in (u.one, u.dex) or (name.endswith("_err") and isinstance(unit, u.DexUnit)):
@@ -127,7 +159,7 @@ def given(told: Mapping[str, Any], units: Mapping[str, str] | None = None) -> di
     """
     found: dict[str, Any] = {}
     if told.get("star_id") is not None:
-        found["star_id"] = star_id(told["star_id"])
+        found["star_id"] = new_star_id(told["star_id"])
     for name in NEEDED:
         if told.get(name) is not None:
             found[name] = needed(name, told[name])
@@ -148,13 +180,13 @@ def given(told: Mapping[str, Any], units: Mapping[str, str] | None = None) -> di
 def for_meta(value: Any) -> Plain | None:
     """A cell of a further column as JSON: text, a number or a truth value; None where it is unknown.
 
-    Dates become text; so do integers beyond 2**53. Raises TypeError for anything else.
+    Dates and durations become text; so do integers beyond 2**53. Raises TypeError for anything else.
     """
     if missing(value):
         return None
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace").strip(" \0")
-    if isinstance(value, (str, np.datetime64)):
+    if isinstance(value, (str, np.datetime64, np.timedelta64)):
         return str(value)
     if isinstance(value, (bool, np.bool_)):
         return bool(value)

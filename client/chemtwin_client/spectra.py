@@ -15,7 +15,7 @@ from astropy.nddata import InverseVariance, NDData
 from numpy.typing import ArrayLike, NDArray
 
 from chemtwin_client import labels
-from chemtwin_client.arrays import BAD, Parts, bits, floats, parts
+from chemtwin_client.arrays import BAD, Parts, aligned, bits, floats, parts
 from chemtwin_client.labels import number as number
 
 Number: TypeAlias = float | u.Quantity
@@ -103,6 +103,8 @@ def _file(path: Path, known: Mapping[str, object], units: Mapping[str, str] | No
 def star(source: Source, known: Mapping[str, object], units: Mapping[str, str] | None = None) -> dict[str, Any]:
     """A star of a JSON body; raises what `body` does."""
     _check(known)
+    if not isinstance(source, NDData) and np.ndim(source) == 0:
+        raise ValueError(f"{source!s:.40} ({type(source).__name__}) is neither a spectrum nor a star's id")
     told: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
     made = labels.given(told, units)
     made.update((name, told[name]) for name in ("meta", "normalized") if name in told)
@@ -112,6 +114,7 @@ def star(source: Source, known: Mapping[str, object], units: Mapping[str, str] |
         if arrays:
             raise TypeError(f"a Spectrum brings its own {', '.join(arrays)}: leave that out")
         source, hidden, arrays = _of_spectrum(source)
+    aligned({"flux": source, **arrays})
     part = parts("flux", source)
     flux, unit = _flux(part)
     made.setdefault("normalized", unit == u.one)
@@ -165,13 +168,16 @@ def _pixels(
             came = units[0] ** power if part.unit is None else part.unit
             made[name] = np.asarray(came.to(units[1] ** power, floats(name, part.values)))
             masks.append(part.mask)
+    if flux.ndim != 1:
+        raise ValueError(f"flux of one star must be one-dimensional, not of shape {flux.shape}")
     for name, found in made.items():
-        if found.ndim != 1:
-            raise ValueError(f"{name} of one star must be one-dimensional, not of shape {found.shape}")
+        if found.shape != flux.shape:
+            length = len(found) if found.ndim == 1 else f"of shape {found.shape}"
+            raise ValueError(
+                f"lengths disagree: flux {len(flux)}, {name} {length}; give a value for each pixel"
+            )
     bad = np.zeros(len(flux), dtype=bool)
     for mask in masks:
-        if mask is not None and len(mask) != len(bad):
-            raise ValueError(f"lengths disagree: a mask of {len(mask)} pixels for a flux of {len(bad)}")
         bad |= False if mask is None else mask
     if not bad.any():
         return made

@@ -10,15 +10,21 @@ import orjson
 from astropy import units as u
 
 from chemtwin_client import labels, spectra
-from chemtwin_client.arrays import Column, by_row, columns
+from chemtwin_client.arrays import Column, aligned, by_row, columns
 from chemtwin_client.labels import InputError
 
 META_BYTES = 4096
 """The service stores so much JSON with a star."""
 
+UNUSED = {
+    *(*spectra.ARRAYS, "flux", "snr", "normalized", "raj2000", "dej2000"),
+    *(f"e_{name}" for name in labels.NEEDED),
+}
+"""Names, in lower case, of further columns that look as if they were used."""
+
 
 class Stars:
-    """Spectra and labels, by position: pandas' index plays no part.
+    """Spectra and labels, by position; indexes of pandas must not contradict it.
 
     Parameters
     ----------
@@ -36,12 +42,12 @@ class Stars:
     faults
         What is wrong with the identifier of a row, by row: a star of the same id in an earlier row, too.
     notes
-        What of the labels is not stored, and why.
+        What of the labels is not used or not stored, and why.
 
     Raises
     ------
     ValueError
-        Lengths disagree, or there is no column `star_id`.
+        Lengths disagree, two indexes of pandas have another order, or there is no column `star_id`.
     TypeError
         What is no table, or has no order.
     UnitsError
@@ -69,7 +75,16 @@ class Stars:
         self.ids: list[str] = []
         self.faults: dict[int, InputError] = {}
         self._identify(self.labels.pop("star_id"))
+        by_position = {"sources": sources, **arrays}
+        named = table.items() if isinstance(table, Mapping) else [("", table)]
+        aligned(by_position | {f"labels {name}".strip(): values for name, values in named})
+        aligned(by_position, self.ids)
         self.notes: list[str] = []
+        if unused := [name for name in others if name.lower() in UNUSED]:
+            self.notes.append(
+                f"columns of labels that are not used, but stored in meta at most: {', '.join(unused)}; "
+                "arrays of pixels and normalized are arguments, a position is ra and dec"
+            )
         self.others = self._for_meta(others)
 
     def __len__(self) -> int:
@@ -99,7 +114,7 @@ class Stars:
         for row, value in enumerate(column.values):
             star_id = ""
             try:
-                star_id = labels.star_id(value)
+                star_id = labels.new_star_id(value)
                 if first.setdefault(star_id, row) != row:
                     raise InputError(
                         "duplicate_id", f"star {star_id} is in row {first[star_id]} already, which counts"
@@ -178,7 +193,8 @@ def _told_apart(
 ) -> tuple[dict[str, Column], dict[str, Column]]:
     """Labels by the names that they have here, and the further columns.
 
-    Capitals do not matter for labels (a survey's TEFF). Raises ValueError for two columns of one label.
+    Capitals do not matter for labels (a survey's TEFF), and `e_teff` is `teff_err` where that is absent.
+    Raises ValueError for two columns of one label.
     """
     further = (*units, *(f"{name}_err" for name in units))
     usual_names = ("star_id", *labels.NEEDED, *labels.ERRORS, *labels.POSITION)
@@ -193,4 +209,8 @@ def _told_apart(
             raise ValueError(f"labels have several columns {name}, which differ in capitals only")
         else:
             usual[name] = column
+    for label in (*labels.NEEDED, *units):
+        title = next((title for title in others if title.lower() == f"e_{label}".lower()), None)
+        if title is not None and f"{label}_err" not in usual:
+            usual[f"{label}_err"] = others.pop(title)
     return usual, others

@@ -1,7 +1,10 @@
 """Many stars: good ones are stored among bad ones, in few requests, and an interrupted run goes on."""
 
+import warnings
+
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from astropy import units as u
 from astropy.table import Table
@@ -9,6 +12,8 @@ from chemtwin_client import Chemtwin, ChemtwinWarning, Unauthorized, Unreachable
 from specutils import Spectrum
 
 from tests.conftest import APSTAR, ASPCAP, GIANT
+
+pytestmark = pytest.mark.filterwarnings("default::chemtwin_client.ChemtwinWarning")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +85,24 @@ def test_bad_stars_are_told_and_leave_the_good_ones_alone(chem, sample):
     assert np.isnan(done["latent"][1]).all()
     assert np.isfinite(done["latent"][0]).all()
     assert [star.star_id for star in chem.iter_stars()] == ["good-1", "good-2", "odd+1:2"]
+
+
+def test_one_warning_counts_the_stars_to_look_at(chem, sample):
+    labels, flux = sample
+    labels, flux = labels[:5], flux[:5].copy()
+    labels["teff"][1], labels["teff"][2] = 9.0, np.nan
+    flux[3] = 9.0
+    with pytest.warns(ChemtwinWarning) as warned:
+        done = chem.embed_many(flux, labels, progress=False)
+    assert list(done["outcome"]) == ["stored", "stored", "refused", "refused", "stored"]
+    (one,) = warned
+    assert one.filename == __file__
+    assert str(one.message) == (
+        "5 stars: 1 with warnings (column warnings), 1 outside the model's domain (column in_domain), "
+        "2 refused (columns code and message)"
+    )
+    with warnings.catch_warnings(action="error"):
+        assert list(chem.embed_many(flux[:1], labels[:1], progress=False)["outcome"]) == ["replaced"]
 
 
 def test_what_cannot_be_an_id_is_not_looked_for(chem, sample):
@@ -205,6 +228,10 @@ def test_twins_of_many(service, capsys):
         assert list(some["asked_star_id"]) == [ids[0]] * 2 + [ids[1]] * 2
         assert list(some.meta["refused"]) == ["none"]
         assert "log_likelihood_ratio" in some.colnames
-        assert len(chem.twins_many([], progress=False)) == 0
+        for nothing in ([], pd.DataFrame({"star_id": []})["star_id"]):
+            none = chem.twins_many(nothing, progress=False)
+            assert (len(none), none.colnames) == (0, found.colnames)
+        with pytest.warns(ChemtwinWarning, match="there is no star none"):
+            assert chem.twins_many(["none"], progress=False).colnames == found.colnames
         with pytest.raises(TypeError, match="leave teff out"):
             chem.twins_many(ids, teff=3)

@@ -58,7 +58,10 @@ def test_a_fourth_parameter(chem, folder):
     assert found["vbroad"].unit == "km / s"
     assert found["vbroad"][0] == chem.star(found["star_id"][0]).parameters["vbroad"]
     assert chem.stars()["vbroad"].unit == "km / s"
-    assert "vbroad" in chem.twins_many([star_id], k=2, fe_h_within="any", progress=False).colnames
+    many = chem.twins_many([star_id], k=2, fe_h_within="any", progress=False)
+    assert "vbroad" in many.colnames
+    assert chem.twins_many([], progress=False).colnames == many.colnames
+    assert chem.twins(star_id, max_distance=0.0).colnames == many.colnames[1:]
     recast = chem.recast(star_id, {"parameters": {"vbroad": 0.5}})
     assert recast.meta["from"] == star.labels
     assert recast.meta["to"]["parameters"] == {"vbroad": 0.5}

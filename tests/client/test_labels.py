@@ -1,5 +1,6 @@
 """What the client makes of ids, numbers and units; the docstrings are rows of the table in docs/client.md."""
 
+import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -7,7 +8,7 @@ import pytest
 from astropy import units as u
 from astropy.table import Column, MaskedColumn, QTable, Table
 from astropy.utils.masked import Masked
-from chemtwin_client import ChemtwinWarning
+from chemtwin_client import ChemtwinWarning, arrays
 
 from tests.client.inputs import codes, objects
 from tests.conftest import ASPCAP, GIANT
@@ -22,7 +23,7 @@ def test_ids_are_digits(fresh, three):
     labels, flux = three
     for given, stored in (
         (np.array([2345678901234567891, 7, 12], dtype=np.int64), ["2345678901234567891", "7", "12"]),
-        (["007", "12E4", "1.50"], ["007", "12E4", "1.50"]),
+        (["007", "12E4", "1.5-B"], ["007", "12E4", "1.5-B"]),
         (np.array([b"A  ", b"B\0\0", b"C"]), ["A", "B", "C"]),
         (
             pd.Series([2345678901234567891, 1, 2], dtype="Int64", index=[2, 0, 1]),
@@ -55,6 +56,29 @@ def test_float_ids(fresh, three):
         fresh.twins_many(["A", 3.0], progress=False)
     with pytest.raises(ValueError, match="loses digits"):
         fresh.star(3.0)
+    for boolean in (True, np.True_):
+        with pytest.raises(ValueError, match="True is a truth value"):
+            fresh.embed(flux[0], star_id=boolean, **GIANT)
+    with pytest.raises(ValueError, match=r"not timedelta64$"):
+        fresh.embed(flux[0], star_id=np.timedelta64(3, "s"), **GIANT)
+
+
+def test_ids_that_were_numbers(fresh, three):
+    """`star_id` as text that was a floating-point number (`4.6e+18`, `12345.0`) or a missing value (`nan`, `--`)"""
+    labels, flux = three
+    labels = {name: list(labels[name]) for name in ("teff", "logg", "fe_h")}
+    for wrong in (
+        pd.Series([4611686018427387905, np.nan, 1]).map(str),
+        pd.Series([4611686018427387905, 12345, np.nan]).map(str).str.upper(),
+        ["12345.0", "1.50", "-7."],
+        ["None", "NULL", "NaT"],
+        ["<NA>", "masked", " -- "],
+    ):
+        done, refused = codes(fresh, labels | {"star_id": wrong}, flux)
+        assert refused == ["bad_star_id"] * 3
+        for star_id in wrong:
+            with pytest.raises(ValueError, match=r"has been a floating-point number|a missing value becomes"):
+                fresh.embed(flux[0], star_id=star_id, **GIANT)
 
 
 def test_unknown_ids(fresh, three):
@@ -124,9 +148,9 @@ def test_unknown_errors(fresh, three):
 
 
 def test_text_for_numbers(fresh, three):
-    """text or booleans for numbers"""
+    """text, booleans or durations for numbers"""
     labels, flux = three
-    for wrong in ("4700", b"4700", True, np.True_, 4700j, [4700.0]):
+    for wrong in ("4700", b"4700", True, np.True_, 4700j, [4700.0], np.timedelta64(4700, "s")):
         labels["teff"] = objects(4700.0, wrong, 4700.0)
         done, refused = codes(fresh, labels, flux)
         assert refused == ["", "not_sent", ""]
@@ -146,6 +170,23 @@ def test_capitals(fresh, three):
     labels["teff"] = 5000.0
     with pytest.raises(ValueError, match="several columns teff"):
         fresh.embed_many(flux, labels, progress=False)
+
+
+def test_errors_as_surveys_name_them(fresh, three):
+    """`e_teff`, `e_logg`, `e_fe_h` and those of further parameters"""
+    labels, flux = three
+    ivar = np.full(flux.shape, 1e4)
+    labels["teff_err"], labels["logg_err"], labels["fe_h_err"] = 300.0, 0.3, 0.2
+    right, _ = codes(fresh, labels, flux, ivar=ivar)
+    labels["E_TEFF"] = Column([0.3] * 3, unit="kK")
+    labels["e_logg"], labels["e_fe_h"] = labels["logg_err"], labels["fe_h_err"]
+    with pytest.warns(ChemtwinWarning, match="not used, but stored in meta at most: E_TEFF, e_logg, e_fe_h;"):
+        codes(fresh, labels, flux, ivar=ivar)
+    labels.remove_columns(["teff_err", "logg_err", "fe_h_err"])
+    done, refused = codes(fresh, labels, flux, ivar=ivar)
+    assert refused == [""] * 3
+    assert np.allclose(done["latent_sd"], right["latent_sd"], rtol=1e-4)
+    assert fresh.star("A").meta == {}
 
 
 def test_no_units(fresh, three):
@@ -185,6 +226,50 @@ def test_units(fresh, three):
     cells = objects(4.7 * u.kK, 4700 * u.K, Masked(4700 * u.K, mask=True))
     labels["teff"] = cells
     assert codes(fresh, {name: labels[name] for name in labels.colnames}, flux)[1] == ["", "", "unknown_label"]
+
+
+def test_units_in_hdf5(fresh, three):
+    """the attribute `unit` or `units` of an h5py dataset: of labels, pixels or wavelengths"""
+    labels, flux = three
+    wavelength = _grid(fresh, labels, flux)
+    right, _ = codes(fresh, labels, flux, error=np.full(flux.shape, 0.01))
+    with h5py.File("in memory", "w", driver="core", backing_store=False) as file:
+        for name, values, attribute, unit in (
+            ("teff", labels["teff"] / 1000, "unit", "kK"),
+            ("logg", 10 ** (labels["logg"] - 2), "units", "m/s2"),
+            ("fe_h", labels["fe_h"], "unit", ""),
+            ("ra", [1.0, 2.0, 3.0], "units", np.bytes_(b"hourangle")),
+            ("dec", [60.0] * 3, "unit", "arcmin"),
+            ("flux", 100 * flux, "unit", "percent"),
+            ("error", np.ones(flux.shape), "unit", "percent"),
+            ("wavelength", wavelength / 10, "unit", "nm"),
+            ("angstrom", wavelength, "unit", "Angstrom (vacuum)"),
+            ("air", wavelength, "unit", "Angstrom (air)"),
+            ("note", [1.0, 2.0, 3.0], "unit", "[X/Fe], dex"),
+        ):
+            file.create_dataset(name, data=values).attrs[attribute] = unit
+        names = ("teff", "logg", "fe_h", "ra", "dec", "note")
+        table = {"star_id": ["A", "B", "C"], **{name: file[name] for name in names}}
+        for axis in (file["wavelength"], file["angstrom"]):
+            done, refused = codes(fresh, table, file["flux"], error=file["error"], wavelength=axis)
+            assert refused == [""] * 3
+            assert np.abs(done["latent"] - right["latent"]).max() < 0.02
+            assert np.allclose(done["snr"], right["snr"])
+        star = fresh.star("B")
+        assert (star.teff, star.logg) == (pytest.approx(labels["teff"][1]), pytest.approx(labels["logg"][1]))
+        assert (star.ra, star.dec, star.meta) == (pytest.approx(30), pytest.approx(1), {"note": 2.0})
+        assert isinstance(arrays.by_row("flux", file["flux"]).array, h5py.Dataset)  # it is read in blocks
+        with pytest.raises(u.UnitsError, match=r"wavelength: .* 'Angstrom \(air\)'"):
+            fresh.embed_many(file["flux"], table, wavelength=file["air"], progress=False)
+        file["teff"].attrs["unit"] = "furlong"
+        with pytest.raises(u.UnitsError, match="teff"):
+            fresh.embed_many(file["flux"], table, progress=False)
+
+
+def _grid(chem, labels, flux):
+    """The wavelengths (P,) of the model, in Angstrom."""
+    codes(chem, labels, flux)
+    return chem.recast("A", {}).spectral_axis.value
 
 
 def test_wrong_units(fresh, three):

@@ -1,5 +1,7 @@
 """What the client makes of arrays; the docstrings are rows of the table in docs/client.md."""
 
+import re
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -88,6 +90,33 @@ def test_no_bitmask(fresh, three):
     assert codes(fresh, labels, flux, bitmask=bitmask)[1] == ["not_sent"] * 3
     with pytest.raises(u.UnitsError, match="bitmask"):
         fresh.embed(flux[0], bitmask=np.zeros(flux.shape[1]) * u.K, star_id="x", **GIANT)
+
+
+def test_other_lengths(fresh, three):
+    """`ivar`, `error`, `bitmask` or `wavelength` of another length than `flux`"""
+    labels, flux = three
+    pixels = flux.shape[1]
+    for keywords in (
+        {"bitmask": np.zeros((3, 10), int)},
+        {"error": np.ones((3, pixels + 1))},
+        {"ivar": [1.0] * 3},
+    ):
+        ((name, values),) = keywords.items()
+        done, refused = codes(fresh, labels, flux, **keywords)
+        assert refused == ["not_sent"] * 3
+        length = r"10|\d+|of shape \(\)"
+        says = f"lengths disagree: flux {pixels}, {name} ({length}); give a value for each pixel"
+        assert re.match(says, done["message"][0]), done["message"][0]
+        with pytest.raises(ValueError, match=says):
+            fresh.embed(flux[0], star_id="x", **GIANT, **{name: values[0]})
+    with pytest.raises(ValueError, match=f"flux {pixels}, error 1;"):
+        fresh.embed(flux[0], star_id="x", **GIANT, error=0.01)
+    for single in (0.01, np.float64(0.01), np.array(0.01)):
+        with pytest.raises(TypeError, match="error must hold one per star"):
+            fresh.embed_many(flux, labels, error=single, progress=False)
+    with pytest.raises(ValueError, match=f"sources 3, error {pixels}"):
+        fresh.embed_many(flux, labels, error=np.ones(pixels), progress=False)
+    assert fresh.model()["stars"] == 0
 
 
 def test_other_numbers(fresh, three):

@@ -68,6 +68,41 @@ def test_pandas(fresh, three):
     assert list(found["asked_star_id"]) == ["C", "A"]
 
 
+def test_contradicting_indexes(fresh, three):
+    """pandas, where two indexes have the same labels in another order, or one is `star_id` in another order"""
+    labels, flux = three
+    frame = labels.to_pandas().set_index(pd.Index([4, 8, 6]))
+    mixed = frame.loc[[8, 4, 6]]
+    spectra, series = pd.DataFrame(flux, index=frame.index), pd.Series(list(flux), index=frame.index)
+    named = pd.DataFrame(flux[[1, 0, 2]], index=["B", "A", "C"])
+    pixels = pd.DataFrame(flux).rename(columns="pixel {}".format)
+    ivar = pd.DataFrame(np.full(flux.shape, 1e4), index=mixed.index)
+    for sources, table, arrays, says in (
+        (spectra, mixed, {}, "the index of sources and the index of labels"),
+        (series, mixed, {}, "the index of sources and the index of labels"),
+        (flux, frame, {"ivar": ivar}, "the index of ivar and the index of labels"),
+        (spectra, labels, {"bitmask": ivar * 0}, "the index of sources and the index of bitmask"),
+        (flux, {**frame, "teff": mixed["teff"]}, {}, "the index of labels teff"),
+        (series, {**labels, "teff": mixed["teff"]}, {}, "the index of sources and the index of labels teff"),
+        (named, labels, {}, "the index of sources and star_id"),
+        (pixels, labels, {"error": pixels.iloc[:, ::-1]}, "the columns of sources and the columns of error"),
+    ):
+        with pytest.raises(ValueError, match=f"{says}.* same labels in another order.*reindex"):
+            fresh.embed_many(sources, table, progress=False, **arrays)
+    assert fresh.model()["stars"] == 0
+    one = pixels.iloc[0]
+    with pytest.raises(ValueError, match="the index of flux and the index of ivar"):
+        fresh.embed(one, ivar=one[::-1], star_id="x", **GIANT)
+    for sources, table in (
+        (spectra.loc[mixed.index], mixed),
+        (flux[[1, 0, 2]], mixed),
+        (spectra.loc[mixed.index].reset_index(drop=True), mixed),
+        (spectra.set_index(pd.Index([1, 2, 3])), mixed),
+        (named, mixed),
+    ):
+        assert codes(fresh, table, sources)[1] == [""] * 3
+
+
 def test_no_order(fresh, three):
     """a set, a mapping or a single value for a column"""
     labels, flux = three
@@ -107,20 +142,38 @@ def test_several_in_one(fresh, three):
 
 
 def test_further_columns(fresh, three):
-    """further columns of text, numbers, truth values or dates"""
+    """further columns of text, numbers, truth values, dates or durations"""
     labels, flux = three
     labels["cluster"] = MaskedColumn(["M 67", "NGC 188", "M 67"], mask=[False, True, False])
     labels["members"] = [700, 1050, 2**60 + 1]
     labels["age"] = [4.3, np.nan, -9999.0]
     labels["good"] = [True, False, True]
     labels["night"] = [date(2020, 1, 2)] * 3
+    labels["exposure"] = np.array([500] * 3, dtype="m8[s]")
     assert codes(fresh, labels, flux)[1] == [""] * 3
-    common = {"night": "2020-01-02"}
+    common = {"night": "2020-01-02", "exposure": "500 seconds"}
     assert fresh.star("A").meta == {"cluster": "M 67", "members": 700, "age": 4.3, "good": True, **common}
     assert fresh.star("B").meta == {"members": 1050, "good": False, **common}
     assert fresh.star("C").meta == {
         "cluster": "M 67", "members": "1152921504606846977", "age": -9999.0, "good": True, **common
     }  # fmt: skip
+
+
+def test_names_of_arguments(fresh, three):
+    """further columns named as if they were used: `snr`, `flux`, `error`, `normalized`, `RAJ2000` and the like"""
+    labels, flux = three
+    for name in ("snr", "ivar", "error", "bitmask", "wavelength", "RAJ2000", "DEJ2000"):
+        labels[name] = 7.5
+    labels["normalized"], labels["Flux"] = False, flux
+    with pytest.warns(ChemtwinWarning) as warned:
+        assert codes(fresh, labels, flux)[1] == [""] * 3
+    assert str(warned[0].message) == (
+        "columns of labels that are not used, but stored in meta at most: snr, ivar, error, bitmask, wavelength, "
+        "RAJ2000, DEJ2000, normalized, Flux; arrays of pixels and normalized are arguments, "
+        "a position is ra and dec"
+    )
+    star = fresh.star("A")
+    assert (star.ra, star.snr, star.meta["RAJ2000"], star.meta["normalized"]) == (None, None, 7.5, False)
 
 
 def test_not_stored(fresh, three):
