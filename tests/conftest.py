@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,7 +20,9 @@ import pytest
 
 from model.base import Model
 from model.bundle import SHIPPED, load_model
+from tests.budget import pytest_collection_modifyitems, pytest_runtest_makereport  # noqa: F401
 from tests.postgres import Postgres
+from tests.shared import once
 from training.emulator import Emulator
 from training.survey import Survey, synthesize
 
@@ -151,6 +154,24 @@ def service(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     server.wait()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def catalogue_of_make(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder that `make serve` fills, by the Makefile's own commands: copy it, change nothing in it."""
+
+    def make(folder: Path) -> None:
+        options = re.search(r"chemtwin synthesize \$\(SYNTHETIC\) (.*)", (ROOT / "Makefile").read_text())
+        assert options is not None
+        survey = str(folder / "catalogue.h5")
+        for words in (
+            ["synthesize", survey, *options[1].split()],
+            ["ingest", survey, "--data-dir", str(folder / "data")],
+        ):
+            command = [sys.executable, "-c", "from app.cli import main; main()", *words]
+            subprocess.run(command, check=True, capture_output=True)
+
+    return once(tmp_path_factory, "catalogue_of_make", make) / "data"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.training.surveys import thinned
 from training.config import PRESETS, NetworkConfig, read_config
 from training.survey import Survey, synthesize
 
@@ -34,3 +35,15 @@ def xfe_survey(tmp_path_factory, emulator) -> Survey:
     path = tmp_path_factory.mktemp("xfe") / "xfe.h5"
     synthesize(path, emulator, 600, seed=404, own_fe_h=True)
     return Survey.open(path)
+
+
+@pytest.fixture(scope="session")
+def thin_survey(tmp_path_factory, survey) -> Survey:
+    """The pairs of `survey` at each fifth pixel, for trainings and fits that do not need APOGEE's grid."""
+    return Survey.open(thinned(survey.path, tmp_path_factory.mktemp("thin") / "thin.h5"))
+
+
+@pytest.fixture(scope="session")
+def thin_xfe_survey(tmp_path_factory, xfe_survey) -> Survey:
+    """The pairs of `xfe_survey` at each fifth pixel."""
+    return Survey.open(thinned(xfe_survey.path, tmp_path_factory.mktemp("thin") / "xfe.h5"))
