@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from tests.postgres import Postgres
 from tests.shared import made_once
 from training.emulator import Emulator
 from training.survey import Survey, synthesize
+
+httpx._transports.default.create_ssl_context = cache(httpx.create_ssl_context)
+"""Read once: the certificates take 20 ms of each client, and the tests speak plain HTTP."""
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
