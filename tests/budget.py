@@ -14,8 +14,10 @@ SECONDS = 20.0
 BUSY = 2.5
 """Processes for each core at which the clock is not looked at: the suite alone makes one or two."""
 
-SLOW_FIXTURES = {"start_server", "service", "postgres", "served", "browser", "tiny"}
-"""A test that uses one of these needs a server, a database, a browser or a training."""
+SLOW_FIXTURES = {
+    "start_server", "service", "served", "catalogue_of_make", "postgres", "browser", "tiny", "survey", "catalogue",
+}  # fmt: skip
+"""A test that uses one of these needs a server, a database, a browser, a training or a survey of the emulator."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,27 +1,28 @@
-"""Files that every worker of a run needs and one of them makes."""
+"""What one worker of a test run makes and all of them use."""
 
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 
-def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """The folder `name` of this run, filled by `make` in the first worker that asks; the others wait for it.
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder `name` of this run, which `make` fills the first time that any worker asks for it.
 
-    Tests read what is in it and change nothing.
+    Tests copy what they change.
     """
-    base = factory.getbasetemp()
-    common = base.parent if base.name.startswith("popen-") else base
-    folder = common / f"once-{name}"
-    with (common / f"{name}.lock").open("w") as lock:
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, partial = root / f"shared-{name}", root / f"shared-{name}.partial"
+    with (root / f"shared-{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = folder / "made"
-        if not done.exists():
-            folder.mkdir(exist_ok=True)
-            make(folder)
-            done.touch()
+        if not folder.exists():
+            partial.mkdir()
+            make(partial)
+            partial.rename(folder)
     return folder
