@@ -1,5 +1,6 @@
 # make serve   environment, install, catalogue, service on port 8000
 # make test    environment, install, the whole suite
+# make quick   the tests without a server, a training, a browser or a database: under a minute
 # make docs    the documentation as a site in docs/_build/html
 # make lint    ruff and mypy --strict
 # A package index of your choice: pip reads PIP_INDEX_URL and PIP_EXTRA_INDEX_URL from the environment.
@@ -8,8 +9,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 CATALOGUE := data/catalogue.stamp
 SYNTHETIC := data/catalogue.h5
+# Workers take whole modules, in the order of tests/budget.py.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: serve test lint docs linkcheck tools clean
+.PHONY: serve test quick lint docs linkcheck tools clean
 
 serve: $(CATALOGUE)
 	$(BIN)/chemtwin serve
@@ -23,7 +26,10 @@ $(CATALOGUE): model/default.safetensors training/emulator.safetensors | $(VENV)/
 	touch $@
 
 test: $(VENV)/installed-test tools
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+	$(PYTEST)
+
+quick: $(VENV)/installed-test
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check

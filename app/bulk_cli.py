@@ -71,13 +71,14 @@ def ingest(
     """
     from app import processes
 
-    if scheduler is None:
+    workers = workers or len(os.sched_getaffinity(0))
+    if scheduler is None and workers > 1:
         processes.get_ready("app.ingest", "model.gaussdis")
     from app.ingest import ingest as run
     from app.sources import Place
 
     place = Place.of(source, labels, meta or None)
-    done = run(place, settings, workers or len(os.sched_getaffinity(0)), scheduler, report)
+    done = run(place, settings, workers, scheduler, report)
     failed = done.report.refused + done.report.repeated
     _name_failed([str(note) for note in done.shown], failed)
     for line in _summary(done):

@@ -111,9 +111,9 @@ def ingest(
 ) -> Done:
     """Embed and store every star of a source by `workers` processes, or by those of a dask `scheduler`.
 
-    Of several rows with one id the first is stored, whichever block they are in. Stars to be looked at are
-    listed in the CSV file `listed`, by default beside the store. Raises InputError for a source that cannot be
-    used.
+    One worker is this process itself. Of several rows with one id the first is stored, whichever block they
+    are in. Stars to be looked at are listed in the CSV file `listed`, by default beside the store. Raises
+    InputError for a source that cannot be used.
     """
     open_store(settings.place).close()  # is created here, once, if there is none
     source = place.open(settings, _units(settings))
@@ -138,8 +138,10 @@ def ingest(
         from app.cluster import reports_of_cluster
 
         reports = reports_of_cluster(scheduler, settings, place, blocks)
+    elif min(workers, len(blocks)) <= 1:
+        reports = _reports_of_this_process(settings, place, blocks)
     else:
-        reports = _reports_of_processes(min(workers, max(len(blocks), 1)), settings, place, blocks)
+        reports = _reports_of_processes(min(workers, len(blocks)), settings, place, blocks)
     target = listed or (Path() if "://" in settings.place else Path(settings.place).parent) / REPORT
     with (
         tqdm(total=len(ids), unit="star", desc="ingest", disable=None, smoothing=0.05) as bar,
@@ -252,6 +254,17 @@ def _opened(settings: Settings, place: Place) -> tuple[Embedder, Source, Store]:
     threadpool_limits(1)
     gc.freeze()  # what is held for good need not be looked through again and again
     return embedder, place.open(settings, _units(settings)), open_store(settings.place)
+
+
+def _reports_of_this_process(settings: Settings, place: Place, blocks: Sequence[Block]) -> Iterator[Report]:
+    """One after another: one worker needs no process of its own, which would import everything again."""
+    try:
+        for block in blocks:
+            yield ingest_block(settings, place, block)
+    finally:
+        if _opened.cache_info().currsize:
+            _opened(settings, place)[2].close()
+            _opened.cache_clear()
 
 
 def _reports_of_processes(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,9 +21,15 @@ import pytest
 
 from model.base import Model
 from model.bundle import SHIPPED, load_model
+from tests import forked
+from tests.budget import pytest_collection_modifyitems, pytest_runtest_makereport  # noqa: F401
 from tests.postgres import Postgres
+from tests.shared import made_once
 from training.emulator import Emulator
 from training.survey import Survey, synthesize
+
+httpx._transports.default.create_ssl_context = cache(httpx.create_ssl_context)
+"""Read once: the certificates take 20 ms of each client, and the tests speak plain HTTP."""
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
@@ -55,14 +63,19 @@ class Server:
             "CHEMTWIN_DATA_DIR": str(data_dir),
             "OMP_NUM_THREADS": "1",
         }
+        variables = os.environ | variables | environment
+        self.process: subprocess.Popen[bytes] | forked.Command
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                [*prefix, sys.executable, "-c", "from app.cli import main; main()", "serve"],
-                env=os.environ | variables | environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            if prefix:
+                self.process = subprocess.Popen(
+                    [*prefix, *forked.FRESH, "serve"],
+                    env=variables,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            else:
+                self.process = forked.start(["serve"], variables, log)
 
     def wait(self, seconds: float = 120) -> None:
         """Until it is ready: each of several workers, as far as chance asks them all."""
@@ -122,9 +135,11 @@ def model() -> Model:
 @pytest.fixture(scope="session")
 def survey(tmp_path_factory: pytest.TempPathFactory, emulator: Emulator) -> Survey:
     """600 twin pairs without noise."""
-    path = tmp_path_factory.mktemp("survey") / "survey.h5"
-    synthesize(path, emulator, 600, seed=101)
-    return Survey.open(path)
+
+    def make(folder: Path) -> None:
+        synthesize(folder / "survey.h5", emulator, 600, seed=101)
+
+    return Survey.open(made_once(tmp_path_factory, "survey", make) / "survey.h5")
 
 
 @pytest.fixture(scope="session")
@@ -136,17 +151,43 @@ def spectra(survey: Survey) -> np.ndarray:
 @pytest.fixture(scope="session")
 def catalogue(tmp_path_factory: pytest.TempPathFactory, emulator: Emulator) -> Path:
     """A survey file of 600 twin pairs at S/N 100."""
-    path = tmp_path_factory.mktemp("catalogue") / "catalogue.h5"
-    synthesize(path, emulator, 600, seed=202, snr=100)
-    return path
+
+    def make(folder: Path) -> None:
+        synthesize(folder / "catalogue.h5", emulator, 600, seed=202, snr=100)
+
+    return made_once(tmp_path_factory, "catalogue", make) / "catalogue.h5"
 
 
 @pytest.fixture(scope="session")
-def service(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def catalogue_data(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the catalogue's stars, to be copied."""
+
+    def make(folder: Path) -> None:
+        assert forked.run("ingest", catalogue, "--data-dir", folder)[0] == 0
+
+    return made_once(tmp_path_factory, "data", make)
+
+
+@pytest.fixture(scope="session")
+def catalogue_of_make(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder that `make serve` fills, by the Makefile's own commands, to be copied."""
+    options = re.search(r"chemtwin synthesize \$\(SYNTHETIC\) (.*)", (ROOT / "Makefile").read_text())
+    assert options is not None
+
+    def make(folder: Path) -> None:
+        survey = folder / "catalogue.h5"
+        assert forked.run("synthesize", survey, *options[1].split())[0] == 0
+        assert forked.run("ingest", survey, "--data-dir", folder / "data")[0] == 0
+        survey.unlink()
+
+    return made_once(tmp_path_factory, "make", make) / "data"
+
+
+@pytest.fixture(scope="session")
+def service(catalogue_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running service with the catalogue in it. Tests leave its SYN- stars as they are."""
     data_dir = tmp_path_factory.mktemp("service") / "data"
-    command = [sys.executable, "-c", "from app.cli import main; main()", "ingest", str(catalogue)]
-    subprocess.run([*command, "--data-dir", str(data_dir)], check=True, capture_output=True)
+    shutil.copytree(catalogue_data, data_dir)
     server = Server(data_dir, {}, [])
     server.wait()
     yield server

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -107,17 +108,29 @@ class Frame:
         gap = along[0] - along[1]
         self.chosen: list[tuple[Freedom, Array]] = [(FREEDOMS[0], np.zeros(0))] * len(self.noise)
         best = np.full(len(self.noise), np.inf)
-        for freedom in tqdm(FREEDOMS, desc="map", leave=False, file=sys.stderr, disable=None):
-            change = self._change(along, parameters, freedom)
+        bar = tqdm(total=len(FREEDOMS), desc="map", leave=False, file=sys.stderr, disable=None)
+        for _, same in groupby(FREEDOMS, lambda freedom: (freedom.degree, freedom.square_degree)):
+            freedoms = list(same)  # of the same features: products of these are made once for all of them
+            change = self._change(along, parameters, freedoms[0])
             for latent, noise in enumerate(self.noise):
-                sizes = self._sizes(latent, freedom)
-                scaled = change * sizes
-                inverse = np.linalg.inv(scaled @ scaled.T + freedom.left * noise * np.eye(len(gap)))
-                dual = inverse @ gap[:, latent]
-                missed = float(np.square(dual / np.diag(inverse)).mean())
-                if missed < best[latent]:
-                    best[latent] = missed
-                    self.chosen[latent] = freedom, -sizes * (scaled.T @ dual)
+                ratios = self._ratios(latent, freedoms[0])
+                ends = np.cumsum([len(ratio) for ratio in ratios])[:-1]
+                parts = [
+                    part * ratio for part, ratio in zip(np.split(change, ends, axis=1), ratios, strict=True)
+                ]
+                grams = [part @ part.T for part in parts]
+                for freedom in freedoms:
+                    scales = OFFSET, freedom.linear, freedom.square
+                    gram = sum(scale**2 * each for scale, each in zip(scales, grams, strict=True))
+                    inverse = np.linalg.inv(gram + freedom.left * noise * np.eye(len(gap)))
+                    dual = inverse @ gap[:, latent]
+                    missed = float(np.square(dual / np.diag(inverse)).mean())
+                    if missed < best[latent]:
+                        best[latent] = missed
+                        sizes = np.concatenate([s * ratio for s, ratio in zip(scales, ratios, strict=True)])
+                        self.chosen[latent] = freedom, -np.square(sizes) * (change.T @ dual)
+            bar.update(len(freedoms))
+        bar.close()
 
     def _change(self, along: Array, parameters: Array, freedom: Freedom) -> Array:
         """Differences (P, F) of the features between the stars of each pair."""
@@ -154,8 +167,12 @@ class Frame:
             parts.append((polynomial[:, :, None] * values[:, None]).reshape(len(latents), -1))
         return np.concatenate(parts, axis=1)
 
-    def _sizes(self, latent: int, freedom: Freedom) -> Array:
-        """Expected size of each coefficient (F,) in the map of one latent."""
+    def _ratios(self, latent: int, freedom: Freedom) -> list[Array]:
+        """Expected size of each coefficient in the map of one latent.
+
+        Of the terms without a latent, of those with one and of those with a product, in units of `OFFSET`,
+        `Freedom.linear` and `Freedom.square`.
+        """
         rows, columns = np.triu_indices(len(self.noise))
         strength = np.sqrt(np.maximum(1 / self.noise - 1, WEAKEST))
         own = np.full(len(rows), strength[latent])
@@ -165,13 +182,7 @@ class Frame:
             len(exponents(len(self.ranges), degree)) - 1 for degree in (freedom.degree, freedom.square_degree)
         )
         linear, square = (values.min(axis=0) / values.max(axis=0) for values in (two, three))
-        return np.concatenate(
-            [
-                np.full(first, OFFSET),
-                np.tile(freedom.linear * linear, first),
-                np.tile(freedom.square * square, second),
-            ]
-        )
+        return [np.ones(first), np.tile(linear, first), np.tile(square, second)]
 
     def _standard(self, parameters: Array, degree: int) -> Array:
         usual = design(self.centre, self.ranges, degree)[:, 1:]

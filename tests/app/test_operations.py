@@ -2,13 +2,10 @@
 
 import dataclasses
 import json
-import os
 import shutil
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -20,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.settings import Settings
 from model.bundle import SHIPPED, load_model, save_model
+from tests.app.test_ingest import run, start
 from tests.conftest import Server
 
 
@@ -34,14 +32,14 @@ def numbers(url: str) -> dict[str, float]:
 
 def doctor(**environment: str) -> tuple[int, dict[str, list[str]]]:
     """What the doctor finds: its exit status, and the lines by level and subject."""
-    command = [sys.executable, "-c", "from app.cli import main; main()", "doctor"]
-    told = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
-    assert told.stderr == ""
+    command = start("doctor", **environment)
+    out, error = command.communicate()
+    assert error == ""
     lines: dict[str, list[str]] = {}
-    for line in told.stdout.splitlines():
+    for line in out.splitlines():
         level, subject, message = line.split(maxsplit=2)
         lines.setdefault(f"{level} {subject}", []).append(message)
-    return told.returncode, lines
+    return command.wait(), lines
 
 
 @pytest.fixture
@@ -122,7 +120,7 @@ def test_it_lives_before_it_is_ready(service, tmp_path):
     shutil.copytree(service.data_dir, data)
     for cache in data.glob("*.cache"):
         cache.unlink()
-    stars = 200_000
+    stars = 80_000
     with sqlite3.connect(data / "stars.sqlite") as store:
         (last,) = store.execute("SELECT max(seq) FROM stars").fetchone()
         columns = "latent, covariance, teff, logg, fe_h, snr, chi2, masked_fraction, in_domain, warnings, ra, dec, meta, others"
@@ -161,7 +159,7 @@ def test_a_stop_finishes_what_was_accepted(start_server, star, tmp_path):
     answers: dict[str, int] = {}
 
     def post(number: int) -> None:
-        stars = [star | {"star_id": f"TEST-{number}-{row}"} for row in range(40)]
+        stars = [star | {"star_id": f"TEST-{number}-{row}"} for row in range(20)]
         with suppress(httpx.TransportError):
             answer = httpx.post(server.url + "/embed", json={"stars": stars}, timeout=60)
             assert answer.status_code == 200
@@ -227,11 +225,9 @@ def test_the_doctor_says_what_is_wrong(environment, subject, message, tmp_path, 
 
 
 def test_sqlite_refuses_to_approximate(tmp_path):
-    command = [sys.executable, "-c", "from app.cli import main; main()", "serve"]
-    environment = os.environ | {"CHEMTWIN_APPROXIMATE": "true", "CHEMTWIN_DATA_DIR": str(tmp_path)}
-    told = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert told.returncode == 1
-    assert "CHEMTWIN_APPROXIMATE needs a postgresql:// store" in told.stderr
+    code, said = run("serve", CHEMTWIN_APPROXIMATE="true", CHEMTWIN_DATA_DIR=str(tmp_path))
+    assert code == 1
+    assert "CHEMTWIN_APPROXIMATE needs a postgresql:// store" in said
 
 
 def test_a_defect_is_a_500_with_its_id_in_the_log(start_server, tmp_path):

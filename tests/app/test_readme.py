@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -23,15 +24,10 @@ def block(language: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """The Makefile's own commands, in another folder and on another port."""
+def served(catalogue_of_make, tmp_path_factory):
+    """A service with the catalogue of `make serve`, on another port."""
     folder = tmp_path_factory.mktemp("readme")
-    options = re.search(r"chemtwin synthesize \$\(SYNTHETIC\) (.*)", (ROOT / "Makefile").read_text())
-    chemtwin = [sys.executable, "-c", "from app.cli import main; main()"]
-    survey = str(folder / "catalogue.h5")
-    subprocess.run([*chemtwin, "synthesize", survey, *options[1].split()], check=True, capture_output=True)
-    ingest = [*chemtwin, "ingest", survey, "--data-dir", str(folder / "data")]
-    subprocess.run(ingest, check=True, capture_output=True)
+    shutil.copytree(catalogue_of_make, folder / "data")
     server = Server(folder / "data", {}, [])
     server.wait()
     yield server

@@ -1,6 +1,7 @@
 """A catalogue embedded again with another model, while a service with the old one answers and changes it."""
 
 import dataclasses
+import shutil
 import threading
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from app.settings import Settings
 from index.sqlite import SqliteStore
 from model.bundle import SHIPPED, load_model, save_model
 from model.spectrum import Observation, Parameters
-from tests.app.test_ingest import run, start
+from tests.app.test_ingest import ingest, npz, run, start
 
 FACTOR = 2.0
 
@@ -30,16 +31,20 @@ def new_model(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def embedded(survey, tmp_path_factory) -> Path:
+    """A folder with the survey's first 600 stars and their spectra: three blocks."""
+    folder = tmp_path_factory.mktemp("embedded")
+    source = npz(folder / "s.npz", survey, stars=600)
+    code, said = ingest(source, "--data-dir", folder / "data", CHEMTWIN_KEEP_SPECTRA="1")
+    assert code == 0, said
+    return folder / "data"
+
+
 @pytest.fixture
-def folder(survey, tmp_path) -> Path:
-    """A folder with the survey's 1,200 stars and their spectra."""
-    assert (
-        run("ingest", survey.path, "--data-dir", tmp_path / "data", "--workers", 1, CHEMTWIN_KEEP_SPECTRA="1")[
-            0
-        ]
-        == 0
-    )
-    return tmp_path / "data"
+def folder(embedded, tmp_path) -> Path:
+    """A copy of it that a test may change."""
+    return shutil.copytree(embedded, tmp_path / "data")
 
 
 def test_no_answer_mixes_two_models(folder, new_model, survey, star, start_server):
@@ -72,13 +77,13 @@ def test_no_answer_mixes_two_models(folder, new_model, survey, star, start_serve
             for number in range(10_000):
                 if stop.is_set():
                     return
-                replaced = survey.star_id[400 + number % 300]
+                replaced = survey.star_id[200 + number % 150]
                 for star_id in (f"NEW-{number}", replaced):
                     body = {**star, "star_id": star_id, "teff": 4100 + number % 800}
                     answer = http.post("/embed", json=body)
                     assert answer.status_code in (200, 201)
                     changed[star_id] = answer.json()["latent"]
-                gone = survey.star_id[800 + number % 300]
+                gone = survey.star_id[400 + number % 150]
                 if http.delete(f"/stars/{gone}").status_code == 200:
                     deleted.append(gone)
 
@@ -129,7 +134,7 @@ def test_a_killed_reindex_goes_on(folder, new_model):
     process = start("reindex", "--model", new_model, "--data-dir", folder)
     identity = load_model(new_model).card.identity
     store = SqliteStore(folder / "stars.sqlite")
-    while process.poll() is None and len(store.waiting(identity, "", 2000)) == 1200:
+    while process.poll() is None and len(store.waiting(identity, "", 2000)) == 600:
         pass
     process.kill()
     process.communicate()

@@ -1,9 +1,8 @@
 """Several workers and a bulk ingest on one store: what any has answered for, every next answer knows."""
 
-import subprocess
-import sys
-
 import httpx
+
+from tests.app.test_ingest import start
 
 
 def fresh(method: str, url: str, **given) -> dict:
@@ -25,13 +24,12 @@ def test_every_worker_knows_what_any_has_answered_for(start_server, star, catalo
     fresh("DELETE", server.url + "/stars/S-5")
     for _ in range(6):
         assert "S-5" not in [twin["star_id"] for twin in fresh("GET", search)["twins"]]
-    command = [sys.executable, "-c", "from app.cli import main; main()", "ingest", str(catalogue)]
-    ingest = subprocess.Popen([*command, "--data-dir", str(server.data_dir)], stderr=subprocess.DEVNULL)
+    ingest = start("ingest", catalogue, "--data-dir", server.data_dir, "--workers", 2)
     known = 11
     while ingest.poll() is None:
         searched = fresh("GET", search)["searched"]
         assert searched >= known, "a worker forgot, or had not yet heard"
         known = searched
-    assert ingest.returncode == 0
+    assert ingest.communicate() == ("1200 stars stored, 0 already there, 0 refused\n", "")
     for _ in range(6):
         assert fresh("GET", search)["searched"] == 11 + 1200

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.app.test_readme import CLIENT, served  # noqa: F401
+from tests.app.test_readme import CLIENT
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "client.md").read_text()
@@ -19,7 +19,7 @@ def test_there_are_examples():
 
 
 @pytest.fixture(scope="module")
-def printed(served):  # noqa: F811
+def printed(served):
     """What each example prints, in one session."""
     marked = "print('~' * 9)\n".join(script for script, _ in EXAMPLES)
     script = marked.replace("localhost:8000", f"127.0.0.1:{served.port}")

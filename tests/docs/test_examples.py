@@ -1,6 +1,5 @@
 """Every block of code in the documentation is run as it stands, or is in a list here that says why not."""
 
-import re
 import shutil
 import socket
 import subprocess
@@ -83,16 +82,6 @@ def free_port():
 def chemtwin(*arguments):
     command = [sys.executable, "-c", "from app.cli import main; main()", *arguments]
     subprocess.run(command, check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def catalogue_of_make(tmp_path_factory):
-    """The data folder that `make serve` fills, by the Makefile's own commands."""
-    folder = tmp_path_factory.mktemp("catalogue")
-    options = re.search(r"chemtwin synthesize \$\(SYNTHETIC\) (.*)", (ROOT / "Makefile").read_text())
-    chemtwin("synthesize", str(folder / "catalogue.h5"), *options[1].split())
-    chemtwin("ingest", str(folder / "catalogue.h5"), "--data-dir", str(folder / "data"))
-    return folder / "data"
 
 
 @pytest.fixture

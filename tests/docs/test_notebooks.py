@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +10,15 @@ import nbformat
 import numpy as np
 import pytest
 
-from tests.app.test_readme import CLIENT, served  # noqa: F401
+from tests.app.test_readme import CLIENT
 from tests.conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 TRAINED = {"your-own-survey"}
 """What these print depends on the random numbers of torch's release; their words do not."""
+
+SMALLER = {"your-own-survey": {'"1500"': '"300"', '"800"': '"40"', "--pairs 400": "--pairs 100"}}
+"""By notebook: what is made smaller in a test."""
 
 NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:e[-+]?\d+)?")
 VERSION = re.compile("@[0-9a-f]{12}")
@@ -71,12 +73,18 @@ def test_what_is_committed(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs_and_says_the_same(path, served, tmp_path):  # noqa: F811
+def test_it_runs_and_says_the_same(path, served, tmp_path):
     folder = tmp_path / "docs"
     (folder / "notebooks").mkdir(parents=True)
     for name in ("examples", "report"):
         (folder / name).symlink_to(ROOT / "docs" / name)
-    copy = Path(shutil.copy(path, folder / "notebooks"))
+    copy = folder / "notebooks" / path.name
+    notebook = read(path)
+    for old, new in SMALLER.get(path.stem, {}).items():
+        assert any(old in cell.source for cell in code_cells(notebook)), f"{path.name} has no {old}"
+        for cell in code_cells(notebook):
+            cell.source = cell.source.replace(old, new)
+    nbformat.write(notebook, copy)
     here = Path(sys.executable).parent
     environment = {
         "PATH": f"{here}:{os.environ['PATH']}",

@@ -38,3 +38,16 @@ def write(path: Path, datasets: dict[str, Any], **attributes: Any) -> Path:
             file["abundances"].attrs["names"] = [f"X{i}" for i in range(file["abundances"].shape[1])]
         file.attrs.update(attributes)
     return path
+
+
+def thinned(source: Path, path: Path, every: int = 5) -> Path:
+    """Write the stars of the survey `source` at each fifth pixel: what fits it takes a twentieth of the time."""
+    with h5py.File(source) as old, h5py.File(path, "w") as new:
+        new.attrs.update(old.attrs)
+        for name in old:
+            if name in ("flux", "wavelength"):
+                new[name] = old[name][..., ::every]
+                new[name].attrs.update(old[name].attrs)
+            else:
+                old.copy(name, new)
+    return path

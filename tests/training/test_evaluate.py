@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from model.polydis import PolyDis
 from training.evaluate import (
     doppelgangers,
     embed_survey,
@@ -72,24 +73,29 @@ def test_recasting_beats_leaving_the_twin_as_it_is(model, survey, spectra):
     assert rows["500 K apart", "decoder"].squared > rows["all", "decoder"].squared
 
 
-def test_the_papers_way_of_recasting_polydis_moves_the_whole_residual(survey):
-    model = fit(survey, components=30, normalise=False)
-    rows = {(r.pairs, r.way): r for r in recast_errors(model, survey)}
+@pytest.fixture(scope="module")
+def polydis(thin_survey) -> PolyDis:
+    return fit(thin_survey, components=30, normalise=False)
+
+
+def test_the_papers_way_of_recasting_polydis_moves_the_whole_residual(polydis, thin_survey):
+    rows = {(r.pairs, r.way): r for r in recast_errors(polydis, thin_survey)}
     assert set(rows) == {(p, w) for p in ("all", "500 K apart") for w in ("decoder", "whole residual")}
     assert rows["all", "whole residual"].residual == pytest.approx(rows["all", "decoder"].residual, rel=0.05)
 
 
 @pytest.mark.parametrize("weight", [0.3, 3])
-def test_a_leak_of_fe_h_pays_on_the_papers_pairs_and_costs_on_the_others(survey, xfe_survey, weight):
+def test_a_leak_of_fe_h_pays_on_the_papers_pairs_and_costs_on_the_others(
+    polydis, thin_survey, thin_xfe_survey, weight
+):
     """Why [Fe/H]-removed models are selected on pairs that differ in it: with [Fe/H] appended to z more twins of the
     paper's kind are found and fewer of the other."""
-    model = fit(survey, components=30, normalise=False)
 
     def gain(pairs: Survey) -> float:
-        latents = embed_survey(model, pairs)
+        latents = embed_survey(polydis, pairs)
         leak = weight * (pairs.parameters[:, 2:] - pairs.parameters[:, 2].mean())
         leaky = np.hstack([latents, leak])
         return twin_search(leaky, pairs.twin).recovered - twin_search(latents, pairs.twin).recovered
 
-    assert gain(survey) > 0.02
-    assert gain(xfe_survey) < -0.02
+    assert gain(thin_survey) > 0.02
+    assert gain(thin_xfe_survey) < -0.02

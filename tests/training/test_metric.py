@@ -26,18 +26,18 @@ def test_whitening_helps_where_noise_is_uneven():
 
 
 @pytest.fixture(scope="module")
-def network(tiny, survey, tmp_path_factory):
+def network(tiny, thin_survey, tmp_path_factory):
     config = tiny("faderdis", "steps=200", 'metric="euclidean"')
     return train(
-        survey, None, config, tmp_path_factory.mktemp("run"), name="t", device=torch.device("cpu")
+        thin_survey, None, config, tmp_path_factory.mktemp("run"), name="t", device=torch.device("cpu")
     ).model
 
 
-def test_the_metric_that_finds_most_twins_is_kept(network, survey, xfe_survey):
-    noise = noise_covariance(network, survey)
-    flux, u = survey.flux(slice(0, 5)).astype(float), survey.parameters[:5]
+def test_the_metric_that_finds_most_twins_is_kept(network, thin_survey, thin_xfe_survey):
+    noise = noise_covariance(network, thin_survey)
+    flux, u = thin_survey.flux(slice(0, 5)).astype(float), thin_survey.parameters[:5]
     latents = network.encode(flux, u)
-    found = fit_metric(network, survey, xfe_survey, (np.inf, 50.0))
+    found = fit_metric(network, thin_survey, thin_xfe_survey, (np.inf, 50.0))
     assert set(found) == {f"{floor:g}" for floor in FLOORS}
     assert np.allclose(network.encode(flux, u), latents @ network.metric)
     best = max(found, key=found.__getitem__)

@@ -43,8 +43,8 @@ def test_groups_are_found_when_they_are_there():
     assert abs(probes.kmeans_groups(noise, group)["adjusted_rand"]) < 0.05
 
 
-def test_distances_in_data_space_are_those_of_the_decoded_spectra(survey):
-    model = fit(survey, components=20, normalise=False)
+def test_distances_in_data_space_are_those_of_the_decoded_spectra(thin_survey):
+    model = fit(thin_survey, components=20, normalise=False)
     latents = np.random.default_rng(4).normal(size=(6, 20))
     middle = np.tile(model.ranges.mean(axis=1), (6, 1))
     flux = model.decode(latents, middle)

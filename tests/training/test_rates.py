@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from model.bundle import save_model
+from tests.training.surveys import thinned
 from training import rates
 from training.chemistry import Chemistry
 from training.emulator import Emulator
@@ -16,9 +17,9 @@ from training.survey import Survey, synthesize
 @pytest.fixture(scope="module")
 def groups(tmp_path_factory, emulator: Emulator) -> Survey:
     """Forty groups of five with the chemistry of real giants."""
-    path = tmp_path_factory.mktemp("groups") / "groups.h5"
-    synthesize(path, emulator, 40, seed=505, members=5, chemistry=Chemistry.load())
-    return Survey.open(path)
+    folder = tmp_path_factory.mktemp("groups")
+    synthesize(folder / "whole.h5", emulator, 40, seed=505, members=5, chemistry=Chemistry.load())
+    return Survey.open(thinned(folder / "whole.h5", folder / "groups.h5"))
 
 
 def test_the_rate_of_values_that_say_nothing_is_a_half_and_of_perfect_ones_nil(groups):
@@ -42,8 +43,8 @@ def test_unlike_metallicity_counts_as_unlike(groups):
     assert rates.rates(same, near, far, fe_h)["share"] == pytest.approx(within.mean())
 
 
-def test_a_table_of_rates(groups, xfe_survey, tmp_path):
-    save_model(fit(xfe_survey, components=20, normalise=False), tmp_path / "polydis.safetensors")
+def test_a_table_of_rates(groups, thin_xfe_survey, tmp_path):
+    save_model(fit(thin_xfe_survey, components=20, normalise=False), tmp_path / "polydis.safetensors")
     text = measure_rates([tmp_path / "polydis.safetensors"], groups, tmp_path)
     assert "polydis" in text
     found = json.loads((tmp_path / "rates.json").read_text())["rates"]

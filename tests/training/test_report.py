@@ -7,24 +7,26 @@ from matplotlib.image import imread
 from app.cli import cli
 from model.bundle import save_model
 from tests.pages import check_self_contained, look
+from tests.training.surveys import thinned
 from training.polydis import fit
 from training.survey import Survey, synthesize
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory, emulator, survey, xfe_survey):
+def report(tmp_path_factory, emulator, thin_survey, thin_xfe_survey):
     """A report on two models, three surveys, by the command line."""
     folder = tmp_path_factory.mktemp("report")
-    synthesize(folder / "groups.h5", emulator, 60, seed=505, members=5)
-    synthesize(folder / "teacher.h5", emulator, 400, seed=606)
+    for name, groups, seed, members in (("groups", 60, 505, 5), ("teacher", 400, 606, 2)):
+        synthesize(folder / "whole.h5", emulator, groups, seed=seed, members=members)
+        thinned(folder / "whole.h5", folder / f"{name}.h5")
     for name, parameters in (("three", ("teff", "logg", "fe_h")), ("two", ("teff", "logg"))):
         model = fit(
             Survey.open(folder / "teacher.h5"), name=name, components=20, normalise=False, parameters=parameters
         )
         save_model(model, folder / f"{name}.safetensors")
     arguments = [
-        "evaluate", str(folder / "three.safetensors"), str(folder / "two.safetensors"), "--survey", str(survey.path),
-        "--survey", str(xfe_survey.path), "--groups", str(folder / "groups.h5"),
+        "evaluate", str(folder / "three.safetensors"), str(folder / "two.safetensors"), "--survey", str(thin_survey.path),
+        "--survey", str(thin_xfe_survey.path), "--groups", str(folder / "groups.h5"),
         "--abundances", str(folder / "teacher.h5"), "--report", str(folder / "out"),
     ]  # fmt: skip
     result = CliRunner().invoke(cli, arguments, catch_exceptions=False)

@@ -137,16 +137,16 @@ def test_without_perturbation_it_is_the_twin_search_of_the_report(model, survey)
 
 
 @pytest.fixture(scope="module")
-def results(model, survey):
+def results(model, survey, thin_survey):
     """Two models measured, and one that was not."""
-    two = fit(survey, name="two", components=20, normalise=False, parameters=("teff", "logg"))
+    two = fit(thin_survey, name="two", components=20, normalise=False, parameters=("teff", "logg"))
     measured = [
         {
             "label": label,
             "card": {"parameters": list(each.card.parameters)},
-            "robustness": robustness(each, survey, stars=stars),
+            "robustness": robustness(each, pairs, stars=stars),
         }
-        for label, each, stars in (("shipped", model, 300), ("two", two, 100))
+        for label, each, pairs, stars in (("shipped", model, survey, 300), ("two", two, thin_survey, 100))
     ]
     return [*measured, {"label": "old", "card": {"parameters": ["teff"]}}]
 

@@ -1,0 +1,185 @@
+"""`chemtwin` commands as processes of their own that begin with everything imported.
+
+A launcher process imports the product once and loads its compiled functions. Each command is a fork of it that
+runs the command line: a real process with its own environment, folder and streams, without the seconds of a start.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).parent.parent
+FRESH = [sys.executable, "-c", "from app.cli import main; main()"]
+"""The command line in a new interpreter."""
+
+IMPORTED = ("app.api", "app.ingest", "app.reindex", "app.backup", "app.export", "app.doctor", "model.gaussdis")
+
+
+class Command:
+    """A running command, used as a `subprocess.Popen` is."""
+
+    def __init__(self, connection: socket.socket, stdout: IO[str] | None, stderr: IO[str] | None) -> None:
+        self._connection, self._lines = connection, connection.makefile("r")
+        self.pid = int(self._lines.readline())
+        self.returncode: int | None = None
+        self._stdout, self._stderr = stdout, stderr
+
+    def poll(self) -> int | None:
+        """The exit status, or None while it runs."""
+        return self._status(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit status, once there is one. Raises subprocess.TimeoutExpired."""
+        status = self._status(timeout)
+        if status is None:
+            raise subprocess.TimeoutExpired("chemtwin", timeout or 0)
+        return status
+
+    def _status(self, timeout: float | None) -> int | None:
+        if self.returncode is None and select.select([self._connection], [], [], timeout)[0]:
+            self.returncode = os.waitstatus_to_exitcode(int(self._lines.readline()))
+            self._lines.close()
+            self._connection.close()
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it wrote to stdout and stderr, once it has ended."""
+        self.wait(timeout)
+        written = []
+        for file in (self._stdout, self._stderr):
+            assert file is not None
+            file.seek(0)
+            written.append(file.read())
+            file.close()
+        return written[0], written[1]
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+def start(arguments: list[str], environment: dict[str, str], log: IO[str] | None = None) -> Command:
+    """Run a chemtwin command; both its streams go to `log`, or can be read by `communicate`."""
+    streams = (None, None) if log else (tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+"))  # noqa: SIM115
+    out, error = (log or stream for stream in streams)
+    assert out is not None
+    assert error is not None
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(_launcher())
+    socket.send_fds(connection, [b"-"], [out.fileno(), error.fileno()])
+    asked = {"arguments": arguments, "environment": environment, "folder": str(Path.cwd())}
+    connection.sendall(json.dumps(asked).encode() + b"\n")
+    return Command(connection, *streams)
+
+
+def run(*arguments: object, **environment: str) -> tuple[int, str]:
+    """The exit status of a chemtwin command, and all that it wrote."""
+    command = start([*map(str, arguments)], os.environ | {"OMP_NUM_THREADS": "1"} | environment)
+    out, error = command.communicate(timeout=300)
+    assert command.returncode is not None
+    return command.returncode, out + error
+
+
+@cache
+def _launcher() -> str:
+    """The address of the launcher of this process; it ends with it."""
+    address = str(Path(tempfile.mkdtemp(prefix="chemtwin-launcher-")) / "socket")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(64)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from tests.forked import launch; launch()", str(listener.fileno()), address],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        pass_fds=[listener.fileno()],
+        start_new_session=True,
+    )
+    listener.close()
+
+    def stop() -> None:
+        assert process.stdin is not None
+        process.stdin.close()  # closed as well if this process is killed
+        process.wait()
+
+    atexit.register(stop)
+    return address
+
+
+def launch() -> None:
+    """The launcher: fork a process for each command, until whoever started it has ended."""
+    listener, address = socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2])
+    sys.path.insert(0, str(ROOT))
+    from app.cli import main
+
+    for name in IMPORTED:
+        importlib.import_module(name)
+    from model.bundle import SHIPPED, load_model
+
+    model = load_model(SHIPPED)
+    model.embed([model.example()])
+    del model
+    gc.collect()
+    gc.freeze()
+    while True:
+        readable, _, _ = select.select([listener, 0], [], [])
+        if 0 in readable:
+            address.unlink()
+            address.parent.rmdir()
+            return
+        connection, _ = listener.accept()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            listener.close()
+            _become_command(connection)
+            main()
+            return
+        connection.close()
+
+
+def _become_command(connection: socket.socket) -> None:
+    """Return in a child that is what was asked for; this process waits and reports its end."""
+    _, streams, _, _ = socket.recv_fds(connection, 1, 2)
+    asked = json.loads(connection.makefile("r").readline())
+    pid = os.fork()
+    if pid:
+        for stream in streams:
+            os.close(stream)
+        connection.sendall(f"{pid}\n".encode())
+        _, status = os.waitpid(pid, 0)
+        connection.sendall(f"{status}\n".encode())
+        os._exit(0)
+    connection.close()
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, stream in enumerate((nothing, *streams)):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    tempfile.tempdir = None
+    sys.argv = ["chemtwin", *asked["arguments"]]
