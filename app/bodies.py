@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.embedder import Job
 from app.npz import read_npz
-from app.positions import position
+from app.positions import left_out, position
 from app.refusals import Invalid, TooLarge, UnsupportedMedia
 from app.schemas import ERRORS, FitsQuery, StarIn, UnstoredIn
 from app.settings import Settings
@@ -86,7 +86,8 @@ def parse_json(content: bytes) -> Any:
 
 def star_job(star: UnstoredIn, bad_bits: int) -> Job:
     """What is to be embedded of a star of a JSON or npz body. Raises SpectrumError or ParameterError."""
-    return Job(star.observation(bad_bits), star.star_id, *position(star.ra, star.dec), star.meta)
+    place = position(star.ra, star.dec)
+    return Job(star.observation(bad_bits), star.star_id, *place, star.meta, left_out(star.ra, star.dec))
 
 
 def fits_job(content: bytes, query: FitsQuery, settings: Settings, *, named: bool = True) -> Job:

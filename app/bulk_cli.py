@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from app.path_options import FILE, OUT
+from model.errors import InputError
+
 if TYPE_CHECKING:
     from app.ingest import Done
     from app.settings import Settings
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-OUT = click.Path(dir_okay=False, path_type=Path)
 FORMS = ("h5", "parquet", "fits", "vot")
 SHOWN = 20
 """Refused stars that are named; the others are counted."""
@@ -49,7 +50,9 @@ def on_store(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--meta", multiple=True, metavar="COLUMN", help="an extra column to store in each star's meta; repeatable"
 )
-@click.option("--report", type=OUT, help="CSV of stars to look at; ingest.csv beside the store by default")
+@click.option(
+    "--report", type=OUT, help="CSV of stars to look at, ingest-report.csv beside the store by default"
+)
 @click.option(
     "--workers", type=click.IntRange(1), help="processes that read and embed; one per core by default"
 )
@@ -114,8 +117,9 @@ def reindex(model: Path, drop_old: bool, settings: Settings) -> None:
 @click.argument("out", type=OUT)
 @click.option("--format", "form", type=click.Choice(FORMS), help="instead of what OUT's suffix says")
 @click.option("--all-models", is_flag=True, help="rows of every model, not only CHEMTWIN_MODEL's")
+@click.option("--replace", is_flag=True, help="OUT may be there, and is replaced")
 @on_store
-def export(out: Path, form: str | None, all_models: bool, settings: Settings) -> None:
+def export(out: Path, form: str | None, all_models: bool, replace: bool, settings: Settings) -> None:
     """Write the catalogue to a table OUT: HDF5 (.h5), Parquet, FITS (.fits) or VOTable (.vot)."""
     from app.export import WHOLE
     from app.export import export as run
@@ -125,6 +129,10 @@ def export(out: Path, form: str | None, all_models: bool, settings: Settings) ->
     form = form or out.suffix[1:]
     if form not in FORMS:
         raise click.ClickException(f"{out}: the suffix, or --format, must be one of {', '.join(FORMS)}")
+    if out.exists() and not replace:
+        raise InputError(f"{out} exists: --replace puts the table in its place")
+    if out.exists() and "://" not in settings.place and out.samefile(settings.place):
+        raise InputError(f"{out} is the store itself")
     card, store = load_model(settings.model).card, open_store(settings.place, create=False)
     if form in WHOLE:
         click.echo(f"{form} is built whole in memory; h5 and parquet are not", err=True)
@@ -174,6 +182,8 @@ def _summary(done: Done) -> Iterator[str]:
     total, ignored = done.report, done.ignored
     repeated = f", {total.repeated} repeat an id" if total.repeated else ""
     yield f"{total.stored} stars stored, {total.there} already there, {total.refused} refused{repeated}"
+    if total.replaced:
+        yield f"of the stored {total.replaced} replaced an earlier star of the same id"
     if total.outside or total.warned:
         yield (
             f"of these in the catalogue {total.outside} are outside the model's domain, "

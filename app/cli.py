@@ -8,10 +8,8 @@ from pathlib import Path
 import click
 
 from app import bulk_cli
+from app.path_options import FILE, OUT
 from model.errors import InputError
-
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-OUT = click.Path(dir_okay=False, path_type=Path)
 
 
 class Lazy(click.Group):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
-
-from app.columns import Numbers
+from app.columns import NUMBER, Numbers, meta_value
 from app.embedder import Job
 from app.label_tables import LabelTable, read_label_table
-from app.positions import FAR, apart, position
+from app.positions import FAR, apart, left_out, position
 from app.settings import Settings
 from app.sources import (
     COORDINATES,
@@ -29,9 +27,10 @@ from app.star_files import NoFile, StarFiles
 from model.apogee import STAR_BAD, read_fits
 from model.errors import ChemtwinError, InputError, ParameterError
 from model.spectrum import Observation
-from model.starfile import StarFile, same_star
+from model.starfile import StarFile, same_star, spectrum_notes
 
-FLAGS = "aspcapflag"
+FLAGS = ("aspcapflag", "aspcapflags", "flag_bad", "starflag")
+"""Columns of a table that say of a star not to trust its labels or its spectrum: bits, texts, truth values."""
 
 
 class FitsFolder(Source):
@@ -47,11 +46,11 @@ class FitsFolder(Source):
         self._folder, self._settings, self._further = place.path, settings, tuple(further)
         labels = (*LABELS, *further)
         numeric = (*labels, *(f"{name}_err" for name in labels), *COORDINATES)
-        used = {*numeric, "file", "star_id", FLAGS}
+        used = {*numeric, "file", "star_id", *FLAGS}
 
         def choose(names: Sequence[str]) -> set[str]:
-            self.extra = place.extra([name for name in names if name not in used])
-            return {*used, *self.extra}
+            self.extra = place.extra([name for name in names if name and name not in used])
+            return {*used, "apogee_id", *self.extra}
 
         self._table: LabelTable = read_label_table(place.labels, choose)
         names = self._table.columns
@@ -68,7 +67,7 @@ class FitsFolder(Source):
             for name in numeric
             if name in names
         }
-        self._flags = self._table.numbers(FLAGS).values if FLAGS in names else np.full(len(self._table), np.nan)
+        self._designations = self._table.identifiers("apogee_id")
         self._files = StarFiles.of(place.path)
 
     def __len__(self) -> int:
@@ -122,6 +121,7 @@ class FitsFolder(Source):
             raise ParameterError("damaged_row", self._table.damaged[row])
         if self._ids is not None:
             check_id(star_id)
+            self._check_designation(row, star_id or "")
         wrong = [f"{name} {column.wrong[row]}" for name, column in self._numbers.items() if row in column.wrong]
         if wrong:
             raise ParameterError("bad_labels", "; ".join(wrong))
@@ -147,9 +147,20 @@ class FitsFolder(Source):
             star_id,
             *(its if own[0] is None else own),
             {**meta, "file": file.kind, "source": path},
-            (*file.notes_of(()), *file.disagreements(values), *self._warnings(row, own, its)),
+            (
+                *file.notes_of(()),
+                *file.disagreements(values),
+                *left_out(values.get("ra"), values.get("dec")),
+                *self._warnings(row, own, its),
+            ),
         )
         return Read(job, digest.hexdigest()[:32])
+
+    def _check_designation(self, row: int, star_id: str) -> None:
+        """Raise ParameterError where the table has two ids of a row that are of different stars."""
+        other = None if self._designations is None else self._designations[row]
+        if other is not None and not same_star(star_id, other):
+            raise ParameterError("another_star", f"apogee_id {other} is another star than star_id {star_id}")
 
     def _warnings(
         self, row: int, own: tuple[float | None, float | None], its: tuple[float | None, float | None]
@@ -159,6 +170,20 @@ class FitsFolder(Source):
         degrees = apart(own, its)
         if degrees > FAR:
             found.append(f"the table's position is {degrees:.2g} degrees from the file's: is it another star?")
-        if not math.isnan(flags := self._flags[row]) and int(flags) & STAR_BAD:
-            found.append("the table's ASPCAPFLAG has STAR_BAD set: the pipeline does not trust these labels")
+        for name in FLAGS:
+            if name in self._table.columns:
+                found += _flag_warnings(name, meta_value(self._table.columns[name].values[row]))
         return found
+
+
+def _flag_warnings(name: str, flags: Any) -> tuple[str, ...]:
+    """What a flag of the table says against a star: bits, as a number or as text, or a truth value."""
+    text = str(flags).strip()
+    bits = max(0, int(float(text))) if NUMBER.match(text) else 0
+    if name == "starflag":
+        return spectrum_notes(bits, "the table's STARFLAG")
+    if name == "flag_bad":
+        distrusted = text.lower() == "true" or bits == 1
+    else:
+        distrusted = bool(bits & STAR_BAD) or "STAR_BAD" in text
+    return (f"the table's {name} says that the pipeline does not trust these labels",) if distrusted else ()

@@ -7,61 +7,42 @@ twice, running it again makes the store what it would have been.
 
 from __future__ import annotations
 
-import csv
 import gc
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from app import processes
 from app.embedder import Embedder, conditioned_on, stored_or_refused
+from app.ingest_report import Note, Outcome, ReportFile
 from app.settings import Settings
 from app.sources import DIGEST, Place, Read, Source, Unread
-from index.store import Store, StoreError, open_store
+from index.store import Star, Store, StoreError, open_store
 from model.bundle import load_card
 
 BLOCK = 256
-SHOWN = 20
-"""Refused stars that are named on the screen; the others are counted, and listed in the report."""
-
-REPORT = "ingest.csv"
+REPORT = "ingest-report.csv"
 """The list of stars to look at: beside the store, or in the current folder for a store in PostgreSQL."""
-
-Outcome = Literal["stored", "already there", "refused", "repeated"]
-
-
-@dataclass(frozen=True)
-class Note:
-    """A star to be looked at: what became of it, if the model knows such stars, and what is wrong or odd.
-
-    `star_id` is "" where it is not known.
-    """
-
-    star_id: str
-    outcome: Outcome
-    in_domain: bool | None
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.star_id}: {self.text}" if self.star_id else self.text
 
 
 @dataclass(frozen=True)
 class Report:
     """What became of stars: numbers by outcome, of those in the catalogue how many are `outside` the model's
     domain and how many carry other warnings, and the `notes` of all that should be looked at.
+
+    Of the `stored` some have `replaced` an earlier star of their id.
     """
 
     stored: int = 0
+    replaced: int = 0
     there: int = 0
     refused: int = 0
     repeated: int = 0
@@ -115,6 +96,8 @@ def ingest(
     are in. Stars to be looked at are listed in the CSV file `listed`, by default beside the store. Raises
     InputError for a source that cannot be used.
     """
+    target = listed or (Path() if "://" in settings.place else Path(settings.place).parent) / REPORT
+    report_file = ReportFile(target)
     open_store(settings.place).close()  # is created here, once, if there is none
     source = place.open(settings, _units(settings))
     ids = source.ids()
@@ -142,10 +125,9 @@ def ingest(
         reports = _reports_of_this_process(settings, place, blocks)
     else:
         reports = _reports_of_processes(min(workers, len(blocks)), settings, place, blocks)
-    target = listed or (Path() if "://" in settings.place else Path(settings.place).parent) / REPORT
     with (
         tqdm(total=len(ids), unit="star", desc="ingest", disable=None, smoothing=0.05) as bar,
-        NoteFile(target) as file,
+        report_file as file,
     ):
         bar.update(len(total))
         file.write(total.notes)
@@ -181,36 +163,6 @@ def _within(rows: Sequence[int], start: int) -> frozenset[int]:
     return frozenset(rows[bisect_left(rows, start) : bisect_left(rows, start + BLOCK)])
 
 
-class NoteFile:
-    """A CSV file of notes, written under another name and renamed at the end; none where there are no notes."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._partial = path, path.with_name(path.name + ".partial")
-        self.count, self.failed = 0, list[Note]()
-
-    def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._partial.open("w", newline="", encoding="utf-8")
-        self._rows = csv.writer(self._file)
-        self._rows.writerow([field.name for field in fields(Note)])
-        return self
-
-    def write(self, notes: Sequence[Note]) -> None:
-        """Add notes; the first `SHOWN` of stars that failed stay in `failed`."""
-        self._rows.writerows(map(astuple, notes))
-        self.count += len(notes)
-        failed = (note for note in notes if note.outcome in ("refused", "repeated"))
-        self.failed += islice(failed, SHOWN - len(self.failed))
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        if self.count:
-            self._partial.replace(self._path)
-        else:
-            self._partial.unlink()
-            self._path.unlink(missing_ok=True)
-
-
 def ingest_block(settings: Settings, place: Place, block: Block) -> Report:
     """Embed and store some rows of a source in one transaction; those already there are left alone."""
     embedder, source, store = _opened(settings, place)
@@ -237,14 +189,36 @@ def ingest_block(settings: Settings, place: Place, block: Block) -> Report:
     if stars:
         store.upsert(stars, spectra)
     refused = len(notes)
-    for outcome, rows in (("stored", stars), ("already there", list(there.values()))):
-        notes += [
-            Note(star.star_id, cast(Outcome, outcome), star.in_domain, "; ".join(star.warnings))
-            for star in rows
-            if star.warnings or not star.in_domain
-        ]
-    outside = sum(note.in_domain is False for note in notes)
-    return Report(len(stars), len(there), refused, 0, outside, len(notes) - refused - outside, tuple(notes))
+    earlier = {
+        star_id: row
+        for star_id, row in before.items()
+        if row.model == embedder.identity and star_id not in there
+    }
+    notes += [note for star in stars if (note := _note(star, earlier.get(star.star_id)))]
+    notes += [note for star in there.values() if (note := _note(star, star))]
+    known = [*stars, *there.values()]
+    outside = sum(not star.in_domain for star in known)
+    return Report(
+        stored=len(stars),
+        replaced=sum(star.star_id in earlier for star in stars),
+        there=len(there),
+        refused=refused,
+        outside=outside,
+        warned=sum(bool(star.warnings) and star.in_domain for star in known),
+        notes=tuple(notes),
+    )
+
+
+def _note(star: Star, before: Star | None) -> Note | None:
+    """What there is to look at of a star in the catalogue; `before` is what was stored under its id."""
+    warnings = list(star.warnings)
+    outcome: Outcome = "stored" if before is None else "already there" if before is star else "replaced"
+    if outcome == "replaced":
+        assert before is not None
+        warnings.insert(0, f"replaces a star from {before.meta.get('source', 'elsewhere')}")
+    if not warnings and star.in_domain:
+        return None
+    return Note(star.star_id, outcome, star.in_domain, "; ".join(warnings))
 
 
 @lru_cache(maxsize=1)

@@ -100,7 +100,7 @@ def read_label_table(path: Path, choose: Choice) -> LabelTable:
         raise TableError(f"{path} is no table of labels: its name must end in {endings}, or .gz after it")
     try:
         return READERS[kind](path, choose)
-    except TableError:
+    except InputError:
         raise
     except Exception as error:  # astropy and pyarrow raise nearly anything on damaged tables
         raise TableError(f"the table {path} cannot be read: {error}") from error
@@ -141,7 +141,7 @@ def _csv_rows(path: Path, file: IO[str], choose: Choice) -> LabelTable:
     cells: dict[str, list[str]] = {name: [] for name in places}
     lines: list[str] = []
     damaged: dict[Row, str] = {}
-    reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
+    reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
     for row in reader:
         if not any(cell.strip() for cell in row) or row[0].startswith("#"):
             continue
@@ -168,21 +168,31 @@ def _astropy(kind: str) -> Reader:
         columns = {
             name: TableColumn(np.ma.asarray(column), "" if column.unit is None else str(column.unit))
             for name, column in zip(names, table.itercols(), strict=True)
-            if name in chosen and column.ndim == 1 and column.dtype.kind in CELL_KINDS
+            if name in chosen and getattr(column, "ndim", 0) == 1 and _kind(column) in CELL_KINDS
         }
         return LabelTable(path, tuple(names), columns, len(table))
 
     return read
 
 
+def _kind(column: object) -> str:
+    """Numpy's kind of a column's type, "?" for those of coordinates and times."""
+    return str(getattr(getattr(column, "dtype", None), "kind", "?"))
+
+
 def _fits(path: Path, choose: Choice) -> LabelTable:
-    """The first table of a FITS file; columns of vectors, of which a survey's table has many, are not read."""
+    """The table of labels of a FITS file; columns of vectors, which a survey's table has, are not read."""
     from astropy.io import fits
 
     with fits.open(path, memmap=path.suffix.lower() != ".gz") as hdus:
-        hdu = next((hdu for hdu in hdus if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))), None)
-        if hdu is None:
+        tables = [hdu for hdu in hdus if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))]
+        of_labels = [hdu for hdu in tables if "teff" in {name.lower() for name in hdu.columns.names}]
+        if len(of_labels) > 1:
+            several = ", ".join(hdu.name or "without a name" for hdu in of_labels)
+            raise TableError(f"{path} has several tables of labels ({several}): keep one")
+        if not tables:
             raise TableError(f"{path} holds no table")
+        hdu = (of_labels or tables)[0]
         names = _names(path, hdu.columns.names)
         chosen, found = set(choose(names)), {}
         for name, column in zip(names, hdu.columns, strict=True):
@@ -210,16 +220,26 @@ def _parquet(path: Path, choose: Choice) -> LabelTable:
     table = parquet.read_table(
         path, columns=[one for one, name in zip(written, names, strict=True) if name in chosen]
     )
-    renamed = dict(zip(written, names, strict=True))
+    renamed, units = dict(zip(written, names, strict=True)), _astropy_units(table.schema.metadata or {})
     columns = {}
     for field_, column in zip(table.schema, table.columns, strict=True):
-        unit = (field_.metadata or {}).get(b"unit", b"").decode()
+        unit = (field_.metadata or {}).get(b"unit", b"").decode() or units.get(field_.name, "")
         if str(field_.type).startswith(("int", "uint", "float", "double", "halffloat")):
             plain = np.ma.array(column.fill_null(0).to_numpy(), mask=column.is_null().to_numpy())
             columns[renamed[field_.name]] = TableColumn(plain, unit)
         elif field_.type.num_fields == 0:
             columns[renamed[field_.name]] = TableColumn(column.to_pylist(), unit)
     return LabelTable(path, tuple(names), columns, table.num_rows)
+
+
+def _astropy_units(metadata: Mapping[bytes, bytes]) -> dict[str, str]:
+    """The units by column that astropy writes into the metadata of a Parquet file."""
+    if b"table_meta_yaml" not in metadata:
+        return {}
+    from astropy.table.meta import get_header_from_yaml
+
+    header = get_header_from_yaml(metadata[b"table_meta_yaml"].decode().split("\n"))
+    return {column["name"]: str(column.get("unit", "")) for column in header["datatype"]}
 
 
 READERS: dict[str, Reader] = {

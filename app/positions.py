@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 from index.sky import Circle
-from model.starfile import DESIGNATION
+from model.starfile import COORDINATES
 
 FAR = 1 / 60
 """Degrees between two positions of one star from which on a warning says so."""
 
-PARTS = re.compile(r"..(\d\d)(\d\d)(\d{4})([+-])(\d\d)(\d\d)(\d{3})\Z")
+PARTS = re.compile(r"(\d\d)(\d\d)(\d{4})([+-])(\d\d)(\d\d)(\d{3})\Z")
 
 
 def position(ra: float | None, dec: float | None) -> tuple[float | None, float | None]:
@@ -23,12 +23,21 @@ def position(ra: float | None, dec: float | None) -> tuple[float | None, float |
     return (ra + 360 if ra < 0 else ra), dec
 
 
+def left_out(ra: float | None, dec: float | None) -> tuple[str, ...]:
+    """A warning where numbers were given that are no position, and so are not stored."""
+    given = {name: value for name, value in (("ra", ra), ("dec", dec)) if value is not None and value == value}
+    if not given or position(ra, dec) != (None, None):
+        return ()
+    stated = ", ".join(f"{name} = {value:g}" for name, value in given.items())
+    return (f"{stated} is no position in degrees, and was left out",)
+
+
 def of_designation(star_id: str) -> tuple[float, float] | None:
-    """The position (ra, dec), in degrees, that a 2MASS designation such as 2M17334253-1654573 states."""
-    if not re.fullmatch(DESIGNATION, star_id):
+    """The position (ra, dec), in degrees, that an id with a 2MASS designation states: 2M17334253-1654573."""
+    stated = COORDINATES.search(star_id)
+    found = PARTS.match(stated[1]) if stated is not None else None
+    if found is None:
         return None
-    found = PARTS.match(star_id)
-    assert found is not None
     hours, minutes, seconds, sign, degrees, arcmin, arcsec = found.groups()
     ra = 15 * (int(hours) + int(minutes) / 60 + int(seconds) / 360_000)
     dec = int(degrees) + int(arcmin) / 60 + int(arcsec) / 36_000

@@ -30,7 +30,7 @@ from app.columns import (
     vacuum_angstrom,
 )
 from app.embedder import Job
-from app.positions import position
+from app.positions import left_out, position
 from app.schemas import META_BYTES
 from app.settings import Settings
 from model.errors import ChemtwinError, InputError, ParameterError
@@ -143,11 +143,14 @@ class Place:
         free = [name for name in names if name not in OWN_META]
         if self.meta is None:
             return tuple(free) if len(free) <= MOST_EXTRA else ()
-        if missing := [name for name in self.meta if name not in free]:
+        chosen = tuple(name.lower() if self.labels is not None else name for name in self.meta)
+        if missing := [name for name in chosen if name not in free]:
+            there = ", ".join(free[:40]) or "none"
             raise InputError(
-                f"{self.labels or self.path} has no extra column {', '.join(missing)} to store in meta"
+                f"{self.labels or self.path} has no extra column {', '.join(missing)} of one value a star: "
+                f"it has {there}"
             )
-        return self.meta
+        return chosen
 
 
 class Arrays(Source):
@@ -281,8 +284,9 @@ class Arrays(Source):
             bad=None if bitmask is None else bad_pixels(bitmask, self._bad_bits),
             wavelength=self._wavelength,
         )
-        ra, dec = position(*(values.get(name) for name in COORDINATES))
-        return Job(observation, star_id, ra, dec, {**meta, "source": self._path.name})
+        stated = values.get("ra"), values.get("dec")
+        meta = {**meta, "source": self._path.name}
+        return Job(observation, star_id, *position(*stated), meta, left_out(*stated))
 
 
 def check_id(star_id: str | None) -> None:

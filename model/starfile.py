@@ -19,6 +19,9 @@ SAME_LOG = 1e-8
 DESIGNATION = r"(?:2M|AP)\d{8}[+-]\d{7}"
 """A 2MASS designation, the id of nearly every APOGEE star."""
 
+COORDINATES = re.compile(r"(?<!\d)(\d{8}[+-]\d{7})(?!\d)")
+"""The part of a 2MASS designation that is the star's position, whatever is before it: 2M, AP, J, 2MASS-J."""
+
 FAR = {"teff": 500.0, "logg": 1.0, "fe_h": 0.5}
 """Labels of one star differ by no more (K, dex, dex) from one pipeline to another."""
 
@@ -72,10 +75,9 @@ class StarFile:
 
 
 def same_star(first: str, second: str) -> bool:
-    """Whether two ids may name one star: not if both are 2MASS designations and differ."""
-    if not (re.fullmatch(DESIGNATION, first) and re.fullmatch(DESIGNATION, second)):
-        return True
-    return first[2:] == second[2:]
+    """Whether two ids may name one star: not if both hold a 2MASS designation and these differ."""
+    one, other = COORDINATES.search(first), COORDINATES.search(second)
+    return one is None or other is None or one[1] == other[1]
 
 
 def number(value: Any) -> float | None:

@@ -118,7 +118,9 @@ def test_of_stars_with_one_id_in_a_body_the_first_is_stored(client, star):
 
 
 def test_half_a_position_is_none(client, star):
-    client.post("/embed", json=star | {"ra": 10.0})
+    answer = client.post("/embed", json=star | {"ra": 10.0}).json()
+    assert answer["warnings"] == ["ra = 10 is no position in degrees, and was left out"]
+    refused(client.post("/embed", json=star | {"ra": 400.0, "dec": 0.0}), "ra")
     stored = client.get("/stars/TEST-1").json()
     assert (stored["ra"], stored["dec"]) == (None, None)
 

@@ -189,7 +189,7 @@ def test_refused_stars_are_named_and_stop_no_other(survey, tmp_path):
     assert "32 stars stored, 0 already there, 28 refused" in said
     assert sum(line.startswith("SYN-") for line in said.splitlines()) == 20
     assert "and 8 more" in said
-    assert "4.29581E+18: '4.29581E+18' is no star id" in said
+    assert "'4.29581E+18' is no star id" in (tmp_path / "ingest-report.csv").read_text()
     assert f"{ids[30]}: row 30: teff unknown" in said
     assert rows_at(tmp_path).keys() == {*ids[25:30], *ids[33:]}
 
@@ -322,7 +322,7 @@ def test_of_rows_with_one_id_the_first_is_stored_and_the_same_command_again_stor
     store.close()
     assert len(found) == 200
     assert max(found) < 75
-    with (tmp_path / "ingest.csv").open() as file:
+    with (tmp_path / "ingest-report.csv").open() as file:
         listed = [row for row in csv.DictReader(file) if row["outcome"] == "repeated"]
     assert [row["star_id"] for row in listed] == ids[200:].tolist()
 
@@ -350,4 +350,32 @@ def test_stars_to_look_at_are_counted_and_listed(survey, tmp_path):
     assert "teff" in outside["text"]
     assert (refused["outcome"], refused["text"][:21]) == ("refused", "row 4: fe_h unknown: ")
     ingest(npz(source, survey, stars=3), "--data-dir", tmp_path / "data", "--report", report)
-    assert not report.exists()
+    assert report.read_text().splitlines()[0] == "star_id,outcome,in_domain,text"
+    assert "replaced" in report.read_text()
+
+
+@pytest.mark.parametrize("name", ["s.npz", "stars.sqlite", "notes.txt", "folder"])
+def test_the_report_takes_the_place_of_an_earlier_report_only(name, survey, tmp_path):
+    source = npz(tmp_path / "s.npz", survey, stars=3)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    assert ingest(source, "--data-dir", tmp_path)[0] == 0
+    before = rows_at(tmp_path)
+    code, said = ingest(source, "--data-dir", tmp_path, "--report", tmp_path / name)
+    assert code != 0
+    assert "is no report of an ingest" in said or "is a directory" in said
+    assert source.exists()
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert rows_at(tmp_path) == before
+
+
+def test_stars_of_another_source_under_the_same_ids_are_named(survey, tmp_path):
+    for name, rows in (("first.npz", slice(0, 4)), ("second.npz", slice(4, 8))):
+        ids = np.array([f"NUM-{number}" for number in range(4)])
+        labels = {label: survey.column(label)[rows] for label in ("teff", "logg", "fe_h")}
+        source = npz(tmp_path / name, survey, stars=4, flux=survey.flux(rows), star_id=ids, **labels)
+        code, said = ingest(source, "--data-dir", tmp_path)
+    assert (code, "of the stored 4 replaced an earlier star of the same id" in said) == (0, True)
+    with (tmp_path / "ingest-report.csv").open() as file:
+        listed = [(row["outcome"], row["text"]) for row in csv.DictReader(file)]
+    assert listed == [("replaced", "replaces a star from first.npz")] * 4

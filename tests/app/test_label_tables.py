@@ -63,6 +63,7 @@ def test_a_row_of_another_length_is_named_and_stops_no_other(tmp_path):
     ("content", "message"),
     [
         (b"star_id,teff,TEFF\na,1,2\n", "more than one column teff"),
+        (b'star_id,note\na,"x\nb,y\n', "cannot be read: unexpected end of data"),
         ("star_id,teff\nä,1\n".encode("latin-1"), "is not UTF-8"),
     ],
 )
@@ -147,3 +148,18 @@ def test_a_column_that_is_no_temperature_is_refused_by_name(column, message, tmp
 def test_what_is_no_table_is_refused(name, content, tmp_path):
     with pytest.raises(ValueError, match="table"):
         read(written(tmp_path / name, content))
+
+
+def test_several_tables_of_labels_in_a_file_are_refused(tmp_path):
+    path = tmp_path / "t.fits"
+    columns = [fits.Column("APOGEE_ID", "4A", array=["2M1"]), fits.Column("TEFF", "E", array=[4705.0])]
+    raw, calibrated = (fits.BinTableHDU.from_columns(columns, name=name) for name in ("RAW", "CALIB"))
+    fits.HDUList([fits.PrimaryHDU(), raw, calibrated]).writeto(path)
+    with pytest.raises(ValueError, match=r"several tables of labels \(RAW, CALIB\)"):
+        read(path)
+
+
+def test_units_of_astropys_parquet_are_converted(tmp_path):
+    path = tmp_path / "t.parquet"
+    Table({"star_id": ["a"], "teff": [4.705] * u.kK, "logg": [2.5]}).write(path)
+    np.testing.assert_allclose(read(path).numbers("teff").values, [4705])

@@ -216,12 +216,23 @@ def test_gzipped_files_are_read(tmp_path):
     np.testing.assert_array_equal(star.job.observation.flux, stars(plain)[0].job.observation.flux)
 
 
-def test_the_tables_flag_of_bad_labels_is_a_warning(tmp_path):
-    header = HEADER.replace("\n", ",ASPCAPFLAG\n")
-    rows = [f"A,{APSTAR.name},4705,2.58,0.05,{flag}\n" for flag in (0, 1 << 23, -9999)]
-    good, bad, unknown = stars(folder(tmp_path / "f", header + "".join(rows), APSTAR))
-    assert (good.job.warnings, unknown.job.warnings) == ((), ())
-    assert "STAR_BAD" in bad.job.warnings[0]
+@pytest.mark.parametrize(
+    ("column", "good", "bad"),
+    [
+        ("ASPCAPFLAG", 0, 1 << 23),
+        ("aspcapflag", -9999, "STAR_BAD"),
+        ("ASPCAPFLAGS", "", "TEFF_WARN,STAR_BAD"),
+        ("flag_bad", "False", "True"),
+        ("STARFLAG", 0, 1),
+    ],
+)
+def test_the_tables_flags_are_warnings(column, good, bad, tmp_path):
+    header = HEADER.replace("\n", f",{column}\n")
+    rows = [f'A,{APSTAR.name},4705,2.58,0.05,"{flag}"\n' for flag in (good, bad)]
+    first, second = stars(folder(tmp_path / "f", header + "".join(rows), APSTAR))
+    assert first.job.warnings == ()
+    assert len(second.job.warnings) == 1
+    assert column.lower() in second.job.warnings[0].lower()
 
 
 def test_extra_columns_of_a_table_go_into_meta(tmp_path):
@@ -288,3 +299,27 @@ def test_the_warnings_are_those_of_what_was_done(tmp_path):
 def test_labels_far_from_the_files_own_are_a_warning(tmp_path):
     (star,) = stars(folder(tmp_path / "f", f"{HEADER}A,{ASPCAP.name},4500,1.6,0\n", ASPCAP))
     assert star.job.warnings == ("teff = 4500 is far from the file's own 3788.4: is it another star's?",)
+
+
+def test_a_row_of_two_stars_is_refused(tmp_path):
+    header = HEADER.replace("\n", ",apogee_id\n")
+    rows = [
+        f"{STAR},{APSTAR.name},4705,2.58,0.05,{one}\n" for one in ("AP00004994+1621552", "2M17334253-1654573")
+    ]
+    good, bad = stars(folder(tmp_path / "f", header + "".join(rows), APSTAR))
+    assert isinstance(good, Read)
+    assert "apogee_id 2M17334253-1654573 is another star than star_id" in reason(bad)
+
+
+@pytest.mark.parametrize("prefix", ["2m", "J", "2MASS-J", "apogee.apo25m.2M", ""])
+def test_another_star_is_known_by_its_coordinates(prefix, tmp_path):
+    labels = f"{HEADER}{prefix}17334253-1654573,{APSTAR.name},4705,2.58,0.05\n"
+    (star,) = stars(folder(tmp_path / "f", labels, APSTAR))
+    assert "another star" in reason(star)
+
+
+@pytest.mark.parametrize("position", ["400,10", "10,114.5", "10,"])
+def test_numbers_that_are_no_position_are_named(position, tmp_path):
+    header = HEADER.replace("\n", ",ra,dec\n")
+    (star,) = stars(folder(tmp_path / "f", header + f"A,{APSTAR.name},4705,2.58,0.05,{position}\n", APSTAR))
+    assert star.job.warnings[0].endswith("is no position in degrees, and was left out")

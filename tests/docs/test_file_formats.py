@@ -85,6 +85,8 @@ SHOWN_BY = {
     "two files in one body": "model/test_apogee::test_two_files_in_one_are_refused",
     "several files of one star in a folder": "app/test_star_files::test_of_several_products_the_order_is_the_stated_one "
     "app/test_star_files::test_two_files_of_one_product_are_refused_by_name",
+    "numbers that are no position in degrees": "app/test_accepted::test_half_a_position_is_none "
+    "app/test_sources::test_numbers_that_are_no_position_are_named",
     "an extra column of one value a star": "app/test_sources::test_extra_datasets_of_a_survey_go_into_meta "
     "app/test_sources::test_extra_columns_of_a_table_go_into_meta",
     "an unknown array or field": "app/test_refusals::test_embed_refuses app/test_ingest::test_stars_to_look_at_are_counted_and_listed",
