@@ -137,7 +137,8 @@ def convert(name: str, value: float, unit: u.UnitBase | None, target: u.UnitBase
 
     A number without a unit is in the contract's unit. [Fe/H] and errors of log g are in dex.
     """
-    if known_unit(name, unit) is None:
+    unit = known_unit(name, unit)
+    if unit is None:
         return value
     if name in IN_DEX:
         if unit in (u.one, u.dex) or (name.endswith("_err") and isinstance(unit, u.DexUnit)):

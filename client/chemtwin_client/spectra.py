@@ -103,7 +103,7 @@ def _file(path: Path, known: Mapping[str, object], units: Mapping[str, str] | No
 def star(source: Source, known: Mapping[str, object], units: Mapping[str, str] | None = None) -> dict[str, Any]:
     """A star of a JSON body; raises what `body` does."""
     _check(known)
-    if not isinstance(source, NDData) and np.ndim(source) == 0:
+    if isinstance(source, os.PathLike) or (not isinstance(source, NDData) and np.ndim(source) == 0):
         raise ValueError(f"{source!s:.40} ({type(source).__name__}) is neither a spectrum nor a star's id")
     told: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
     made = labels.given(told, units)

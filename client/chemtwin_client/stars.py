@@ -210,7 +210,7 @@ def _told_apart(
         else:
             usual[name] = column
     for label in (*labels.NEEDED, *units):
-        title = next((title for title in others if title.lower() == f"e_{label}".lower()), None)
-        if title is not None and f"{label}_err" not in usual:
-            usual[f"{label}_err"] = others.pop(title)
+        titles = [title for title in others if title.lower() == f"e_{label}".lower()]
+        if titles and f"{label}_err" not in usual:
+            usual[f"{label}_err"] = others.pop(titles[0])
     return usual, others

@@ -231,8 +231,8 @@ def test_units(fresh, three):
 def test_units_in_hdf5(fresh, three):
     """the attribute `unit` or `units` of an h5py dataset: of labels, pixels or wavelengths"""
     labels, flux = three
-    wavelength = _grid(fresh, labels, flux)
     right, _ = codes(fresh, labels, flux, error=np.full(flux.shape, 0.01))
+    wavelength = fresh.recast("A", {}).spectral_axis.value
     with h5py.File("in memory", "w", driver="core", backing_store=False) as file:
         for name, values, attribute, unit in (
             ("teff", labels["teff"] / 1000, "unit", "kK"),
@@ -264,12 +264,6 @@ def test_units_in_hdf5(fresh, three):
         file["teff"].attrs["unit"] = "furlong"
         with pytest.raises(u.UnitsError, match="teff"):
             fresh.embed_many(file["flux"], table, progress=False)
-
-
-def _grid(chem, labels, flux):
-    """The wavelengths (P,) of the model, in Angstrom."""
-    codes(chem, labels, flux)
-    return chem.recast("A", {}).spectral_axis.value
 
 
 def test_wrong_units(fresh, three):
