@@ -11,8 +11,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.numpy import load_file
 
+from app.cli import cli
 from model.bundle import load_model, save_model
 from tests.pages import check_self_contained
 from tests.training.surveys import contents, write
@@ -34,6 +36,16 @@ SMALL = [
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", "from app.cli import main; main()", *arguments]
+
+
+def run_here(*arguments: str) -> None:
+    """Run a command in this process, which has imported everything, with one thread as the others have."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+    finally:
+        torch.set_num_threads(threads)
 
 
 def digest(path) -> str:
@@ -65,12 +77,7 @@ def test_a_run_killed_in_the_middle_ends_as_if_it_had_not_been(thin_survey, thin
     common += ["--set", "steps=500", "--set", "validate_every=100"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
-    subprocess.run(
-        command(*common, "--out", str(whole), "--name", "same"),
-        check=True,
-        env=environment,
-        capture_output=True,
-    )
+    run_here(*common, "--out", str(whole), "--name", "same")
     state = checkpoint_folder(cut) / "state.pt"
     kills = 0
     while kills < 2:
@@ -87,9 +94,7 @@ def test_a_run_killed_in_the_middle_ends_as_if_it_had_not_been(thin_survey, thin
         process.wait()
         kills += 1
         assert not cut.exists()
-    subprocess.run(
-        command(*common, "--out", str(cut), "--name", "same"), check=True, env=environment, capture_output=True
-    )
+    run_here(*common, "--out", str(cut), "--name", "same")
     assert digest(cut) == digest(whole)
     assert json.loads((tmp_path / "cut.safetensors.json").read_text())["steps"] == 500
     check_self_contained((tmp_path / "cut.safetensors.html").read_text(), pictures=2)
@@ -111,7 +116,7 @@ def test_two_processes_train_what_one_does(thin_survey, tmp_path):
     common = ["train", str(thin_survey.path), *SMALL, "--set", "steps=20"]
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(command(*common, "--out", str(one)), check=True, env=environment, capture_output=True)
+    run_here(*common, "--out", str(one))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     shared_run = [sys.executable, *launch, *command(*common, "--out", str(two))]
     subprocess.run(shared_run, check=True, env=environment, capture_output=True, timeout=300)
