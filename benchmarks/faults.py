@@ -2,11 +2,13 @@
 
 OMP_NUM_THREADS=1 python benchmarks/faults.py --rounds 200
 
-In each round a service runs on one data folder while three clients embed, replace and delete stars; every
-second round a bulk ingest or a reindexing to another model runs beside it. The service, or what runs beside it,
-or both, get SIGKILL at a random moment. Then every star's state is compared with what was answered for; an
-answer that the kill cut off may have happened or not. Processes are forked from one that has imported
-everything, so that a round takes seconds.
+The suite runs a few short rounds: --rounds 6 --longest 1 --pairs 150 --workers 1.
+
+In each round a service runs on one data folder while three clients embed, replace and delete stars; in two of
+three rounds a bulk ingest or a reindexing to another model runs beside it. The service, or what runs beside it,
+or both, get SIGKILL at a random moment, once each client has had an answer. Then every star's state is compared
+with what was answered for; an answer that the kill cut off may have happened or not. Processes are forked from
+one that has imported everything, so that a round takes seconds.
 """
 
 import argparse
@@ -35,9 +37,6 @@ from training.survey import Survey, synthesize
 
 CLIENTS = 3
 STARS_EACH = 40
-LONGEST = 3.0
-"""Seconds after which a round is killed at the latest."""
-
 FORK = multiprocessing.get_context("fork")
 
 State = list[float] | None
@@ -99,14 +98,16 @@ def latent_of(answer: httpx.Response) -> list[float]:
 class Arena:
     """A data folder, the stars that clients write, and what runs on it."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, longest: float, pairs: int, workers: int) -> None:
         self.folder, self.data, self.choose = folder, folder / "data", random.Random(seed)
+        self.longest, self.workers = longest, str(workers)
         self.other, self.bulk = folder / "other.safetensors", folder / "bulk.h5"
         renamed = load_model(SHIPPED)
         renamed.card = replace(renamed.card, name="other")
         save_model(renamed, self.other)
         self.models = [load_model(SHIPPED), load_model(self.other)]
-        synthesize(self.bulk, Emulator.load(), 300, seed=seed + 1, snr=100)
+        self.models[0].embed([self.models[0].example()])  # each fork has what this loads
+        synthesize(self.bulk, Emulator.load(), pairs, seed=seed + 1, snr=100)
         survey = Survey.open(self.bulk)
         self.bulk_ids = list(survey.star_id)
         flux = survey.flux(slice(0, 6)).astype(float)
@@ -154,7 +155,10 @@ class Arena:
 
     def beside(self, kind: str) -> Process:
         """The bulk ingest or the reindexing."""
-        arguments = {"ingest": [str(self.bulk)], "reindex": ["--model", str(self.other)]}
+        arguments = {
+            "ingest": [str(self.bulk), "--workers", self.workers],
+            "reindex": ["--model", str(self.other)],
+        }
         return self.start(kind, kind, *arguments[kind])
 
     def round(self, number: int, tally: Tally) -> None:
@@ -172,11 +176,13 @@ class Arena:
                 Client(url, f"C{i}", self.bodies, self.states, self.choose.randrange(2**31))
                 for i in range(CLIENTS)
             ]
-            kind = ("nothing", "ingest", "nothing", "reindex")[number % 4]
-            other = None if kind == "nothing" else self.beside(kind)
+            kind = ("ingest", "nothing", "reindex")[number % 3]
             for client in clients:
                 client.start()
-            time.sleep(self.choose.uniform(0.1, LONGEST))
+            while any(client.answered == 0 and client.is_alive() for client in clients):
+                time.sleep(0.01)
+            other = None if kind == "nothing" else self.beside(kind)
+            time.sleep(self.choose.uniform(0, self.longest))
             victim = self.choose.choice(("service", kind, "both")) if other else "service"
             tally.kills[f"{victim}, beside {kind}"] = tally.kills.get(f"{victim}, beside {kind}", 0) + 1
             if other and victim != "service":
@@ -243,9 +249,9 @@ class Arena:
         store.close()
 
 
-def run(rounds: int, folder: Path, seed: int = 1) -> Tally:
+def run(arena: Arena, rounds: int) -> Tally:
     """Do it, stopping at the first loss with an AssertionError."""
-    arena, tally = Arena(folder, seed), Tally()
+    tally = Tally()
     for number in range(rounds):
         arena.round(number, tally)
         if number % 10 == 9:
@@ -262,7 +268,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--longest", type=float, default=3, help="most seconds from then to the kill")
+    parser.add_argument("--pairs", type=int, default=300, help="twin pairs of the bulk ingest")
+    parser.add_argument("--workers", type=int, default=2, help="processes of the bulk ingest")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        done = run(given.rounds, Path(name), given.seed)
+        arena = Arena(Path(name), given.seed, given.longest, given.pairs, given.workers)
+        done = run(arena, given.rounds)
     print(f"{done.rounds} rounds, {done.answered} answered writes, none lost; killed: {done.kills}")

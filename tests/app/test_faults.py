@@ -1,4 +1,4 @@
-"""Twenty rounds of benchmarks/faults.py: services, ingests and reindexings killed at random, every star checked."""
+"""Six short rounds of benchmarks/faults.py: services, ingests and reindexings killed at random, every star checked."""
 
 import os
 import re
@@ -7,16 +7,18 @@ import sys
 
 from tests.conftest import ROOT
 
+ROUNDS = ("--rounds", "6", "--longest", "1", "--pairs", "150", "--workers", "1")
 
-def test_nothing_answered_for_is_lost_in_twenty_kills(tmp_path):
+
+def test_nothing_answered_for_is_lost_in_six_kills(tmp_path):
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--rounds", "20", "--seed", "7"],
+        [sys.executable, str(ROOT / "benchmarks" / "faults.py"), *ROUNDS, "--seed", "7"],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    told = re.search(r"20 rounds, (\d+) answered writes, none lost", done.stdout.splitlines()[-1])
+    told = re.search(r"6 rounds, (\d+) answered writes, none lost", done.stdout.splitlines()[-1])
     assert told
-    assert int(told[1]) > 50, "too few writes for a kill to hit one"
-    assert {"ingest", "reindex"} <= set(re.findall(r"beside (\w+)", done.stdout))
+    assert int(told[1]) >= 6 * 3, "each client had an answer in each round"
+    assert {"nothing", "ingest", "reindex"} == set(re.findall(r"beside (\w+)", done.stdout))
