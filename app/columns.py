@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import InputError
+from model.units import UNITS, is_stored_unit
 
 Values: TypeAlias = "NDArray[Any] | np.ma.MaskedArray[Any, Any] | Sequence[Any]"
 Row: TypeAlias = int
@@ -52,18 +53,7 @@ ROUNDED = re.compile(r"[+-]?\d+\.\d*(?:[eE][+-]?\d+)?\Z", re.ASCII)
 EXACT = 2**53
 """Integers beyond this one lose digits where numbers are floating point."""
 
-UNITS = {"teff": "K", "logg": "dex(cm/s2)", "fe_h": "dex", "ra": "deg", "dec": "deg"}
-LOGARITHMS = {
-    "logg": {"dex", "dex(cgs)", "log(cgs)", "log10(cgs)", "[cm/s2]", "[cgs]"}
-    | {
-        f"{name}({unit})"
-        for name in ("dex", "log", "log10")
-        for unit in ("cm/s2", "cm/s**2", "cm/s^2", "cms-2")
-    }
-    | {f"{name}({unit})" for name in ("dex", "log", "log10") for unit in ("cm.s-2", "cm.s**-2", "cms**-2")},
-    "fe_h": {"dex", "dex(solar)", "[-]", "[sun]", "log(sun)"},
-}
-"""How the units of logarithms are written, in lower case and without spaces."""
+LOGARITHMS = ("logg", "fe_h")
 
 
 class ColumnError(InputError):
@@ -155,8 +145,7 @@ def converted(
     """
     label = name.removesuffix("_err")
     target = wanted if wanted is not None else UNITS.get(label, "")
-    text = re.sub(r"\s", "", unit).lower()
-    if not text or text == target.lower() or text in LOGARITHMS.get(label, ()):
+    if is_stored_unit(label, unit, wanted):
         return values
     if label in LOGARITHMS or not target:
         raise ColumnError(f"{name} is in {unit!r}, not in {target or 'a unit that the model knows'}")

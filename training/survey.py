@@ -31,6 +31,7 @@ from training.survey_check import (
     check_labels,
     check_structure,
     check_twins,
+    check_units,
     check_wavelength,
 )
 
@@ -259,6 +260,7 @@ class Survey:
             )
             problems = Problems(path)
             check_wavelength(file["wavelength"], problems)
+            check_units(file, problems)
         survey._check(problems)
         return survey
 
@@ -267,7 +269,7 @@ class Survey:
         check_ids(self.star_id, problems)
         check_labels(self.parameters, self.star_id, problems)
         if self.twin is not None and len(set(self.star_id)) == len(self):
-            check_twins(self.twin, self.star_id, problems)
+            check_twins(self.twin, self.group, self.star_id, problems)
         if self.group is not None:
             problems.stars(self.group < 0, self.star_id, "group is below 0")
         fluxes = FluxCheck(self.digests)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from model.errors import InputError
 from model.grid import Array
 from model.spectrum import PARAMETER_UNITS, POSSIBLE
+from model.units import is_stored_unit
 
 NAMED = 5
 """Stars that a problem names."""
@@ -25,6 +26,9 @@ FLUX = -10.0, 10.0
 
 MEAN_FLUX = 0.2, 2.0
 """Limits of a spectrum's mean flux: outside of them it is not divided by its continuum."""
+
+OUTLIER = 10.0
+"""A label this many times further out than nearly all others is a mistake, and would widen a model's range."""
 
 ZEROS = 5
 """Pixels of exactly 0 that a spectrum may have: normalised flux is not 0, bad pixels often are."""
@@ -122,8 +126,7 @@ def _described(item: h5py.Dataset | h5py.Group) -> str:
 
 def check_wavelength(wavelength: h5py.Dataset, problems: Problems) -> None:
     """Wavelengths (P,) are finite, increasing, in vacuum and in Angstrom."""
-    values, given = wavelength[:].astype(np.float64), wavelength.attrs.get("unit", "Angstrom")
-    unit = (given.decode() if isinstance(given, bytes) else str(given)).strip()
+    values, unit = wavelength[:].astype(np.float64), stated_unit(wavelength) or "Angstrom"
     if not unit.lower().startswith(("angstrom", "aa", "0.1 nm")) and unit not in ("A", "Å"):
         problems.add(f"wavelength has the unit {unit!r}: convert it to Angstrom")
     if "air" in unit.lower():
@@ -132,6 +135,19 @@ def check_wavelength(wavelength: h5py.Dataset, problems: Problems) -> None:
         problems.add("wavelength is not finite and strictly increasing")
     elif not ANGSTROM[0] <= values[0] < values[-1] <= ANGSTROM[1]:
         problems.add(f"wavelength is {values[0]:.6g} to {values[-1]:.6g}: not Angstrom{_guess(values)}")
+
+
+def stated_unit(dataset: h5py.Dataset) -> str:
+    """The unit that a dataset states, "" where it states none."""
+    given = dataset.attrs.get("unit", dataset.attrs.get("units", ""))
+    return (given.decode() if isinstance(given, bytes) else str(given)).strip()
+
+
+def check_units(file: h5py.File, problems: Problems) -> None:
+    """Labels are in K and dex, where the file says in what they are."""
+    for name, unit in PARAMETER_UNITS.items():
+        if not is_stored_unit(name, stated := stated_unit(file[name])):
+            problems.add(f"{name} has the unit {stated!r}: convert it to {unit}")
 
 
 def _guess(values: Array) -> str:
@@ -161,14 +177,26 @@ def check_labels(parameters: Array, ids: Sequence[str], problems: Problems) -> N
     for values, (name, (low, high)) in zip(parameters.T, POSSIBLE.items(), strict=True):
         wrong = ~((low <= values) & (values <= high))
         problems.stars(wrong, ids, f"{name} is not between {low:g} and {high:g} {PARAMETER_UNITS[name]}")
+        if not wrong.any():
+            problems.stars(_outliers(values), ids, f"{name} is far from all other stars'")
 
 
-def check_twins(twin: NDArray[np.int64], ids: Sequence[str], problems: Problems) -> None:
-    """Rows of twins (N,), -1 for an id that the survey does not have, are mutual."""
+def _outliers(values: Array) -> NDArray[np.bool_]:
+    """Which values (N,) lie further from the median than `OUTLIER` times half the range of 90 % of them."""
+    low, median, high = np.percentile(values, (5, 50, 95))
+    return np.asarray((high > low) & (np.abs(values - median) > OUTLIER * (high - low) / 2))
+
+
+def check_twins(
+    twin: NDArray[np.int64], group: NDArray[np.int64] | None, ids: Sequence[str], problems: Problems
+) -> None:
+    """Rows of twins (N,), -1 for an id that the survey does not have, are mutual, and of one `group` (N,)."""
     rows = np.arange(len(twin))
     problems.stars(twin < 0, ids, "twin_of is no star of the survey")
     problems.stars(twin == rows, ids, "twin_of is the star itself")
     problems.stars((twin >= 0) & (twin != rows) & (twin[twin] != rows), ids, "the twin has another twin_of")
+    if group is not None:
+        problems.stars((twin >= 0) & (group[twin] != group), ids, "the twin is of another group")
 
 
 class FluxCheck:

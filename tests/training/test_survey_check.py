@@ -65,6 +65,9 @@ def test_a_sound_survey_is_opened(opened):
         (changed("twin_of", 4, b"nobody"), "twin_of is no star of the survey: 1 star (S1-004)"),
         (changed("twin_of", 4, b"S1-004"), "twin_of is the star itself: 1 star (S1-004)"),
         (changed("twin_of", 4, b"S1-000"), "the twin has another twin_of: 2 stars (S1-004, S1-005)"),
+        (changed("teff", 3, 90_000), "teff is far from all other stars': 1 star (S1-003)"),
+        (changed("logg", 3, 9.9), "logg is far from all other stars': 1 star (S1-003)"),
+        ({"group": np.arange(STARS)}, "the twin is of another group: 40 stars"),
         ({"group": np.full(STARS, 1.5)}, "group is float64, not integers"),
         (changed("group", 2, -1), "group is below 0: 1 star (S1-002)"),
         (flux(7, 10, np.nan), "flux is not finite (fill bad pixels in"),
@@ -99,6 +102,16 @@ def test_the_unit_of_wavelengths_is_believed(tmp_path, unit, message):
         assert len(Survey.open(path)) == STARS
         return
     with pytest.raises(ValueError, match=message):
+        Survey.open(path)
+
+
+@pytest.mark.parametrize(("name", "unit"), [("teff", "kK"), ("logg", "dex(m/s2)"), ("fe_h", "percent")])
+@pytest.mark.parametrize("attribute", ["unit", "units"])
+def test_the_unit_of_labels_is_believed(tmp_path, name, unit, attribute):
+    path = write(tmp_path / "s.h5", contents())
+    with h5py.File(path, "a") as file:
+        file[name].attrs[attribute] = unit
+    with pytest.raises(ValueError, match=rf"{name} has the unit '{re.escape(unit)}'"):
         Survey.open(path)
 
 
