@@ -181,8 +181,8 @@ def _between(name: str) -> dict[str, Any]:
 def _error(name: str, unit: str) -> Any:
     """The field of a parameter's error; what is possible of it, for the document."""
     low, high = POSSIBLE[name]
-    told = f"1-sigma error, {unit}; null: not known"
-    return Field(None, ge=0, description=told, json_schema_extra={"maximum": high - low})
+    text = f"1-sigma error, {unit}; null: not known"
+    return Field(None, ge=0, description=text, json_schema_extra={"maximum": high - low})
 
 
 def known_errors(errors: Mapping[str, float | None]) -> dict[str, float]:

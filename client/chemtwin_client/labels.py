@@ -153,26 +153,26 @@ def convert(name: str, value: float, unit: u.UnitBase | None, target: u.UnitBase
         raise u.UnitConversionError(f"{name}: {error}") from None
 
 
-def given(told: Mapping[str, Any], units: Mapping[str, str] | None = None) -> dict[str, Any]:
+def given(values: Mapping[str, Any], units: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The labels among keywords of one star, as the contract wants them; what is None is left out.
 
     `units` are those of the model's further parameters. Raises InputError, ValueError or UnitsError.
     """
     found: dict[str, Any] = {}
-    if told.get("star_id") is not None:
-        found["star_id"] = new_star_id(told["star_id"])
+    if values.get("star_id") is not None:
+        found["star_id"] = new_star_id(values["star_id"])
     for name in NEEDED:
-        if told.get(name) is not None:
-            found[name] = needed(name, told[name])
+        if values.get(name) is not None:
+            found[name] = needed(name, values[name])
     for name in (*ERRORS, *POSITION):
-        if (value := known(name, told.get(name))) is not None:
+        if (value := known(name, values.get(name))) is not None:
             found[name] = value
     targets = {name: u.Unit(unit) for name, unit in (units or {}).items()}
-    if parameters := told.get("parameters"):
+    if parameters := values.get("parameters"):
         found["parameters"] = {
             name: needed(name, value, target=targets.get(name)) for name, value in parameters.items()
         }
-    if errors := told.get("parameters_err"):
+    if errors := values.get("parameters_err"):
         each = {name: known(name, value, target=targets.get(name)) for name, value in errors.items()}
         found["parameters_err"] = {name: value for name, value in each.items() if value is not None}
     return found

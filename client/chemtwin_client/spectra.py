@@ -105,10 +105,10 @@ def star(source: Source, known: Mapping[str, object], units: Mapping[str, str] |
     _check(known)
     if isinstance(source, os.PathLike) or (not isinstance(source, NDData) and np.ndim(source) == 0):
         raise ValueError(f"{source!s:.40} ({type(source).__name__}) is neither a spectrum nor a star's id")
-    told: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
-    made = labels.given(told, units)
-    made.update((name, told[name]) for name in ("meta", "normalized") if name in told)
-    arrays = {name: told[name] for name in ARRAYS if name in told}
+    fields: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
+    made = labels.given(fields, units)
+    made.update((name, fields[name]) for name in ("meta", "normalized") if name in fields)
+    arrays = {name: fields[name] for name in ARRAYS if name in fields}
     hidden = None
     if isinstance(source, NDData):
         if arrays:

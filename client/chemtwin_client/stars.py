@@ -130,7 +130,7 @@ class Stars:
 
     def known(self, row: int, of_file: bool) -> dict[str, Any]:
         """What `spectra.body` is to know of a row. Raises InputError, ValueError or UnitsError."""
-        told: dict[str, Any] = {"star_id": self.ids[row], "parameters": {}, "parameters_err": {}}
+        fields: dict[str, Any] = {"star_id": self.ids[row], "parameters": {}, "parameters_err": {}}
         for name, column in self.labels.items():
             if of_file and name in labels.POSITION:
                 continue
@@ -139,10 +139,10 @@ class Stars:
                 name, column.values[row], column.unit, self._target(name)
             )
             if self._target(name) is None:
-                told[name] = value
+                fields[name] = value
             elif value is not None:
-                told["parameters_err" if optional else "parameters"][name.removesuffix("_err")] = value
-        return told | self.common | ({} if of_file else {"meta": self._meta(row)})
+                fields["parameters_err" if optional else "parameters"][name.removesuffix("_err")] = value
+        return fields | self.common | ({} if of_file else {"meta": self._meta(row)})
 
     def _meta(self, row: int) -> dict[str, Any]:
         return {name: values[row] for name, values in self.others.items() if values[row] is not None}
