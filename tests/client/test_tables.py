@@ -187,12 +187,12 @@ def test_not_stored(fresh, three):
     assert refused == [""] * 3
     assert fresh.star("A").meta == {}
     table = Table({"star_id": ["A", "B"], **{name: [value] * 2 for name, value in GIANT.items()}})
-    table["cluster"], table["ra"] = "M 67", 1.0
+    table["cluster"], table["ra"], table["dec"] = "M 67", 1.0, 2.0
     with pytest.warns(ChemtwinWarning) as warned:
         fresh.embed_many([APSTAR, flux[0]], table, progress=False)
     assert [str(one.message) for one in warned] == [
         "not stored with stars from FITS files, which carry no meta: cluster",
-        "stars from FITS files have the files' own ra",
+        "stars from FITS files have the files' own ra, dec",
     ]
     assert {one.filename for one in warned} == {__file__}
     assert (fresh.star("B").meta, fresh.star("B").ra) == ({"cluster": "M 67"}, 1)
