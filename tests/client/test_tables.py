@@ -192,7 +192,7 @@ def test_not_stored(fresh, three):
         fresh.embed_many([APSTAR, flux[0]], table, progress=False)
     assert [str(one.message) for one in warned] == [
         "not stored with stars from FITS files, which carry no meta: cluster",
-        "stars from FITS files have the files' own ra, dec",
+        "stars from FITS files have the files' own ra and dec",
     ]
     assert {one.filename for one in warned} == {__file__}
     assert (fresh.star("B").meta, fresh.star("B").ra) == ({"cluster": "M 67"}, 1)
