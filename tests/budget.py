@@ -15,7 +15,8 @@ BUSY = 2.5
 """Processes for each core at which the clock is not looked at: the suite alone makes one or two."""
 
 SLOW_FIXTURES = {
-    "start_server", "service", "served", "catalogue_of_make", "postgres", "browser", "tiny", "survey", "catalogue",
+    "start_server", "service", "served", "catalogue_of_make", "postgres", "postgres_places", "browser", "site",
+    "tiny", "survey", "surveys", "catalogue", "groups",
 }  # fmt: skip
 """A test that uses one of these needs a server, a database, a browser, a training or a survey of the emulator."""
 
@@ -27,12 +28,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     weight: dict[str, int] = {}
     for item in items:
-        if item.get_closest_marker("long") or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+        if item.get_closest_marker("long") or not SLOW_FIXTURES.isdisjoint(_needs(item)):
             item.add_marker("slow")
         module = item.nodeid.partition("::")[0]
         own = 2 if item.get_closest_marker("long") else int(item.get_closest_marker("slow") is not None)
         weight[module] = max(weight.get(module, 0), own)
     items.sort(key=lambda item: -weight[item.nodeid.partition("::")[0]])
+
+
+def _needs(item: pytest.Item) -> set[str]:
+    """Names of the fixtures that a test uses, those among its parameters that are text included."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return {*getattr(item, "fixturenames", ()), *(value for value in parameters if isinstance(value, str))}
 
 
 @pytest.hookimpl(wrapper=True)

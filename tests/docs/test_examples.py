@@ -109,6 +109,7 @@ def folder(tmp_path, request):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if chosen(p)], ids=lambda page: page.name)
 def test_the_blocks_of_a_page_run_as_they_stand(page, folder):
     own = page.name in STARTS_ITS_OWN

@@ -23,6 +23,13 @@ SMALLER = {"your-own-survey": {'"1500"': '"300"', '"800"': '"40"', "--pairs 400"
 NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:e[-+]?\d+)?")
 VERSION = re.compile("@[0-9a-f]{12}")
 
+LONG = {
+    "figure-3-of-the-paper": "its numbers are compared, and they are of 6,000 spectra drawn and a model fitted to 4,000",
+    "groups-in-a-catalogue": "its numbers are compared, and they are of 2,400 spectra sent to a service of its own",
+    "your-own-survey": "seven commands and a service, each a process that imports torch",
+}
+"""By notebook: why it may take longer than tests/budget.py allows."""
+
 
 def read(path):
     return nbformat.read(path, as_version=4)
@@ -72,7 +79,11 @@ def test_what_is_committed(path):
         assert target.startswith("http") or (path.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def marks(path):
+    return [pytest.mark.long(LONG[path.stem])] if path.stem in LONG else []
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, marks=marks(path), id=path.stem) for path in NOTEBOOKS])
 def test_it_runs_and_says_the_same(path, served, tmp_path):
     folder = tmp_path / "docs"
     (folder / "notebooks").mkdir(parents=True)

@@ -70,6 +70,7 @@ def test_every_link_leads_somewhere(page):
                 assert anchor in slugs(path), f"{page.name}: {target}"
 
 
+@pytest.mark.slow
 def test_the_reference_of_commands_is_what_the_commands_say():
     done = subprocess.run(
         [sys.executable, "docs/commands.py"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -123,6 +123,7 @@ def test_the_same_star_gets_the_same_latent_in_any_batch_with_any_threads(model)
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_the_same_star_gets_the_same_latent_from_a_file_in_another_process(model, tmp_path):
     save_model(model, tmp_path / "m.safetensors")
     loaded = load_model(tmp_path / "m.safetensors")

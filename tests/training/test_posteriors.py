@@ -7,7 +7,7 @@ from model.bundle import SHIPPED, load_model
 from model.gaussdis import GaussDis
 from training.evaluate import twins
 from training.posteriors import drift, likelihood_recovery, posteriors, twin_chi2
-from training.survey import Survey, synthesize
+from training.survey import Survey
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +23,6 @@ def measured(shipped, xfe_survey: Survey):
     return cache(lambda snr: posteriors(shipped, xfe_survey, snr))
 
 
-@pytest.fixture(scope="module")
-def few(emulator, tmp_path_factory) -> Survey:
-    """The mean of 300 stars is uncertain by less than 0.04 of a latent's spread where noise doubles that."""
-    path = tmp_path_factory.mktemp("few") / "few.h5"
-    synthesize(path, emulator, 150, seed=405, own_fe_h=True)
-    return Survey.open(path)
-
-
 @pytest.mark.parametrize("snr", [100.0, 50.0, 30.0])
 def test_errors_of_the_shipped_model_are_honest(shipped, measured, xfe_survey: Survey, snr):
     """Chi-square of true twins' differences, residue included, and p-values uniform enough to use."""
@@ -41,8 +33,8 @@ def test_errors_of_the_shipped_model_are_honest(shipped, measured, xfe_survey: S
         assert np.mean(p < share) == pytest.approx(share, abs=0.08)
 
 
-def test_noise_does_not_move_the_shipped_model_s_latents(shipped, few):
-    moved = drift(shipped, few)
+def test_noise_does_not_move_the_shipped_model_s_latents(shipped, xfe_survey: Survey):
+    moved = drift(shipped, xfe_survey)
     assert np.abs(moved["drift"] / moved["drift spread"]).max() < 0.1
 
 
