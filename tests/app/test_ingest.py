@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from app.sources import DIGEST
+from app.ingest import ingest as ingest_all
+from app.settings import Settings
+from app.sources import DIGEST, Place
 from index.sqlite import SqliteStore
 from index.store import Store, open_store
 from tests import forked
@@ -123,6 +125,16 @@ def test_a_killed_ingest_leaves_no_worker(large, tmp_path):
     ):
         time.sleep(0.02)
     assert left == []
+
+
+def test_one_worker_is_the_command_itself(survey, tmp_path):
+    """It starts no process, and leaves nothing open that a second ingest would take for its own."""
+    settings, source, before = Settings(data_dir=tmp_path), tmp_path / "s.npz", children(os.getpid())
+    for count in (3, 5):
+        done = ingest_all(Place.of(npz(source, survey, stars=count), None, None), settings, workers=1)
+        assert len(done.report) == count
+        assert children(os.getpid()) == before
+    assert len(rows_at(tmp_path)) == 5
 
 
 def test_only_what_changed_in_a_source_is_embedded_again(survey, tmp_path):
