@@ -5,9 +5,12 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 
 
+@pytest.mark.slow
 def test_nothing_answered_for_is_lost_in_twenty_kills(tmp_path):
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--rounds", "20", "--seed", "7"],
