@@ -16,7 +16,7 @@ BUSY = 2.5
 
 SLOW_FIXTURES = {
     "start_server", "service", "served", "catalogue_of_make", "postgres", "postgres_places", "browser", "site",
-    "tiny", "survey", "surveys", "catalogue", "groups",
+    "tiny", "survey", "xfe_survey", "surveys", "catalogue", "groups", "others",
 }  # fmt: skip
 """A test that uses one of these needs a server, a database, a browser, a training or a survey of the emulator."""
 

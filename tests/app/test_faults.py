@@ -5,11 +5,14 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 
 ROUNDS = ("--rounds", "6", "--longest", "1", "--pairs", "150", "--workers", "1")
 
 
+@pytest.mark.slow
 def test_nothing_answered_for_is_lost_in_six_kills(tmp_path):
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "faults.py"), *ROUNDS, "--seed", "7"],

@@ -278,6 +278,7 @@ def test_openapi_tells_the_forms(client):
     assert set(asked["requestBody"]["content"]) == taken
 
 
+@pytest.mark.slow
 def test_a_start_imports_no_matplotlib():
     code = "import sys, app.api; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

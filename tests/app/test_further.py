@@ -16,6 +16,8 @@ from app.cli import cli
 from model.bundle import load_model
 from tests.conftest import APSTAR, GIANT, Server
 
+pytestmark = pytest.mark.slow  # every test waits for the models that `folder` trains
+
 FOUR = 'parameters=["teff", "logg", "fe_h", "vbroad"]'
 TINY = {
     "polydis": ["components=15"],

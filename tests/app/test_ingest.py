@@ -80,6 +80,7 @@ def npz(path: Path, survey: Survey, **fields: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_as_if_never_stopped(large, whole, tmp_path):
     generator, stored = random.Random(4), 0
     for _ in range(3):
@@ -109,6 +110,7 @@ def children(process: int) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_ingest_leaves_no_worker(large, tmp_path):
     process = start("ingest", large, "--data-dir", tmp_path, "--workers", 2)
     workers: list[int] = []

@@ -13,6 +13,7 @@ from tests.app.test_refusals import check
 from tests.conftest import ROOT
 
 
+@pytest.mark.slow
 def test_generated_requests_find_nothing(tmp_path):
     done = subprocess.run(
         [

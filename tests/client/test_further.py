@@ -11,6 +11,8 @@ from click.testing import CliRunner
 from app.cli import cli
 from tests.conftest import APSTAR, GIANT, Server
 
+pytestmark = pytest.mark.slow  # every test waits for the models that `folder` trains
+
 FOUR = ("--set", 'parameters=["teff", "logg", "fe_h", "vbroad"]', "--set", "components=30")
 
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import tomllib
 
+import pytest
+
 from tests.conftest import ROOT
 
 CLIENT = ROOT / "client"
@@ -13,6 +15,7 @@ PROJECT = tomllib.loads((CLIENT / "pyproject.toml").read_text())["project"]
 BLOCKED = ("torch", "faiss", "fastapi", "pydantic", "uvicorn", "h5py", "app", "index", "model", "training")
 
 
+@pytest.mark.slow
 def test_it_imports_without_torch_and_without_the_service(tmp_path):
     script = (
         f"import sys; sys.modules.update(dict.fromkeys({BLOCKED!r})); sys.path.insert(0, {str(CLIENT)!r})\n"
@@ -40,6 +43,7 @@ def test_what_it_imports_is_what_it_declares():
     assert found - sys.stdlib_module_names - {"chemtwin_client"} == declared
 
 
+@pytest.mark.slow
 def test_it_builds_with_its_types_and_can_be_installed(tmp_path):
     build = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "site")]
     copy = tmp_path / "client"  # setuptools builds beside the sources

@@ -66,6 +66,10 @@ STARTS_ITS_OWN = {"train-your-own.md", "upgrade-a-model.md", "run-for-a-survey.m
 """Pages without the service on port 8000 that the others find."""
 
 
+LONG = {"train-your-own.md": "ten commands and a service, each a process that imports torch"}
+"""By page: why it may take longer than tests/budget.py allows."""
+
+
 def chosen(page):
     if page.name in RUN_ELSEWHERE:
         return []
@@ -109,8 +113,15 @@ def folder(tmp_path, request):
     return tmp_path
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", [p for p in PAGES if chosen(p)], ids=lambda page: page.name)
+def run_pages():
+    """The pages whose blocks are run, marked by what they need and why they may take long."""
+    for page in PAGES:
+        if chosen(page):
+            long = [pytest.mark.long(LONG[page.name])] if page.name in LONG else []
+            yield pytest.param(page, marks=[pytest.mark.slow, *long], id=page.name)
+
+
+@pytest.mark.parametrize("page", [*run_pages()])
 def test_the_blocks_of_a_page_run_as_they_stand(page, folder):
     own = page.name in STARTS_ITS_OWN
     first = [] if own else [blocks(ROOT / "docs" / "quickstart.md")[0]]

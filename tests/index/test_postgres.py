@@ -340,6 +340,7 @@ for i in range(100_000):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_server_comes_back_with_all_that_was_answered_for():
     """SIGKILL under two writing processes, several times; our store goes on without a restart."""
     server = Postgres()
@@ -437,6 +438,7 @@ def test_who_may_not_add_pgvector_is_told_what_to_do(postgres, url):
     postgres.execute("DROP ROLE plain", database)
 
 
+@pytest.mark.slow
 def test_a_server_without_pgvector_is_told_of():
     server = Postgres(fsync="off")
     try:
@@ -579,6 +581,7 @@ def test_an_old_pgvector_cannot_approximate(store):
         open_index(store, "m@1", DIMENSION, approximate=True)
 
 
+@pytest.mark.slow
 def test_sqlite_needs_no_psycopg(tmp_path):
     code = (
         "import sys; from index.store import open_store; from index.open_index import open_index; "

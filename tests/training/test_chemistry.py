@@ -115,6 +115,7 @@ def test_a_file_says_its_chemistry_and_may_hold_field_stars(emulator, shipped, t
         assert paper.attrs["chemistry"] == "paper"
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_file_that_is_loaded_and_recovers_the_truth(table, shipped, tmp_path):
     out = tmp_path / "chemistry.json"
     result = CliRunner().invoke(cli, ["chemistry", str(table), "--out", str(out)], catch_exceptions=False)

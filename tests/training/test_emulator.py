@@ -130,6 +130,7 @@ def test_a_fit_never_sees_the_validation_stars(emulator):
     assert training_rows(grid).tolist() == [False, False, False, True, False]
 
 
+@pytest.mark.slow
 def test_its_report_is_one_file_with_the_figure(tmp_path):
     result = CliRunner().invoke(
         cli, ["emulator", "evaluate", "--report", str(tmp_path)], catch_exceptions=False

@@ -66,6 +66,7 @@ def test_a_picture_that_is_not_there_is_an_error(tmp_path):
         publish(tmp_path, "told", TEXT)
 
 
+@pytest.mark.slow
 def test_a_browser_shows_it_light_and_dark(folder):
     publish(folder, "told", TEXT)
     light = look(folder / "told.html")

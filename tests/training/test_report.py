@@ -27,7 +27,7 @@ def report(tmp_path_factory, emulator, thin_survey, thin_xfe_survey):
     arguments = [
         "evaluate", str(folder / "three.safetensors"), str(folder / "two.safetensors"), "--survey", str(thin_survey.path),
         "--survey", str(thin_xfe_survey.path), "--groups", str(folder / "groups.h5"),
-        "--abundances", str(folder / "teacher.h5"), "--report", str(folder / "out"),
+        "--abundances", str(folder / "groups.h5"), "--report", str(folder / "out"),
     ]  # fmt: skip
     result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert result.exit_code == 0
