@@ -26,6 +26,13 @@ def refused(answer, *words: str) -> None:
         assert word in said
 
 
+@pytest.fixture(autouse=True)
+def deleted(client):
+    """The test star is not left in the service that all tests share."""
+    yield
+    client.delete("/stars/TEST-1")
+
+
 def test_an_id_with_a_point_is_text_over_http(client, star):
     assert client.post("/embed", json=star | {"star_id": "12345.0"}).json()["star_id"] == "12345.0"
     client.delete("/stars/12345.0")
