@@ -294,6 +294,17 @@ class FitsQuery(BaseModel):
         return cls.model_validate({name: those for name, those in further_ones.items() if those} | usual)
 
 
+def _possible(name: str) -> Any:
+    """What a limit of a parameter must satisfy: it lies where a star may be."""
+    low, high = POSSIBLE[name]
+    return Field(ge=low, le=high)
+
+
+TeffLimit = Annotated[float, _possible("teff"), BeforeValidator(_number)]
+LoggLimit = Annotated[float, _possible("logg"), BeforeValidator(_number)]
+FeHLimit = Annotated[float, _possible("fe_h"), BeforeValidator(_number)]
+
+
 class TwinQuery(BaseModel):
     """The query string of /twins."""
 
@@ -301,30 +312,17 @@ class TwinQuery(BaseModel):
 
     k: Count = Field(10, ge=1, le=1000)
     format: Literal["json", "csv", "votable"] | None = None
-    teff_min: QueryNumber | None = None
-    teff_max: QueryNumber | None = None
-    logg_min: QueryNumber | None = None
-    logg_max: QueryNumber | None = None
-    fe_h_min: QueryNumber | None = None
-    fe_h_max: QueryNumber | None = None
+    teff_min: TeffLimit | None = None
+    teff_max: TeffLimit | None = None
+    logg_min: LoggLimit | None = None
+    logg_max: LoggLimit | None = None
+    fe_h_min: FeHLimit | None = None
+    fe_h_max: FeHLimit | None = None
     snr_min: QueryNumber | None = None
     fe_h_within: QueryPositive | Literal["any"] | None = None
     max_distance: QueryPositive | None = None
     in_domain: QueryBool | None = Field(None, description="only stars that the model knows, or only others")
     rank: Literal["distance", "likelihood"] = "distance"
-
-    @model_validator(mode="after")
-    def _some_star_may_pass(self) -> TwinQuery:
-        for name, (low, high) in POSSIBLE.items():
-            least, most = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
-            for bound in (least, most):
-                if bound is not None and not low <= bound <= high:
-                    raise ValueError(
-                        f"a limit of {name} is not between {low:g} and {high:g} {PARAMETER_UNITS[name]}"
-                    )
-            if least is not None and most is not None and least > most:
-                raise ValueError(f"{name}_min is above {name}_max")
-        return self
 
 
 class StoredIn(Strict):

@@ -1,6 +1,6 @@
 import pytest
 
-from app.embedder import position
+from app.positions import position
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_a_stop_finishes_what_was_accepted(start_server, star, tmp_path):
     answers: dict[str, int] = {}
 
     def post(number: int) -> None:
-        stars = [star | {"star_id": f"TEST-{number}-{row}"} for row in range(20)]
+        stars = [star | {"star_id": f"TEST-{number}-{row}"} for row in range(40)]
         with suppress(httpx.TransportError):
             answer = httpx.post(server.url + "/embed", json={"stars": stars}, timeout=60)
             assert answer.status_code == 200
@@ -169,14 +169,14 @@ def test_a_stop_finishes_what_was_accepted(start_server, star, tmp_path):
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + 60
-    while numbers(server.url)["chemtwin_queue_spectra"] < 8:
+    while numbers(server.url)["chemtwin_queue_spectra"] < 4:
         assert time.monotonic() < deadline
         time.sleep(0.001)
     server.process.send_signal(signal.SIGTERM)
     for thread in threads:
         thread.join()
     server.process.wait(60)
-    assert len(answers) >= 8
+    assert len(answers) >= 4
     assert set(answers.values()) == {201}
     again = start_server()
     there = {one["star_id"] for one in httpx.get(again.url + "/stars?limit=1000").json()["stars"]}

@@ -169,6 +169,7 @@ def test_files_and_spectra_with_a_table_of_labels(chem, sample, model, tmp_path)
     table = {
         "star_id": ["2M00004994+1621552", "2M17334253-1654573", "S", "gone", "not"],
         "ra": [1.0, 2.0, 3.0, 4.0, 5.0],
+        "dec": [0.0] * 5,
         **{name: [value] * 5 for name, value in GIANT.items()},
     }
     with pytest.warns(ChemtwinWarning, match="the files' own ra"):
