@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 ROUNDS = ("--rounds", "6", "--longest", "1", "--pairs", "150", "--workers", "1")
 
 
-@pytest.mark.slow
+@pytest.mark.long("six rounds in which services start, are killed and start again")
 def test_nothing_answered_for_is_lost_in_six_kills(tmp_path):
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "faults.py"), *ROUNDS, "--seed", "7"],

@@ -13,7 +13,7 @@ from tests.app.test_refusals import check
 from tests.conftest import ROOT
 
 
-@pytest.mark.slow
+@pytest.mark.long("some hundred generated requests to a service of its own")
 def test_generated_requests_find_nothing(tmp_path):
     done = subprocess.run(
         [
