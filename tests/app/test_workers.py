@@ -1,6 +1,7 @@
 """Several workers and a bulk ingest on one store: what any has answered for, every next answer knows."""
 
 import httpx
+import pytest
 
 from tests.app.test_ingest import start
 
@@ -12,6 +13,7 @@ def fresh(method: str, url: str, **given) -> dict:
     return answer.json()
 
 
+@pytest.mark.long("services of several workers, each a fresh interpreter")
 def test_every_worker_knows_what_any_has_answered_for(start_server, star, catalogue):
     server = start_server(CHEMTWIN_WORKERS="3")
     search = server.url + "/twins/S-0?k=1000&fe_h_within=any"

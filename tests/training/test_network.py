@@ -71,6 +71,7 @@ def test_training_learns_to_rebuild_spectra(tiny, thin_survey, thin_xfe_survey, 
     assert np.array_equal(load_model(tmp_path / "m.safetensors").encode(flux, u), run.model.encode(flux, u))
 
 
+@pytest.mark.long("two trainings that are killed, each in an interpreter of its own")
 def test_a_run_killed_in_the_middle_ends_as_if_it_had_not_been(thin_survey, thin_xfe_survey, tmp_path):
     """SIGKILL after the first checkpoint, twice; the model file is the same to the last byte."""
     common = ["train", str(thin_survey.path), "--validation", str(thin_xfe_survey.path), *SMALL]
