@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from app.errors import answer_body
 from app.service import Service
 from index.open_index import Index
-from index.tree import COLUMNS
+from index.segment import COLUMNS
 
 LABELS = ("teff", "logg", "fe_h", "snr")
 

@@ -1,48 +1,39 @@
-"""Exact nearest-neighbour search over rows that change, with filters inside the search.
+"""Exact nearest-neighbour search with FAISS over rows that change, with filters inside the search.
 
-Most rows stand in trees (`index.tree`). Rows written lately stand beside them and are all read; a thread of its
-own builds them into trees. Every row knows the version in which it came or went, so that a search reads one
-state without a lock.
+Most rows stand in segments (`index.segment`), which never change. Rows written lately stand beside them and are all
+read; a thread of its own builds them into segments. A search reads one state: an update makes another.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from index.cache import CacheError, read_cache, write_cache
-from index.tree import (
-    COLUMNS,
-    NEVER,
-    Best,
-    Latents,
-    Limits,
-    Part,
-    Tree,
-    empty,
-    grow,
-    room,
-    scan,
-    scan_tree,
-)
+from index.segment import COLUMNS, TOLERANCE, Hits, Latents, Range, Segment, Slots, bytes_of, ids_of
 
 RECENT = 4096
-"""Rows written lately that are worth a tree: to read fewer takes no longer than to look for leaves."""
+"""Rows written lately that are worth a segment: to read fewer takes no longer than to look for lists."""
 
 GROWTH = 8
-"""A tree is built anew together with what is to join it, unless it is more than this many times as large."""
+"""A segment is built anew with what is to join it, unless it is more than this many times as large."""
 
-DEAD = 0.25
-"""Share of rows deleted or replaced from which a tree is built anew."""
+DELETED = 0.25
+"""Fraction of its rows deleted or replaced from which a segment is built anew."""
 
-Range = tuple[str, float, float]
+MORE = 4
+"""Rows looked for beyond the `k` nearest, so that those as near as the last in single precision are all found."""
+
+LARGEST = 1e18
+"""Largest absolute value of a latent: the square of a distance is still a number in single precision."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +46,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Sample:
-    """Some rows: `ids` (n,), `latents` (n, D), and `columns` (n, 5) as in `Nearest.update`."""
+    """Some rows: `ids` (n,), `latents` (n, D), and `columns` (n, C) as in `Nearest.update`."""
 
     ids: list[str]
     latents: Latents
@@ -63,15 +54,112 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class _State:
-    """What a search reads: trees, the first `count` rows of `recent`, as of `version`."""
+class Recent:
+    """The first `count` slots of `ids` (S,), `latents` (S, D) and `columns` (C, S), of which `alive` (S,) are there.
 
-    trees: tuple[Tree, ...]
-    recent: Part
-    count: int
-    version: int
-    alive: int
+    Slots beyond `count` may be filled by a later state; no other is ever written to.
+    """
+
+    ids: NDArray[np.bytes_]
+    latents: Latents
+    columns: NDArray[np.float64]
+    alive: NDArray[np.bool_]
+    count: int = 0
+
+    @classmethod
+    def empty(cls, dimension: int, slots: int, width: int = 1) -> Recent:
+        """No rows, but slots for them, with ids of `width` bytes."""
+        return cls(
+            np.zeros(slots, dtype=f"S{width}"),
+            np.zeros((slots, dimension), dtype=np.float32),
+            np.zeros((len(COLUMNS), slots)),
+            np.zeros(slots, dtype=bool),
+        )
+
+    def living(self) -> Slots:
+        """The slots of all rows that are there."""
+        return np.flatnonzero(self.alive[: self.count])
+
+    def without(self, slots: Sequence[int]) -> Recent:
+        """A copy with the rows in these slots marked as deleted."""
+        alive = self.alive.copy()
+        alive[list(slots)] = False
+        return replace(self, alive=alive)
+
+    def with_rows(self, ids: Sequence[bytes], latents: Latents, columns: NDArray[np.float64]) -> Recent:
+        """The same with more rows: `ids`, `latents` (n, D), `columns` (C, n)."""
+        width = max([self.ids.dtype.itemsize, *map(len, ids)])
+        count = self.count + len(ids)
+        into = self
+        if count > len(self.ids) or width > self.ids.dtype.itemsize:
+            into = Recent.empty(latents.shape[1], max(len(self.ids), 2 * count), width)
+            for name in ("ids", "latents", "alive"):
+                getattr(into, name)[: self.count] = getattr(self, name)[: self.count]
+            into.columns[:, : self.count] = self.columns[:, : self.count]
+        new = slice(self.count, count)
+        into.ids[new], into.latents[new], into.columns[:, new] = ids, latents, columns
+        alive = into.alive.copy()
+        alive[new] = True
+        return replace(into, alive=alive, count=count)
+
+    def after(self, count: int) -> Recent:
+        """The rows of all slots but the first `count`."""
+        new = Recent.empty(self.latents.shape[1], RECENT)
+        rows = slice(count, self.count)
+        new = new.with_rows(self.ids[rows].tolist(), self.latents[rows], self.columns[:, rows])
+        new.alive[: new.count] = self.alive[rows]
+        return new
+
+    def search(self, query: Latents, ranges: Sequence[Range], hits: Hits, offset: int) -> None:
+        """As `Segment.search`."""
+        within = self.alive[: self.count].copy()
+        for name, low, high in ranges:
+            values = self.columns[COLUMNS.index(name), : self.count]
+            within &= (values >= low) & (values <= high)
+        slots = np.flatnonzero(within)
+        if len(slots):
+            squares, rows = faiss.knn(query[None], self.latents[slots], min(hits.k, len(slots)))
+            hits.add(squares[0], slots[rows[0]] + offset)
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a search reads."""
+
+    segments: tuple[Segment, ...]
+    recent: Recent
     seq: int
+
+    def parts(self) -> Iterator[tuple[Segment | Recent, int]]:
+        """Segments and recent rows, each with the number of its first slot among all."""
+        offset = 0
+        for segment in self.segments:
+            yield segment, offset
+            offset += len(segment.ids)
+        yield self.recent, offset
+
+    def __len__(self) -> int:
+        rows = sum(segment.rows - segment.deleted for segment in self.segments)
+        return rows + int(self.recent.alive.sum())
+
+    def living(self) -> Slots:
+        """The numbers of all rows that are there."""
+        return np.concatenate([part.living() + offset for part, offset in self.parts()])
+
+    def rows(self, numbers: Slots) -> tuple[NDArray[np.bytes_], Latents, NDArray[np.float64]]:
+        """Ids (n,), latents (n, D) and columns (C, n) of rows by their numbers (n,) among all slots."""
+        parts = list(self.parts())
+        ids = np.zeros(len(numbers), dtype=max((part.ids.dtype for part, _ in parts), key=lambda t: t.itemsize))
+        latents = np.zeros((len(numbers), self.recent.latents.shape[1]), dtype=np.float32)
+        columns = np.zeros((len(COLUMNS), len(numbers)))
+        for part, offset in parts:
+            own = (numbers >= offset) & (numbers < offset + len(part.ids))
+            slots = numbers[own] - offset
+            if len(slots):
+                ids[own] = part.ids[slots]
+                latents[own] = part.latents(slots) if isinstance(part, Segment) else part.latents[slots]
+                columns[:, own] = part.columns.reshape(len(COLUMNS), -1)[:, slots]
+        return ids, latents, columns
 
 
 class Nearest:
@@ -83,14 +171,13 @@ class Nearest:
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
         self._lock = threading.Lock()
-        self._slot: dict[bytes, int] = {}
-        self._lost: list[int] = []
-        self._died: dict[bytes, int] = {}
+        self._slots: dict[bytes, int] = {}
+        """Of each star among the recent rows, the slot."""
         self._builder: threading.Thread | None = None
-        self._state = _State((), empty(dimension, RECENT), 0, 0, 0, 0)
+        self._state = _State((), Recent.empty(dimension, RECENT), 0)
 
     def __len__(self) -> int:
-        return self._state.alive
+        return len(self._state)
 
     @property
     def seq(self) -> int:
@@ -105,56 +192,48 @@ class Nearest:
         removed: Sequence[str],
         seq: int,
     ) -> None:
-        """Remove rows, then add rows or replace those of the same id, all at once; of one id the last holds.
+        """Remove rows, then add rows or replace those of the same id, all at once. The next search sees it all.
 
-        `latents` (n, D), finite; `columns` (n, 5) are teff (K), logg, fe_h (dex), snr and in_domain (1 or 0),
-        NaN where unknown. Ids to remove that are not there are passed over. The next search sees it all.
+        Parameters
+        ----------
+        ids
+            Star ids (n,); of several rows of one id the last counts.
+        latents
+            Latents (n, D).
+        columns
+            Values (n, C) of COLUMNS: teff (K), logg (dex), fe_h (dex), snr, in_domain (1 or 0); NaN where unknown.
+        removed
+            Star ids to remove; those that are not there are passed over.
+        seq
+            What `seq` is from now on.
+
+        Raises
+        ------
+        ValueError
+            A latent is not a number, or beyond LARGEST.
         """
         last = {star_id.encode(): row for row, star_id in enumerate(ids)}
         rows = list(last.values())
-        latents = np.ascontiguousarray(latents, dtype=np.float32).reshape(-1, self.dimension)[rows]
-        if not np.isfinite(latents).all():
-            raise ValueError("latents must be finite")
+        latents = np.asarray(latents, dtype=np.float32).reshape(-1, self.dimension)[rows]
+        if not (np.abs(latents) <= LARGEST).all():
+            raise ValueError(f"latents must be finite, and at most {LARGEST:g}")
         columns = np.asarray(columns, dtype=np.float64).reshape(-1, len(COLUMNS))[rows]
         with self._lock:
-            state = self._state
-            version = state.version + 1
-            recent = room(state.recent, state.count, list(last))
-            self._state = replace(state, recent=recent)
-            gone = self._remove({star_id.encode() for star_id in removed} | set(last), version)
-            count = state.count + len(rows)
-            recent.ids[state.count : count] = list(last)
-            recent.latents[state.count : count] = latents
-            recent.columns[:, state.count : count] = columns.T
-            self._slot.update(zip(last, range(state.count, count), strict=True))
-            alive = state.alive - gone + len(rows)
-            self._state = _State(state.trees, recent, count, version, alive, seq)
+            segments, recent = self._removed({star_id.encode() for star_id in removed} | set(last))
+            self._slots.update(zip(last, range(recent.count, recent.count + len(rows)), strict=True))
+            self._state = _State(segments, recent.with_rows(list(last), latents, columns.T), seq)
             self._tend()
 
-    def _remove(self, ids: set[bytes], version: int) -> int:
-        """Let rows die as of `version`; how many there were. The lock is held."""
-        gone = 0
-        elsewhere = []
-        for star_id in ids:
-            slot = self._slot.pop(star_id, None)
-            if slot is None:
-                elsewhere.append(star_id)
-            else:
-                self._state.recent.died[slot] = version
-                self._died.setdefault(star_id, version)
-                gone += 1
-        if elsewhere and self._state.trees:
-            wanted = np.array(elsewhere)
-            for number, tree in enumerate(self._state.trees):
-                slots = tree.find(wanted)
-                there = slots >= 0
-                there[there] = tree.died[slots[there]] == NEVER
-                tree.died[slots[there]] = version
-                self._lost[number] += int(there.sum())
-                gone += int(there.sum())
-                for star_id in wanted[there].tolist():
-                    self._died.setdefault(star_id, version)
-        return gone
+    def _removed(self, ids: set[bytes]) -> tuple[tuple[Segment, ...], Recent]:
+        """The segments and recent rows without those of `ids`. The lock is held."""
+        slots = [self._slots.pop(star_id) for star_id in ids & self._slots.keys()]
+        recent = self._state.recent.without(slots) if slots else self._state.recent
+        names = np.array(list(ids))
+        segments = []
+        for segment in self._state.segments:
+            found = segment.find(names) if ids else []
+            segments.append(segment.without(found) if len(found) else segment)
+        return tuple(segments), recent
 
     def search(
         self,
@@ -164,9 +243,25 @@ class Nearest:
         without: str | None = None,
         max_distance: float = math.inf,
     ) -> Found:
-        """The `k` nearest rows to `latent` (D,) in all `ranges` (column, low, high; inclusive), without one id.
+        """The `k` nearest rows.
 
-        Fewer than `k` come back only when fewer pass. A row whose column is unknown passes no range of it.
+        Parameters
+        ----------
+        latent
+            Where to search (D,).
+        k
+            How many rows; fewer come back only when fewer pass.
+        ranges
+            Column, lowest and highest value (inclusive). A row whose column is unknown passes no range of it.
+        without
+            A star id that is left out.
+        max_distance
+            The largest distance (inclusive).
+
+        Raises
+        ------
+        ValueError
+            `latent` is not D numbers, at most LARGEST.
         """
         return self._search(self._state, latent, k, ranges, without, max_distance)
 
@@ -202,81 +297,62 @@ class Nearest:
         max_distance: float,
     ) -> Found:
         query = np.ascontiguousarray(latent, dtype=np.float32)
-        if query.shape != (self.dimension,) or not np.isfinite(query).all():
-            raise ValueError(f"a latent is {self.dimension} finite numbers")
-        wanted = k if without is None else k + 1
+        if query.shape != (self.dimension,) or not (np.abs(query) <= LARGEST).all():
+            raise ValueError(f"a latent is {self.dimension} finite numbers, at most {LARGEST:g}")
         if k < 1 or max_distance < 0:
             return Found([], np.zeros(0))
-        limits = [(COLUMNS.index(name), low, high) for name, low, high in ranges]
-        best = Best(wanted, max_distance)
-        _scan_recent(state, query, limits, best)
-        for number, tree in enumerate(state.trees):
-            scan_tree(number, tree, state.version, query, limits, best)
-        parts = (*state.trees, state.recent)
-        ids, distances = [], []
-        for number, part in enumerate(parts):
-            slots = best.slots[best.parts == number]
-            differences = part.latents[slots].astype(np.float64) - query.astype(np.float64)
-            distances.append(np.sqrt(np.einsum("nd,nd->n", differences, differences)))
-            ids += part.ids[slots].tolist()
-        distance = np.concatenate(distances)
-        left_out = None if without is None else without.encode()
-        order = [
-            row
-            for row in sorted(range(len(ids)), key=lambda row: (distance[row], ids[row]))
-            if distance[row] <= max_distance and ids[row] != left_out
-        ][:k]
-        return Found([ids[row].decode() for row in order], distance[order])
+        wanted = k if without is None else k + 1
+        fetch = wanted + MORE
+        while True:
+            hits = Hits(fetch, max_distance)
+            for part, offset in state.parts():
+                part.search(query, ranges, hits, offset)
+            ids, latents, _ = state.rows(hits.rows)
+            differences = latents.astype(np.float64) - query
+            distances = np.sqrt(np.einsum("nd,nd->n", differences, differences))
+            order = np.lexsort((ids, distances))
+            # a row that was not fetched is farther than the last, but for what single precision rounds
+            if len(order) < fetch or distances[order[-1]] > distances[order[wanted - 1]] * (1 + TOLERANCE):
+                break
+            fetch *= 4
+        leave_out = None if without is None else without.encode()
+        order = order[(distances[order] <= max_distance) & (ids[order] != (leave_out or b""))][:k]
+        return Found([star_id.decode() for star_id in ids[order].tolist()], distances[order])
 
     def sample(self, generator: np.random.Generator, most: int) -> Sample:
         """`most` different rows drawn at random, or all where there are fewer."""
         state = self._state
-        sizes = [*((tree, len(tree.ids)) for tree in state.trees), (state.recent, state.count)]
-        living = [np.flatnonzero(part.died[:count] > state.version) for part, count in sizes]
-        ends = np.cumsum([len(slots) for slots in living])
-        chosen = generator.choice(ends[-1], min(most, int(ends[-1])), replace=False)
-        number = np.searchsorted(ends, chosen, side="right")
-        ids = np.zeros(len(chosen), dtype=max((part.ids.dtype for part, _ in sizes), key=lambda t: t.itemsize))
-        latents = np.zeros((len(chosen), self.dimension), dtype=np.float32)
-        columns = np.zeros((len(chosen), len(COLUMNS)))
-        for own, ((part, _), slots) in enumerate(zip(sizes, living, strict=True)):
-            mine = number == own
-            drawn = slots[chosen[mine] - ends[own] + len(slots)]
-            ids[mine], latents[mine], columns[mine] = (
-                part.ids[drawn],
-                part.latents[drawn],
-                part.columns[:, drawn].T,
-            )
-        return Sample([star_id.decode() for star_id in ids.tolist()], latents, columns)
+        living = state.living()
+        chosen = generator.choice(living, min(most, len(living)), replace=False)
+        ids, latents, columns = state.rows(chosen)
+        return Sample([star_id.decode() for star_id in ids.tolist()], latents, columns.T)
 
     def settle(self) -> None:
-        """Wait until no tree is being built or due."""
+        """Wait until no segment is being built or due."""
         while (builder := self._builder) is not None:
             builder.join()
 
     def _tend(self) -> None:
-        """Start to build a tree if one is due and none is being built. The lock is held."""
+        """Start to build a segment if one is due and none is being built. The lock is held."""
         if self._builder is None and self._due() is not None:
             self._builder = threading.Thread(target=self._build, name="nearest", daemon=True)
             self._builder.start()
 
     def _due(self) -> list[int] | None:
-        """The numbers of the trees to build anew together with the recent rows, or None. The lock is held."""
-        state = self._state
-        decayed = [number for number, tree in enumerate(state.trees) if self._lost[number] > DEAD * tree.rows]
-        if state.count < RECENT and not decayed:
+        """The numbers of the segments to build anew together with the recent rows, or None. The lock is held."""
+        segments, recent = self._state.segments, self._state.recent
+        chosen = {n for n, segment in enumerate(segments) if segment.deleted > DELETED * segment.rows}
+        if recent.count < RECENT and not chosen:
             return None
-        rows = state.count + sum(state.trees[number].rows for number in decayed)
-        chosen = set(decayed)
-        for number in sorted(range(len(state.trees)), key=lambda number: state.trees[number].rows):
-            size = state.trees[number].rows
-            if number not in chosen and size <= GROWTH * rows:
+        rows = recent.count + sum(segments[number].rows for number in chosen)
+        for number in sorted(range(len(segments)), key=lambda number: segments[number].rows):
+            if number not in chosen and segments[number].rows <= GROWTH * rows:
                 chosen.add(number)
-                rows += size
+                rows += segments[number].rows
         return sorted(chosen)
 
     def _build(self) -> None:
-        """Build the trees that are due, one after another, beside the searches and the updates."""
+        """Build the segments that are due, one after another, beside the searches and the updates."""
         try:
             while self._build_next():
                 pass
@@ -291,101 +367,86 @@ class Nearest:
                 self._builder = None
                 return False
             state = self._state
-            self._died = {}
-        old = [(state.trees[number], len(state.trees[number].ids)) for number in due]
-        tree = grow([*old, (state.recent, state.count)], state.version)
+        chosen = _State(tuple(state.segments[number] for number in due), state.recent, state.seq)
+        ids, latents, columns = chosen.rows(chosen.living())
+        built = Segment.build(ids, latents, columns) if len(ids) else None
         with self._lock:
-            self._swap(set(due), state.count, tree)
+            self._swap(chosen, set(due), built)
         return True
 
-    def _swap(self, old: set[int], count: int, tree: Tree | None) -> None:
-        """Put a tree in the place of old ones and of the first `count` recent rows. The lock is held."""
-        state = self._state
-        keep = [number for number in range(len(state.trees)) if number not in old]
-        trees, lost = [state.trees[number] for number in keep], [self._lost[number] for number in keep]
-        if tree is not None:
-            names = list(self._died)
-            slots = tree.find(np.array(names)) if names else np.zeros(0, dtype=np.int64)
-            there = slots >= 0
-            tree.died[slots[there]] = np.array(list(self._died.values()), dtype=np.int64)[there]
-            trees.append(tree)
-            lost.append(int(there.sum()))
-        rest = slice(count, state.count)
-        left = state.count - count
-        recent = room(empty(self.dimension, RECENT), 0, state.recent.ids[rest].tolist())
-        recent.ids[:left] = state.recent.ids[rest]
-        recent.latents[:left] = state.recent.latents[rest]
-        recent.columns[:, :left] = state.recent.columns[:, rest]
-        recent.died[:left] = state.recent.died[rest]
-        self._slot = {star_id: slot - count for star_id, slot in self._slot.items() if slot >= count}
-        self._lost = lost
-        self._state = _State(tuple(trees), recent, left, state.version, state.alive, state.seq)
+    def _swap(self, old: _State, due: set[int], built: Segment | None) -> None:
+        """Put the segment built from `old`, or None of no rows, in its stead. The lock is held."""
+        now = self._state
+        later = [segment for number, segment in enumerate(now.segments) if number in due]
+        segments = [segment for number, segment in enumerate(now.segments) if number not in due]
+        if built is not None:
+            gone = [before.ids[before.deleted_until(after)] for before, after in zip(old.segments, later, strict=True)]
+            count = old.recent.count
+            gone.append(now.recent.ids[:count][old.recent.alive[:count] & ~now.recent.alive[:count]])
+            slots = built.find(np.concatenate(gone))
+            segments.append(built.without(slots) if len(slots) else built)
+        recent = now.recent.after(old.recent.count)
+        self._slots = {
+            star_id: slot - old.recent.count for star_id, slot in self._slots.items() if slot >= old.recent.count
+        }
+        self._state = _State(tuple(segments), recent, now.seq)
 
     def save(self, path: Path, model: str) -> None:
-        """Write rows, trees and `seq` as they are now, as those of `model`; whole or not at all."""
+        """Write everything as it is now to a file, whole or not at all.
+
+        Parameters
+        ----------
+        path
+            The file.
+        model
+            The identity of the model that the latents are of.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        """
         state = self._state
-        parts = [_arrays(tree, len(tree.ids), state.version) for tree in state.trees]
-        parts.append(_arrays(state.recent, state.count, state.version))
-        told = {
+        arrays = {
+            f"{number}.{name}": array
+            for number, segment in enumerate(state.segments)
+            for name, array in segment.arrays().items()
+        }
+        ids, latents, columns = replace(state, segments=()).rows(state.recent.living())
+        arrays |= {"ids": bytes_of(ids), "latents": latents, "columns": columns}
+        about = {
             "model": model,
             "seq": state.seq,
             "dimension": self.dimension,
             "columns": COLUMNS,
-            "parts": len(parts),
+            "segments": len(state.segments),
         }
-        write_cache(
-            path, {f"{i}.{name}": array for i, part in enumerate(parts) for name, array in part.items()}, told
-        )
+        write_cache(path, arrays, about)
 
     @classmethod
     def load(cls, path: Path, model: str, dimension: int) -> Nearest:
-        """What `save` wrote. Raises CacheError for anything else."""
-        arrays, told = read_cache(path)
-        if (told["model"], told["dimension"]) != (model, dimension):
-            raise CacheError(f"{path} is of model {told['model']} with {told['dimension']} dimensions")
-        if told.get("columns") != list(COLUMNS):
+        """What `save` wrote.
+
+        Raises
+        ------
+        CacheError
+            The file is missing, damaged, or of something else.
+        """
+        arrays, about = read_cache(path)
+        if (about["model"], about["dimension"]) != (model, dimension):
+            raise CacheError(f"{path} is of model {about['model']} with {about['dimension']} dimensions")
+        if about.get("columns") != list(COLUMNS):
             raise CacheError(f"{path} has other columns to filter by")
-        nearest = cls(dimension)
-        parts: list[dict[str, NDArray[Any]]] = [{} for _ in range(told["parts"])]
+        parts: list[dict[str, NDArray[Any]]] = [{} for _ in range(about["segments"])]
+        recent = {}
         for key, array in arrays.items():
-            number, _, name = key.partition(".")
-            parts[int(number)][name] = array
-        for part in parts:
-            part["ids"] = part["ids"].view(f"S{part['ids'].shape[1]}")[:, 0]
-            part["died"] = np.where(part.pop("alive"), NEVER, 0)
-        last = parts.pop()
-        trees = [
-            Tree(**part | {name: part[name].item() for name in ("leaf", "rows", "extent")}) for part in parts
-        ]
-        ids = last["ids"].tolist()
-        recent = room(empty(dimension, RECENT), 0, ids)
-        recent.ids[: len(ids)] = ids
-        recent.latents[: len(ids)] = last["latents"]
-        recent.columns[:, : len(ids)] = last["columns"]
-        recent.died[: len(ids)] = last["died"]
-        nearest._slot = {star_id: slot for slot, star_id in enumerate(ids) if recent.died[slot] == NEVER}
-        living = [int((tree.died == NEVER).sum()) for tree in trees]
-        nearest._lost = [tree.rows - alive for tree, alive in zip(trees, living, strict=True)]
-        alive = sum(living) + len(nearest._slot)
-        nearest._state = _State(tuple(trees), recent, len(ids), 1, alive, told["seq"])
+            number, dot, name = key.partition(".")
+            (parts[int(number)] if dot else recent)[name or number] = array
+        nearest = cls(dimension)
+        ids = ids_of(recent["ids"]).tolist()
+        rows = nearest._state.recent.with_rows(ids, recent["latents"], recent["columns"])
+        nearest._slots = {star_id: slot for slot, star_id in enumerate(ids)}
+        nearest._state = _State(tuple(map(Segment.from_arrays, parts)), rows, about["seq"])
         with nearest._lock:
             nearest._tend()
         return nearest
-
-
-def _scan_recent(state: _State, query: Latents, ranges: Limits, best: Best) -> None:
-    """Read all rows beside the trees."""
-    passing = np.ones(state.count, dtype=bool)
-    for column, low, high in ranges:
-        values = state.recent.columns[column, : state.count]
-        passing &= (values >= low) & (values <= high)
-    scan(len(state.trees), state.recent, state.version, query, np.flatnonzero(passing), best)
-
-
-def _arrays(part: Part, count: int, version: int) -> dict[str, NDArray[Any]]:
-    """The arrays of a part by name, only its first `count` slots, with `alive` in the place of `died`."""
-    arrays = {name: np.asarray(value) for name, value in vars(part).items()}
-    arrays["alive"] = arrays.pop("died")[:count] > version
-    arrays["ids"] = part.ids[:count].view(np.uint8).reshape(count, part.ids.dtype.itemsize)
-    arrays["latents"], arrays["columns"] = part.latents[:count], part.columns[:, :count]
-    return arrays

