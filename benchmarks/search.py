@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from index.nearest import Nearest
 from model.bundle import load_model
 from training.survey import Survey
 
-QUERIES, BATCH, WITHIN = 100, 256, 0.1
+QUERIES, BATCH, WITHIN = 200, 256, 0.1
 GRAPHS_UP_TO = 1_000_000
 """Graphs of more stars than this take an hour and more to build, one thread: they are left out."""
 
@@ -45,7 +44,7 @@ Search = Callable[[Latents, int, Rows], Rows]
 
 @dataclass
 class Stars:
-    """A catalogue: `latents` (N, D), `columns` (N, 4) teff, logg, fe_h and snr, and `ids`."""
+    """A catalogue: `latents` (N, D), `columns` (N, 5) as `index.nearest` has them, and `ids`."""
 
     latents: Latents
     columns: NDArray[np.float64]
@@ -59,11 +58,11 @@ class Stars:
 
 @dataclass
 class Method:
-    """A way to search, without and (if it has any) with the filter, and what its build took."""
+    """A way to search, without and (if it has any) with the filter, and the object that does."""
 
     search: Search
     filtered: Search | None
-    held: object = field(repr=False)
+    engine: object = field(repr=False)
 
 
 def ours(stars: Stars) -> Method:
@@ -71,16 +70,16 @@ def ours(stars: Stars) -> Method:
     nearest.update(stars.ids, stars.latents, stars.columns, [], 1)
     nearest.settle()
 
-    def found(latents: Latents, k: int, own: Rows, ranges: list[list[tuple[str, float, float]]]) -> Rows:
-        answers = nearest.search_batch(latents, k, ranges, [stars.ids[row] for row in own])
-        return np.array([[int(star_id) for star_id in answer.ids] for answer in answers])
-
     def search(latents: Latents, k: int, own: Rows) -> Rows:
-        return found(latents, k, own, [[]] * len(own))
+        found = [
+            nearest.search(latent, k, (), stars.ids[row]) for latent, row in zip(latents, own, strict=True)
+        ]
+        return np.array([[int(star_id) for star_id in each.ids] for each in found])
 
     def filtered(latents: Latents, k: int, own: Rows) -> Rows:
-        centres = stars.fe_h[own].tolist()
-        return found(latents, k, own, [[("fe_h", fe_h - WITHIN, fe_h + WITHIN)] for fe_h in centres])
+        fe_h = stars.fe_h[own[0]]
+        found = nearest.search(latents[0], k, [("fe_h", fe_h - WITHIN, fe_h + WITHIN)], stars.ids[own[0]])
+        return np.array([[int(star_id) for star_id in found.ids]])
 
     return Method(search, filtered, nearest)
 
@@ -113,32 +112,6 @@ def faiss_hnsw(stars: Stars) -> Method:
     return Method(lambda latents, k, own: _others(index.search(latents, k + 1)[1], k, own), None, index)
 
 
-def hnswlib(stars: Stars) -> Method:
-    index = import_module("hnswlib").Index("l2", stars.latents.shape[1])
-    index.init_index(len(stars.ids), M=32, ef_construction=100)
-    index.set_num_threads(1)
-    index.add_items(stars.latents)
-    index.set_ef(128)
-    return Method(
-        lambda latents, k, own: _others(index.knn_query(latents, k + 1)[0].astype(np.int64), k, own),
-        None,
-        index,
-    )
-
-
-def usearch(stars: Stars) -> Method:
-    index = import_module("usearch.index").Index(
-        ndim=stars.latents.shape[1], metric="l2sq", connectivity=32, expansion_add=100, expansion_search=128
-    )
-    index.add(np.arange(len(stars.ids)), stars.latents, threads=1)
-
-    def search(latents: Latents, k: int, own: Rows) -> Rows:
-        found = index.search(latents, k + 1, threads=1).keys.astype(np.int64).reshape(len(own), k + 1)
-        return _others(found, k, own)
-
-    return Method(search, None, index)
-
-
 def kd_tree(stars: Stars) -> Method:
     tree = cKDTree(stars.latents, leafsize=32)
     return Method(lambda latents, k, own: _others(tree.query(latents, k + 1)[1], k, own), None, tree)
@@ -149,10 +122,8 @@ METHODS: dict[str, Callable[[Stars], Method]] = {
     "faiss flat": flat,
     "scipy cKDTree": kd_tree,
     "faiss HNSW": faiss_hnsw,
-    "hnswlib": hnswlib,
-    "usearch": usearch,
 }
-GRAPHS = {"faiss HNSW": "faiss-cpu", "hnswlib": "hnswlib", "usearch": "usearch"}
+GRAPHS = ("faiss HNSW",)
 
 
 def memory() -> float:
@@ -178,8 +149,8 @@ def measured(name: str, stars: Stars, queries: Rows, truth: list[set[int]]) -> t
     """A line of the table, and the method."""
     before, start = memory(), time.perf_counter()
     method = METHODS[name](stars)
-    built, held = time.perf_counter() - start, memory() - before
-    cells = [f"{built:.1f}", f"{held:.0f}"]
+    built, grown = time.perf_counter() - start, memory() - before
+    cells = [f"{built:.1f}", f"{grown:.0f}"]
     cells += [times(method.search, stars, k, queries) for k in (10, 100)]
     for k in (10, 100):
         cells.append(" | | " if method.filtered is None else times(method.filtered, stars, k, queries))
@@ -194,7 +165,7 @@ def measured(name: str, stars: Stars, queries: Rows, truth: list[set[int]]) -> t
 
 def from_cache(method: Method, stars: Stars) -> str:
     """Seconds to write the cache, its size, and seconds until a search from it has answered."""
-    nearest = method.held
+    nearest = method.engine
     assert isinstance(nearest, Nearest)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cache"
@@ -234,14 +205,6 @@ def main() -> None:
         f"{platform.python_version()}, numpy {np.__version__}, scipy {version('scipy')}, "
         f"faiss {faiss.__version__}\n"
     )
-    for name, package in GRAPHS.items():
-        if name not in names:
-            continue
-        try:
-            say(f"{name}: {package} {version(package)}")
-        except ImportError:
-            say(f"{name} is skipped: {package} is not installed")
-            names.remove(name)
     for model_path, survey_path in zip(arguments.pairs[::2], arguments.pairs[1::2], strict=True):
         model, survey = load_model(model_path), Survey.open(survey_path)
         catalogue = Catalogue.fit(model, survey)
@@ -252,7 +215,7 @@ def main() -> None:
             latents, parameters = catalogue.draw(size, 1)
             stars = Stars(
                 latents,
-                np.column_stack([parameters, np.full(size, 100.0)]),
+                np.column_stack([parameters, np.full(size, 100.0), np.ones(size)]),
                 [f"{row:09d}" for row in range(size)],
             )
             queries = np.random.default_rng(2).choice(size, QUERIES, replace=False)

@@ -1,7 +1,7 @@
 """Exact nearest-neighbour search with FAISS over rows that change, with filters inside the search.
 
-Most rows stand in segments (`index.segment`), which never change. Rows written lately stand beside them and are all
-read; a thread of its own builds them into segments. A search reads one state: an update makes another.
+Most rows are in segments (`index.segment`), which never change. Rows written lately are beside them and are all
+read; a thread of its own builds them into segments. A search reads one state; an update makes another.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DELETED = 0.25
 """Fraction of its rows deleted or replaced from which a segment is built anew."""
 
 MORE = 4
-"""Rows looked for beyond the `k` nearest, so that those as near as the last in single precision are all found."""
+"""Rows looked for beyond the `k` nearest: all that are as near as the last in single precision are needed."""
 
 LARGEST = 1e18
 """Largest absolute value of a latent: the square of a distance is still a number in single precision."""
@@ -55,7 +55,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Recent:
-    """The first `count` slots of `ids` (S,), `latents` (S, D) and `columns` (C, S), of which `alive` (S,) are there.
+    """Rows in the first `count` of S slots: `ids` (S,), `latents` (S, D), `columns` (C, S); those `alive` (S,).
 
     Slots beyond `count` may be filled by a later state; no other is ever written to.
     """
@@ -201,7 +201,7 @@ class Nearest:
         latents
             Latents (n, D).
         columns
-            Values (n, C) of COLUMNS: teff (K), logg (dex), fe_h (dex), snr, in_domain (1 or 0); NaN where unknown.
+            Values (n, C) of COLUMNS, NaN where unknown: teff (K), logg, fe_h (dex), snr, in_domain (1 or 0).
         removed
             Star ids to remove; those that are not there are passed over.
         seq
@@ -228,10 +228,10 @@ class Nearest:
         """The segments and recent rows without those of `ids`. The lock is held."""
         slots = [self._slots.pop(star_id) for star_id in ids & self._slots.keys()]
         recent = self._state.recent.without(slots) if slots else self._state.recent
-        names = np.array(list(ids))
+        names = np.array(list(ids), dtype=np.bytes_)
         segments = []
         for segment in self._state.segments:
-            found = segment.find(names) if ids else []
+            found = segment.find(names)
             segments.append(segment.without(found) if len(found) else segment)
         return tuple(segments), recent
 
@@ -263,44 +263,12 @@ class Nearest:
         ValueError
             `latent` is not D numbers, at most LARGEST.
         """
-        return self._search(self._state, latent, k, ranges, without, max_distance)
-
-    def search_batch(
-        self,
-        latents: Latents,
-        k: int,
-        ranges: Sequence[Sequence[Range]] | None = None,
-        without: Sequence[str | None] | None = None,
-        max_distance: float = math.inf,
-    ) -> list[Found]:
-        """As `search` for each of `latents` (Q, D), all in one state; `ranges`, `without` are one per query."""
-        state = self._state
-        return [
-            self._search(
-                state,
-                latent,
-                k,
-                () if ranges is None else ranges[row],
-                None if without is None else without[row],
-                max_distance,
-            )
-            for row, latent in enumerate(latents)
-        ]
-
-    def _search(
-        self,
-        state: _State,
-        latent: Latents,
-        k: int,
-        ranges: Sequence[Range],
-        without: str | None,
-        max_distance: float,
-    ) -> Found:
         query = np.ascontiguousarray(latent, dtype=np.float32)
         if query.shape != (self.dimension,) or not (np.abs(query) <= LARGEST).all():
             raise ValueError(f"a latent is {self.dimension} finite numbers, at most {LARGEST:g}")
         if k < 1 or max_distance < 0:
             return Found([], np.zeros(0))
+        state = self._state
         wanted = k if without is None else k + 1
         fetch = wanted + MORE
         while True:
@@ -339,7 +307,7 @@ class Nearest:
             self._builder.start()
 
     def _due(self) -> list[int] | None:
-        """The numbers of the segments to build anew together with the recent rows, or None. The lock is held."""
+        """The numbers of the segments to build anew with the recent rows, or None. The lock is held."""
         segments, recent = self._state.segments, self._state.recent
         chosen = {n for n, segment in enumerate(segments) if segment.deleted > DELETED * segment.rows}
         if recent.count < RECENT and not chosen:
@@ -376,20 +344,17 @@ class Nearest:
 
     def _swap(self, old: _State, due: set[int], built: Segment | None) -> None:
         """Put the segment built from `old`, or None of no rows, in its stead. The lock is held."""
-        now = self._state
+        now, count = self._state, old.recent.count
         later = [segment for number, segment in enumerate(now.segments) if number in due]
         segments = [segment for number, segment in enumerate(now.segments) if number not in due]
         if built is not None:
-            gone = [before.ids[before.deleted_until(after)] for before, after in zip(old.segments, later, strict=True)]
-            count = old.recent.count
+            pairs = zip(old.segments, later, strict=True)
+            gone = [before.ids[before.deleted_until(after)] for before, after in pairs]
             gone.append(now.recent.ids[:count][old.recent.alive[:count] & ~now.recent.alive[:count]])
             slots = built.find(np.concatenate(gone))
             segments.append(built.without(slots) if len(slots) else built)
-        recent = now.recent.after(old.recent.count)
-        self._slots = {
-            star_id: slot - old.recent.count for star_id, slot in self._slots.items() if slot >= old.recent.count
-        }
-        self._state = _State(tuple(segments), recent, now.seq)
+        self._slots = {star_id: slot - count for star_id, slot in self._slots.items() if slot >= count}
+        self._state = _State(tuple(segments), now.recent.after(count), now.seq)
 
     def save(self, path: Path, model: str) -> None:
         """Write everything as it is now to a file, whole or not at all.
@@ -438,7 +403,7 @@ class Nearest:
         if about.get("columns") != list(COLUMNS):
             raise CacheError(f"{path} has other columns to filter by")
         parts: list[dict[str, NDArray[Any]]] = [{} for _ in range(about["segments"])]
-        recent = {}
+        recent: dict[str, NDArray[Any]] = {}
         for key, array in arrays.items():
             number, dot, name = key.partition(".")
             (parts[int(number)] if dot else recent)[name or number] = array

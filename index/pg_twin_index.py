@@ -17,8 +17,8 @@ from index.open_index import Approximate
 from index.pg_writing import Row, floats, text
 from index.postgres import ADVISORY, PostgresStore
 from index.rates import Rates
-from index.store import Star, StoreError
 from index.segment import COLUMNS
+from index.store import Star, StoreError
 from index.twin_index import Filters, Search, Twin
 
 RATE_SAMPLE = 30_000

@@ -1,8 +1,8 @@
 """Rows of a catalogue in a FAISS inverted file whose lists are searched by bound, so that the result is exact.
 
-Rows are split at medians of their principal axes into lists of equal size. Beside the inverted file stand, for each
-list, the box of its latents along those axes and the range of its columns. A list whose box is farther away than
-the k-th row found so far, or whose columns lie outside a filter, cannot contain a neighbour; FAISS reads all others.
+Rows are split at medians of their principal axes into lists of equal size. Each list comes with the box of its
+latents along those axes and the range of its columns. A list whose box is farther away than the k-th row found
+so far, or whose columns lie outside a filter, cannot contain a neighbour; FAISS reads all others.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class Hits:
 class Segment:
     """Rows that do not change, but for being marked as deleted in a copy.
 
-    L lists of R slots, in nodes of B lists; slot S is in list S // R. Slots that are left over repeat the latent of a
-    row, and have no id and no life.
+    L lists of R slots, in nodes of B lists; slot S is in list S // R. A slot that is left over has the latent
+    of some row and no id, and is never `alive`.
     """
 
     index: faiss.IndexIVFFlat
@@ -156,7 +156,9 @@ class Segment:
         at = np.searchsorted(self.ids, ids.astype(self.ids.dtype), sorter=self.order)
         slots = self.order[np.minimum(at, len(self.order) - 1)]
         slots = slots[self.ids[slots] == ids]
-        return slots[self.alive.reshape(-1)[slots // 8] >> (slots % 8).astype(np.uint8) & 1 == 1]
+        bits = self.alive.reshape(-1)[slots // 8] >> (slots % 8).astype(np.uint8)
+        found: Slots = slots[bits & 1 == 1]
+        return found
 
     def without(self, slots: Slots) -> Segment:
         """A copy with the rows in these slots marked as deleted; they must not be yet."""
@@ -175,7 +177,8 @@ class Segment:
 
     def latents(self, slots: Slots) -> Latents:
         """The latents (n, D) in these slots."""
-        return self.index.reconstruct_batch(slots)
+        latents: Latents = self.index.reconstruct_batch(slots)
+        return latents
 
     def search(self, query: Latents, ranges: Sequence[Range], hits: Hits, offset: int) -> None:
         """Add to `hits` every row that belongs there.
@@ -221,9 +224,7 @@ class Segment:
             within &= (lowest <= high) & (highest >= low)
         return within.reshape(self.node_boxes.shape[2], -1)
 
-    def _read(
-        self, lists: Slots, query: Latents, ranges: Sequence[Range], hits: Hits, offset: int
-    ) -> None:
+    def _read(self, lists: Slots, query: Latents, ranges: Sequence[Range], hits: Hits, offset: int) -> None:
         """Let FAISS read some lists."""
         if len(lists) == 0:
             return
@@ -294,7 +295,8 @@ def _squared_distances(boxes: Latents, point: Latents) -> Latents:
     gaps = np.abs(boxes[0] - point[:, None])
     gaps -= boxes[1]
     np.maximum(gaps, 0, out=gaps)
-    return np.einsum("...dn,...dn->...n", gaps, gaps)
+    squares: Latents = np.einsum("...dn,...dn->...n", gaps, gaps)
+    return squares
 
 
 def _split(turned: Latents, lists: int) -> Slots:

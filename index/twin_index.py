@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from index.cache import CacheError
 from index.nearest import Found, Nearest, Sample
 from index.rates import Rates
+from index.segment import COLUMNS
 from index.sqlite import SqliteStore
 from index.store import Star
-from index.segment import COLUMNS
 
 RATE_SAMPLE = 200_000
 """Most stars that the pairs are drawn among."""

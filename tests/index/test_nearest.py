@@ -191,17 +191,6 @@ def test_nothing_to_find():
     assert search.sample(np.random.default_rng(1), 5).ids == []
 
 
-def test_a_batch_is_its_queries():
-    search, rows = filled(3000)
-    latents = np.stack([own for own, _ in rows.values()])[:5]
-    ranges = [[("teff", 0.0, 0.1 * i)] for i in range(5)]
-    without = [None, *list(rows)[1:5]]
-    batch = search.search_batch(latents, 4, ranges, without)
-    for row, found in enumerate(batch):
-        assert pairs(found) == pairs(search.search(latents[row], 4, ranges[row], without[row]))
-    assert [found.ids[0] for found in search.search_batch(latents, 1)] == list(rows)[:5]
-
-
 def test_extreme_latents_are_still_ordered():
     search = Nearest(1)
     values = [-1e18, -1e15, -1e-30, 0.0, 1e-30, 1.0, 1e15, 1e18]
