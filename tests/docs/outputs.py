@@ -52,13 +52,20 @@ def numbers(text: str) -> Iterator[tuple[float, float]]:
         yield float(exact), 10.0**exponent
 
 
+def difference(printed: str, shown: str) -> str:
+    """In what the text that was printed is not the text that is shown; empty where it is the same."""
+    if words(printed) != words(shown):
+        return "other words"
+    for (now, _), (then, unit) in zip(numbers(printed), numbers(shown), strict=True):
+        if abs(now - then) > 1.001 * max(unit, TOLERANCE * abs(then)):  # 1.001: 0.2 - 0.1 is not 0.1
+            return f"{now:g} is not {then:g}"
+    return ""
+
+
 def compare(printed: str, shown: str) -> None:
     """Fail where what was printed is not what is shown."""
-    both = f"\nprinted:\n{printed}\nshown (`make docs-outputs` writes it):\n{shown}"
-    assert words(printed) == words(shown), f"other words{both}"
-    for (now, _), (then, unit) in zip(numbers(printed), numbers(shown), strict=True):
-        # 1.001: 0.2 - 0.1 is not 0.1
-        assert abs(now - then) <= 1.001 * max(unit, TOLERANCE * abs(then)), f"{now:g} is not {then:g}{both}"
+    found = difference(printed, shown)
+    assert not found, f"{found}\nprinted:\n{printed}\nshown (`make docs-outputs` writes it):\n{shown}"
 
 
 def compare_or_write(page: Path, block: Block, printed: str, write: bool) -> None:
