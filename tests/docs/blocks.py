@@ -22,6 +22,9 @@ BEFORE = re.compile(r"[();<>|&]+|\w+=.*|\$|--no-python")
 """What may stand before a command: a separator, a variable, a prompt, torchrun's last option."""
 COMMAND = re.compile(r"(/[\w/]+/)?chemtwin")
 
+HOME = "/srv/chemtwin"
+"""The working folder in the outputs that pages show."""
+
 PRELUDE = """
 set -euo pipefail
 servers=()
@@ -76,10 +79,30 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
-def run(chosen: Sequence[Block], folder: Path, ports: dict[str, int], smaller: dict[str, str]) -> None:
-    """Run blocks as one script in `folder`, and compare with what the page says they print.
+def run(
+    chosen: Sequence[Block], folder: Path, ports: dict[str, int], smaller: dict[str, str]
+) -> list[tuple[Block, str]]:
+    """Run blocks as one script in `folder`.
 
-    `ports` and `smaller` say what is written in the place of what.
+    Parameters
+    ----------
+    chosen
+        The blocks, of bash and python.
+    folder
+        The working folder of the script.
+    ports, smaller
+        What is replaced in the blocks, and by what.
+
+    Returns
+    -------
+    list of (block, printed)
+        The blocks with an output in their page, and what they printed: with the page's ports, and with `HOME`
+        for `folder`.
+
+    Raises
+    ------
+    AssertionError
+        A command failed.
     """
     parts = [PRELUDE]
     for number, block in enumerate(chosen):
@@ -106,9 +129,14 @@ def run(chosen: Sequence[Block], folder: Path, ports: dict[str, int], smaller: d
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    shown = []
     for number, block in enumerate(chosen):
         if block.output is not None:
-            assert (folder / f"{number}.out").read_text().split("\n") == block.output.split("\n")
+            printed = (folder / f"{number}.out").read_text().replace(str(folder), HOME)
+            for old, port in ports.items():
+                printed = printed.replace(f":{port}", f":{old}")
+            shown.append((block, printed))
+    return shown
 
 
 def commands(text: str) -> list[list[str]]:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from app.cli import cli
-from tests.conftest import APSTAR, EXAMPLES, ROOT
+from tests.conftest import APSTAR, ASPCAP, EXAMPLES, ROOT
 from tests.docs.blocks import PAGES, RUNNABLE, blocks, commands, run, tokens
+from tests.docs.outputs import compare_or_write
 
 HOURS = "hours, on surveys of 50,000 stars; the same commands run small in train-your-own.md"
 INSTALL = "installs into the machine"
@@ -51,6 +52,13 @@ NOT_RUN = {
 }
 """By page: how a block begins, and why it is not run."""
 
+NO_OUTPUTS = {
+    "api.md": "the form of an error, with dots for its text",
+    "commands.md": "usage: tests/docs/test_site.py compares the whole page",
+    "limit.md": "equations",
+}
+"""By page: what its blocks of text are, where no code prints them."""
+
 SMALLER = {
     "train-your-own.md": {
         "--pairs 1500": "--pairs 260", "[:600]": "[:60]", "steps=600": "steps=20", "--pairs 500": "--pairs 60",
@@ -62,7 +70,9 @@ SMALLER = {
 SURVEYS = {"upgrade-a-model.md": 51, "run-for-a-survey.md": 52, "bulk.md": 53}
 """Pages that find a small survey.h5 in their folder, and its seed."""
 
-STARTS_ITS_OWN = {"train-your-own.md", "upgrade-a-model.md", "run-for-a-survey.md", "quickstart.md", "bulk.md"}
+STARTS_ITS_OWN = {
+    "train-your-own.md", "upgrade-a-model.md", "run-for-a-survey.md", "quickstart.md", "bulk.md", "operating.md",
+}  # fmt: skip
 """Pages without the service on port 8000 that the others find."""
 
 
@@ -102,9 +112,8 @@ def folder(tmp_path, request):
         with h5py.File(tmp_path / "survey.h5") as survey:
             stars = {key: survey[key][:50] for key in ("flux", "teff", "logg", "fe_h")}
             np.savez(tmp_path / "spectra.npz", star_id=[f"npz-{i}" for i in range(50)], **stars)
-        (tmp_path / "folder").mkdir()
-        shutil.copy(APSTAR, tmp_path / "folder")
-        (tmp_path / "labels.csv").write_text(f"file,teff,logg,fe_h\n{APSTAR.name},4705,2.58,0.05\n")
+        labels = [f"{APSTAR.name},4705,2.58,0.05,A", f"{ASPCAP.name},3788,1.08,0.1,"]
+        (tmp_path / "labels.csv").write_text("\n".join(["file,teff,logg,fe_h,cluster", *labels]))
     if name == "upgrade-a-model.md":
         new = str(tmp_path / "new.safetensors")
         chemtwin(
@@ -122,12 +131,13 @@ def run_pages():
 
 
 @pytest.mark.parametrize("page", [*run_pages()])
-def test_the_blocks_of_a_page_run_as_they_stand(page, folder):
+def test_the_blocks_of_a_page_run_as_they_stand(page, folder, write_outputs):
     own = page.name in STARTS_ITS_OWN
     first = [] if own else [blocks(ROOT / "docs" / "quickstart.md")[0]]
     assert own or first[0].text == "make serve\n"
     ports = {"8000": free_port(), "8001": free_port()}
-    run([*first, *chosen(page)], folder, ports, SMALLER.get(page.name, {}))
+    for block, printed in run([*first, *chosen(page)], folder, ports, SMALLER.get(page.name, {})):
+        compare_or_write(page, block, printed, write_outputs)
 
 
 def test_the_lists_name_blocks_that_are_there():
@@ -138,6 +148,16 @@ def test_the_lists_name_blocks_that_are_there():
     for name, changes in SMALLER.items():
         texts = "".join(block.text for block in blocks(ROOT / "docs" / name))
         assert all(old in texts for old in changes)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_output_is_of_a_block_that_is_run_as_it_stands(page):
+    if page.name in RUN_ELSEWHERE:
+        compared = [block for block in blocks(page) if block.language == "python"]
+    else:
+        compared = [] if page.name in SMALLER else chosen(page)
+    shown = [block for block in blocks(page) if block.language == "text" and page.name not in NO_OUTPUTS]
+    assert len(shown) == sum(block.output is not None for block in compared)
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name not in RUN_ELSEWHERE], ids=lambda page: page.name)
