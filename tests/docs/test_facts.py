@@ -2,7 +2,11 @@
 
 import re
 
-from index import sqlite, tree
+import numpy as np
+
+from index import sqlite
+from index.nearest import Nearest
+from index.segment import COLUMNS
 from tests.conftest import ROOT
 
 
@@ -16,7 +20,11 @@ def test_the_store_s_version_is_the_code_s():
     assert int(found[1]) == sqlite.SCHEMA_VERSION
 
 
-def test_the_library_that_searches_is_the_one_that_the_code_calls():
-    assert "FAISS' `fvec_L2sqr_by_idx`" in text("how-it-works.md")
-    assert callable(tree.faiss.fvec_L2sqr_by_idx)
-    assert "fvec_L2sqr_by_idx" in tree._squares.__code__.co_names
+def test_the_library_that_searches_is_the_one_that_the_page_names():
+    search = Nearest(3)
+    rows = np.random.default_rng(1).normal(size=(5000, 3)).astype(np.float32)
+    search.update([f"S{row}" for row in range(5000)], rows, np.zeros((5000, len(COLUMNS))), [], 1)
+    search.settle()
+    (part,) = search._state.segments
+    assert f"`{type(part.index).__name__}`" in text("how-it-works.md")
+    assert part.index.ntotal >= 5000
