@@ -16,9 +16,8 @@ RUN pip install --no-cache-dir ".[postgres]" && useradd --uid 10001 chemtwin && 
 USER 10001
 ENV CHEMTWIN_HOST=0.0.0.0 CHEMTWIN_DATA_DIR=/data MPLCONFIGDIR=/tmp/matplotlib NUMBA_CACHE_DIR=/srv/numba
 WORKDIR /data
-# search and inference are compiled here, not at the first start; in this folder, where the installed ones are found
-RUN python -c "from index.tree import warm; from model.bundle import load_model; warm(); model = load_model(); \
-    model.embed([model.example()])"
+# inference is compiled here, not at the first start; in this folder, where the installed modules are found
+RUN python -c "from model.bundle import load_model; model = load_model(); model.embed([model.example()])"
 VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
