@@ -84,6 +84,9 @@ def start(arguments: list[str], environment: dict[str, str], log: IO[str] | None
     """Run a chemtwin command; both its streams go to `log`, or can be read by `communicate`."""
     streams = (None, None) if log else (tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+"))  # noqa: SIM115
     out, error = (log or stream for stream in streams)
+    sys.audit(
+        "subprocess.Popen", "chemtwin", arguments, None, environment
+    )  # as the others: tests/budget.py listens
     assert out is not None
     assert error is not None
     connection = socket.socket(socket.AF_UNIX)

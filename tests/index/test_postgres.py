@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import psycopg
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -186,12 +185,7 @@ def test_both_stores_answer_the_same(postgres):
     from hypothesis.stateful import run_state_machine_as_test
 
     BothStores.server = postgres
-    run_state_machine_as_test(
-        BothStores,
-        settings=settings(
-            max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )
+    run_state_machine_as_test(BothStores)
 
 
 @pytest.fixture
