@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -102,6 +103,18 @@ class Server:
         """Ask it to end, and wait."""
         self.process.terminate()
         self.process.wait(30)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The temporary folder of every process that a test starts: what a killed one leaves ends with the run.
+
+    This process goes on with the system's, where PostgreSQL's user may read too.
+    """
+    tempfile.gettempdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("t", numbered=False)))
+        yield
 
 
 @pytest.fixture

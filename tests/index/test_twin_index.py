@@ -97,15 +97,25 @@ class Operations(RuleBasedStateMachine):
 TestOperations = Operations.TestCase
 
 
-@pytest.fixture
-def large(tmp_path):
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A store's file, and the 6,000 stars in it."""
     generator = np.random.default_rng(1)
     stars = [
         star(f"S{i:05d}", generator.normal(size=DIMENSION), generator.uniform(4000, 5000)) for i in range(6000)
     ]
-    store = SqliteStore(tmp_path / "s.sqlite")
+    store = SqliteStore(tmp_path_factory.mktemp("many") / "s.sqlite")
+    store.upsert(stars)
+    store.close()
+    return store.path, stars
+
+
+@pytest.fixture
+def large(many, tmp_path):
+    """An index of a store of its own with these stars."""
+    path, stars = many
+    store = SqliteStore(shutil.copy(path, tmp_path / "s.sqlite"))
     index = TwinIndex(store, "m@1", DIMENSION)
-    index.upsert(stars)
     yield index, stars
     index.close()
     store.close()
