@@ -77,7 +77,9 @@ def test_a_test_that_takes_too_long_fails_unless_a_reason_is_given(tmp_path):
     (tmp_path / "test_a.py").write_text(QUICK)
     (tmp_path / "test_b.py").write_text(SLOW)
     every = run(tmp_path)
-    assert outcomes(every) == ["FAILED", "PASSED", "PASSED", "PASSED"], "the module with the long test comes first"
+    assert outcomes(every) == ["FAILED", "PASSED", "PASSED", "PASSED"], (
+        "the module with the long test comes first"
+    )
     assert "Make it faster, or give the reason" in every
     chosen = run(tmp_path, "-m", "not slow")
     assert "test_quick PASSED" in chosen
