@@ -51,6 +51,7 @@ def serve() -> None:
     """Run the service; settings are environment variables CHEMTWIN_... (docs/settings.md)."""
     import os
     import tempfile
+    from contextlib import ExitStack
 
     import uvicorn
 
@@ -69,18 +70,20 @@ def serve() -> None:
         raise click.ClickException(APPROXIMATE)
     open_store(settings.place).close()
     logs.configure(settings.log_format, settings.log_level)
-    if settings.workers > 1:
-        os.environ[FOLDER] = tempfile.mkdtemp(prefix="chemtwin-metrics-")
-    uvicorn.run(
-        "app.api:create_app",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        access_log=False,
-        log_config=None,
-        timeout_graceful_shutdown=settings.stop_timeout_s,
-    )
+    with ExitStack() as stack:
+        if settings.workers > 1:
+            folder = tempfile.TemporaryDirectory(prefix="chemtwin-metrics-")
+            os.environ[FOLDER] = stack.enter_context(folder)
+        uvicorn.run(
+            "app.api:create_app",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=settings.stop_timeout_s,
+        )
 
 
 @cli.command()

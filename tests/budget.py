@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -16,9 +18,12 @@ BUSY = 2.5
 
 SLOW_FIXTURES = {
     "start_server", "service", "served", "catalogue_of_make", "postgres", "postgres_places", "browser", "site",
-    "tiny", "survey", "xfe_survey", "surveys", "catalogue", "groups", "others",
+    "hostile", "busy", "keeping", "tiny", "survey", "xfe_survey", "surveys", "catalogue", "groups", "others",
 }  # fmt: skip
 """A test that uses one of these needs a server, a database, a browser, a training or a survey of the emulator."""
+
+PROGRAMS = ("chemtwin", "python", "postgres", "chrom", "unshare")
+"""How the names of programs begin that only a slow test starts; a shell script is quick."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -39,6 +44,34 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: -weight[item.nodeid.partition("::")[0]])
 
 
+_running: list[pytest.Item] = []
+"""The test that runs, with its fixtures."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Know which test runs, for `_no_start_in_a_quick_test`."""
+    _running.append(item)
+    try:
+        return (yield)
+    finally:
+        _running.pop()
+
+
+def _no_start_in_a_quick_test(event: str, arguments: tuple[object, ...]) -> None:
+    """An audit hook: it sees every process that this one starts."""
+    if event == "subprocess.Popen" and _running and not _running[-1].get_closest_marker("slow"):
+        program = Path(str(arguments[0])).name
+        if program.startswith(PROGRAMS):
+            raise AssertionError(
+                f"{_running[-1].nodeid} starts {program}, which no quick test does: mark it slow, or add its "
+                "fixture to SLOW_FIXTURES in tests/budget.py"
+            )
+
+
+sys.addaudithook(_no_start_in_a_quick_test)
+
+
 def _needs(item: pytest.Item) -> set[str]:
     """Names of the fixtures that a test uses, those among its parameters that are text included."""
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
@@ -55,7 +88,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     allowed = SECONDS * max(1.0, load) if load < BUSY else math.inf
-    if report.passed and report.duration > allowed and not item.get_closest_marker("long"):
+    free = item.get_closest_marker("long") or item.config.getoption("thorough", default=False)
+    if report.passed and report.duration > allowed and not free:
         report.outcome = "failed"
         report.longrepr = (
             f"{item.nodeid}: its {report.when} took {report.duration:.0f} s; a test has {SECONDS:.0f} s, "

@@ -8,25 +8,34 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
-import numpy as np
 import pytest
 
-from model.base import Model
-from model.bundle import SHIPPED, load_model
 from tests import forked
-from tests.budget import pytest_collection_modifyitems, pytest_runtest_makereport  # noqa: F401
-from tests.postgres import Postgres
+from tests.budget import (  # noqa: F401
+    pytest_collection_modifyitems,
+    pytest_runtest_makereport,
+    pytest_runtest_protocol,
+)
 from tests.shared import made_once
-from training.emulator import Emulator
-from training.survey import Survey, synthesize
+from tests.thorough import pytest_addoption, pytest_configure, times  # noqa: F401
+
+if TYPE_CHECKING:  # the process that starts the workers reads this file and runs no test
+    import numpy as np
+
+    from model.base import Model
+    from tests.postgres import Postgres
+    from training.emulator import Emulator
+    from training.survey import Survey
 
 httpx._transports.default.create_ssl_context = cache(httpx.create_ssl_context)
 """Read once: the certificates take 20 ms of each client, and the tests speak plain HTTP."""
@@ -112,6 +121,18 @@ class Server:
         self.process.wait(30)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The temporary folder of every process that a test starts: what a killed one leaves ends with the run.
+
+    This process goes on with the system's, where PostgreSQL's user may read too.
+    """
+    tempfile.gettempdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("t", numbered=False)))
+        yield
+
+
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Starts servers; all are stopped at the end of the test."""
@@ -133,6 +154,8 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server for all tests that need one; fsync would only slow them down."""
+    from tests.postgres import Postgres
+
     server = Postgres(fsync="off")
     yield server
     server.stop()
@@ -140,17 +163,22 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def emulator() -> Emulator:
+    from training.emulator import Emulator
+
     return Emulator.load()
 
 
 @pytest.fixture(scope="session")
 def model() -> Model:
+    from model.bundle import SHIPPED, load_model
+
     return load_model(SHIPPED)
 
 
 @pytest.fixture(scope="session")
 def survey(tmp_path_factory: pytest.TempPathFactory, emulator: Emulator) -> Survey:
     """600 twin pairs without noise."""
+    from training.survey import Survey, synthesize
 
     def make(folder: Path) -> None:
         synthesize(folder / "survey.h5", emulator, 600, seed=101)
@@ -161,12 +189,15 @@ def survey(tmp_path_factory: pytest.TempPathFactory, emulator: Emulator) -> Surv
 @pytest.fixture(scope="session")
 def spectra(survey: Survey) -> np.ndarray:
     """True-continuum flux (1200, P) of the survey."""
+    import numpy as np
+
     return np.concatenate([flux for _, flux in survey.blocks("read")])
 
 
 @pytest.fixture(scope="session")
 def catalogue(tmp_path_factory: pytest.TempPathFactory, emulator: Emulator) -> Path:
     """A survey file of 600 twin pairs at S/N 100."""
+    from training.survey import synthesize
 
     def make(folder: Path) -> None:
         synthesize(folder / "catalogue.h5", emulator, 600, seed=202, snr=100)

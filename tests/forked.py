@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import uuid
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -84,6 +85,9 @@ def start(arguments: list[str], environment: dict[str, str], log: IO[str] | None
     """Run a chemtwin command; both its streams go to `log`, or can be read by `communicate`."""
     streams = (None, None) if log else (tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+"))  # noqa: SIM115
     out, error = (log or stream for stream in streams)
+    sys.audit(
+        "subprocess.Popen", "chemtwin", arguments, None, environment
+    )  # as the others: tests/budget.py listens
     assert out is not None
     assert error is not None
     connection = socket.socket(socket.AF_UNIX)
@@ -104,13 +108,13 @@ def run(*arguments: object, **environment: str) -> tuple[int, str]:
 
 @cache
 def _launcher() -> str:
-    """The address of the launcher of this process; it ends with it."""
-    address = str(Path(tempfile.mkdtemp(prefix="chemtwin-launcher-")) / "socket")
+    """The address of the launcher of this process, an abstract one that leaves no file; it ends with it."""
+    address = f"\0chemtwin-launcher-{uuid.uuid4().hex}"
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)
     process = subprocess.Popen(
-        [sys.executable, "-c", "from tests.forked import launch; launch()", str(listener.fileno()), address],
+        [sys.executable, "-c", "from tests.forked import launch; launch()", str(listener.fileno())],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,
@@ -130,7 +134,7 @@ def _launcher() -> str:
 
 def launch() -> None:
     """The launcher: fork a process for each command, until whoever started it has ended."""
-    listener, address = socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2])
+    listener = socket.socket(fileno=int(sys.argv[1]))
     sys.path.insert(0, str(ROOT))
     from app.cli import main
 
@@ -146,8 +150,6 @@ def launch() -> None:
     while True:
         readable, _, _ = select.select([listener, 0], [], [])
         if 0 in readable:
-            address.unlink()
-            address.parent.rmdir()
             return
         connection, _ = listener.accept()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)

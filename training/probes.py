@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from sklearn.cluster import KMeans
-from sklearn.metrics import adjusted_rand_score, homogeneity_score
 from torch import nn
 from tqdm import tqdm
 
@@ -107,6 +105,9 @@ def nearest_group(latents: Array, group: NDArray[np.int64]) -> float:
 
 def kmeans_groups(latents: Array, group: NDArray[np.int64], seed: int = 1) -> dict[str, float]:
     """K-means with as many clusters as there are groups: adjusted Rand index and homogeneity."""
+    from sklearn.cluster import KMeans  # half a second, which no other command needs
+    from sklearn.metrics import adjusted_rand_score, homogeneity_score
+
     count = len(np.unique(group))
     labels = KMeans(count, n_init=1, random_state=seed).fit_predict(latents)
     return {

@@ -81,6 +81,7 @@ def test_a_backup_under_load_holds_every_star_acknowledged_before(start_server, 
     assert new.status_code == 201
 
 
+@pytest.mark.slow
 def test_a_backup_overwrites_nothing(tmp_path):
     SqliteStore(tmp_path / "stars.sqlite").close()
     (tmp_path / "b.sqlite").write_text("mine")
@@ -89,6 +90,7 @@ def test_a_backup_overwrites_nothing(tmp_path):
     assert (tmp_path / "b.sqlite").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_broken_backup_changes_nothing(tmp_path):
     data = tmp_path / "data"
     file, store = tmp_path / "b.sqlite", SqliteStore(data / "stars.sqlite")
@@ -261,6 +263,7 @@ def test_a_store_in_use_is_no_backup(target, tmp_path):
     store.close()
 
 
+@pytest.mark.slow
 def test_a_target_is_a_store_and_not_the_backup(file, tmp_path):
     before = file.read_bytes()
     with pytest.raises(InputError, match="is the backup itself"):

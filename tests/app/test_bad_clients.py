@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 
 import httpx
+import numpy as np
 import pytest
 
 from tests.app.test_refusals import JSON, check
@@ -68,28 +69,34 @@ def alive(server, star):
 
 
 def test_a_slow_body_is_refused_and_cut_off(busy, star):
+    """After the timeout of 1.5 s, though bytes still come: in the round of this client that it falls in, or the next."""
     began = time.monotonic()
     connection = connected(busy, head(1000))
-    status = b""
-    for _ in range(8):
+    status, rounds = b"", [began]
+    while not status and len(rounds) < 100:
         with suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(b" ")
         alive(busy, star)
         connection.settimeout(0.3)
         with suppress(TimeoutError):
             status = connection.recv(65536)
-            break
+        rounds.append(time.monotonic())
+    assert 1.4 < rounds[-1] - began < 1.5 + 2 * max(np.diff(rounds))
+    connection.settimeout(20)
     status, start, code = error_of(status + answered(connection))
     assert (status, code) == (408, "body_too_slow")
     assert b"connection: close" in start
-    assert 1.4 < time.monotonic() - began < 5
 
 
 def test_many_slow_bodies_hold_nobody_up(busy, star):
+    def seconds():
+        began = time.monotonic()
+        alive(busy, star)
+        return time.monotonic() - began
+
+    alone = seconds()
     connections = [connected(busy, head(1000), b"{") for _ in range(50)]
-    began = time.monotonic()
-    alive(busy, star)
-    assert time.monotonic() - began < 1.4
+    assert seconds() < max(1.4, 3 * alone), "it waited for their timeout"
     assert {error_of(answered(connection))[0] for connection in connections} == {408}
 
 

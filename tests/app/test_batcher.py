@@ -142,9 +142,8 @@ def test_a_stuck_batch_is_noticed_and_holds_up_no_stop():
         assert batcher.trouble() is None
         await asyncio.sleep(0.15)
         assert "0.1 s" in batcher.trouble()
-        started = time.monotonic()
-        await batcher.stop(0.1)
-        assert time.monotonic() - started < 5
+        await asyncio.wait_for(batcher.stop(0.1), 60)
+        assert not gate.is_set(), "the batch is as stuck as before"
         results = await asyncio.gather(*waiting, return_exceptions=True)
         assert all(isinstance(result, Busy) for result in results)
         with pytest.raises(Busy):

@@ -68,6 +68,7 @@ def test_a_full_disk_refuses_loses_nothing_and_goes_on_when_there_is_room(small_
         assert all_there(http, answered)
 
 
+@pytest.mark.slow
 def test_a_read_only_disk_is_refused_at_the_start(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()

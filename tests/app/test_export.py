@@ -130,18 +130,25 @@ def test_an_empty_store_makes_an_empty_table(form, tmp_path):
     assert read(tmp_path / f"o.{form}")[0]["star_id"] == []
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_more_stars_than_a_block_with_further_parameters(form, tmp_path):
-    store = SqliteStore(tmp_path / "stars.sqlite")
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory):
+    """A store of 1,000 stars, each with one more parameter."""
+    store = SqliteStore(tmp_path_factory.mktemp("blocks") / "stars.sqlite")
     first = stars(1)[0]
-    several = [
-        dataclasses.replace(first, star_id=f"S{i:05d}", others={"vbroad": float(i)}) for i in range(9000)
-    ]
-    store.upsert(several)
-    assert export(store, tmp_path / f"o.{form}", IDENTITY, {"vbroad": "km/s"}, form) == 9000
+    store.upsert(
+        [dataclasses.replace(first, star_id=f"S{i:05d}", others={"vbroad": float(i)}) for i in range(1000)]
+    )
+    yield store
     store.close()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_more_stars_than_a_block_with_further_parameters(form, blocks, tmp_path, monkeypatch):
+    """Two whole blocks and a part of one."""
+    monkeypatch.setattr("app.export.BLOCK", 400)
+    assert export(blocks, tmp_path / f"o.{form}", IDENTITY, {"vbroad": "km/s"}, form) == 1000
     values, told = read(tmp_path / f"o.{form}")
-    assert values["vbroad"] == list(range(9000))
+    assert values["vbroad"] == list(range(1000))
     assert told["vbroad"][0].replace(" ", "") in ("km/s", "kms-1")
 
 

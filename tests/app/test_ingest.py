@@ -242,6 +242,7 @@ def test_a_folder_of_fits_files(kind, tmp_path, client):
         np.testing.assert_allclose(latent, answer["latent"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_file_names_may_be_given_and_stay_in_the_folder(tmp_path):
     folder = tmp_path / "spectra"
     folder.mkdir()
@@ -255,6 +256,7 @@ def test_file_names_may_be_given_and_stay_in_the_folder(tmp_path):
     assert list(rows_at(tmp_path)) == ["2M17334253-1654573"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -305,6 +307,7 @@ def test_a_cluster_of_processes_that_are_killed_fills_one_postgres(large, whole,
     postgres.drop(url)
 
 
+@pytest.mark.slow
 def test_a_cluster_elsewhere_gets_no_file_of_this_machine(tmp_path, large):
     code, said = run("ingest", large, "--scheduler", "tcp://192.0.2.1:8786", "--data-dir", tmp_path)
     assert code == 1

@@ -197,6 +197,7 @@ def test_the_doctor_finds_a_sound_service_sound(service, free_port):
     assert "a service answers" in lines["ok access"][0]
 
 
+@pytest.mark.slow
 def test_the_doctor_makes_no_store(tmp_path, free_port):
     status, lines = doctor(CHEMTWIN_DATA_DIR=str(tmp_path / "a" / "b"), CHEMTWIN_PORT=free_port)
     assert status == 0
@@ -204,6 +205,7 @@ def test_the_doctor_makes_no_store(tmp_path, free_port):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "subject", "message"),
     [
@@ -224,6 +226,7 @@ def test_the_doctor_says_what_is_wrong(environment, subject, message, tmp_path, 
     assert any(message in line for line in lines[f"FAIL {subject}"])
 
 
+@pytest.mark.slow
 def test_sqlite_refuses_to_approximate(tmp_path):
     code, said = run("serve", CHEMTWIN_APPROXIMATE="true", CHEMTWIN_DATA_DIR=str(tmp_path))
     assert code == 1

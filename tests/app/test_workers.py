@@ -14,8 +14,10 @@ def fresh(method: str, url: str, **given) -> dict:
 
 
 @pytest.mark.long("services of several workers, each a fresh interpreter")
-def test_every_worker_knows_what_any_has_answered_for(start_server, star, catalogue):
-    server = start_server(CHEMTWIN_WORKERS="3")
+def test_every_worker_knows_what_any_has_answered_for(start_server, star, catalogue, tmp_path):
+    own = tmp_path / "temporary"
+    own.mkdir()
+    server = start_server(CHEMTWIN_WORKERS="3", TMPDIR=str(own))
     search = server.url + "/twins/S-0?k=1000&fe_h_within=any"
     for i in range(12):
         fresh("POST", server.url + "/embed", json={**star, "star_id": f"S-{i}"})
@@ -35,3 +37,6 @@ def test_every_worker_knows_what_any_has_answered_for(start_server, star, catalo
     assert ingest.communicate() == ("1200 stars stored, 0 already there, 0 refused\n", "")
     for _ in range(6):
         assert fresh("GET", search)["searched"] == 11 + 1200
+    assert [folder.name[:17] for folder in own.iterdir()] == ["chemtwin-metrics-"]
+    server.stop()
+    assert list(own.iterdir()) == []

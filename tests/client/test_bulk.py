@@ -4,12 +4,10 @@ import warnings
 
 import h5py
 import numpy as np
-import pandas as pd
 import pytest
 from astropy import units as u
 from astropy.table import Table
 from chemtwin_client import Chemtwin, ChemtwinWarning, Unauthorized, Unreachable
-from specutils import Spectrum
 
 from tests.conftest import APSTAR, ASPCAP, GIANT
 
@@ -162,6 +160,8 @@ def test_a_service_that_dies_under_way_says_how_far_it_came(start_server, sample
 
 
 def test_files_and_spectra_with_a_table_of_labels(chem, sample, model, tmp_path):
+    from specutils import Spectrum
+
     labels, flux = sample
     spectrum = Spectrum(flux=flux[0] * u.one, spectral_axis=model.grid.wavelength * u.AA)
     (tmp_path / "not.fits").write_text("no FITS")
@@ -212,6 +212,8 @@ def test_a_key_that_may_not_write_stops_the_whole(start_server, sample):
 
 
 def test_twins_of_many(service, capsys):
+    import pandas as pd
+
     with Chemtwin(service.url) as chem:
         ids = list(chem.stars()["star_id"][:250])
         found = chem.twins_many(ids, k=3)

@@ -9,7 +9,6 @@ from astropy.io.votable import parse_single_table
 from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty
 from astropy.table import QTable, Table
 from chemtwin_client import Chemtwin, ChemtwinWarning, Embedded, NotFound, Refused, as_table
-from specutils import Spectrum
 
 from model.grid import APOGEE_PIXELS
 from tests.conftest import APSTAR, ASPCAP, GIANT
@@ -79,6 +78,8 @@ def test_arrays_in_any_unit_and_byte_order_give_the_same_latent(chem, arrays, st
 
 @pytest.mark.parametrize("kind", [StdDevUncertainty, VarianceUncertainty, InverseVariance])
 def test_a_spectrum_s_uncertainty_mask_order_and_velocity_are_minded(chem, arrays, stored, model, kind):
+    from specutils import Spectrum
+
     flux, ivar, labels = arrays
     mask = np.zeros(len(flux), dtype=bool)
     mask[100:130] = True
@@ -129,6 +130,8 @@ def test_a_flux_with_a_unit_is_taken_for_counts(chem, arrays, model):
 
 
 def test_specutils_own_reader_of_an_apstar_gives_nearly_what_the_service_reads(chem):
+    from specutils import Spectrum
+
     star = chem.embed(APSTAR, **GIANT)
     found = chem.twins(Spectrum.read(APSTAR, format="APOGEE apStar"), k=1, **GIANT)
     assert found["star_id"][0] == star.star_id
@@ -217,6 +220,8 @@ def test_twins_of_a_spectrum_that_is_not_stored(chem, arrays, stored):
 
 
 def test_a_recast_is_a_spectrum(chem, client, stored, arrays):
+    from specutils import Spectrum
+
     to = {"teff": 4.3 * u.kK, "logg": 1.9}
     recast = chem.recast(ODD, to)
     assert isinstance(recast, Spectrum)

@@ -183,6 +183,7 @@ def test_how_long_a_pause_is():
     ]
 
 
+@pytest.mark.slow
 def test_a_service_that_is_starting_is_waited_for(tmp_path):
     server = Server(tmp_path / "data", {}, [])
     try:

@@ -2,7 +2,6 @@
 
 import h5py
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 from astropy import units as u
@@ -20,6 +19,8 @@ UNKNOWN = [np.nan, -9999.0, -9999.99, np.inf, None]
 
 def test_ids_are_digits(fresh, three):
     """`star_id` as text, bytes or integers"""
+    import pandas as pd
+
     labels, flux = three
     for given, stored in (
         (np.array([2345678901234567891, 7, 12], dtype=np.int64), ["2345678901234567891", "7", "12"]),
@@ -45,6 +46,8 @@ def test_ids_are_digits(fresh, three):
 
 def test_float_ids(fresh, three):
     """`star_id` as floating-point numbers"""
+    import pandas as pd
+
     labels, flux = three
     labels["star_id"] = pd.Series([2345678901234567891, np.nan, 3]).to_numpy()
     done, refused = codes(fresh, labels, flux)
@@ -65,6 +68,8 @@ def test_float_ids(fresh, three):
 
 def test_ids_that_were_numbers(fresh, three):
     """`star_id` as text that was a floating-point number (`4.6e+18`, `12345.0`) or a missing value (`nan`, `--`)"""
+    import pandas as pd
+
     labels, flux = three
     labels = {name: list(labels[name]) for name in ("teff", "logg", "fe_h")}
     for wrong in (
@@ -83,6 +88,8 @@ def test_ids_that_were_numbers(fresh, three):
 
 def test_unknown_ids(fresh, three):
     """`star_id` masked, None, NaN or empty"""
+    import pandas as pd
+
     labels, flux = three
     for hidden in (
         MaskedColumn(["A", "B", "C"], mask=[False, True, False]),
@@ -112,6 +119,8 @@ def test_duplicates(fresh, three):
 
 def test_unknown_labels(fresh, three):
     """`teff`, `logg`, `fe_h` or a further parameter of the model: masked, None, NaN, infinite, -9990 or less"""
+    import pandas as pd
+
     labels, flux = three
     for name in ("teff", "logg", "fe_h"):
         for unknown in [*UNKNOWN, pd.NA, np.ma.masked]:

@@ -4,14 +4,12 @@ import re
 
 import h5py
 import numpy as np
-import pandas as pd
 import pytest
 from astropy import units as u
 from astropy.nddata import InverseVariance
 from astropy.table import Column, MaskedColumn
 from astropy.utils.masked import Masked
 from chemtwin_client import stars
-from specutils import Spectrum
 
 from model.spectrum import BAD_BITS
 from tests.client.inputs import codes
@@ -22,6 +20,8 @@ pytestmark = pytest.mark.filterwarnings("default::chemtwin_client.ChemtwinWarnin
 
 def test_masked_pixels(fresh, three):
     """masked pixels of `flux`, `ivar`, `error` or `bitmask`; the mask of a Spectrum"""
+    from specutils import Spectrum
+
     labels, flux = three
     one = {name: labels[name][0] for name in ("teff", "logg", "fe_h")}
     ivar, hidden = np.full(flux.shape, 1e4), np.zeros(flux.shape, dtype=bool)
@@ -63,6 +63,8 @@ def test_masked_pixels(fresh, three):
 
 def test_bitmasks(fresh, three):
     """`bitmask` of booleans, integers, or whole numbers with a decimal point"""
+    import pandas as pd
+
     labels, flux = three
     whole = np.zeros(flux.shape, dtype=int)
     whole[:, :200] = 1
@@ -82,6 +84,8 @@ def test_bitmasks(fresh, three):
 
 def test_no_bitmask(fresh, three):
     """`bitmask` of anything else"""
+    import pandas as pd
+
     labels, flux = three
     for wrong in (0.5, np.nan, np.inf, "0", 0j):
         with pytest.raises(ValueError, match="bitmask must hold"):
@@ -121,6 +125,8 @@ def test_other_lengths(fresh, three):
 
 def test_other_numbers(fresh, three):
     """`flux` of integers, or of objects that are numbers"""
+    import pandas as pd
+
     labels, flux = three
     counts = np.round(flux * 10000).astype(np.int32)
     reference, _ = codes(fresh, labels, flux, normalized=False)
@@ -164,6 +170,9 @@ def test_plain_errors(fresh, three):
 
 def test_wavelengths(fresh, three):
     """`wavelength` with a unit, or the axis of a Spectrum that moves"""
+    import pandas as pd
+    from specutils import Spectrum
+
     labels, flux = three
     right, _ = codes(fresh, labels, flux)
     rest = fresh.recast("A", {}).spectral_axis.value * u.AA

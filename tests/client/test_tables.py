@@ -7,7 +7,6 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 from astropy import units as u
@@ -15,7 +14,6 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import MaskedColumn, Table, vstack
 from chemtwin_client import ChemtwinWarning, stars
-from specutils import Spectrum
 
 from app.schemas import META_BYTES
 from tests.client.inputs import codes, objects
@@ -26,6 +24,8 @@ pytestmark = pytest.mark.filterwarnings("default::chemtwin_client.ChemtwinWarnin
 
 def test_pandas(fresh, three):
     """pandas, whatever its index"""
+    import pandas as pd
+
     labels, flux = three
     frame = (
         labels.to_pandas()
@@ -70,6 +70,8 @@ def test_pandas(fresh, three):
 
 def test_contradicting_indexes(fresh, three):
     """pandas, where two indexes have the same labels in another order, or one is `star_id` in another order"""
+    import pandas as pd
+
     labels, flux = three
     frame = labels.to_pandas().set_index(pd.Index([4, 8, 6]))
     mixed = frame.loc[[8, 4, 6]]
@@ -105,6 +107,8 @@ def test_contradicting_indexes(fresh, three):
 
 def test_no_order(fresh, three):
     """a set, a mapping or a single value for a column"""
+    import pandas as pd
+
     labels, flux = three
     plain = {name: list(labels[name]) for name in labels.colnames}
     for wrong in ({"A", "B", "C"}, {0: "A", 1: "B", 2: "C"}, "ABC", 5, np.array("ABC")):
@@ -131,6 +135,8 @@ def test_no_order(fresh, three):
 
 def test_several_in_one(fresh, three):
     """several spectra in one Spectrum"""
+    from specutils import Spectrum
+
     labels, flux = three
     right, _ = codes(fresh, labels, flux)
     axis = fresh.recast("A", {}).spectral_axis

@@ -2,8 +2,6 @@
 
 import shutil
 import socket
-import subprocess
-import sys
 
 import click
 import h5py
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 
 from app.cli import cli
+from tests import forked
 from tests.conftest import APSTAR, ASPCAP, EXAMPLES, ROOT
 from tests.docs.blocks import PAGES, RUNNABLE, blocks, commands, run, tokens
 from tests.docs.outputs import compare_or_write
@@ -94,8 +93,8 @@ def free_port():
 
 
 def chemtwin(*arguments):
-    command = [sys.executable, "-c", "from app.cli import main; main()", *arguments]
-    subprocess.run(command, check=True, capture_output=True)
+    status, said = forked.run(*arguments)
+    assert status == 0, said
 
 
 @pytest.fixture
@@ -107,7 +106,7 @@ def folder(tmp_path, request):
     if name not in STARTS_ITS_OWN or name == "quickstart.md":
         shutil.copytree(request.getfixturevalue("catalogue_of_make"), tmp_path / "data")
     if name in SURVEYS:
-        chemtwin("synthesize", str(tmp_path / "survey.h5"), "--pairs", "100", "--seed", str(SURVEYS[name]))
+        chemtwin("synthesize", tmp_path / "survey.h5", "--pairs", "100", "--seed", str(SURVEYS[name]))
     if name == "bulk.md":
         with h5py.File(tmp_path / "survey.h5") as survey:
             stars = {key: survey[key][:50] for key in ("flux", "teff", "logg", "fe_h")}
@@ -115,10 +114,8 @@ def folder(tmp_path, request):
         labels = [f"{APSTAR.name},4705,2.58,0.05,A", f"{ASPCAP.name},3788,1.08,0.1,"]
         (tmp_path / "labels.csv").write_text("\n".join(["file,teff,logg,fe_h,cluster", *labels]))
     if name == "upgrade-a-model.md":
-        new = str(tmp_path / "new.safetensors")
-        chemtwin(
-            "train", str(tmp_path / "survey.h5"), "--method", "polydis", "--set", "components=10", "--out", new
-        )
+        new = tmp_path / "new.safetensors"
+        chemtwin("train", tmp_path / "survey.h5", "--method", "polydis", "--set", "components=10", "--out", new)
     return tmp_path
 
 

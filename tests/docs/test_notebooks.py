@@ -94,6 +94,7 @@ def test_it_runs_and_says_the_same(path, served, tmp_path, write_outputs):
         "PATH": f"{here}:{os.environ['PATH']}",
         "CHEMTWIN_URL": served.url,
         "OMP_NUM_THREADS": "1",
+        "TMPDIR": str(tmp_path),
     }
     if smaller:  # a model trained so little knows a star less: the client's warning counts it
         environment["PYTHONWARNINGS"] = "ignore:200 stars"

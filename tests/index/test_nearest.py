@@ -4,7 +4,6 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -121,16 +120,11 @@ class Operations(RuleBasedStateMachine):
         assert self.search_.seq == self.seq
 
 
-OPERATIONS = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
-
-
 @pytest.mark.usefixtures("small_trees")
 def test_random_operations():
     from hypothesis.stateful import run_state_machine_as_test
 
-    run_state_machine_as_test(Operations, settings=OPERATIONS)
+    run_state_machine_as_test(Operations)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e4])

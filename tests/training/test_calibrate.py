@@ -21,6 +21,8 @@ from training.survey import Survey
 RANGES = np.array([[4000.0, 5000.0], [1.5, 3.0], [-1.0, 0.5]])
 NAMES = ("teff", "logg", "fe_h")
 LATENTS, COMPONENTS, STARS, PAIRS, HELD_OUT = 4, 12, 5600, 100, 500
+KNOWN = np.arange(2 * PAIRS).reshape(-1, 2)
+"""Rows of the pairs that a calibration is given."""
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,12 @@ def model_of(stars: Stars) -> GaussDis:
     )
 
 
+@pytest.fixture(scope="module")
+def first(world) -> GaussDis:
+    """The world's model, calibrated on the known pairs."""
+    return _calibrated(model_of(world), world.seen, world.parameters, KNOWN, "on some")
+
+
 def test_a_response_is_found_again(world):
     """The features that are fitted are those that the response computes."""
     response, scatter = world.fitted(RANGES)
@@ -100,9 +108,8 @@ def test_pairs_turn_latents_back(world):
     assert stars.latents.std(axis=0) == pytest.approx(1, abs=0.15), "the latents shrank instead"
 
 
-def test_a_calibrated_model_finds_the_other_twins_and_learns_from_them(world):
-    known, others = np.arange(2 * PAIRS).reshape(-1, 2), np.arange(2 * PAIRS, STARS - 2 * HELD_OUT)
-    first = _calibrated(model_of(world), world.seen, world.parameters, known, "on some")
+def test_a_calibrated_model_finds_the_other_twins_and_learns_from_them(world, first):
+    known, others = KNOWN, np.arange(2 * PAIRS, STARS - 2 * HELD_OUT)
     found = others[find_twins(first, world.seen[others], world.parameters[others])]
     assert (found // 2 == found[:, :1] // 2).all(), "two stars that are no twins"
     assert len(found) > 0.9 * len(others) / 2
@@ -121,20 +128,17 @@ def test_a_calibrated_model_finds_the_other_twins_and_learns_from_them(world):
         _together(first, world.seen, world.parameters, known, found[:700], "on too few")
 
 
-def test_a_calibrated_model_measures_in_its_own_metric(world):
+def test_a_calibrated_model_measures_in_its_own_metric(world, first):
     """Differences of twins at S/N 100 have about unit covariance, without a detour by a file."""
-    known = np.arange(2 * PAIRS).reshape(-1, 2)
-    model = _calibrated(model_of(world), world.seen, world.parameters, known, "on some")
     held = np.arange(STARS - 2 * HELD_OUT, STARS)
     noise = np.random.default_rng(5).normal(0, 0.01, (len(held), COMPONENTS))
-    flux = model.basis.rebuild(world.seen[held] + noise, world.parameters[held])
-    means = model.encode(flux, world.parameters[held], np.full(flux.shape, 1e-4))
+    flux = first.basis.rebuild(world.seen[held] + noise, world.parameters[held])
+    means = first.encode(flux, world.parameters[held], np.full(flux.shape, 1e-4))
     gap = means[::2] - means[1::2]
     assert np.square(gap).mean() == pytest.approx(1, abs=0.4)
 
 
-def test_none_is_found_where_no_star_has_a_twin(world):
-    first = _calibrated(model_of(world), world.seen, world.parameters, np.arange(2 * PAIRS).reshape(-1, 2), "")
+def test_none_is_found_where_no_star_has_a_twin(world, first):
     for rows in (np.arange(2 * PAIRS, STARS, 2), np.arange(1), np.arange(0)):
         assert len(find_twins(first, world.seen[rows], world.parameters[rows])) == 0
 

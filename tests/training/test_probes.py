@@ -15,6 +15,7 @@ def test_the_linear_map_is_least_squares(cloud):
     assert np.allclose(probes.linear_map(cloud, targets)(cloud[:5]), targets[:5])
 
 
+@pytest.mark.slow
 def test_the_network_learns_what_a_line_cannot(cloud):
     targets = np.abs(cloud[:, :1])
     linear, network = probes.linear_map(cloud, targets), probes.network_map(cloud, targets)
@@ -22,6 +23,7 @@ def test_the_network_learns_what_a_line_cannot(cloud):
     assert probes.explained(network(cloud), targets)[0] > 0.95
 
 
+@pytest.mark.slow
 def test_dependence_sees_u_in_the_latents_and_does_not_invent_it(cloud):
     u = np.random.default_rng(2).uniform(size=(3000, 2))
     hidden = probes.dependence(cloud, u)

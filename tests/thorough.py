@@ -1,0 +1,33 @@
+"""How many random cases a test tries: few in the suite, many with `pytest --thorough`."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+TIMES = 30
+"""How many times as many cases `--thorough` tries."""
+
+EXAMPLES, STEPS = 30, 30
+"""Examples of a property in the suite, and the operations of each that is a sequence."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --thorough."""
+    parser.addoption(
+        "--thorough", action="store_true", help=f"{TIMES} times as many random cases of each property"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the profile of hypothesis, before any test module reads it."""
+    always = {"stateful_step_count": STEPS, "deadline": None, "suppress_health_check": list(HealthCheck)}
+    settings.register_profile("suite", max_examples=EXAMPLES, **always)
+    settings.register_profile("thorough", max_examples=EXAMPLES * TIMES, **always)
+    settings.load_profile("thorough" if config.getoption("thorough") else "suite")
+
+
+@pytest.fixture(scope="session")
+def times(pytestconfig: pytest.Config) -> int:
+    """What to multiply a number of random cases by: 1, or more with --thorough."""
+    return TIMES if pytestconfig.getoption("thorough") else 1
