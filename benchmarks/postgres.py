@@ -16,7 +16,7 @@ import numpy as np
 
 from index.pg_twin_index import PgTwinIndex
 from index.postgres import PostgresStore
-from index.store import Star
+from index.star import Star
 from index.twin_index import Filters, Twin
 from tests.postgres import Postgres
 

@@ -11,7 +11,9 @@ import pytest
 from app.backup import backup, restore
 from index.backup_file import read_backup
 from index.sqlite import SqliteStore
-from index.store import Star, StoreError, open_store
+from index.errors import StoreError
+from index.open_store import open_store
+from index.star import Star
 from model.errors import InputError
 from tests.app.test_ingest import run
 from tests.index.test_store import OLD_SCHEMA

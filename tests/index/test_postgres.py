@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from index.open_index import Approximate, open_index
-from index.store import Star, StoreError, open_store
+from index.errors import StoreError
+from index.open_store import open_store
+from index.star import Star
 from index.twin_index import Filters, Search
 from tests.postgres import PASSWORD, Postgres
 
@@ -331,7 +333,8 @@ def test_a_sample_of_the_table_is_bounded_and_whole(open_stores):
 WRITER = """
 import sys
 import numpy as np
-from index.store import Star, open_store
+from index.open_store import open_store
+from index.star import Star
 store = open_store(sys.argv[1])
 for i in range(100_000):
     latent = np.array([i, 0, 0], dtype=np.float32)

@@ -7,7 +7,8 @@ import pytest
 
 from index import rates
 from index.open_index import open_index
-from index.store import Star, open_store
+from index.open_store import open_store
+from index.star import Star
 
 DIMENSION = 3
 

@@ -5,10 +5,12 @@ import sqlite3
 import numpy as np
 import pytest
 
-from index.rows import covariances_of, latents_of, others_of
+from index.star import covariances_of, latents_of, others_of
 from index.sky import Circle
 from index.sqlite import SqliteStore
-from index.store import Star, StoreError, open_store
+from index.errors import StoreError
+from index.open_store import open_store
+from index.star import Star
 
 
 def star(star_id: str, seed: int = 0, **fields) -> Star:

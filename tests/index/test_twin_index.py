@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from index.sqlite import SqliteStore
-from index.store import Star
+from index.star import Star
 from index.twin_index import Filters, Search, TwinIndex
 
 DIMENSION = 3
