@@ -53,12 +53,8 @@ class SqliteStore(Store):
 
     def _prepare(self) -> None:
         (found,) = self._writer.execute("PRAGMA user_version").fetchone()
-        if not found:
-            statements = new_tables(self.table, "sqlite")
-        else:
-            later = [text for number, text in migrations("sqlite").items() if number > found]
-            statements = "".join(later).split(";")  # executescript() would commit
-        for statement in statements:
+        later = [text for number, text in migrations("sqlite").items() if number > found]
+        for statement in _statements("".join(later)) if found else new_tables(self.table, "sqlite"):
             self._writer.execute(statement)
         self._writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         self._record_opening(self._writer)
@@ -117,3 +113,13 @@ class SqliteStore(Store):
             yield
         except sqlite3.Error as error:
             raise StoreError(f"cannot read the store {self.path}: {error}", str(error)) from error
+
+
+def _statements(text: str) -> Iterator[str]:
+    """The statements of a file, one by one: `executescript` would commit before the first."""
+    statement = ""
+    for line in text.splitlines():
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

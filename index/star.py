@@ -51,17 +51,22 @@ def _vector(data: bytes) -> NDArray[np.float32]:
 
 
 @cache
+def _upper(dimension: int) -> NDArray[np.int64]:
+    """Which elements of a matrix (D, D), read row by row, are its upper triangle."""
+    return np.ravel_multi_index(np.triu_indices(dimension), (dimension, dimension))
+
+
+@cache
 def _whole(elements: int) -> NDArray[np.int64]:
     """Where each element of a symmetric matrix (D, D) stands among the `elements` of its upper triangle."""
     dimension = (int((8 * elements + 1) ** 0.5) - 1) // 2
     ranks = np.zeros((dimension, dimension), dtype=np.int64)
-    rows, columns = np.triu_indices(dimension)
-    ranks[rows, columns] = ranks[columns, rows] = np.arange(len(rows))
-    return ranks
+    ranks.ravel()[_upper(dimension)] = np.arange(elements)
+    return np.maximum(ranks, ranks.T)
 
 
 def _triangle(matrix: NDArray[np.float32] | None) -> bytes | None:
-    return None if matrix is None else matrix[np.triu_indices(len(matrix))].astype("<f4").tobytes()
+    return None if matrix is None else matrix.ravel().take(_upper(len(matrix))).astype("<f4").tobytes()
 
 
 def _matrix(data: bytes | None) -> NDArray[np.float32] | None:
@@ -159,7 +164,8 @@ class Table:
     def __init__(self, stars: type[Star]) -> None:
         self._stars = stars
         self._fields = fields(stars)
-        self._codec = [(one.metadata["kind"], one) for one in self._fields]
+        self._packers = [(one.name, one.metadata["kind"].pack) for one in self._fields]
+        self._unpackers = [(one.metadata["kind"].unpack, _default_of(one)) for one in self._fields]
         self.names = tuple(one.name for one in self._fields)
         self.searched = self._marked("searched")
         self.cleared = self._marked("cleared")
@@ -185,7 +191,7 @@ class Table:
     def pack(self, star: Star) -> tuple[Any, ...]:
         """A star's values in the order of `names`. Raises StoreError for values that no star can have."""
         try:
-            return tuple([kind.pack(getattr(star, one.name)) for kind, one in self._codec])
+            return tuple([pack(getattr(star, name)) for name, pack in self._packers])
         except (AttributeError, TypeError, ValueError) as error:
             message = f"the star {star.star_id} cannot be stored: {error}"
             raise StoreError(message, "a value cannot be stored") from error
@@ -198,8 +204,8 @@ class Table:
         try:
             return self._stars(
                 *[
-                    _default(one) if value is None and _has_default(one) else kind.unpack(value)
-                    for (kind, one), value in zip(self._codec, row, strict=True)
+                    unpack(value) if value is not None or default is None else default()
+                    for (unpack, default), value in zip(self._unpackers, row, strict=True)
                 ]
             )
         except (IndexError, TypeError, ValueError) as error:
@@ -213,12 +219,11 @@ class Table:
         return self._brief(*values)
 
 
-def _has_default(one: Field[Any]) -> bool:
-    return one.default is not MISSING or one.default_factory is not MISSING
-
-
-def _default(one: Field[Any]) -> Any:
-    return one.default if one.default_factory is MISSING else one.default_factory()
+def _default_of(one: Field[Any]) -> Callable[[], Any] | None:
+    """What gives a field's default; None for a field without."""
+    if one.default_factory is not MISSING:
+        return one.default_factory
+    return None if one.default is MISSING else lambda: one.default
 
 
 STAR_TABLE = Table(Star)

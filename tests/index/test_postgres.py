@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-
 from index.open_index import Approximate, open_index
+
 from index.errors import StoreError
 from index.open_store import open_store
 from index.star import Star

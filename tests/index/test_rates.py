@@ -4,9 +4,9 @@ import threading
 
 import numpy as np
 import pytest
+from index.open_index import open_index
 
 from index import rates
-from index.open_index import open_index
 from index.open_store import open_store
 from index.star import Star
 
