@@ -27,7 +27,7 @@ DROP INDEX stars_by_seq;
 ALTER TABLE stars ADD UNIQUE (seq);
 CREATE INDEX IF NOT EXISTS stars_by_position ON stars (dec, ra) WHERE dec IS NOT NULL;
 CREATE TABLE openings (
-    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, token text NOT NULL, seq bigint NOT NULL
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, token text COLLATE "C" NOT NULL, seq bigint NOT NULL
 );
 DROP TABLE models;
 ALTER TABLE chemtwin DROP COLUMN seq;
