@@ -2,7 +2,7 @@
 
 import re
 
-from index import sqlite, tree
+from index import postgres, sqlite, tree
 from tests.conftest import ROOT
 
 
@@ -14,6 +14,9 @@ def test_the_store_s_version_is_the_code_s():
     found = re.search(r"`user_version`, and is (\d+)\.", text("file-formats.md"))
     assert found is not None
     assert int(found[1]) == sqlite.SCHEMA_VERSION
+    found = re.search(r"in table `chemtwin`, and is (\d+)\.", text("file-formats.md"))
+    assert found is not None
+    assert int(found[1]) == postgres.SCHEMA_VERSION
 
 
 def test_the_library_that_searches_is_the_one_that_the_code_calls():
