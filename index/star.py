@@ -22,16 +22,12 @@ from index.errors import StoreError
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of value: its type in either database, and how it becomes a row's value and comes back.
-
-    `opaque` values stay as they are stored in a `Brief`.
-    """
+    """A kind of value: its type in either database, and how it becomes a row's value and comes back."""
 
     sqlite: str
     postgres: str
     pack: Callable[[Any], Any] = lambda value: value
     unpack: Callable[[Any], Any] = lambda value: value
-    opaque: bool = False
 
 
 def _number(value: float | None) -> float | None:
@@ -76,10 +72,10 @@ def _matrix(data: bytes | None) -> NDArray[np.float32] | None:
 TEXT = Kind("TEXT", 'text COLLATE "C"')
 NUMBER = Kind("REAL", "float8", _number)
 FLAG = Kind("INTEGER", "boolean", bool, bool)
-TEXTS = Kind("TEXT", "text", json.dumps, lambda text: tuple(_read(text)), opaque=True)
-MAPPING = Kind("TEXT", "text", json.dumps, _read, opaque=True)
-VECTOR = Kind("BLOB", "bytea", lambda latent: latent.astype("<f4").tobytes(), _vector, opaque=True)
-MATRIX = Kind("BLOB", "bytea", _triangle, _matrix, opaque=True)
+TEXTS = Kind("TEXT", "text", json.dumps, lambda text: tuple(_read(text)))
+MAPPING = Kind("TEXT", "text", json.dumps, _read)
+VECTOR = Kind("BLOB", "bytea", lambda latent: latent.astype("<f4").tobytes(), _vector)
+MATRIX = Kind("BLOB", "bytea", _triangle, _matrix)
 
 
 def column(
@@ -87,18 +83,8 @@ def column(
 ) -> dict[str, Any]:
     """The metadata of a field that is a column.
 
-    Parameters
-    ----------
-    kind
-        What its values are.
-    key
-        Whether it belongs to the primary key.
-    searched
-        Whether a search can be limited to a range of it.
-    brief
-        Whether it is read for each neighbour that a search finds.
-    cleared
-        Whether it becomes NULL when the row is deleted.
+    A column may be part of the primary `key`; `searched`: a search can be limited to a range of it; in the
+    `brief` that is read of each neighbour found; `cleared`, which is set to NULL, when its row is deleted.
     """
     return {"kind": kind, "key": key, "searched": searched, "brief": brief, "cleared": cleared}
 
@@ -130,7 +116,7 @@ class Star:
 
 
 class Brief(Protocol):
-    """The columns of a star that are marked `brief`, by name; `opaque` values as they are stored."""
+    """The columns of a star that are marked `brief`, by name; vectors and JSON as they are stored."""
 
     star_id: str
 
@@ -171,11 +157,8 @@ class Table:
         self.cleared = self._marked("cleared")
         self.brief = self._marked("brief")
         self._brief: Callable[..., Brief] = namedtuple("_Brief", self.brief)  # type: ignore[misc, assignment]
-        self._brief_unpack = [
-            (rank, one.metadata["kind"].unpack)
-            for rank, one in enumerate(one for one in self._fields if one.metadata["brief"])
-            if one.metadata["kind"] is FLAG
-        ]
+        flags = {one.name for one in self._fields if one.metadata["kind"] is FLAG}
+        self._brief_flags = [rank for rank, name in enumerate(self.brief) if name in flags]
 
     def _marked(self, mark: str) -> tuple[str, ...]:
         return tuple(one.name for one in self._fields if one.metadata[mark])
@@ -214,8 +197,8 @@ class Table:
     def unpack_brief(self, row: Sequence[Any]) -> Brief:
         """The values of `brief` by name."""
         values = list(row)
-        for rank, unpack in self._brief_unpack:
-            values[rank] = unpack(values[rank])
+        for rank in self._brief_flags:
+            values[rank] = bool(values[rank])
         return self._brief(*values)
 
 

@@ -38,26 +38,13 @@ BLOCK = 500
 LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM stars"
 
 
-class Cursor(Protocol):
-    """The result of a statement."""
-
-    @property
-    def rowcount(self) -> int:
-        """How many rows it changed."""
-
-    def fetchall(self) -> list[Any]:
-        """All rows."""
-
-    def __iter__(self) -> Iterator[Any]: ...
-
-
 class Connection(Protocol):
     """A connection to the database; a statement has `?` where its values go."""
 
-    def execute(self, query: str, values: Sequence[Any] = ..., /) -> Cursor:
-        """Run a statement."""
+    def execute(self, query: str, values: Sequence[Any] = ..., /) -> Any:
+        """Run a statement. Returns a cursor as of Python's database interface (PEP 249)."""
 
-    def executemany(self, query: str, rows: Iterable[Sequence[Any]], /) -> object:
+    def executemany(self, query: str, rows: Iterable[Sequence[Any]], /) -> Any:
         """Run a statement with the values of each row."""
 
 
@@ -98,7 +85,7 @@ class Store(ABC):
 
     def _read(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
         with self._reading() as connection:
-            return connection.execute(query, values).fetchall()
+            return list(connection.execute(query, values))
 
     @contextmanager
     def _writing(self) -> Iterator[Writing]:
@@ -350,7 +337,7 @@ class Writing:
 
     def delete(self, condition: str, values: Sequence[Any]) -> int:
         """Mark the rows that meet a condition as deleted. Returns how many."""
-        found = self.connection.execute(
+        found: int = self.connection.execute(
             f"UPDATE stars SET deleted = true, seq = ? + old.number, "
             f"{', '.join(f'{name} = NULL' for name in self._table.cleared)} "
             "FROM (SELECT star_id, model, row_number() OVER (ORDER BY star_id, model) AS number "

@@ -65,23 +65,9 @@ class TwinIndex:
     """The stars of one model, searchable. The store is the truth; this is a view of it in memory."""
 
     def __init__(self, store: Store, model: str, dimension: int, folder: Path) -> None:
-        """Take up a cache, if there is one, and catch up with the store.
+        """Take up a cache of the rows by `model`, with `dimension` latents, and catch up with the store.
 
-        Parameters
-        ----------
-        store
-            The store, of which each process has a view of its own.
-        model
-            The model whose rows are searched.
-        dimension
-            The number of latents, D.
-        folder
-            Where the cache is written; it is made with the first cache.
-
-        Raises
-        ------
-        StoreError
-            The store cannot be read.
+        The cache is in `folder`, which is made with the first cache. Raises StoreError.
         """
         self.store = store
         self.model = model
@@ -145,9 +131,8 @@ class TwinIndex:
 
         The star `without` is left out. Exact: fewer than `k` come back only when fewer pass.
         """
-        self.catch_up()
-        found = self._nearest.search(latent, k, filters.ranges, without, filters.max_distance)
-        return _twins(found)
+        (found,) = self.search_batch([Search(latent, filters, without)], k)
+        return found
 
     def search_batch(self, searches: Sequence[Search], k: int) -> list[list[Twin]]:
         """As `search`, for each of several, all in the catalogue as it is now."""
