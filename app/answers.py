@@ -19,7 +19,7 @@ from app.recast_fits import recast_fits
 from app.schemas import StarsQuery, To
 from app.service import Service, Source
 from app.tables import Column, Fact, csv_bytes, further_columns, star_columns, votable_bytes
-from index.store import Star
+from index.star import Star
 
 TABLE = ("json", "csv", "votable")
 RECAST = ("json", "csv", "fits", "png", "votable")

@@ -101,7 +101,7 @@ from app.seen import latent_source, recast_several, stored_spectrum, unstored_sp
 from app.service import Service, Source
 from app.settings import Settings, keys
 from app.twins import twins_answer
-from index.store import StoreError
+from index.errors import StoreError
 from model.spectrum import Observation
 
 SWITCH = 0.0005

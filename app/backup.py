@@ -11,8 +11,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from index.backup_file import read_backup
+from index.errors import StoreError
+from index.open_store import open_store
 from index.sqlite import SqliteStore
-from index.store import Star, Store, StoreError, open_store
+from index.star import Star
+from index.store import Store
 from model.errors import InputError
 
 Row = tuple[Star, bytes | None]

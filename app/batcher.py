@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from typing import Generic, NamedTuple, TypeVar
 
 from app.refusals import Busy
-from index.store import StoreError
+from index.errors import StoreError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -123,7 +123,7 @@ def export(out: Path, form: str | None, all_models: bool, replace: bool, setting
     """Write the catalogue to a table OUT: HDF5 (.h5), Parquet, FITS (.fits) or VOTable (.vot)."""
     from app.export import WHOLE
     from app.export import export as run
-    from index.store import open_store
+    from index.open_store import open_store
     from model.bundle import load_model
 
     form = form or out.suffix[1:]
@@ -149,7 +149,7 @@ def export(out: Path, form: str | None, all_models: bool, replace: bool, setting
 def backup(file: Path, settings: Settings) -> None:
     """Write the whole store, with kept spectra, to a new FILE, while services run on it."""
     from app.backup import backup as run
-    from index.store import open_store
+    from index.open_store import open_store
 
     store = open_store(settings.place, create=False)
     try:

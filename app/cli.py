@@ -57,8 +57,8 @@ def serve() -> None:
 
     from app import logs
     from app.metrics import FOLDER
-    from app.settings import APPROXIMATE, keys, read_settings
-    from index.store import open_store
+    from app.settings import keys, read_settings
+    from index.open_store import open_store
 
     settings = read_settings()
     if not settings.loopback and not keys(settings.api_keys):
@@ -66,8 +66,6 @@ def serve() -> None:
             f"refusing to listen on {settings.host} without keys: set CHEMTWIN_API_KEYS, "
             "or leave CHEMTWIN_HOST at 127.0.0.1"
         )
-    if settings.approximate and "://" not in settings.place:
-        raise click.ClickException(APPROXIMATE)
     open_store(settings.place).close()
     logs.configure(settings.log_format, settings.log_level)
     with ExitStack() as stack:

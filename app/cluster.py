@@ -14,7 +14,7 @@ from distributed import Client, KilledWorker, as_completed
 from app.ingest import Block, Report, ingest_block
 from app.settings import Settings
 from app.sources import Place
-from index.store import StoreError
+from index.errors import StoreError
 from model.errors import InputError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")

@@ -12,7 +12,7 @@ import traceback
 
 import click
 
-from index.store import StoreError
+from index.errors import StoreError
 from model.errors import ChemtwinError
 
 OWN = ("app", "index", "model", "training")

@@ -19,7 +19,7 @@ from app.schemas import Count, QueryNumber
 from app.service import Service
 from app.tables import Column, star_columns, votable_bytes, votable_error
 from index.sky import Circle
-from index.store import Star
+from index.star import Star
 
 MOST = 10_000
 """Stars in one answer; of a circle with more, the answer says OVERFLOW."""

@@ -23,9 +23,11 @@ import numpy as np
 from packaging.requirements import Requirement
 from pydantic import ValidationError
 
-from app.settings import APPROXIMATE, PREFIX, Settings, invalid, keys
-from index.open_index import open_index
-from index.store import Store, StoreError, open_store
+from app.settings import PREFIX, Settings, invalid, keys
+from index.errors import StoreError
+from index.open_store import open_store
+from index.store import Store
+from index.twin_index import TwinIndex
 from model.base import Model
 from model.bundle import load_model
 from model.errors import ModelFileError
@@ -129,8 +131,6 @@ def _access(settings: Settings) -> Iterator[Finding]:
             "access",
             f"{settings.host} can be reached from outside and no key is asked: set CHEMTWIN_API_KEYS",
         )
-    if settings.approximate and "://" not in settings.place:
-        yield Finding("FAIL", "settings", APPROXIMATE)
     weak = sum(len(key) < 16 for key in keys(settings.api_keys) + keys(settings.read_keys))
     if weak:
         yield Finding(
@@ -212,7 +212,7 @@ def _contents(store: Store, model: Model | None, settings: Settings) -> Iterator
             "or another chemtwin ingest, has embedded them",
         )
     start = time.perf_counter()
-    index = open_index(store, own, model.card.latent_dim, settings.approximate)
+    index = TwinIndex(store, own, model.card.latent_dim, settings.cache_folder)
     seconds = time.perf_counter() - start
     try:
         if len(index) == counts.get(own, 0):

@@ -13,7 +13,7 @@ from app.positions import odd_position
 from app.refusals import Invalid, ServiceError
 from app.schemas import check_star_id
 from app.settings import Settings
-from index.store import Star
+from index.star import Star
 from model.base import Card, Embedding
 from model.bundle import load_model
 from model.errors import ChemtwinError

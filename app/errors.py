@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from app import metrics
 from app.refusals import DEFECT, Busy, Invalid, ServiceError
-from index.store import StoreError
+from index.errors import StoreError
 from model.errors import ChemtwinError
 
 MAX_DETAIL = 10

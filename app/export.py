@@ -14,7 +14,8 @@ from astropy.io import fits
 from tqdm import tqdm
 
 from app.tables import Column, star_columns, table
-from index.store import Star, Store
+from index.star import Star
+from index.store import Store
 
 BLOCK = 4096
 

@@ -25,7 +25,10 @@ from app.embedder import Embedder, conditioned_on, stored_or_refused
 from app.ingest_report import Note, Outcome, ReportFile
 from app.settings import Settings
 from app.sources import DIGEST, Place, Read, Source, Unread
-from index.store import Star, Store, StoreError, open_store
+from index.errors import StoreError
+from index.open_store import open_store
+from index.star import Star
+from index.store import Store
 from model.bundle import load_card
 
 BLOCK = 256

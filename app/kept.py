@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from index.store import StoreError
+from index.errors import StoreError
 from model.grid import APOGEE_PIXELS, Array, Grid
 from model.spectrum import Observation, Parameters
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from app.errors import answer_body
 from app.service import Service
-from index.open_index import Index
-from index.segment import COLUMNS
+from index.star import STAR_TABLE
+from index.twin_index import TwinIndex
 
 LABELS = ("teff", "logg", "fe_h", "snr")
 
@@ -54,7 +54,7 @@ class LatentMap:
         finally:
             self._drawing.release()
 
-    def _draw(self, index: Index) -> _Drawn:
+    def _draw(self, index: TwinIndex) -> _Drawn:
         written, stars = index.written(), len(index)
         sample = index.sample(STARS)
         model = self._service.model
@@ -73,7 +73,7 @@ class LatentMap:
             "points": {
                 "star_id": sample.ids,
                 **dict(zip(("x", "y"), map(_column, places.T), strict=True)),
-                **{name: _column(sample.columns[:, COLUMNS.index(name)]) for name in LABELS},
+                **{name: _column(sample.columns[:, STAR_TABLE.searched.index(name)]) for name in LABELS},
             },
             "abundances": abundances,
         }
@@ -85,7 +85,7 @@ def _column(values: NDArray[Any]) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.round(values, 3), dtype=np.float32)
 
 
-def _stale(drawn: _Drawn, index: Index) -> bool:
+def _stale(drawn: _Drawn, index: TwinIndex) -> bool:
     changed = index.written() - drawn.written
     return changed > DRIFT * drawn.stars
 

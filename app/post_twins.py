@@ -33,7 +33,7 @@ from app.refusals import Invalid, UnsupportedMedia
 from app.schemas import FitsQuery, SeveralIn, StoredIn, TwinQuery, UnstoredIn
 from app.service import Service
 from app.twins import shortlist, twins_answer, twins_of
-from index.store import Star
+from index.star import Star
 
 Embed = Callable[[Job], Awaitable[Embedded]]
 Result = dict[str, Any]

@@ -10,7 +10,9 @@ from app.embedder import Embedder, Job, stored_or_refused
 from app.kept import unpack
 from app.settings import Settings
 from app.sources import Unread
-from index.store import Kept, Star, Store, open_store
+from index.open_store import open_store
+from index.star import Star, StoredSpectrum
+from index.store import Store
 
 BLOCK = 256
 
@@ -56,22 +58,22 @@ def _pass(embedder: Embedder, store: Store, bar: tqdm) -> tuple[int, int, dict[s
         after, seen = waiting[-1].star.star_id, seen + len(waiting)
         stars: list[Star] = []
         seqs: list[int] = []
-        jobs = [_job(kept) for kept in waiting]
-        for kept, done in zip(waiting, embedder.embed(jobs), strict=True):
+        jobs = [_job(stored) for stored in waiting]
+        for stored, done in zip(waiting, embedder.embed(jobs), strict=True):
             row_or_why = stored_or_refused(done)
             if isinstance(row_or_why, str):
-                refused[kept.star.star_id] = Unread(kept.star.star_id, row_or_why)
+                refused[stored.star.star_id] = Unread(stored.star.star_id, row_or_why)
             else:
                 stars.append(row_or_why[0])
-                seqs.append(kept.seq)
+                seqs.append(stored.seq)
         written += store.add_beside(stars, seqs)
         bar.update(len(stars))
     return seen, written, refused
 
 
-def _job(kept: Kept) -> Job:
-    observation, warnings = unpack(kept.spectrum)
-    star = kept.star
+def _job(stored: StoredSpectrum) -> Job:
+    observation, warnings = unpack(stored.spectrum)
+    star = stored.star
     return Job(observation, star.star_id, star.ra, star.dec, star.meta, warnings)
 
 

@@ -16,8 +16,9 @@ from app.embedder import Embedded, Embedder, Job
 from app.refusals import Busy, Invalid, ModelMismatch, NoAbundances, NotFound
 from app.schemas import To
 from app.settings import Settings
-from index.open_index import Index, open_index
-from index.store import Star, open_store
+from index.open_store import open_store
+from index.star import Star
+from index.twin_index import TwinIndex
 from model.base import Embedding
 from model.spectrum import Parameters
 
@@ -45,7 +46,7 @@ class Service:
         wavelength = self.model.grid.wavelength
         self.wavelength_json = orjson.Fragment(orjson.dumps(wavelength, option=orjson.OPT_SERIALIZE_NUMPY))
         self.store = open_store(settings.place)
-        self._index: Index | None = None
+        self._index: TwinIndex | None = None
         self._stopped = threading.Event()
         threading.Thread(target=self._open_index, name="catch up", daemon=True).start()
 
@@ -55,7 +56,7 @@ class Service:
         while not self._stopped.wait(pause):
             pause = RETRY
             try:
-                index = open_index(self.store, card.identity, card.latent_dim, self.settings.approximate)
+                index = TwinIndex(self.store, card.identity, card.latent_dim, self.settings.cache_folder)
                 index.doppelganger_rates([])  # draws its pairs, so that no request has to wait for them
                 self.model.embed([self.model.example()])  # nor until what embeds is compiled
                 self._index = index
@@ -67,7 +68,7 @@ class Service:
                 return
 
     @property
-    def index(self) -> Index:
+    def index(self) -> TwinIndex:
         """The search. Raises Busy until it has caught up with the store."""
         if self._index is None:
             raise Busy("starting", "the search has not caught up with the store yet; try again")

@@ -14,8 +14,6 @@ from model.spectrum import BAD_BITS
 
 PREFIX = "CHEMTWIN_"
 
-APPROXIMATE = "CHEMTWIN_APPROXIMATE needs a postgresql:// store: the search over SQLite is exact"
-
 
 class Settings(BaseSettings):
     """The service's settings, read from the environment."""
@@ -25,11 +23,10 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on. Other than loopback needs api_keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
     workers: int = Field(1, ge=1, description="Processes that serve, on one store.")
-    data_dir: Path = Field(Path("data"), description="Folder of the star store (stars.sqlite).")
-    store: str = Field("", description="Another place of the star store: a path, or a postgresql:// URL.")
-    approximate: bool = Field(
-        False, description="Search a postgresql:// store by an HNSW index: faster, and twins may be missed."
+    data_dir: Path = Field(
+        Path("data"), description="Folder of the star store (stars.sqlite), or of the cache of another store."
     )
+    store: str = Field("", description="Another place of the star store: a path, or a postgresql:// URL.")
     model: Path = Field(SHIPPED, description="Model file; the shipped one by default.")
     api_keys: str = Field("", description="Comma-separated keys that may write and read. Empty: no keys asked.")
     read_keys: str = Field("", description="Comma-separated keys that may only read.")
@@ -64,6 +61,11 @@ class Settings(BaseSettings):
     def place(self) -> str:
         """Where the store is."""
         return self.store or str(self.data_dir / "stars.sqlite")
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where the search's cache is: beside the store's file, or in `data_dir` for a database."""
+        return self.data_dir if "://" in self.place else Path(self.place).parent
 
     @property
     def loopback(self) -> bool:

@@ -15,7 +15,7 @@ from astropy.table import Column as TableColumn
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from index.store import Star
+from index.star import Star
 
 NAN = float("nan")
 

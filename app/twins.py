@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from app.refusals import Invalid
 from app.schemas import TwinQuery
 from app.service import Service, further_of
-from index.open_index import Approximate
-from index.rows import covariances_of, latents_of, others_of
-from index.store import Brief, Star
+from index.star import STAR_TABLE, Brief, Star, covariances_of, latents_of, others_of
 from index.twin_index import Filters, Search, Twin
 from model.metric import p_same
 
@@ -72,7 +70,7 @@ def _answer(service: Service, star: Star, query: TwinQuery, found: list[Twin]) -
         "model": service.model_name(),
         "metric": service.model.card.metric,
         "searched": len(service.index),
-        "exact": not isinstance(found, Approximate) and (not by_likelihood or len(found) < shortlist(query)),
+        "exact": not by_likelihood or len(found) < shortlist(query),
         "twins": [
             {
                 "star_id": other.star_id,
@@ -96,14 +94,11 @@ def _answer(service: Service, star: Star, query: TwinQuery, found: list[Twin]) -
 
 def _filters(service: Service, star: Star, query: TwinQuery) -> Filters:
     ranges = []
-    for name in ("teff", "logg", "fe_h"):
-        low, high = getattr(query, f"{name}_min"), getattr(query, f"{name}_max")
+    for name in STAR_TABLE.searched:
+        limits = getattr(query, f"{name}_min", None), getattr(query, f"{name}_max", None)
+        low, high = (getattr(query, name, None) if limit is None else limit for limit in limits)
         if low is not None or high is not None:
             ranges.append((name, -np.inf if low is None else low, np.inf if high is None else high))
-    if query.snr_min is not None:
-        ranges.append(("snr", query.snr_min, np.inf))
-    if query.in_domain is not None:
-        ranges.append(("in_domain", float(query.in_domain), float(query.in_domain)))
     within = query.fe_h_within
     if within is None:
         within = FE_H_WITHIN if "fe_h" in service.model.parameter_names else "any"

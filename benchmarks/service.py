@@ -37,7 +37,7 @@ from app.schemas import StarIn
 from app.settings import Settings
 from benchmarks.catalogue import Catalogue
 from index.sqlite import SqliteStore
-from index.store import Star
+from index.star import Star
 from index.twin_index import TwinIndex
 from model.bundle import SHIPPED, load_model
 from model.spectrum import prepare
@@ -144,7 +144,7 @@ def calls(folder: Path, survey: Survey) -> None:
     embedder, store = Embedder(settings), SqliteStore(folder / "floor" / "stars.sqlite")
     view = SqliteStore(folder / "stars.sqlite")
     card = embedder.model.card
-    index = TwinIndex(view, card.identity, card.latent_dim)
+    index = TwinIndex(view, card.identity, card.latent_dim, folder)
     sent = bodies(survey)
     generator = np.random.default_rng(1)
     print(f"{len(index)} stars\n\n| call | p50 ms | p90 | p99 |\n|---|---|---|---|")

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from index.rows import unpack
-from index.sqlite import SCHEMA_VERSION, rows_query
-from index.store import Star, StoreError
+from index.errors import StoreError
+from index.sqlite import SCHEMA_VERSION
+from index.star import STAR_TABLE, Star
 
 
 def read_backup(path: Path) -> Iterator[tuple[Star, bytes | None]]:
@@ -45,7 +45,18 @@ def read_backup(path: Path) -> Iterator[tuple[Star, bytes | None]]:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if not 1 <= version <= SCHEMA_VERSION:
                 raise StoreError(f"{path} is not a store of version 1 to {SCHEMA_VERSION}")
-            for *values, spectrum in connection.execute(rows_query(version)):
-                yield unpack(values), spectrum
+            for *row, spectrum in connection.execute(_rows_query(connection)):
+                yield STAR_TABLE.unpack(row), spectrum
     except sqlite3.Error as error:
         raise StoreError(f"cannot read {path}: {error}") from error
+
+
+def _rows_query(connection: sqlite3.Connection) -> str:
+    """The query for all rows, each with its spectrum; what the file's version does not have yet is NULL."""
+    known = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('stars')")}
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    columns = ", ".join(f"stars.{name}" if name in known else f"NULL AS {name}" for name in STAR_TABLE.names)
+    spectra = "LEFT JOIN spectra ON spectra.star_id = stars.star_id"
+    spectrum, joined = ("spectrum", spectra) if "spectra" in tables else ("NULL", "")
+    order = "ORDER BY stars.star_id, stars.model"
+    return f"SELECT {columns}, {spectrum} FROM stars {joined} WHERE NOT deleted {order}"

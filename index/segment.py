@@ -17,8 +17,10 @@ import numpy as np
 from faiss.contrib.ivf_tools import add_preassigned
 from numpy.typing import NDArray
 
-COLUMNS = ("teff", "logg", "fe_h", "snr", "in_domain")
-"""What a search can be filtered by; `in_domain` is 1 or 0."""
+from index.star import STAR_TABLE
+
+COLUMNS = STAR_TABLE.searched
+"""What a search can be filtered by."""
 
 LIST = 256
 """Most rows of a list: at 1e6 rows half as many and twice as many are slower (docs/nearest-neighbours.md)."""

@@ -1,7 +1,7 @@
-"""Exact nearest-twin search over a store in a file: a view of its rows in memory, caught up before each search.
+"""Exact nearest-twin search over a store: a view of its rows in memory, caught up before each search.
 
-The view is written to a cache file beside the store now and then, so that a start need not read every row. A
-cache that is missing, damaged, of another model, or of another copy of the store is not used.
+The view is written to a cache file now and then, so that a start need not read every row. A cache that is
+missing, damaged, of another model, or of another copy of the store is not used.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from index.cache import CacheError
 from index.nearest import Found, Nearest, Sample
 from index.rates import Rates
-from index.segment import COLUMNS
-from index.sqlite import SqliteStore
-from index.store import Star
+from index.star import Change, Star, vectors
+from index.store import Store
 
 RATE_SAMPLE = 200_000
 """Most stars that the pairs are drawn among."""
@@ -64,9 +63,14 @@ class Twin:
 class TwinIndex:
     """The stars of one model, searchable. The store is the truth; this is a view of it in memory."""
 
-    def __init__(self, store: SqliteStore, model: str, dimension: int) -> None:
+    def __init__(self, store: Store, model: str, dimension: int, folder: Path) -> None:
+        """Take up a cache of the rows by `model`, with `dimension` latents, and catch up with the store.
+
+        The cache is in `folder`, which is made with the first cache. Raises StoreError.
+        """
         self.store = store
         self.model = model
+        self.folder = folder
         self._lock = threading.Lock()
         self._rates = Rates(self._latents)
         self._changes = 0
@@ -99,20 +103,24 @@ class TwinIndex:
         with self._lock:
             while self._nearest.seq < last:
                 changes = self.store.changes(self.model, self._nearest.seq)
-                new = [change for change in changes if change.latent is not None]
-                self._nearest.update(
-                    [change.star_id for change in new],
-                    np.array([change.latent for change in new], dtype=np.float32),
-                    np.array([[getattr(change, name) for name in COLUMNS] for change in new]),
-                    [change.star_id for change in changes if change.latent is None],
-                    changes[-1].seq if changes else last,
-                )
+                self._update(changes, changes[-1].seq if changes else last)
                 self._changes += len(changes)
                 self._changed_since_cache += len(changes)
             if self._changed_since_cache >= max(CACHE_STARS, CACHE_DRIFT * len(self)) and not self._writing():
                 self._changed_since_cache = 0
                 self._writer = threading.Thread(target=self._write_cache, args=(token,), name="twins cache")
                 self._writer.start()
+
+    def _update(self, changes: list[Change], seq: int) -> None:
+        """Take in changes, after which the view shows the store's state at `seq`."""
+        new = [change for change in changes if change.latent is not None]
+        self._nearest.update(
+            [change.star_id for change in new],
+            vectors([change.latent for change in new if change.latent is not None]),
+            np.array([change.searched for change in new], dtype=np.float64),
+            [change.star_id for change in changes if change.latent is None],
+            seq,
+        )
 
     def search(
         self, latent: NDArray[np.float32], k: int, filters: Filters = Filters(), without: str | None = None
@@ -121,9 +129,8 @@ class TwinIndex:
 
         The star `without` is left out. Exact: fewer than `k` come back only when fewer pass.
         """
-        self.catch_up()
-        found = self._nearest.search(latent, k, filters.ranges, without, filters.max_distance)
-        return _twins(found)
+        (found,) = self.search_batch([Search(latent, filters, without)], k)
+        return found
 
     def search_batch(self, searches: Sequence[Search], k: int) -> list[list[Twin]]:
         """As `search`, for each of several, all in the catalogue as it is now."""
@@ -160,15 +167,18 @@ class TwinIndex:
     def _writing(self) -> bool:
         return self._writer is not None and self._writer.is_alive()
 
-    def _caches(self) -> Iterator[Path]:
+    def _caches(self) -> list[Path]:
         """The cache files of this model; each is named after the store's opening that it was written in."""
-        for path in self.store.path.parent.iterdir():
-            if path.name.startswith(self._prefix()) and path.name.endswith(CACHE):
-                yield path
+        if not self.folder.is_dir():
+            return []
+        prefix = self._prefix()  # no pattern: the name of a store may hold any character
+        return [
+            path for path in self.folder.iterdir() if path.name.startswith(prefix) and path.name.endswith(CACHE)
+        ]
 
     def _prefix(self) -> str:
-        """How the names of this store's and model's caches begin; no pattern: a path may hold any character."""
-        return f"{self.store.path.name}-{hashlib.sha256(self.model.encode()).hexdigest()[:12]}-"
+        """How the names of this store's and model's caches begin."""
+        return f"{self.store.file_name}-{hashlib.sha256(self.model.encode()).hexdigest()[:12]}-"
 
     def _cached(self, dimension: int) -> Nearest | None:
         """The view as a cache has it, if there is one that belongs to this store and model."""
@@ -184,15 +194,16 @@ class TwinIndex:
         return None
 
     def _write_cache(self, token: str) -> None:
-        """Write the view; not if another process is about it, or the disk refuses."""
-        path = self.store.path.with_name(f"{self._prefix()}{token}{CACHE}")
+        """Write the view; not if another process is writing it, or the disk is full."""
+        path = self.folder / f"{self._prefix()}{token}{CACHE}"
         try:
-            with _alone(self.store.path.with_name(f"{self._prefix()}cache.lock")) as alone:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _alone(self.folder / f"{self._prefix()}cache.lock") as alone:
                 if alone:
                     self._nearest.save(path, self.model)
-                    for other in self._caches():
-                        if other != path:
-                            other.unlink(missing_ok=True)
+                    for earlier in self._caches():
+                        if earlier != path:
+                            earlier.unlink(missing_ok=True)
         except OSError as error:
             log.warning("cannot write the cache %s: %s", path, error)
 

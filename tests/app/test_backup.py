@@ -10,11 +10,13 @@ import pytest
 
 from app.backup import backup, restore
 from index.backup_file import read_backup
+from index.errors import StoreError
+from index.open_store import open_store
 from index.sqlite import SqliteStore
-from index.store import Star, StoreError, open_store
+from index.star import Star
 from model.errors import InputError
 from tests.app.test_ingest import run
-from tests.index.test_store import OLD_SCHEMA
+from tests.index.test_sqlite import old_store
 
 
 def stars(count: int, teff: float = 4500.0) -> list[Star]:
@@ -237,18 +239,10 @@ def test_a_backup_is_only_read(file, tmp_path):
     folder.chmod(0o755)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_backup_of_an_earlier_version_is_restored_and_stays_one(version, tmp_path):
     file = tmp_path / "old [1].sqlite"
-    with sqlite3.connect(file) as connection:
-        connection.execute(OLD_SCHEMA if version == 2 else OLD_SCHEMA.replace(", others TEXT", ""))
-        connection.execute(f"PRAGMA user_version={version}")
-        connection.execute("PRAGMA journal_mode=WAL")
-        columns = "star_id, seq, model, latent, teff, logg, fe_h, in_domain, warnings, meta"
-        values = ("old", 1, "m@1", np.arange(4, dtype="<f4").tobytes(), 4500.0, 2.0, 0.1, 1, "[]", "{}")
-        connection.execute(f"INSERT INTO stars ({columns}) VALUES ({', '.join('?' * 10)})", values)
-        connection.execute("INSERT INTO stars (star_id, seq, deleted) VALUES ('gone', 2, 1)")
-    connection.close()
+    old_store(file, version)
     before = file.read_bytes()
     assert restore(file, str(tmp_path / "new.sqlite"), replace=False).rows == 1
     assert content(str(tmp_path / "new.sqlite"))[0][:2] == ("old", "m@1")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from app.command_errors import DEFECT, message_of, report
-from index.store import StoreError
+from index.errors import StoreError
 from model.errors import FormatError, InputError
 from tests.app.test_ingest import run
 from training.config import read_config

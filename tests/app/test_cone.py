@@ -14,7 +14,7 @@ from astropy.io.votable import parse, validate
 from astropy.table import Table
 
 from index.sqlite import SqliteStore
-from index.store import Star
+from index.star import Star
 from tests.conftest import APSTAR, GIANT
 
 MOST = 10_000

@@ -18,8 +18,9 @@ from pyarrow import parquet
 
 from app.cli import cli
 from app.export import FORMS, export
+from index.open_store import open_store
 from index.sqlite import SqliteStore
-from index.store import Star, open_store
+from index.star import Star
 from model.bundle import SHIPPED, load_model
 
 IDENTITY = load_model(SHIPPED).card.identity

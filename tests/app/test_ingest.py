@@ -18,8 +18,9 @@ from astropy.table import Table
 from app.ingest import ingest as ingest_all
 from app.settings import Settings
 from app.sources import DIGEST, Place
+from index.open_store import open_store
 from index.sqlite import SqliteStore
-from index.store import Store, open_store
+from index.store import Store
 from tests import forked
 from tests.conftest import APSTAR, ASPCAP, GIANT
 from tests.forked import Command, run

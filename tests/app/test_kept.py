@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from app.kept import pack, unpack
-from index.store import StoreError
+from index.errors import StoreError
 from model.grid import Grid
 from model.spectrum import Observation, Parameters
 

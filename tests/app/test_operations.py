@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.settings import Settings
 from model.bundle import SHIPPED, load_model, save_model
-from tests.app.test_ingest import run, start
+from tests.app.test_ingest import start
 from tests.conftest import Server
 
 
@@ -213,24 +213,16 @@ def test_the_doctor_makes_no_store(tmp_path, free_port):
         ({"CHEMTWIN_PORT": "http"}, "settings", "CHEMTWIN_PORT: "),
         ({"CHEMTWIN_HOST": "0.0.0.0"}, "access", "set CHEMTWIN_API_KEYS"),
         ({"CHEMTWIN_HOST": "192.0.2.1", "CHEMTWIN_API_KEYS": "k" * 24}, "access", "set CHEMTWIN_HOST"),
-        ({"CHEMTWIN_APPROXIMATE": "true"}, "settings", "needs a postgresql:// store"),
         ({"CHEMTWIN_MODEL": "/etc/hostname"}, "model", "cannot read the model file"),
         ({"CHEMTWIN_DATA_DIR": "/proc/data"}, "data", "set CHEMTWIN_DATA_DIR"),
     ],
-    ids=["misspelt", "no number", "open", "elsewhere", "approximate", "no model", "no folder"],
+    ids=["misspelt", "no number", "open", "elsewhere", "no model", "no folder"],
 )  # fmt: skip
 def test_the_doctor_says_what_is_wrong(environment, subject, message, tmp_path, free_port):
     usual = {"CHEMTWIN_DATA_DIR": str(tmp_path), "CHEMTWIN_PORT": free_port}
     status, lines = doctor(**usual | environment)
     assert status == 1
     assert any(message in line for line in lines[f"FAIL {subject}"])
-
-
-@pytest.mark.slow
-def test_sqlite_refuses_to_approximate(tmp_path):
-    code, said = run("serve", CHEMTWIN_APPROXIMATE="true", CHEMTWIN_DATA_DIR=str(tmp_path))
-    assert code == 1
-    assert "CHEMTWIN_APPROXIMATE needs a postgresql:// store" in said
 
 
 def test_a_defect_is_a_500_with_its_id_in_the_log(start_server, tmp_path):

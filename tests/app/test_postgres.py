@@ -10,13 +10,13 @@ from tests.postgres import PASSWORD
 
 @pytest.fixture
 def services(postgres, start_server, tmp_path):
-    """Two services on one database, the second allowed to approximate; the password is libpq's to find."""
+    """Two services on one database, each with a cache of its own; the password is libpq's to find."""
     url = postgres.create()
     places = {"CHEMTWIN_STORE": url.replace(url[url.index("//") : url.index("@")], "//postgres")}
     places["PGPASSWORD"] = PASSWORD
     return (
         start_server(tmp_path / "one", **places),
-        start_server(tmp_path / "two", CHEMTWIN_APPROXIMATE="true", **places),
+        start_server(tmp_path / "two", **places),
     )
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from app.cli import cli
 from app.settings import read_settings
 from index.sqlite import SqliteStore
-from index.store import Star
+from index.star import Star
 from model.bundle import SHIPPED
 from model.errors import InputError
 from tests.conftest import GIANT

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from index import sqlite
+from index import postgres, sqlite
 from index.nearest import Nearest
 from index.segment import COLUMNS
 from tests.conftest import ROOT
@@ -18,6 +18,9 @@ def test_the_store_s_version_is_the_code_s():
     found = re.search(r"`user_version`, and is (\d+)\.", text("file-formats.md"))
     assert found is not None
     assert int(found[1]) == sqlite.SCHEMA_VERSION
+    found = re.search(r"in table `chemtwin`, and is (\d+)\.", text("file-formats.md"))
+    assert found is not None
+    assert int(found[1]) == postgres.SCHEMA_VERSION
 
 
 def test_the_library_that_searches_is_the_one_that_the_page_names():

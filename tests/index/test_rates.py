@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from index import rates
-from index.open_index import open_index
-from index.store import Star, open_store
+from index.star import Star
+from index.twin_index import TwinIndex
 
 DIMENSION = 3
 
@@ -17,13 +17,11 @@ def stars(count: int, scale: float = 1.0) -> list[Star]:
     return [Star(f"S{row:04d}", "m@1", latents[row], None, 4500.0, 2.0, 0.0) for row in range(count)]
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def index(request):
-    store = open_store(request.getfixturevalue(f"{request.param}_places")("rates"))
-    index = open_index(store, "m@1", DIMENSION)
+@pytest.fixture
+def index(store, tmp_path):
+    index = TwinIndex(store, "m@1", DIMENSION, tmp_path)
     yield index
     index.close()
-    store.close()
 
 
 def test_nobody_waits_for_pairs_that_are_drawn_again(index, monkeypatch):

@@ -1,14 +1,15 @@
+"""What a store does, over SQLite and PostgreSQL."""
+
 import dataclasses
-import shutil
-import sqlite3
+import threading
 
 import numpy as np
 import pytest
 
-from index.rows import covariances_of, latents_of, others_of
+from index.errors import StoreError
 from index.sky import Circle
-from index.sqlite import SqliteStore
-from index.store import Star, StoreError, open_store
+from index.star import Star, covariances_of, latents_of, others_of
+from tests.index.stars import in_threads
 
 
 def star(star_id: str, seed: int = 0, **fields) -> Star:
@@ -16,26 +17,6 @@ def star(star_id: str, seed: int = 0, **fields) -> Star:
     return Star(
         star_id, "m@1", latent, np.outer(latent, latent) + np.eye(4, dtype="f4"), 4500.0, 2.0, 0.1, **fields
     )
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def open_places(request):
-    """Opens stores: those of one name are the same."""
-    places = request.getfixturevalue(f"{request.param}_places")
-    stores = []
-
-    def opened(name="stars"):
-        stores.append(open_store(places(name)))
-        return stores[-1]
-
-    yield opened
-    for store in stores:
-        store.close()
-
-
-@pytest.fixture
-def store(open_places):
-    return open_places()
 
 
 def test_a_star_comes_back_as_it_was(store):
@@ -118,20 +99,6 @@ def test_pages_of_a_prefix_hold_what_begins_so(store):
     assert store.page("", 10, "m@1", "2M00+11") == []
 
 
-def test_a_prefix_is_a_range_of_the_index(tmp_path):
-    store = SqliteStore(tmp_path / "stars.sqlite")
-    store.upsert([star(f"S{i:04d}") for i in range(3000)] + [star("Z1")])
-    steps = []
-    reader = store._idle_reader()
-    reader.set_progress_handler(lambda: steps.append(1), 100)
-    store._idle.append(reader)
-    assert [s.star_id for s in store.page("", 8, "m@1", "Z")] == ["Z1"]
-    assert len(store.page("S2990", 8, "m@1", "S29")) == 8
-    assert store.page("", 8, "m@1", "ZZ") == []
-    assert len(steps) < 50, "a look at every row takes 300"
-    store.close()
-
-
 def test_a_kept_spectrum_can_be_asked_for(store):
     store.upsert([star("A"), star("B")], [b"spectrum", None])
     assert [store.spectrum(star_id) for star_id in ("A", "B", "C")] == [b"spectrum", None, None]
@@ -139,8 +106,8 @@ def test_a_kept_spectrum_can_be_asked_for(store):
     assert store.spectrum("A") is None
 
 
-def test_changes_tell_another_process_everything_once(store, open_places):
-    other = open_places()
+def test_changes_tell_another_process_everything_once(store, open_stores):
+    other = open_stores()
     store.upsert([star("A"), star("B")])
     other.upsert([star("B", 5)])
     store.delete("A")
@@ -155,78 +122,6 @@ def test_a_failed_write_leaves_nothing(store):
         store.upsert([star("A"), star("B", meta={}, ra="x" * 10), star(None)])
     assert store.page("", 10, "m@1") == []
     assert store.upsert([star("A")]) == [False]
-
-
-def test_durability_is_asked_for(tmp_path):
-    store = SqliteStore(tmp_path / "stars.sqlite")
-    connection = store._writer
-    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
-    store.close()
-
-
-@pytest.mark.parametrize(
-    "content", [b"not a database, but long enough to look at" * 100, b"SQLite format 3\0" + b"\xff" * 5000]
-)
-def test_a_corrupt_store_is_reported_and_left_alone(tmp_path, content):
-    path = tmp_path / "stars.sqlite"
-    path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"stars\.sqlite"):
-        SqliteStore(path)
-    assert path.read_bytes() == content
-
-
-def test_another_database_is_left_alone(tmp_path):
-    path = tmp_path / "stars.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE mine (a)")
-    connection.close()
-    content = path.read_bytes()
-    with pytest.raises(StoreError, match="not a store"):
-        SqliteStore(path)
-    assert path.read_bytes() == content
-
-
-OLD_SCHEMA = """
-CREATE TABLE stars (
-    star_id TEXT PRIMARY KEY, seq INTEGER NOT NULL UNIQUE, deleted INTEGER NOT NULL DEFAULT 0,
-    model TEXT, latent BLOB, covariance BLOB, teff REAL, logg REAL, fe_h REAL,
-    snr REAL, chi2 REAL, masked_fraction REAL, in_domain INTEGER, warnings TEXT,
-    ra REAL, dec REAL, meta TEXT, others TEXT
-) WITHOUT ROWID
-"""
-
-
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_store_of_an_earlier_version_is_taken_over(tmp_path, version):
-    path = tmp_path / "stars.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.execute(OLD_SCHEMA if version == 2 else OLD_SCHEMA.replace(", others TEXT", ""))
-        connection.execute(f"PRAGMA user_version={version}")
-        connection.execute("PRAGMA journal_mode=WAL")
-        columns = "star_id, seq, model, latent, teff, logg, fe_h, in_domain, warnings, meta"
-        values = ("old", 1, "m@1", np.arange(4, dtype="<f4").tobytes(), 4500.0, 2.0, 0.1, 1, "[]", "{}")
-        connection.execute(f"INSERT INTO stars ({columns}) VALUES ({', '.join('?' * 10)})", values)
-        connection.execute("INSERT INTO stars (star_id, seq, deleted) VALUES ('gone', 2, 1)")
-    connection.close()
-    for _ in range(2):
-        store = SqliteStore(path)
-        assert [old.star_id for old in store.page("", 10, "m@1") if old.star_id != "new"] == ["old"]
-        old = store.get(["old"], "m@1")["old"]
-        assert (old.others, old.teff, old.latent.tolist()) == ({}, 4500.0, [0, 1, 2, 3])
-        store.upsert([star("new", others={"vbroad": 3.0})])
-        assert store.get(["new"], "m@1")["new"].others == {"vbroad": 3.0}
-        store.close()
-
-
-def test_a_store_of_a_later_version_is_left_alone(tmp_path):
-    path = tmp_path / "stars.sqlite"
-    SqliteStore(path).close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version=4")
-    connection.close()
-    with pytest.raises(StoreError, match="not a store of version 1 to 3"):
-        SqliteStore(path)
 
 
 def by(model: str, star_id: str, seed: int = 0) -> Star:
@@ -265,7 +160,7 @@ def test_a_star_that_is_replaced_or_deleted_loses_every_model_s_row(store):
     assert store.waiting("new@1", "", 10) == [], "their spectra went too"
 
 
-def test_a_dump_is_of_one_moment_and_restores_elsewhere(store, open_places):
+def test_a_dump_is_of_one_moment_and_restores_elsewhere(store, open_stores):
     store.upsert([star(f"S{i}") for i in range(5)], [b"x", None, None, None, b"y"])
     rows = store.dump()
     first = next(rows)
@@ -273,7 +168,7 @@ def test_a_dump_is_of_one_moment_and_restores_elsewhere(store, open_places):
     store.delete("S4")
     kept = [first, *rows]
     assert [(s.star_id, spectrum) for s, spectrum in kept][-1] == ("S4", b"y")
-    other = open_places("other")
+    other = open_stores("other")
     other.upsert([star("S0", 9), star("elsewhere")])
     seq = other.last_seq()
     assert other.restore(kept) == 5
@@ -288,43 +183,6 @@ def test_a_dump_is_of_one_moment_and_restores_elsewhere(store, open_places):
     with pytest.raises(OSError, match="ends here"):
         other.restore(broken())
     assert len(other.page("", 10, "m@1")) == 5, "a backup that cannot be read changes nothing"
-
-
-def test_an_older_copy_does_not_remember_what_came_after_it(tmp_path):
-    path, copy = tmp_path / "stars.sqlite", tmp_path / "copy.sqlite"
-    store = SqliteStore(path)
-    store.upsert([star("A")])
-    early = store.moment()
-    store.close()
-    shutil.copy(path, copy)
-    store = SqliteStore(path)
-    store.upsert([star("B")])
-    late = store.moment()
-    assert store.remembers(*early)
-    assert store.remembers(*late)
-    assert not store.remembers(late[0], late[1] + 1)
-    store.close()
-    older = SqliteStore(copy)
-    older.upsert([star("C")])
-    assert older.remembers(*early)
-    assert not older.remembers(*late), "another star took this seq"
-    older.close()
-
-
-def test_an_older_copy_made_while_the_store_was_open_is_told_apart(tmp_path):
-    store = SqliteStore(tmp_path / "stars.sqlite")
-    store.upsert([star("A")])
-    copy = SqliteStore(tmp_path / "copy.sqlite")
-    store._writer.backup(copy._writer)
-    copy.close()
-    store.upsert([star("B")])
-    late = store.moment()
-    older = SqliteStore(tmp_path / "copy.sqlite")
-    older.upsert([star("C")])
-    assert older.last_seq() == late[1]
-    assert not older.remembers(*late)
-    older.close()
-    store.close()
 
 
 def test_stars_in_a_circle_on_the_sky(store):
@@ -356,3 +214,71 @@ def test_what_only_python_s_json_takes_is_kept(store):
     back = store.get(["A"], "m@1")["A"].meta
     assert back["source"] == meta["source"]
     assert np.isnan(back["lost"])
+
+
+def test_numbers_come_back_the_same_from_either_store(store):
+    """SQLite has no NaN and no -0.0; PostgreSQL would give them back."""
+    store.upsert([star("A", snr=float("nan"), ra=-0.0, dec=float("nan"))])
+    back = store.get(["A"], "m@1")["A"]
+    assert (back.snr, str(back.ra), back.dec) == (None, "0.0", None)
+    assert store.restore(list(store.dump())) == 1
+
+
+def test_an_id_that_no_star_may_have_ends_no_page(store):
+    store.upsert([star("S"), star("S0")])
+    assert [one.star_id for one in store.page("S\0", 10, "m@1")] == ["S0"]
+
+
+def test_an_older_copy_does_not_remember_what_came_after_it(open_stores, addresses):
+    store = open_stores()
+    store.upsert([star("A")])
+    early = store.moment()
+    store.close()
+    addresses.address("copy")
+    addresses.copy("stars", "copy")
+    store = open_stores()
+    store.upsert([star("B")])
+    late = store.moment()
+    assert store.remembers(*early)
+    assert store.remembers(*late)
+    assert not store.remembers(late[0], late[1] + 1)
+    older = open_stores("copy")
+    older.upsert([star("C")])
+    assert older.remembers(*early)
+    assert not older.remembers(*late), "another star took this seq"
+
+
+def test_who_follows_the_seqs_misses_nothing(open_stores):
+    """Readers poll while writers of several instances commit: seqs appear in order, none later than a greater."""
+    done, missed = threading.Event(), []
+    written = [open_stores() for _ in range(3)]
+
+    def write(number, store):
+        for i in range(40):
+            store.upsert([star(f"{number}-{i}-{j}", i) for j in range(1 + i % 3)])
+            if i % 5 == 4:
+                store.delete(f"{number}-{i}-0")
+
+    def follow(store):
+        seen, view = 0, set()
+        while True:
+            last_round, last = done.is_set(), store.last_seq()
+            while changes := store.changes("m@1", seen, 7):
+                for change in changes:
+                    (view.discard if change.latent is None else view.add)(change.star_id)
+                seen = changes[-1].seq
+            assert seen >= last
+            if last_round:
+                break
+        truth = {s.star_id for s in store.page("", 10_000, "m@1")}
+        missed.append(truth ^ view)
+
+    followers = [threading.Thread(target=follow, args=(open_stores(),)) for _ in range(2)]
+    for thread in followers:
+        thread.start()
+    in_threads(*[lambda n=n, s=s: write(n, s) for n, s in enumerate(written)])
+    done.set()
+    for thread in followers:
+        thread.join()
+    assert missed == [set(), set()]
+    assert len(written[0].page("", 10_000, "m@1")) == 213

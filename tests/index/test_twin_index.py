@@ -1,122 +1,59 @@
-"""The index against a plain search over the same stars, on random operations."""
+"""The search over either store: what it finds, how it catches up, and its cache."""
 
-import shutil
-from dataclasses import replace
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from index.rates import RATE_PAIRS
 from index.sqlite import SqliteStore
-from index.store import Star
+from index.star import Star
+from index.store import Store
 from index.twin_index import Filters, Search, TwinIndex
-
-DIMENSION = 3
-IDS = st.sampled_from([f"S{i}" for i in range(12)])
-VALUES = st.integers(-3, 3)
+from tests.index.stars import DIMENSION, in_threads, star
 
 
-def star(star_id, latent, teff=4500.0, snr=100.0, model="m@1") -> Star:
-    return Star(star_id, model, np.array(latent, dtype=np.float32), None, teff, 2.0, 0.0, snr=snr)
-
-
-def plain(stars, latent, k, teff_max, without):
-    """Ids and distances of the k nearest by sorting all."""
-    distance = {
-        s.star_id: float(np.linalg.norm(s.latent.astype(float) - np.asarray(latent, dtype=float)))
-        for s in stars.values()
-        if s.model == "m@1" and s.teff <= teff_max and s.star_id != without
-    }
-    return sorted(((d, i) for i, d in distance.items()))[:k]
-
-
-class Operations(RuleBasedStateMachine):
-    """Small integer latents make ties common."""
-
-    @initialize()
-    def start(self):
-        import tempfile
-        from pathlib import Path
-
-        self.folder = tempfile.TemporaryDirectory()
-        self.path = Path(self.folder.name) / "s.sqlite"
-        self.store = SqliteStore(self.path)
-        self.other = SqliteStore(self.path)
-        self.index = TwinIndex(self.store, "m@1", DIMENSION)
-        self.stars = {}
-
-    @rule(star_id=IDS, latent=st.tuples(VALUES, VALUES, VALUES), teff=st.sampled_from([4000.0, 4500.0, 5000.0]))
-    def upsert(self, star_id, latent, teff):
-        new = star(star_id, latent, teff)
-        assert self.index.upsert([new]) == [star_id in self.stars]
-        self.stars[star_id] = new
-
-    @rule(star_id=IDS, latent=st.tuples(VALUES, VALUES, VALUES))
-    def upsert_elsewhere(self, star_id, latent):
-        self.stars[star_id] = star(star_id, latent)
-        self.other.upsert([self.stars[star_id]])
-
-    @rule(star_id=IDS)
-    def upsert_with_another_model(self, star_id):
-        self.stars[star_id] = star(star_id, (0,) * 7, model="m@2")
-        self.other.upsert([self.stars[star_id]])
-
-    @rule(star_id=IDS)
-    def delete(self, star_id):
-        assert self.index.delete(star_id) == (self.stars.pop(star_id, None) is not None)
-
-    @rule(
-        latent=st.tuples(VALUES, VALUES, VALUES),
-        k=st.integers(1, 15),
-        teff_max=st.sampled_from([3000.0, 4000.0, 4500.0, 9000.0]),
-        without=IDS | st.none(),
-    )
-    def search(self, latent, k, teff_max, without):
-        filters = Filters((("teff", -np.inf, teff_max),))
-        found = self.index.search(np.array(latent, dtype=np.float32), k, filters, without)
-        assert [(t.distance, t.star_id) for t in found] == plain(self.stars, latent, k, teff_max, without)
-
-    @rule()
-    def restart(self):
-        self.index = TwinIndex(self.store, "m@1", DIMENSION)
-
-    @invariant()
-    def counts(self):
-        self.index.catch_up()
-        assert len(self.index) == sum(s.model == "m@1" for s in self.stars.values())
-
-    def teardown(self):
-        if hasattr(self, "store"):
-            self.store.close()
-            self.other.close()
-            self.folder.cleanup()
-
-
-TestOperations = Operations.TestCase
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    """A store's file, and the 6,000 stars in it."""
-    generator = np.random.default_rng(1)
-    stars = [
-        star(f"S{i:05d}", generator.normal(size=DIMENSION), generator.uniform(4000, 5000)) for i in range(6000)
+def plain(stars, latent, k, low=-np.inf, high=np.inf):
+    """Ids and distances of the k nearest by sorting all, with teff in a range."""
+    distances = [
+        (float(np.linalg.norm(one.latent.astype(float) - np.asarray(latent, dtype=float))), one.star_id)
+        for one in stars
+        if low <= one.teff <= high
     ]
-    store = SqliteStore(tmp_path_factory.mktemp("many") / "s.sqlite")
-    store.upsert(stars)
-    store.close()
-    return store.path, stars
+    return sorted(distances)[:k]
+
+
+def random_stars(count: int) -> list[Star]:
+    generator = np.random.default_rng(1)
+    latents, teffs = generator.normal(size=(count, DIMENSION)), generator.uniform(4000, 5000, count)
+    return [star(f"S{row:05d}", latents[row], teffs[row], snr=100.0) for row in range(count)]
 
 
 @pytest.fixture
-def large(many, tmp_path):
-    """An index of a store of its own with these stars."""
-    path, stars = many
-    store = SqliteStore(shutil.copy(path, tmp_path / "s.sqlite"))
-    index = TwinIndex(store, "m@1", DIMENSION)
+def open_index(open_stores, tmp_path):
+    """Opens searches, each over a store of its own; stores of one name are the same."""
+    opened = []
+
+    def open_one(name="stars", model="m@1", dimension=DIMENSION) -> TwinIndex:
+        opened.append(TwinIndex(open_stores(name), model, dimension, tmp_path / "caches"))
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def index(open_index) -> TwinIndex:
+    return open_index()
+
+
+@pytest.fixture
+def large(tmp_path):
+    """Enough stars for a search that does not read them all; over one store, since both are searched alike."""
+    store, stars = SqliteStore(tmp_path / "s.sqlite"), random_stars(6000)
+    index = TwinIndex(store, "m@1", DIMENSION, tmp_path)
+    index.upsert(stars)
     yield index, stars
     index.close()
     store.close()
@@ -132,27 +69,16 @@ def test_a_narrow_filter_still_finds_k_stars(large):
     assert all(t.distance <= 0.5 for t in index.search(query, 1000, Filters(max_distance=0.5)))
 
 
-def test_stars_outside_the_domain_can_be_left_out(tmp_path):
-    """As many as are asked for come back, though none of the nearest 3,000 passes."""
-    generator = np.random.default_rng(5)
-    latents = np.sort(generator.normal(size=3030).astype(np.float32) ** 2)
-    store = SqliteStore(tmp_path / "s.sqlite")
-    index = TwinIndex(store, "m@1", 1)
-    outside = [replace(star(f"O{i:05d}", latents[[i]]), in_domain=False) for i in range(3000)]
-    index.upsert([*outside, *(star(f"I{i:05d}", latents[[i]]) for i in range(3000, 3030))])
-    query = np.zeros(1, np.float32)
-    inside = Filters((("in_domain", 1.0, 1.0),))
-    assert [twin.star_id for twin in index.search(query, 20, inside)] == [
-        f"I{i:05d}" for i in range(3000, 3020)
-    ]
-    assert len(index.search(query, 100, inside)) == 30
-    assert index.search(query, 20)[0].star_id == "O00000"
-    index.upsert([star("O00000", latents[[0]])])
-    assert index.search(query, 1, inside)[0].star_id == "O00000", "since it was embedded again"
-    index.close()
-    again = TwinIndex(store, "m@1", 1)
-    assert len(again.search(query, 100, inside)) == 31
-    store.close()
+@pytest.mark.parametrize("width", [0.1, 1, 10, 100, 1000])
+@pytest.mark.parametrize("k", [10, 300])
+def test_filters_cost_no_neighbours(large, width, k):
+    index, stars = large
+    query = np.array([0.5, -0.5, 1], np.float32)
+    low, high = 4500 - width, 4500 + width
+    found = index.search(query, k, Filters((("teff", low, high),)))
+    expected = plain(stars, query, k, low, high)
+    assert [twin.star_id for twin in found] == [star_id for _, star_id in expected]
+    assert [twin.distance for twin in found] == pytest.approx([distance for distance, _ in expected])
 
 
 def test_several_searches_at_once_find_what_each_finds(large):
@@ -164,44 +90,100 @@ def test_several_searches_at_once_find_what_each_finds(large):
     assert index.search_batch([], 20) == []
 
 
-def test_ties_beyond_the_first_fetch_are_ordered_by_id(tmp_path):
-    """200 stars at one place and more around."""
-    generator = np.random.default_rng(3)
-    ids = [f"T{i:03d}" for i in generator.permutation(200)]
-    store = SqliteStore(tmp_path / "s.sqlite")
-    index = TwinIndex(store, "m@1", DIMENSION)
-    index.upsert(
-        [star(star_id, (1, 0, 0)) for star_id in ids] + [star(f"U{i}", (2 + i, 0, 0)) for i in range(50)]
-    )
-    found = index.search(np.zeros(DIMENSION, np.float32), 5)
-    assert [t.star_id for t in found] == ["T000", "T001", "T002", "T003", "T004"]
-    store.close()
-
-
 def test_a_catalogue_replaced_twice_is_right(large):
     index, stars = large
     for shift in (1, 2):
         stars = [star(s.star_id, s.latent + shift, s.teff) for s in stars]
         index.upsert(stars)
     query = stars[7].latent
-    expected = plain({s.star_id: s for s in stars}, query, 20, 9000, None)
+    expected = plain(stars, query, 20)
     found = index.search(query, 20)
     assert [t.star_id for t in found] == [star_id for _, star_id in expected]
     assert [t.distance for t in found] == pytest.approx([d for d, _ in expected])
 
 
+def test_stars_outside_the_domain_can_be_left_out(open_index):
+    """As many as are asked for come back, though none of the nearest 3,000 passes."""
+    generator = np.random.default_rng(5)
+    latents = np.sort(generator.normal(size=3030).astype(np.float32) ** 2)
+    index = open_index(dimension=1)
+    outside = [dataclasses.replace(star(f"O{i:05d}", latents[[i]]), in_domain=False) for i in range(3000)]
+    index.upsert([*outside, *(star(f"I{i:05d}", latents[[i]]) for i in range(3000, 3030))])
+    query = np.zeros(1, np.float32)
+    inside = Filters((("in_domain", 1.0, 1.0),))
+    assert [twin.star_id for twin in index.search(query, 20, inside)] == [
+        f"I{i:05d}" for i in range(3000, 3020)
+    ]
+    assert len(index.search(query, 100, inside)) == 30
+    assert index.search(query, 20)[0].star_id == "O00000"
+    index.upsert([star("O00000", latents[[0]])])
+    assert index.search(query, 1, inside)[0].star_id == "O00000", "since it was embedded again"
+    again = open_index(dimension=1)
+    assert len(again.search(query, 100, inside)) == 31
+
+
+def test_ties_beyond_the_first_fetch_are_ordered_by_id(index):
+    """200 stars with one latent, and more around."""
+    ids = [f"T{i:03d}" for i in np.random.default_rng(3).permutation(200)]
+    index.upsert(
+        [star(star_id, (1, 0, 0)) for star_id in ids] + [star(f"U{i}", (2 + i, 0, 0)) for i in range(50)]
+    )
+    found = index.search(np.zeros(DIMENSION, np.float32), 5)
+    assert [t.star_id for t in found] == ["T000", "T001", "T002", "T003", "T004"]
+
+
+def test_what_one_instance_has_written_every_next_search_finds(open_index):
+    indexes = [open_index() for _ in range(3)]
+
+    def client(name):
+        for i in range(15):
+            star_id, latent = f"{name}-{i}", np.array([name, i, 0], dtype=np.float32)
+            indexes[name % 3].upsert([star(star_id, latent)])
+            for index in indexes:
+                assert index.search(latent, 1)[0].star_id == star_id
+                assert star_id in index.store.get([star_id], "m@1")
+            if i % 3 == 0:
+                indexes[(name + 1) % 3].delete(star_id)
+                assert all(index.search(latent, 1, Filters(max_distance=0.1)) == [] for index in indexes)
+
+    in_threads(*[lambda name=name: client(name) for name in range(4)])
+    assert [len(index) for index in indexes] == [40, 40, 40]
+
+
+def test_a_sample_is_bounded_and_whole(index):
+    empty = index.sample(10)
+    assert (empty.ids, empty.latents.shape, empty.columns.shape) == ([], (0, DIMENSION), (0, 5))
+    stars = {
+        f"S{i}": star(f"S{i}", (i, -i, 1), 4000.0 + i, snr=None if i % 7 == 0 else 50.0, in_domain=i % 2 == 0)
+        for i in range(6000)
+    }
+    index.upsert(list(stars.values()))
+    index.upsert([star("OTHER", (0, 0, 0), model="n@1")])
+    before = index.written()
+    index.delete("S0")
+    assert index.written() > before
+    everything = index.sample(100_000)
+    assert sorted(everything.ids) == sorted(set(stars) - {"S0"})
+    some = index.sample(600)
+    assert index.sample(600).ids == some.ids
+    assert 200 < len(some.ids) < 1200
+    for star_id, latent, columns in zip(some.ids, some.latents, some.columns, strict=True):
+        own = stars[star_id]
+        assert np.array_equal(latent, own.latent)
+        assert columns[0] == own.teff
+        assert np.isnan(columns[3]) == (own.snr is None)
+        assert columns[4] == own.in_domain
+
+
 def caches(index: TwinIndex) -> list[Path]:
-    return list(index.store.path.parent.glob("*.cache"))
-
-
-def reopened(index: TwinIndex, model: str = "m@1") -> TwinIndex:
-    return TwinIndex(SqliteStore(index.store.path), model, DIMENSION)
+    return list(index.folder.glob("*.cache"))
 
 
 @pytest.fixture
-def cached(large):
-    """An index whose cache is written, and then left behind by some more writes."""
-    index, stars = large
+def cached(index):
+    """An index whose cache is written, and then left behind by some more writes; and all its stars."""
+    stars = random_stars(1500)
+    index.upsert(stars)
     index.catch_up()
     index.close()
     assert len(caches(index)) == 1
@@ -215,22 +197,22 @@ def cached(large):
 
 def right(index: TwinIndex, now: dict[str, Star]) -> bool:
     query = np.array([0.3, -0.2, 1.0], dtype=np.float32)
-    expected = plain(now, query, 1000, 9000, None)
+    expected = plain(now.values(), query, 1000)
     found = index.search(query, 1000)
     return [t.star_id for t in found] == [star_id for _, star_id in expected] and len(index) == len(now)
 
 
-def test_a_cache_is_taken_up_and_caught_up(cached, monkeypatch):
-    index, now = cached
+def test_a_cache_is_taken_up_and_caught_up(cached, open_index, monkeypatch):
+    _, now = cached
     read = []
-    changes = SqliteStore.changes
-    monkeypatch.setattr(SqliteStore, "changes", lambda *given: read.append(changes(*given)) or read[-1])
-    assert right(reopened(index), now)
+    changes = Store.changes
+    monkeypatch.setattr(Store, "changes", lambda *given: read.append(changes(*given)) or read[-1])
+    assert right(open_index(), now)
     assert sum(map(len, read)) == 52, "the start read more than what the cache had not seen"
 
 
 @pytest.mark.parametrize("harm", ["cut", "flipped", "empty", "foreign", "gone", "a folder"])
-def test_a_harmed_cache_never_stops_the_start(cached, harm):
+def test_a_harmed_cache_never_stops_the_start(cached, open_index, harm):
     index, now = cached
     (path,) = caches(index)
     content = path.read_bytes()
@@ -243,76 +225,113 @@ def test_a_harmed_cache_never_stops_the_start(cached, harm):
         path.write_bytes(
             {"cut": content[:-100], "flipped": flipped, "empty": b"", "foreign": b"x" * 9999}[harm]
         )
-    assert right(reopened(index), now)
+    assert right(open_index(), now)
 
 
-def test_the_cache_of_another_model_is_not_taken(cached):
-    index, _ = cached
-    assert len(reopened(index, "other@1")) == 0
+def test_the_cache_of_another_model_is_not_taken(cached, open_index):
+    assert len(open_index(model="other@1")) == 0
 
 
-def test_the_cache_of_what_was_the_store_before_an_older_copy_came_back_is_not_taken(cached, tmp_path):
+def test_the_cache_of_another_store_is_not_taken(cached, open_index):
+    assert len(open_index("elsewhere")) == 0
+
+
+def test_the_cache_of_what_was_the_store_before_an_older_copy_came_back_is_not_taken(
+    cached, open_index, open_stores, addresses
+):
     index, now = cached
-    older = SqliteStore(tmp_path / "older.sqlite")
+    older = open_stores("older")
     older.upsert([star("only", (1, 2, 3))])
     older.close()
     index.store.close()
-    for name in ("s.sqlite-wal", "s.sqlite-shm"):
-        (tmp_path / name).unlink(missing_ok=True)
-    shutil.copy(tmp_path / "older.sqlite", index.store.path)
-    assert right(reopened(index), {"only": star("only", (1, 2, 3))})
+    addresses.copy("older", "stars")
+    assert right(open_index(), {"only": star("only", (1, 2, 3))})
 
 
-def test_what_stays_written_half_is_neither_read_nor_in_the_way(cached):
+def test_the_cache_of_a_later_state_is_not_taken_when_a_copy_of_before_comes_back(
+    index, open_index, open_stores, addresses
+):
+    """The copy has the opening in which the cache was written, and by now as many writes."""
+    index.upsert(random_stars(100))
+    index.store.close()
+    open_stores("before").close()
+    addresses.copy("stars", "before")
+    later = open_index()
+    later.upsert(random_stars(1500))
+    later.catch_up()
+    later.close()
+    assert len(caches(later)) == 1
+    later.store.close()
+    addresses.copy("before", "stars")
+    store = open_stores()
+    for _ in range(3):
+        store.upsert([star(s.star_id, s.latent, 1.0) for s in random_stars(600)])
+    again = open_index()
+    assert right(again, {s.star_id: s for s in random_stars(600)})
+    assert again.search(np.zeros(DIMENSION, np.float32), 1, Filters((("teff", 1.0, 1.0),))) != []
+
+
+def test_what_stays_written_half_is_neither_read_nor_in_the_way(cached, open_index):
     index, now = cached
     (path,) = caches(index)
     path.with_name(path.name + "abc.partial").write_bytes(b"half")
-    assert right(reopened(index), now)
+    assert right(open_index(), now)
 
 
-def test_doppelganger_rates_are_those_of_random_pairs(large):
-    index, stars = large
-    latents = np.stack([s.latent for s in stars])
-    generator = np.random.default_rng(9)
-    pairs = generator.integers(len(stars), size=(2, 400_000))
-    truth = np.mean(np.linalg.norm(latents[pairs[0]] - latents[pairs[1]], axis=1) <= 0.5)
+def test_a_folder_that_cannot_be_made_costs_no_search(store, tmp_path, caplog):
+    (tmp_path / "file").write_text("mine")
+    index = TwinIndex(store, "m@1", DIMENSION, tmp_path / "file" / "caches")
+    stars = random_stars(1500)
+    index.upsert(stars)
+    assert right(index, {s.star_id: s for s in stars})
+    index.close()
+    assert "cannot write the cache" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["st[a]rs.sqlite", "*.sqlite", "s?.sqlite", "s#%.sqlite", "stars"])
+def test_a_cache_is_found_whatever_the_file_s_name(tmp_path, monkeypatch, name):
+    path = tmp_path / "fold[e]r*" / name
+    index = TwinIndex(SqliteStore(path), "m@1", DIMENSION, path.parent)
+    index.upsert(random_stars(1500))
     index.catch_up()
-    rates = index.doppelganger_rates([0.0, 0.5, 100.0])
+    index.close()
+    assert [cache.name.startswith(f"{name}-") for cache in caches(index)] == [True]
+    monkeypatch.setattr(Store, "changes", lambda *_: pytest.fail("the cache was not read"))
+    assert len(TwinIndex(SqliteStore(path), "m@1", DIMENSION, path.parent)) == 1500
+
+
+def test_stores_that_differ_in_suffix_have_caches_of_their_own(tmp_path):
+    for name in ("stars.sqlite", "stars.db", "stars"):
+        index = TwinIndex(SqliteStore(tmp_path / name), "m@1", DIMENSION, tmp_path)
+        index.upsert(random_stars(1500))
+        index.catch_up()
+        index.close()
+        index.store.close()
+    assert len(caches(index)) == 3
+
+
+def test_doppelganger_rates_are_those_of_random_pairs(index):
+    latents = np.random.default_rng(1).normal(size=(4000, DIMENSION)).astype(np.float32)
+    index.upsert([star(f"S{i:05d}", latent) for i, latent in enumerate(latents)])
+    index.catch_up()
+    pairs = np.random.default_rng(9).integers(len(latents), size=(2, 400_000))
+    truth = np.mean(np.linalg.norm(latents[pairs[0]] - latents[pairs[1]], axis=1) <= 0.5)
     error = np.sqrt(truth * (1 - truth) * (1 / pairs.shape[1] + 1 / RATE_PAIRS))
-    assert rates == [0, pytest.approx(truth, abs=5 * error), 1]
+    assert index.doppelganger_rates([0.0, 0.5, 100.0]) == [0, pytest.approx(truth, abs=5 * error), 1]
+    index.upsert([star(f"S{i:05d}", (0, 0, 0)) for i in range(40)])
+    index.catch_up()
+    assert index.doppelganger_rates([0.0]) == [0], "not yet more than 1 % of changes"
+    index.upsert([star(f"S{i:05d}", (0, 0, 0)) for i in range(40, 400)])
+    index.catch_up()
+    truth = 400 * 399 / (4000 * 3999)
+    error = np.sqrt(truth * (1 - truth) / RATE_PAIRS)
+    assert index.doppelganger_rates([0.0]) == [pytest.approx(truth, abs=5 * error)]
 
 
-def test_small_catalogues_have_no_rate(tmp_path):
-    store = SqliteStore(tmp_path / "s.sqlite")
-    index = TwinIndex(store, "m@1", DIMENSION)
+def test_small_catalogues_have_no_rate(index):
     index.upsert([star(f"S{i}", (i, 0, 0)) for i in range(999)])
     index.catch_up()
     assert index.doppelganger_rates([1.0]) is None
     index.upsert([star("S999", (1, 1, 1))])
     index.catch_up()
     assert index.doppelganger_rates([1.0]) is not None
-    store.close()
-
-
-@pytest.mark.parametrize("name", ["st[a]rs.sqlite", "*.sqlite", "s?.sqlite", "s#%.sqlite", "stars"])
-def test_a_cache_is_found_whatever_the_store_s_name(tmp_path, monkeypatch, name):
-    path = tmp_path / "fold[e]r*" / name
-    generator = np.random.default_rng(1)
-    index = TwinIndex(SqliteStore(path), "m@1", DIMENSION)
-    index.upsert([star(f"S{i:05d}", generator.normal(size=DIMENSION)) for i in range(1500)])
-    index.catch_up()
-    index.close()
-    assert len(caches(index)) == 1
-    monkeypatch.setattr(SqliteStore, "changes", lambda *_: pytest.fail("the cache was not read"))
-    assert len(reopened(index)) == 1500
-
-
-def test_stores_that_differ_in_suffix_have_caches_of_their_own(tmp_path):
-    generator = np.random.default_rng(1)
-    for name in ("stars.sqlite", "stars.db", "stars"):
-        index = TwinIndex(SqliteStore(tmp_path / name), "m@1", DIMENSION)
-        index.upsert([star(f"S{i:05d}", generator.normal(size=DIMENSION)) for i in range(1500)])
-        index.catch_up()
-        index.close()
-        index.store.close()
-    assert len(caches(index)) == 3
