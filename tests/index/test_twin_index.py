@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from index.rates import RATE_PAIRS
 from index.sqlite import SqliteStore
 from index.star import Star
 from index.store import Store
