@@ -20,7 +20,7 @@ serve: $(CATALOGUE)
 	$(BIN)/chemtwin serve
 
 # The small catalogue: 2,000 synthetic stars at S/N 100, drawn by the shipped emulator, embedded by the shipped model.
-$(CATALOGUE): model/default.safetensors training/emulator.safetensors | $(VENV)/installed
+$(CATALOGUE): model/default.safetensors training/emulator/emulator.safetensors | $(VENV)/installed
 	mkdir -p data
 	$(BIN)/chemtwin synthesize $(SYNTHETIC) --pairs 1000 --seed 2021 --snr 100
 	$(BIN)/chemtwin ingest $(SYNTHETIC)

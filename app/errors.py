@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
-from app import metrics
-from app.refusals import DEFECT, Busy, Invalid, ServiceError
+from app.operations import metrics
+from app.service_errors import DEFECT, Busy, Invalid, ServiceError
 from index.errors import StoreError
 from model.errors import ChemtwinError
 
@@ -97,7 +97,7 @@ def one_of_several(error: Exception) -> dict[str, Any]:
 
 
 def install(app: FastAPI) -> None:
-    """Give every refusal of `app`, whatever raised it, the one shape. Defects are left to `app.logs`."""
+    """Give every error response one shape, whatever raised it. Defects are left to `app.operations.logs`."""
 
     def known(_: Request, error: Exception) -> Response:
         answer = as_service_error(error)

@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.bundle import SHIPPED
 from model.errors import InputError
-from model.spectrum import BAD_BITS
+from model.spectra.spectrum import BAD_BITS
 
 PREFIX = "CHEMTWIN_"
 

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from model.base import Model
 from model.bundle import load_model
-from training.chemistry import Chemistry
-from training.evaluate import embed_survey
-from training.survey import Survey, draw_labels
+from model.methods.base import Model
+from training.evaluation.evaluate import embed_survey
+from training.surveys.chemistry import Chemistry
+from training.surveys.survey import Survey, draw_labels
 
 Array = NDArray[np.float64]
 

@@ -16,12 +16,12 @@ import numpy as np
 from tqdm import tqdm
 
 from model.bundle import load_model
-from model.gauss_newton import STEPS
-from model.gaussdis import UNCONVERGED, GaussDis
-from model.grid import Array
-from model.response import Fit, Response
-from model.spectrum import Observation, Parameters, Spectrum, prepare_all
-from training.survey import Survey
+from model.methods.gauss_newton import STEPS
+from model.methods.gaussdis import UNCONVERGED, GaussDis
+from model.methods.response import Fit, Response
+from model.spectra.grid import Array
+from model.spectra.spectrum import Observation, Parameters, Spectrum, prepare_all
+from training.surveys.survey import Survey
 
 BLOCK, STARTS, EVERY, CORNER_LATENTS = 100, 5, 25, 50
 LOWER = 1e-3

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from model.bundle import load_model
-from model.spectrum import Observation, Parameters, prepare
+from model.spectra.spectrum import Observation, Parameters, prepare
 from training.random_streams import Stream
-from training.survey import Survey, add_noise
+from training.surveys.survey import Survey, add_noise
 
 STARS, ONE = 512, 50
 

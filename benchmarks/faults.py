@@ -28,12 +28,12 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-import app.api
-import app.cli
-from index.sqlite import SqliteStore
+import app.application
+import app.cli.main
+from index.stores.sqlite import SqliteStore
 from model.bundle import SHIPPED, load_model, save_model
-from training.emulator import Emulator
-from training.survey import Survey, synthesize
+from training.emulator.emulator import Emulator
+from training.surveys.survey import Survey, synthesize
 
 CLIENTS = 3
 STARS_EACH = 40

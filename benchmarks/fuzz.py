@@ -32,15 +32,15 @@ import numpy as np
 from astropy.io import fits
 from pydantic import ValidationError
 
-from app.bodies import fits_job, npz_stars, star_in
-from app.refusals import ServiceError
-from app.schemas import FitsQuery
+from app.formats.bodies import fits_job, npz_stars, star_in
+from app.schemas.requests import FitsQuery
+from app.service_errors import ServiceError
 from app.settings import Settings
-from model.base import Model
 from model.bundle import SHIPPED, load_model
 from model.errors import ChemtwinError
-from model.spectrum import BAD_BITS, Observation, prepare
-from tests.model.mwm_files import from_apstar
+from model.methods.base import Model
+from model.spectra.spectrum import BAD_BITS, Observation, prepare
+from tests.model.spectra.mwm_files import from_apstar
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 SETTINGS = Settings()
@@ -282,9 +282,9 @@ def guided(run: Run, files: list[bytes], seed: int) -> None:
 
     import atheris
 
-    import app.npz
-    import model.apogee
-    import model.fits_headers
+    import app.formats.npz
+    import model.spectra.apogee
+    import model.spectra.fits_headers
 
     for module in (app.npz, model.apogee, model.fits_headers, zipfile, np.lib.format):
         for name, value in vars(module).items():

@@ -9,7 +9,7 @@ from typing import Any
 import schemathesis
 from hypothesis import strategies as st
 
-from app.bodies import FITS, NPZ
+from app.formats.bodies import FITS, NPZ
 from benchmarks.fuzz import LONGEST, damage, sound_files
 
 PIXELS = 7514

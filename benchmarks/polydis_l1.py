@@ -10,8 +10,8 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from model.bundle import load_model
-from training.evaluate import embed_survey
-from training.survey import Survey
+from training.evaluation.evaluate import embed_survey
+from training.surveys.survey import Survey
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from index.postgres import PostgresStore
-from index.star import Star
-from index.twin_index import Filters, TwinIndex
+from index.search.twin_index import Filters, TwinIndex
+from index.stores.postgres import PostgresStore
+from index.stores.star import Star
 from tests.postgres import Postgres
 
 MODEL, DIMENSION, K, FE_H_WITHIN, BATCH = "gaussdis@0123456789ab", 18, 10, 0.1, 1000

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from training.evaluate import doppelgangers
+from training.evaluation.evaluate import doppelgangers
 
 
 def main() -> None:

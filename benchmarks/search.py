@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from benchmarks.catalogue import Catalogue
-from index.nearest import Nearest
+from index.search.nearest import Nearest
 from model.bundle import load_model
-from training.survey import Survey
+from training.surveys.survey import Survey
 
 QUERIES, BATCH, WITHIN = 200, 256, 0.1
 GRAPHS_UP_TO = 1_000_000
@@ -44,7 +44,7 @@ Search = Callable[[Latents, int, Rows], Rows]
 
 @dataclass
 class Stars:
-    """A catalogue: `latents` (N, D), `columns` (N, 5) as `index.nearest` has them, and `ids`."""
+    """A catalogue: `latents` (N, D), `columns` (N, 5) as `index.search.nearest` has them, and `ids`."""
 
     latents: Latents
     columns: NDArray[np.float64]

@@ -32,17 +32,17 @@ import httpx
 import numpy as np
 import orjson
 
-from app.embedder import Embedder
-from app.schemas import StarIn
+from app.inference.embedder import Embedder
+from app.schemas.requests import StarIn
 from app.settings import Settings
 from benchmarks.catalogue import Catalogue
-from index.sqlite import SqliteStore
-from index.star import Star
-from index.twin_index import TwinIndex
+from index.search.twin_index import TwinIndex
+from index.stores.sqlite import SqliteStore
+from index.stores.star import Star
 from model.bundle import SHIPPED, load_model
-from model.spectrum import prepare
+from model.spectra.spectrum import prepare
 from training.random_streams import Stream
-from training.survey import Survey, add_noise
+from training.surveys.survey import Survey, add_noise
 
 CLIENTS, BODIES, REPEATS, BLOCK = 64, 500, 200, 10_000
 MIX = ("embed", "twins", "twins", "recast")

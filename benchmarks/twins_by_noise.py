@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from model.bundle import load_model
-from model.gaussdis import GaussDis
-from training.evaluate import twin_search, twins
-from training.posteriors import measured, posteriors
-from training.survey import Survey
+from model.methods.gaussdis import GaussDis
+from training.evaluation.evaluate import twin_search, twins
+from training.evaluation.posteriors import measured, posteriors
+from training.surveys.survey import Survey
 
 model, survey = load_model(Path(sys.argv[1])), Survey.open(Path(sys.argv[2]))
 assert isinstance(model, GaussDis)

@@ -9,7 +9,7 @@ from inspect import cleandoc
 
 import click
 
-from app.cli import cli
+from app.cli.main import cli
 
 LINK = re.compile(r"docs/([a-z-]+)\.md")
 HEAD = """# Commands

@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from model.base import Card, Model
 from model.errors import ModelFileError
-from model.grid import Grid
-from model.normalise import METHOD, Normaliser
-from model.readout import Readout
+from model.methods.abundance_readout import Readout
+from model.methods.base import Card, Model
+from model.spectra.continuum import METHOD, Normaliser
+from model.spectra.grid import Grid
 
 FORMAT = "chemtwin-model-1"
 METHODS = {
-    "polydis": ("model.polydis", "PolyDis"),
-    "factordis": ("model.autoencoder", "FactorDis"),
-    "faderdis": ("model.autoencoder", "FaderDis"),
-    "gaussdis": ("model.gaussdis", "GaussDis"),
+    "polydis": ("model.methods.polydis", "PolyDis"),
+    "factordis": ("model.methods.autoencoder", "FactorDis"),
+    "faderdis": ("model.methods.autoencoder", "FaderDis"),
+    "gaussdis": ("model.methods.gaussdis", "GaussDis"),
 }
 """Module and class of each method: a service imports that of its model alone, and torch only for networks."""
 
@@ -61,7 +61,10 @@ def save_model(model: Model, path: Path) -> None:
     card["version"] = digest.hexdigest()[:12]
     if model.readout is not None:
         tensors |= model.readout.arrays()
-        header["abundances"] = {"names": model.readout.names, "provenance": model.readout.provenance}
+        header["abundances"] = {
+            "names": model.readout.names,
+            "provenance": model.readout.provenance,
+        }
     content = save(
         {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
         metadata={"chemtwin": json.dumps(header)},

@@ -32,10 +32,10 @@ from tests.shared import made_once
 if TYPE_CHECKING:  # the process that starts the workers reads this file and runs no test
     import numpy as np
 
-    from model.base import Model
+    from model.methods.base import Model
     from tests.postgres import Postgres
-    from training.emulator import Emulator
-    from training.survey import Survey
+    from training.emulator.emulator import Emulator
+    from training.surveys.survey import Survey
 
 httpx._transports.default.create_ssl_context = cache(httpx.create_ssl_context)
 """Read once: the certificates take 20 ms of each client, and the tests speak plain HTTP."""
@@ -147,7 +147,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def emulator() -> Emulator:
-    from training.emulator import Emulator
+    from training.emulator.emulator import Emulator
 
     return Emulator.load()
 
@@ -162,7 +162,7 @@ def model() -> Model:
 @pytest.fixture(scope="session")
 def survey(tmp_path_factory: pytest.TempPathFactory, emulator: Emulator) -> Survey:
     """600 twin pairs without noise."""
-    from training.survey import Survey, synthesize
+    from training.surveys.survey import Survey, synthesize
 
     def make(folder: Path) -> None:
         synthesize(folder / "survey.h5", emulator, 600, seed=101)
@@ -181,7 +181,7 @@ def spectra(survey: Survey) -> np.ndarray:
 @pytest.fixture(scope="session")
 def catalogue(tmp_path_factory: pytest.TempPathFactory, emulator: Emulator) -> Path:
     """A survey file of 600 twin pairs at S/N 100."""
-    from training.survey import synthesize
+    from training.surveys.survey import synthesize
 
     def make(folder: Path) -> None:
         synthesize(folder / "catalogue.h5", emulator, 600, seed=202, snr=100)

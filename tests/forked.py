@@ -26,7 +26,15 @@ ROOT = Path(__file__).parent.parent
 FRESH = [sys.executable, "-c", "from app.cli import main; main()"]
 """The command line in a new interpreter."""
 
-IMPORTED = ("app.api", "app.ingest", "app.reindex", "app.backup", "app.export", "app.doctor", "model.gaussdis")
+IMPORTED = (
+    "app.application",
+    "app.bulk.ingest",
+    "app.bulk.reindex",
+    "app.bulk.backup",
+    "app.bulk.export",
+    "app.operations.doctor",
+    "model.methods.gaussdis",
+)
 
 
 class Command:
@@ -136,7 +144,7 @@ def launch() -> None:
     """The launcher: fork a process for each command, until whoever started it has ended."""
     listener = socket.socket(fileno=int(sys.argv[1]))
     sys.path.insert(0, str(ROOT))
-    from app.cli import main
+    from app.cli.main import main
 
     for name in IMPORTED:
         importlib.import_module(name)

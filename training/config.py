@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model.errors import InputError
-from model.spectrum import may_name_parameter
-from training.basis import PARAMETERS
+from model.spectra.spectrum import may_name_parameter
+from training.fitting.basis import PARAMETERS
 
 PRESETS = Path(__file__).with_name("presets")
 

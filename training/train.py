@@ -12,16 +12,18 @@ from typing import Any
 
 import torch
 
-from model.base import Model
 from model.bundle import load_model, save_model
-from training import network, polydis, used_surveys
+from model.methods.base import Model
 from training.config import Config, PolyDisConfig
-from training.evaluate import twin_covariance
-from training.metric import fit_metric
-from training.network import TENSORBOARD
-from training.run_report import losses, training_report
-from training.survey import Survey
-from training.validation import check_validation
+from training.evaluation.evaluate import twin_covariance
+from training.fitting import polydis
+from training.fitting.metric import fit_metric
+from training.networks import network
+from training.networks.network import TENSORBOARD
+from training.networks.run_report import losses, training_report
+from training.networks.validation import check_validation
+from training.surveys import used_surveys
+from training.surveys.survey import Survey
 
 
 def checkpoint_folder(out: Path) -> Path:

@@ -12,12 +12,12 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from model.base import Model
 from model.bundle import SHIPPED, load_model
-from model.spectrum import Observation, Parameters, Spectrum, prepare
-from training.emulator import Emulator
-from training.figures import BLUE, GREY, ORANGE, PURPLE, STYLE
-from training.survey import Survey, synthesize
+from model.methods.base import Model
+from model.spectra.spectrum import Observation, Parameters, Spectrum, prepare
+from training.emulator.emulator import Emulator
+from training.evaluation.figures import BLUE, GREY, ORANGE, PURPLE, STYLE
+from training.surveys.survey import Survey, synthesize
 
 SNR = 100
 SHOWN = slice(2050, 2350)

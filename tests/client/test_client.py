@@ -10,7 +10,7 @@ from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertain
 from astropy.table import QTable, Table
 from chemtwin_client import Chemtwin, ChemtwinWarning, Embedded, NotFound, Refused, as_table
 
-from model.grid import APOGEE_PIXELS
+from model.spectra.grid import APOGEE_PIXELS
 from tests.conftest import APSTAR, ASPCAP, GIANT
 
 ODD = "Odd+1.2:3_4-5"

@@ -14,7 +14,7 @@ import pytest
 from chemtwin_client import Busy, Chemtwin, ChemtwinError, NotFound, Refused, Unauthorized, Unreachable
 from chemtwin_client.transport import pause
 
-from model.grid import APOGEE_PIXELS
+from model.spectra.grid import APOGEE_PIXELS
 from tests.conftest import APSTAR, Server
 
 FLAT = np.ones(APOGEE_PIXELS)

@@ -8,7 +8,7 @@ from astropy.utils.masked import Masked
 from chemtwin_client import Chemtwin, Refused
 from click.testing import CliRunner
 
-from app.cli import cli
+from app.cli.main import cli
 from tests.conftest import APSTAR, GIANT, Server
 
 pytestmark = pytest.mark.slow  # every test waits for the models that `folder` trains

@@ -11,7 +11,7 @@ from astropy.table import Column, MaskedColumn
 from astropy.utils.masked import Masked
 from chemtwin_client import stars
 
-from model.spectrum import BAD_BITS
+from model.spectra.spectrum import BAD_BITS
 from tests.client.inputs import codes
 from tests.conftest import GIANT
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.app.test_readme import CLIENT
+from tests.app.cli.test_readme import CLIENT
 from tests.conftest import ROOT
 from tests.docs.blocks import blocks
 from tests.docs.outputs import compare_or_write

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from app.cli import cli
+from app.cli.main import cli
 from tests import forked
 from tests.conftest import APSTAR, ASPCAP, EXAMPLES, ROOT
 from tests.docs.blocks import PAGES, RUNNABLE, blocks, commands, run, tokens
@@ -20,7 +20,7 @@ CONTAINERS = "needs docker"
 BENCHMARK = "a benchmark, minutes on a machine of its own"
 CLUSTER = "needs several machines"
 
-RUN_ELSEWHERE = {"README.md": "tests/app/test_readme.py", "client.md": "tests/docs/test_client_page.py"}
+RUN_ELSEWHERE = {"README.md": "tests/app/cli/test_readme.py", "client.md": "tests/docs/test_client_page.py"}
 """Pages with tests of their own."""
 
 NOT_RUN = {

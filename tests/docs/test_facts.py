@@ -4,9 +4,9 @@ import re
 
 import numpy as np
 
-from index import postgres, sqlite
-from index.nearest import Nearest
-from index.segment import COLUMNS
+from index.search.nearest import Nearest
+from index.search.segment import COLUMNS
+from index.stores import postgres, sqlite
 from tests.conftest import ROOT
 
 

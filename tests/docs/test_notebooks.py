@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tests.app.test_readme import CLIENT
+from tests.app.cli.test_readme import CLIENT
 from tests.conftest import ROOT
 from tests.docs.outputs import VERSION, compare, difference
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from index.open_store import open_store
-from index.store import Store
+from index.stores.open_store import open_store
+from index.stores.store import Store
 from tests.postgres import Postgres
 
 Opener = Callable[..., Store]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from index.star import Star
+from index.stores.star import Star
 
 DIMENSION = 3
 

@@ -6,7 +6,7 @@ import pytest
 from tests.shared import made_once
 from tests.training.surveys import thinned
 from training.config import PRESETS, NetworkConfig, read_config
-from training.survey import Survey, synthesize
+from training.surveys.survey import Survey, synthesize
 
 TINY = (
     "steps=60",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from model.grid import APOGEE_PIXELS, apogee_wavelength
+from model.spectra.grid import APOGEE_PIXELS, apogee_wavelength
 from training.turbospectrum import atmosphere, grid, synthesis
 
 BUILT = os.environ.get("CHEMTWIN_TURBOSPECTRUM")

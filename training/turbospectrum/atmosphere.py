@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import InputError
-from model.grid import Array
+from model.spectra.grid import Array
 
 CUBE_FILE = Path(__file__).parent / "data" / "kurucz_giants.npz"
 TEMPERATURE = 1

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 
 from model.errors import InputError
-from model.grid import APOGEE_PIXELS, Array, apogee_wavelength
+from model.spectra.grid import APOGEE_PIXELS, Array, apogee_wavelength
 from training.turbospectrum.atmosphere import interpolate, kurucz_text
 
 HERE = Path(__file__).parent

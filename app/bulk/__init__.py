@@ -1,0 +1,1 @@
+"""Work on many stars: reading what users have, ingest, export, backup, reindex."""

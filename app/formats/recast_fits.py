@@ -1,0 +1,95 @@
+"""A recast as a FITS file: an image on a log-linear wavelength scale, where there is one, and a table.
+
+The image is what specutils opens by itself (`Spectrum.read(path)`): primary HDU flux, STD its standard
+deviation, MASK 1 in the gaps between detectors. The table SPECTRUM holds the model's own pixels, whatever
+their scale.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from app.formats.tables import Column, table
+
+LOG_LINEAR = 1e-7
+"""Wavelengths that a log-linear scale gives to this part are on it."""
+
+
+def recast_fits(recast: dict[str, Any], columns: list[Column], rows: list[Any]) -> bytes:
+    """The file of the service's answer `recast`; `columns` and `rows` are those of its table."""
+    header = _header(recast)
+    places = _places(recast["wavelength"])
+    images = [fits.PrimaryHDU()] if places is None else _images(recast, *places)
+    images[0].header.update(header)
+    spectrum = fits.table_to_hdu(table(columns, rows))
+    spectrum.name = "SPECTRUM"
+    for number, column in enumerate(columns, 1):
+        spectrum.header[f"TUCD{number}"] = column.ucd
+        spectrum.header[f"TCOMM{number}"] = column.description
+    out = io.BytesIO()
+    fits.HDUList([*images, spectrum]).writeto(out, checksum=True)
+    return out.getvalue()
+
+
+def _header(recast: dict[str, Any]) -> fits.Header:
+    header = fits.Header()
+    if recast["star_id"] is not None:
+        header["OBJECT"] = (recast["star_id"], "star id")
+    model = recast["model"]
+    header["MODEL"] = (model["name"], "model that made the spectrum")
+    header["MODELVER"] = (model["version"], "its version")
+    header["METHOD"] = (model["method"], "its method")
+    header["INDOMAIN"] = (recast["in_domain"], "to-parameters within the training range")
+    header["VACUUM"] = (True, "wavelengths are in vacuum")
+    header["SPECSYS"] = ("SOURCE", "wavelengths are in the rest frame")
+    for what, key in (("from", "FR"), ("to", "TO")):
+        told = {"teff": "[K]", "logg": "[dex (cgs)]", "fe_h": "[dex]"}
+        for name, unit in told.items():
+            comment = f"{unit} {'own parameter' if what == 'from' else 'recast to'}"
+            header[f"{key}_{name.upper()}"] = (recast[what][name], comment)
+        for name, value in recast[what].get("parameters", {}).items():
+            header[f"HIERARCH {key}_{name}"] = value
+    for warning in recast["warnings"]:
+        header.add_comment(warning.encode("ascii", "replace").decode())
+    return header
+
+
+def _places(wavelength: NDArray[Any]) -> tuple[NDArray[np.int64], float] | None:
+    """Where the pixels stand on a log-linear scale from the first to the last, and its step in ln lambda."""
+    logs = np.log(wavelength)
+    step = float(np.median(np.diff(logs)))
+    places = np.rint((logs - logs[0]) / step).astype(np.int64)
+    step = float((logs[-1] - logs[0]) / places[-1])
+    on_it = np.all(np.abs(logs - logs[0] - step * places) < LOG_LINEAR) and np.all(np.diff(places) > 0)
+    return (places, step) if on_it else None
+
+
+def _images(recast: dict[str, Any], places: NDArray[np.int64], step: float) -> list[Any]:
+    flux = fits.PrimaryHDU(_spread(recast["flux"], places))
+    mask = fits.ImageHDU(np.ones(places[-1] + 1, dtype=np.uint8), name="MASK")
+    mask.data[places] = 0
+    mask.header["BFORM"] = ("L", "boolean: 1 is no pixel of the model")
+    images = [flux, mask]
+    if recast["flux_sd"] is not None:
+        images.insert(1, fits.ImageHDU(_spread(recast["flux_sd"], places), name="STD"))
+    first = float(recast["wavelength"][0])
+    for image in images:
+        image.header["CTYPE1"] = ("WAVE-LOG", "vacuum wavelength, logarithmic")
+        image.header["CUNIT1"] = "Angstrom"
+        image.header["CRPIX1"] = 1.0
+        image.header["CRVAL1"] = first
+        image.header["CDELT1"] = (first * step, "d lambda / d pixel at CRPIX1")
+    for image in images[:-1]:
+        image.header["BUNIT"] = ("", "relative to the continuum")
+    return images
+
+
+def _spread(values: NDArray[Any], places: NDArray[np.int64]) -> NDArray[np.float32]:
+    spread = np.full(places[-1] + 1, np.nan, dtype=np.float32)
+    spread[places] = values
+    return spread

@@ -1,0 +1,74 @@
+"""A star's observation as the bytes that the store keeps: safetensors, deflated.
+
+Fluxes and ivar are rounded to single precision, wavelengths are not. The metadata `observation` is JSON. The
+two grids of APOGEE are known by their lengths; any other is kept with the flux, so that a model with a grid of
+its own can be given the spectrum.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from index.errors import StoreError
+from model.spectra.grid import APOGEE_PIXELS, Array, Grid
+from model.spectra.spectrum import Observation, Parameters
+
+FORMAT = "chemtwin-spectrum-1"
+LEVEL = 1
+"""Of deflate: more costs several times as long and gains 1 %."""
+
+APOGEE = Grid.apogee()
+
+
+def pack(observation: Observation, grid: Grid, warnings: tuple[str, ...] = ()) -> bytes:
+    """The bytes of an observation given to a model with `grid`, and of its sender's `warnings`."""
+    tensors: dict[str, NDArray[Any]] = {"flux": observation.flux.astype(np.float32)}
+    if observation.ivar is not None:
+        tensors["ivar"] = observation.ivar.astype(np.float32)
+    if observation.bad is not None:
+        tensors["bad"] = np.asarray(observation.bad)
+    wavelength = observation.wavelength
+    if wavelength is None and observation.flux.size == len(grid):
+        wavelength = grid.wavelength
+    if wavelength is not None and not APOGEE.is_own(wavelength, observation.flux.size):
+        tensors["wavelength"] = wavelength
+    told = {
+        "format": FORMAT,
+        "parameters": dataclasses.asdict(observation.parameters),
+        "normalized": observation.normalized,
+        "warnings": warnings,
+    }
+    return zlib.compress(save(tensors, metadata={"observation": json.dumps(told)}), LEVEL)
+
+
+def unpack(content: bytes) -> tuple[Observation, tuple[str, ...]]:
+    """The observation of `pack`'s bytes, and its warnings. Raises StoreError for other bytes."""
+    try:
+        raw = zlib.decompress(content)
+        header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+        told, tensors = json.loads(header["__metadata__"]["observation"]), load(raw)
+        if told["format"] != FORMAT:
+            raise ValueError(f"format {told['format']}")
+        flux = tensors["flux"].astype(np.float64)
+        wavelength: Array | None = tensors.get("wavelength")
+        if wavelength is None and flux.size != APOGEE_PIXELS:
+            wavelength = APOGEE.wavelength
+        observation = Observation(
+            flux=flux,
+            parameters=Parameters(**told["parameters"]),
+            ivar=tensors["ivar"].astype(np.float64) if "ivar" in tensors else None,
+            bad=tensors.get("bad"),
+            wavelength=wavelength,
+            normalized=told["normalized"],
+        )
+        return observation, tuple(told["warnings"])
+    except (zlib.error, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"a kept spectrum cannot be read: {error}") from error

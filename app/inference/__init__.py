@@ -1,0 +1,1 @@
+"""What the service does with stars, without HTTP: embed, search, recast."""

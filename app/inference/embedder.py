@@ -1,0 +1,127 @@
+"""From a star's observation to its row in the store: one model, without a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from app.bulk.positions import odd_position
+from app.formats.stored_observation import pack
+from app.schemas.requests import check_star_id
+from app.service_errors import Invalid, ServiceError
+from app.settings import Settings
+from index.stores.star import Star
+from model.bundle import load_model
+from model.errors import ChemtwinError
+from model.methods.base import Card, Embedding
+from model.spectra.spectrum import PARAMETER_UNITS, Observation, Spectrum, prepare_all
+
+MAX_LATENT = 1e6
+"""Beyond this a latent is nonsense, and squares of single-precision differences might overflow in a search."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A spectrum to embed; without `star_id` it is not stored."""
+
+    observation: Observation
+    star_id: str | None = None
+    ra: float | None = None
+    dec: float | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A spectrum with its embedding; with an id also its row, the bytes to keep, and if it replaced another."""
+
+    spectrum: Spectrum
+    embedding: Embedding
+    star: Star | None = None
+    kept: bytes | None = None
+    replaced: bool = False
+
+
+def stored_or_refused(result: Embedded | Exception) -> tuple[Star, bytes | None] | str:
+    """A star's row and the bytes to keep, or why it was refused. Raises what is no refusal."""
+    if isinstance(result, Embedded):
+        assert result.star is not None
+        return result.star, result.kept
+    if isinstance(result, (ChemtwinError, ServiceError)):
+        return str(result)
+    raise result
+
+
+def conditioned_on(card: Card) -> tuple[str, ...]:
+    """The parameters that a model is conditioned on beside teff, logg and fe_h."""
+    return tuple(name for name in card.parameters if name not in PARAMETER_UNITS)
+
+
+class Embedder:
+    """The settings' model."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises ModelFileError."""
+        threadpool_limits(1, user_api="blas")  # one star's products are too small to share among threads
+        self.model = load_model(settings.model)
+        self.identity = self.model.card.identity
+        self.further = conditioned_on(self.model.card)
+        self._keep = settings.keep_spectra
+
+    def embed(self, jobs: list[Job]) -> list[Embedded | Exception]:
+        """Embed spectra together; one that cannot be used yields its error and leaves the others alone."""
+        results: list[Embedded | Exception | None] = [None] * len(jobs)
+        sound: list[int] = []
+        for place, job in enumerate(jobs):
+            try:
+                if job.star_id is not None:
+                    check_star_id(job.star_id)
+                job.observation.parameters.check(self.model.parameter_names)
+                sound.append(place)
+            except Exception as error:
+                results[place] = error
+        prepared = prepare_all(
+            [jobs[place].observation for place in sound], self.model.grid, self.model.normaliser
+        )
+        spectra: dict[int, Spectrum] = {}
+        for place, spectrum in zip(sound, prepared, strict=True):
+            if isinstance(spectrum, Exception):
+                results[place] = spectrum
+            else:
+                spectra[place] = spectrum
+        embeddings = self.model.embed(list(spectra.values())) if spectra else []
+        for (place, spectrum), embedding in zip(spectra.items(), embeddings, strict=True):
+            if np.all(np.abs(embedding.latent) < MAX_LATENT):
+                results[place] = self._embedded(jobs[place], spectrum, embedding)
+            else:
+                results[place] = Invalid("no_latent", "the spectrum leads to no sensible latent")
+        return [result for result in results if result is not None]
+
+    def _embedded(self, job: Job, spectrum: Spectrum, embedding: Embedding) -> Embedded:
+        if job.star_id is None:
+            return Embedded(spectrum, embedding)
+        parameters = spectrum.parameters
+        star = Star(
+            star_id=job.star_id,
+            model=self.identity,
+            latent=embedding.latent,
+            covariance=embedding.covariance,
+            teff=parameters.teff,
+            logg=parameters.logg,
+            fe_h=parameters.fe_h,
+            snr=spectrum.snr,
+            chi2=embedding.chi2,
+            masked_fraction=spectrum.masked_fraction,
+            in_domain=embedding.in_domain,
+            warnings=(*job.warnings, *odd_position(job.star_id, job.ra, job.dec), *embedding.warnings),
+            ra=job.ra,
+            dec=job.dec,
+            meta=job.meta,
+            others=dict(parameters.others),
+        )
+        kept = pack(job.observation, self.model.grid, job.warnings) if self._keep else None
+        return Embedded(spectrum, embedding, star, kept)

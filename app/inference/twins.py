@@ -1,0 +1,142 @@
+"""A star's twins: the search, and what is told of each star that it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.inference.service import Service, further_of
+from app.schemas.requests import TwinQuery
+from app.service_errors import Invalid
+from index.search.twin_index import Filters, Search, Twin
+from index.stores.star import STAR_TABLE, Brief, Star, covariances_of, latents_of, others_of
+from model.similarity.twin_distances import p_same
+
+SHORTLIST = 1000
+"""Nearest stars by distance that a ranking by likelihood looks at."""
+
+FARTHEST = 1e9
+"""No two latents lie so far apart; the square of a larger limit might overflow."""
+
+FE_H_WITHIN = 0.1
+"""Default |difference| of [Fe/H] of twins when the model removes [Fe/H] from the latent (paper, 6.2)."""
+
+
+def shortlist(query: TwinQuery) -> int:
+    """How many of the nearest stars a search has to bring."""
+    return max(query.k, SHORTLIST) if query.rank == "likelihood" else query.k
+
+
+def twins_of(service: Service, stars: Sequence[Star], query: TwinQuery) -> list[dict[str, Any] | Exception]:
+    """The answer of /twins for each of some stars, or what refuses it."""
+    searches = [
+        Search(star.latent, _filters(service, star, query), star.star_id or None)  # its own row is left out
+        for star in stars
+    ]
+    answers: list[dict[str, Any] | Exception] = []
+    for star, found in zip(stars, service.index.search_batch(searches, shortlist(query)), strict=True):
+        try:
+            answers.append(_answer(service, star, query, found))
+        except Exception as error:
+            answers.append(error)
+    return answers
+
+
+def twins_answer(service: Service, star: Star, query: TwinQuery) -> dict[str, Any]:
+    """The answer of /twins for a star. Raises Invalid."""
+    (answer,) = twins_of(service, [star], query)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _answer(service: Service, star: Star, query: TwinQuery, found: list[Twin]) -> dict[str, Any]:
+    by_likelihood = query.rank == "likelihood"
+    briefs = service.store.briefs([twin.star_id for twin in found], star.model)
+    # a twin deleted or embedded with another model between the search and here is left out
+    pairs = [(twin.distance, briefs[twin.star_id]) for twin in found if twin.star_id in briefs]
+    ratios: dict[str, float] = {}
+    if by_likelihood:
+        ratios = _likelihood_ratios(service, star, [other for _, other in pairs])
+        pairs = sorted(pairs, key=lambda pair: -ratios.get(pair[1].star_id, -np.inf))[: query.k]
+    same = _p_same(service, star, pairs)
+    rates = service.index.doppelganger_rates([distance for distance, _ in pairs])
+    return {
+        "star_id": star.star_id or None,
+        "k": query.k,
+        "model": service.model_name(),
+        "metric": service.model.card.metric,
+        "searched": len(service.index),
+        "exact": not by_likelihood or len(found) < shortlist(query),
+        "twins": [
+            {
+                "star_id": other.star_id,
+                "distance": distance,
+                "p_same": same.get(other.star_id),
+                **({"log_likelihood_ratio": ratios.get(other.star_id)} if by_likelihood else {}),
+                "doppelganger_rate": None if rates is None else rates[rank],
+                "teff": other.teff,
+                "logg": other.logg,
+                "fe_h": other.fe_h,
+                **further_of(others_of(other)),
+                "snr": other.snr,
+                "in_domain": other.in_domain,
+                "ra": other.ra,
+                "dec": other.dec,
+            }
+            for rank, (distance, other) in enumerate(pairs)
+        ],
+    }
+
+
+def _filters(service: Service, star: Star, query: TwinQuery) -> Filters:
+    ranges = []
+    for name in STAR_TABLE.searched:
+        limits = getattr(query, f"{name}_min", None), getattr(query, f"{name}_max", None)
+        low, high = (getattr(query, name, None) if limit is None else limit for limit in limits)
+        if low is not None or high is not None:
+            ranges.append((name, -np.inf if low is None else low, np.inf if high is None else high))
+    within = query.fe_h_within
+    if within is None:
+        within = FE_H_WITHIN if "fe_h" in service.model.parameter_names else "any"
+    if within != "any":
+        ranges.append(("fe_h", star.fe_h - within, star.fe_h + within))
+    farthest = query.max_distance
+    return Filters(tuple(ranges), np.inf if farthest is None or farthest > FARTHEST else farthest)
+
+
+def _likelihood_ratios(service: Service, star: Star, others: list[Brief]) -> dict[str, float]:
+    """Log likelihood ratios by star id; stars without errors have none. Raises Invalid."""
+    if star.covariance is None:
+        raise Invalid("no_errors", f"{star.star_id or 'the star'} came without ivar or error: rank by distance")
+    known = [other for other in others if other.covariance is not None]
+    if not known:
+        return {}
+    ratios = service.model.likelihood_ratios(
+        star.latent.astype(np.float64),
+        star.covariance.astype(np.float64),
+        latents_of(known),
+        covariances_of(known),
+    )
+    if ratios is None:
+        raise Invalid("not_ranked_so", f"{service.model.card.method} ranks by distance only")
+    return _by_id(known, ratios)
+
+
+def _p_same(service: Service, star: Star, pairs: list[tuple[float, Brief]]) -> dict[str, float]:
+    """How often true twins lie as far apart, by star id; stars without errors have none."""
+    known = [(distance, other) for distance, other in pairs if other.covariance is not None]
+    if star.covariance is None or not known:
+        return {}
+    others = [other for _, other in known]
+    covariance = service.model.pair_covariance(star.covariance[None].astype(np.float64), covariances_of(others))
+    if covariance is None:
+        return {}
+    return _by_id(others, p_same(np.array([distance for distance, _ in known]), covariance))
+
+
+def _by_id(stars: Sequence[Brief], values: NDArray[np.float64]) -> dict[str, float]:
+    return dict(zip((star.star_id for star in stars), values.tolist(), strict=True))

@@ -1,0 +1,1 @@
+"""Running the service: keys, limits of requests, logs, metrics, `chemtwin doctor`."""

@@ -1,0 +1,1 @@
+"""The HTTP routes that are not in `app.application`."""

@@ -1,0 +1,1 @@
+"""The contract: requests, responses, the OpenAPI document."""

@@ -1,0 +1,1 @@
+"""The search: FAISS over the rows of a store, its cache, doppelganger rates."""

@@ -1,0 +1,317 @@
+"""Rows of a catalogue in a FAISS inverted file whose lists are searched by bound, so that the result is exact.
+
+Rows are split at medians of their principal axes into lists of equal size. Each list comes with the box of its
+latents along those axes and the range of its columns. A list whose box is farther away than the k-th row found
+so far, or whose columns lie outside a filter, cannot contain a neighbour; FAISS reads all others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import faiss
+import numpy as np
+from faiss.contrib.ivf_tools import add_preassigned
+from numpy.typing import NDArray
+
+from index.stores.star import STAR_TABLE
+
+COLUMNS = STAR_TABLE.searched
+"""What a search can be filtered by."""
+
+LIST = 256
+"""Most rows of a list: at 1e6 rows half as many and twice as many are slower (docs/nearest-neighbours.md)."""
+
+NODE = 16
+"""Lists of a node, whose box is looked at before theirs."""
+
+ROUNDS = 32
+"""The first round reads the lists of two nodes, each further round those of this many times more."""
+
+TOLERANCE = 1e-4
+"""Far more than the relative error of a squared distance in single precision."""
+
+Latents = NDArray[np.float32]
+Slots = NDArray[np.int64]
+Bits = NDArray[np.uint8]
+Range = tuple[str, float, float]
+"""A column's name and an inclusive range."""
+
+
+class Hits:
+    """The nearest rows found so far: `squares` (n,) of their distances in single precision and `rows` (n,).
+
+    Parameters
+    ----------
+    k
+        How many rows are wanted.
+    max_distance
+        No row farther away is wanted.
+    """
+
+    def __init__(self, k: int, max_distance: float) -> None:
+        self.k = k
+        self.limit = max_distance**2 * (1 + TOLERANCE)
+        """Square of the distance beyond which no row is wanted any more."""
+        self.squares = np.zeros(0, dtype=np.float32)
+        self.rows = np.zeros(0, dtype=np.int64)
+
+    def add(self, squares: Latents, rows: Slots) -> None:
+        """Add rows; only the `k` nearest within the limit remain."""
+        squares, rows = np.concatenate([self.squares, squares]), np.concatenate([self.rows, rows])
+        near = squares <= self.limit
+        squares, rows = squares[near], rows[near]
+        if len(squares) >= self.k:
+            nearest = np.argpartition(squares, self.k - 1)[: self.k]
+            squares, rows = squares[nearest], rows[nearest]
+            self.limit = min(self.limit, float(squares[-1]) * (1 + TOLERANCE))
+        self.squares, self.rows = squares, rows
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows that do not change, but for being marked as deleted in a copy.
+
+    L lists of R slots, in nodes of B lists; slot S is in list S // R. A slot that is left over has the latent
+    of some row and no id, and is never `alive`.
+    """
+
+    index: faiss.IndexIVFFlat
+    """The latents (L R, D) as they were given, by slot."""
+    ids: NDArray[np.bytes_]
+    """Star ids (L R,), empty where a slot has no row."""
+    columns: NDArray[np.float64]
+    """Values (C, L, R) of COLUMNS, NaN where unknown."""
+    alive: Bits
+    """Bits (L, R / 8), the first slot in the lowest: it has a row that is not deleted."""
+    rows: int
+    """Rows that were not deleted when it was built."""
+    deleted: int
+    """Rows that have been deleted since."""
+    order: Slots
+    """Slots (L R,) by star id."""
+    mean: Latents
+    """Origin (D,) of the axes."""
+    axes: Latents
+    """Principal axes (D, D), one in a column."""
+    node_boxes: Latents
+    """Centres and half widths (2, D, L / B) of the nodes' boxes."""
+    list_boxes: Latents
+    """Centres and half widths (2, L / B, D, B) of the lists' boxes."""
+    column_ranges: NDArray[np.float64]
+    """Lowest and highest value (2, C, L) of each column in each list, NaN where no row has one."""
+    extent: float
+    """Largest distance of a row from the mean."""
+
+    @classmethod
+    def build(cls, ids: NDArray[np.bytes_], latents: Latents, columns: NDArray[np.float64]) -> Segment:
+        """The segment of some rows.
+
+        Parameters
+        ----------
+        ids
+            Star ids (n,), all different, at least one.
+        latents
+            Latents (n, D).
+        columns
+            Values (C, n) of COLUMNS, NaN where unknown.
+        """
+        rows, dimension = latents.shape
+        mean = latents.mean(axis=0, dtype=np.float64).astype(np.float32)
+        sample = latents[:: max(1, rows // 100_000)].astype(np.float64) - mean
+        axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1].astype(np.float32)
+        turned = (latents - mean) @ axes
+        extent = float(np.sqrt(np.einsum("nd,nd->n", turned, turned).max()))
+        lists = 1
+        while lists * LIST < rows:
+            lists *= 2
+        grid = _split(turned, lists)
+        alive = np.zeros(grid.size, dtype=bool)
+        alive[np.unique(grid, return_index=True)[1]] = True
+        boxes = turned[grid]
+        low, high = boxes.min(axis=1), boxes.max(axis=1)
+        del turned, boxes
+        nodes = low.reshape(-1, min(lists, NODE), dimension), high.reshape(-1, min(lists, NODE), dimension)
+        ids, values = ids[grid.reshape(-1)], np.take(columns, grid, axis=1)
+        ids[~alive] = b""
+        return cls(
+            index=_inverted_file(latents[grid.reshape(-1)], lists),
+            ids=ids,
+            columns=values,
+            alive=np.packbits(alive, bitorder="little").reshape(lists, -1),
+            rows=rows,
+            deleted=0,
+            order=np.argsort(ids),
+            mean=mean,
+            axes=axes,
+            node_boxes=_boxes(nodes[0].min(axis=1).T, nodes[1].max(axis=1).T),
+            list_boxes=_boxes(nodes[0].transpose(0, 2, 1), nodes[1].transpose(0, 2, 1)),
+            column_ranges=np.stack([np.fmin.reduce(values, axis=2), np.fmax.reduce(values, axis=2)]),
+            extent=extent,
+        )
+
+    def find(self, ids: NDArray[np.bytes_]) -> Slots:
+        """The slots (m,) of star ids (n,) that are here and not deleted."""
+        at = np.searchsorted(self.ids, ids.astype(self.ids.dtype), sorter=self.order)
+        slots = self.order[np.minimum(at, len(self.order) - 1)]
+        slots = slots[self.ids[slots] == ids]
+        bits = self.alive.reshape(-1)[slots // 8] >> (slots % 8).astype(np.uint8)
+        found: Slots = slots[bits & 1 == 1]
+        return found
+
+    def without(self, slots: Slots) -> Segment:
+        """A copy with the rows in these slots marked as deleted; they must not be yet."""
+        bits = np.unpackbits(self.alive, bitorder="little")
+        bits[slots] = 0
+        alive = np.packbits(bits, bitorder="little").reshape(self.alive.shape)
+        return replace(self, alive=alive, deleted=self.deleted + len(slots))
+
+    def deleted_until(self, later: Segment) -> Slots:
+        """The slots of rows that are deleted in a `later` copy and not in this."""
+        return np.flatnonzero(np.unpackbits(self.alive & ~later.alive, bitorder="little"))
+
+    def living(self) -> Slots:
+        """The slots of all rows that are not deleted."""
+        return np.flatnonzero(np.unpackbits(self.alive, bitorder="little"))
+
+    def latents(self, slots: Slots) -> Latents:
+        """The latents (n, D) in these slots."""
+        latents: Latents = self.index.reconstruct_batch(slots)
+        return latents
+
+    def search(self, query: Latents, ranges: Sequence[Range], hits: Hits, offset: int) -> None:
+        """Add to `hits` every row that belongs there.
+
+        Parameters
+        ----------
+        query
+            A latent (D,).
+        ranges
+            Only rows within all of them.
+        hits
+            What other segments have given so far.
+        offset
+            Added to a slot, it is the row's number in `hits`.
+        """
+        with np.errstate(over="ignore"):
+            turned = (query.astype(np.float64) - self.mean) @ self.axes
+        # single precision moves a coordinate of a row or the query by less than this
+        error = (2 * len(query) + 8) * 6e-8 * (self.extent + float(np.linalg.norm(turned)))
+        slack = math.sqrt(len(query)) * error
+        point = turned.astype(np.float32)
+        lists_pass = self._lists_within(ranges)
+        bounds = _squared_distances(self.node_boxes, point)
+        order = np.argsort(bounds)
+        start, count = 0, 2
+        while start < len(order):
+            reach = (math.sqrt(hits.limit) + slack) ** 2
+            nodes = order[start : start + count]
+            nodes = nodes[bounds[nodes] <= reach]
+            if len(nodes) == 0:
+                break
+            near = _squared_distances(self.list_boxes[:, nodes], point) <= reach
+            near &= lists_pass[nodes]
+            node, member = np.nonzero(near)
+            self._read(nodes[node] * near.shape[1] + member, query, ranges, hits, offset)
+            start, count = start + count, count * ROUNDS
+
+    def _lists_within(self, ranges: Sequence[Range]) -> NDArray[np.bool_]:
+        """Which lists (L / B, B) may have a row within all ranges."""
+        within = np.ones(self.column_ranges.shape[2], dtype=bool)
+        for name, low, high in ranges:
+            lowest, highest = self.column_ranges[:, COLUMNS.index(name)]
+            within &= (lowest <= high) & (highest >= low)
+        return within.reshape(self.node_boxes.shape[2], -1)
+
+    def _read(self, lists: Slots, query: Latents, ranges: Sequence[Range], hits: Hits, offset: int) -> None:
+        """Let FAISS read some lists."""
+        if len(lists) == 0:
+            return
+        parameters = faiss.SearchParametersIVF(nprobe=len(lists), sel=self._selector(lists, ranges))
+        squares = np.empty(hits.k, dtype=np.float32)
+        slots = np.empty(hits.k, dtype=np.int64)
+        unused = np.zeros(len(lists), dtype=np.float32)
+        pointers = [faiss.swig_ptr(array) for array in (lists, unused, squares, slots)]
+        self.index.search_preassigned_c(1, faiss.swig_ptr(query), hits.k, *pointers, False, parameters)
+        found = slots >= 0
+        hits.add(squares[found], slots[found] + offset)
+
+    def _selector(self, lists: Slots, ranges: Sequence[Range]) -> faiss.IDSelector:
+        """Selects the rows of some lists that are there and within all ranges."""
+        bits = self.alive
+        if ranges:
+            within = np.ones((len(lists), self.columns.shape[2]), dtype=bool)
+            for name, low, high in ranges:
+                values = self.columns[COLUMNS.index(name)].take(lists, axis=0)
+                within &= values >= low
+                within &= values <= high
+            bits = np.zeros_like(self.alive)
+            bits[lists] = np.packbits(within, axis=1, bitorder="little") & self.alive[lists]
+        return faiss.IDSelectorBitmap(bits.reshape(-1))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All of it as named arrays of numbers, for a file; the FAISS index in its own file format."""
+        arrays = {name: np.asarray(value) for name, value in vars(self).items() if name != "index"}
+        return {**arrays, "ids": bytes_of(self.ids), "index": faiss.serialize_index(self.index)}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Segment:
+        """The segment whose `arrays` these are."""
+        numbers = {name: arrays[name].item() for name in ("rows", "deleted", "extent")}
+        index = faiss.deserialize_index(arrays["index"])
+        return cls(**arrays | numbers | {"ids": ids_of(arrays["ids"]), "index": index})
+
+
+def bytes_of(ids: NDArray[np.bytes_]) -> NDArray[np.uint8]:
+    """The bytes (n, width) of star ids (n,)."""
+    return ids.view(np.uint8).reshape(len(ids), ids.dtype.itemsize)
+
+
+def ids_of(numbers: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """The star ids (n,) whose bytes (n, width) these are."""
+    return numbers.view(f"S{numbers.shape[1]}")[:, 0]
+
+
+def _inverted_file(latents: Latents, lists: int) -> faiss.IndexIVFFlat:
+    """An inverted file of latents (L R, D), list by list. Its quantizer is never asked."""
+    quantizer = faiss.IndexFlatL2(latents.shape[1])
+    index = faiss.IndexIVFFlat(quantizer, latents.shape[1], lists)
+    index.own_fields = True
+    quantizer.this.disown()
+    index.is_trained = True
+    add_preassigned(index, latents, np.repeat(np.arange(lists), len(latents) // lists))
+    index.make_direct_map()
+    return index
+
+
+def _boxes(low: Latents, high: Latents) -> Latents:
+    """Centres and half widths (2, ...) of boxes."""
+    return np.stack([(low + high) / 2, (high - low) / 2])
+
+
+def _squared_distances(boxes: Latents, point: Latents) -> Latents:
+    """Squares of the distances (..., n) from a point (D,) to boxes, centres and half widths (2, ..., D, n)."""
+    gaps = np.abs(boxes[0] - point[:, None])
+    gaps -= boxes[1]
+    np.maximum(gaps, 0, out=gaps)
+    squares: Latents = np.einsum("...dn,...dn->...n", gaps, gaps)
+    return squares
+
+
+def _split(turned: Latents, lists: int) -> Slots:
+    """The rows (L, R) of `turned` (n, D) list by list. R is a multiple of 8; what is left over repeats rows.
+
+    Every node is halved at the median of the axis along which its rows, or 128 of them, spread most.
+    """
+    rows = np.arange(lists * 8 * -(-len(turned) // (8 * lists))) % len(turned)
+    nodes = 1
+    while nodes < lists:
+        grid = rows.reshape(nodes, -1)
+        axis = turned[grid[:, :128]].var(axis=1).argmax(axis=1)
+        halves = np.argpartition(turned[grid, axis[:, None]], grid.shape[1] // 2, axis=1)
+        rows = np.take_along_axis(grid, halves, axis=1).reshape(-1)
+        nodes *= 2
+    return rows.reshape(lists, -1)

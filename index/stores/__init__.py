@@ -1,0 +1,1 @@
+"""Rows of stars in SQLite or PostgreSQL."""

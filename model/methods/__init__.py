@@ -1,0 +1,1 @@
+"""The methods, at inference: what turns a spectrum into a latent and back."""

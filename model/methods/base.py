@@ -1,0 +1,211 @@
+"""The interface that every method shares: what embeds spectra and recasts latents."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.methods.abundance_readout import Readout
+from model.methods.basis import Basis
+from model.spectra.continuum import Normaliser
+from model.spectra.grid import Array, Grid
+from model.spectra.spectrum import PARAMETER_UNITS, Parameters, Spectrum
+
+EXPLAINED = 4.0
+"""A reduced chi-square (with the model's error floor) above this puts a star outside the model's domain."""
+
+
+EDGE = 1e-3
+"""How far beyond the training range, in units of its width, a parameter still counts as inside."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model says of itself; the JSON header of its file.
+
+    `parameters` maps each conditioned parameter to its training range, `units` those beyond teff, logg and fe_h
+    to their units; `error_floor` is the rms, in units of the continuum, by which observed giants differ from
+    the synthetic spectra that the model knows.
+    """
+
+    name: str
+    version: str
+    method: str
+    parameters: dict[str, tuple[float, float]]
+    latent_dim: int
+    metric: str
+    error_floor: float = 0.0
+    training: dict[str, Any] = field(default_factory=dict)
+    quality: dict[str, Any] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """Name and version in one string: latents compare only under the same one."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Where a star lies: `latent` (D,), its `covariance` (D, D) or None without errors, and the fit."""
+
+    latent: NDArray[np.float32]
+    covariance: NDArray[np.float32] | None
+    chi2: float | None
+    in_domain: bool
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """A star's `latent` (D,), its `covariance` (D, D) or None without errors, and why not to trust them."""
+
+    latent: Array
+    covariance: Array | None
+    problems: tuple[str, ...] = ()
+
+
+class Model(ABC):
+    """A method with its grid, its normaliser and its card; subclasses bring the mathematics.
+
+    `twins` is the covariance (D, D) of two noiseless twins' latent difference, empty where never measured;
+    `basis` the spectral basis that every method carries; `readout` gives abundances, where it was fitted.
+    """
+
+    method: ClassVar[str]
+    basis: Basis
+    readout: Readout | None = None
+
+    def __init__(self, card: Card, grid: Grid, normaliser: Normaliser | None, twins: NDArray[Any]) -> None:
+        self.card = card
+        self.grid = grid
+        self.normaliser = normaliser
+        self.twins = twins.astype(np.float64)
+        self.ranges = np.array(list(card.parameters.values()), dtype=np.float64)
+
+    @abstractmethod
+    def encode(self, flux: Array, parameters: Array, variance: Array | None = None) -> Array:
+        """Latents (N, D) of flux (N, P) at parameters (N, U).
+
+        `variance` (N, P) of each pixel, infinite where it carries nothing; None: complete, noiseless spectra.
+        """
+
+    @abstractmethod
+    def decode(self, latents: Array, parameters: Array) -> Array:
+        """Flux (N, P) of latents (N, D) at parameters (N, U)."""
+
+    def coefficients(self, latents: Array, parameters: Array) -> Array:
+        """Coefficients (N, K) in the spectral basis of the flux that `decode` gives."""
+        return self.basis.project(self.decode(latents, parameters), parameters)
+
+    @abstractmethod
+    def covariance(self, spectrum: Spectrum) -> Array:
+        """Covariance (D, D) of a spectrum's latent, from its ivar and its parameters' errors."""
+
+    def decode_sd(self, latent: Array, parameters: Array, covariance: Array) -> Array:
+        """Standard deviation (P,) of the decoded flux for a latent (D,) of this covariance, to first order."""
+        steps = np.sqrt(np.diag(covariance)) + 1e-6
+        known = np.tile(parameters, (2 * len(latent), 1))
+        around = self.decode(latent + np.concatenate([np.diag(steps), -np.diag(steps)]), known)
+        slope = (around[: len(latent)] - around[len(latent) :]) / (2 * steps[:, None])
+        return np.asarray(np.sqrt(np.maximum(np.sum(slope * (covariance @ slope), axis=0), 0)))
+
+    @abstractmethod
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What the model file holds beside the card."""
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """The parameters u that the method removes from the latent, in order."""
+        return tuple(self.card.parameters)
+
+    def example(self) -> Spectrum:
+        """What the model itself takes for the spectrum of latent 0 in the middle of its range, at S/N 100."""
+        middle = self.ranges.mean(axis=1)
+        flux = self.decode(np.zeros((1, self.card.latent_dim)), middle[None])[0]
+        known = dict(zip(self.parameter_names, middle.tolist(), strict=True))
+        usual = {"teff": 4500.0, "logg": 2.0, "fe_h": 0.0}
+        parameters = Parameters(**{name: known.pop(name, value) for name, value in usual.items()}, others=known)
+        return Spectrum(flux, np.full(len(flux), 1e4), parameters, has_errors=True)
+
+    def outside(self, parameters: Parameters) -> list[str]:
+        """One sentence for each parameter that lies outside the training range."""
+        return [
+            f"{name} = {parameters.value(name):g} is outside the model's training range "
+            f"{low:g} to {high:g} {(PARAMETER_UNITS | self.card.units).get(name, '')}".rstrip()
+            for name, (low, high) in self.card.parameters.items()
+            if not -EDGE <= (parameters.value(name) - low) / (high - low) <= 1 + EDGE
+        ]
+
+    def variance(self, spectrum: Spectrum) -> Array:
+        """Variance (P,) about the model: noise, where known, and the error floor; infinite where masked."""
+        good = spectrum.ivar > 0
+        noise = np.divide(1.0, spectrum.ivar, out=np.full(len(good), np.inf), where=good)
+        return np.where(good, 0.0 if not spectrum.has_errors else noise, np.inf) + self.card.error_floor**2
+
+    def embed(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
+        """Embed prepared spectra; the order is kept."""
+        parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
+        inferred = self.infer(spectra)
+        rebuilt = self.decode(np.stack([one.latent for one in inferred]), parameters)
+        return [self._compared(*found) for found in zip(spectra, inferred, rebuilt, strict=True)]
+
+    def infer(self, spectra: Sequence[Spectrum]) -> list[Inferred]:
+        """The latent of each spectrum, and its covariance if the spectrum came with errors."""
+        flux = np.stack([s.flux for s in spectra])
+        variance = np.stack([self.variance(s) for s in spectra])
+        parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
+        latents = self.encode(flux, parameters, variance)
+        return [
+            Inferred(latent, self.covariance(spectrum) if spectrum.has_errors else None)
+            for spectrum, latent in zip(spectra, latents, strict=True)
+        ]
+
+    def pair_covariance(self, left: Array, right: Array) -> Array | None:
+        """Covariance (N, D, D) of twins' latent difference; None: unknown.
+
+        `left` and `right` are their covariances (N, D, D), or (1, D, D) of one star with each of N.
+        """
+        return self.twins + left + right if self.twins.size else None
+
+    def likelihood_ratios(
+        self, latent: Array, covariance: Array, latents: Array, covariances: Array
+    ) -> Array | None:
+        """Log ratios (N,) of same against different chemistry of one star, (D,) and (D, D), with others.
+
+        None for a method whose latents are no posteriors.
+        """
+        return None
+
+    def _compared(self, spectrum: Spectrum, inferred: Inferred, model_flux: Array) -> Embedding:
+        chi2 = None
+        good = spectrum.ivar > 0
+        residual = (spectrum.flux - model_flux)[good]
+        freedom = max(1, int(good.sum()) - len(inferred.latent))
+        if spectrum.has_errors:
+            chi2 = float(np.sum(residual**2 * spectrum.ivar[good]) / freedom)
+        variance = self.variance(spectrum)[good]
+        scaled = float(np.sum(residual**2 / variance)) / freedom if variance.all() else 0.0
+        return self._embedding(spectrum, inferred, chi2, scaled, float(np.mean(residual**2)))
+
+    def _embedding(
+        self, spectrum: Spectrum, inferred: Inferred, chi2: float | None, scaled: float, square: float
+    ) -> Embedding:
+        """The embedding of an inferred latent, with the warnings.
+
+        `scaled` is the reduced chi-square with the model's error floor, `square` the mean squared residual.
+        """
+        outside = [*inferred.problems, *self.outside(spectrum.parameters)]
+        if scaled > EXPLAINED:
+            outside.append(
+                f"the reconstruction is off by {np.sqrt(square):.3f} rms of the continuum: "
+                "more than noise and the model's error floor explain"
+            )
+        latent, covariance = inferred.latent.astype(np.float32), inferred.covariance
+        single = None if covariance is None else covariance.astype(np.float32)
+        return Embedding(latent, single, chi2, not outside, (*spectrum.warnings, *outside))

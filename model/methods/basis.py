@@ -1,0 +1,205 @@
+"""The linear spectral basis: a polynomial of u per wavelength, and the leading components of what it leaves.
+
+It is all of PolyDis (paper, section 2.2, after Price-Jones & Bovy 2017, 2019), and the way in and out of the
+compact networks. Fitting is in `training.fitting.basis`.
+"""
+
+from __future__ import annotations
+
+from functools import cache, cached_property
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.spectra.grid import Array
+from model.spectra.spectrum import Spectrum
+
+FEW = 16
+"""Fewer stars than this are weighted one by one: it does not pay to read the table of products."""
+
+
+@cache
+def exponents(parameters: int, degree: int) -> tuple[tuple[int, ...], ...]:
+    """Exponents of all monomials of `parameters` variables up to total `degree`, the constant first."""
+    return tuple(
+        tuple(chosen.count(i) for i in range(parameters))
+        for total in range(degree + 1)
+        for chosen in combinations_with_replacement(range(parameters), total)
+    )
+
+
+def scaled(parameters: Array, ranges: Array) -> Array:
+    """Parameters (N, U) such that `ranges` (U, 2) becomes -1 to 1."""
+    return np.asarray(2 * (parameters - ranges[:, 0]) / (ranges[:, 1] - ranges[:, 0]) - 1)
+
+
+@cache
+def _products(parameters: int, degree: int) -> tuple[tuple[int, int], ...]:
+    """Each monomial after the constant as a product: the place of another one, and of a parameter."""
+    all_ = exponents(parameters, degree)
+    place = {powers: number for number, powers in enumerate(all_)}
+    products = []
+    for powers in all_[1:]:
+        one = next(number for number, power in enumerate(powers) if power)
+        products.append((place[(*powers[:one], powers[one] - 1, *powers[one + 1 :])], one))
+    return tuple(products)
+
+
+def design(parameters: Array, ranges: Array, degree: int) -> Array:
+    """Monomials (N, T) of the scaled parameters (N, U)."""
+    unit = scaled(parameters, ranges)
+    products = _products(unit.shape[1], degree)
+    monomials = np.ones((len(unit), 1 + len(products)))
+    for number, (other, one) in enumerate(products, 1):
+        np.multiply(monomials[:, other], unit[:, one], out=monomials[:, number])
+    return monomials
+
+
+class Basis:
+    """Polynomial `polynomial` (T, P) over parameters in `ranges` (U, 2), and `components` (K, P).
+
+    `components` have orthonormal rows; `variances` (K,) are those of the training survey's coefficients, and
+    `discarded` (1,) is the mean variance per pixel of what the components leave out.
+    """
+
+    def __init__(
+        self,
+        ranges: Array,
+        *,
+        polynomial: NDArray[Any],
+        components: NDArray[Any],
+        variances: NDArray[Any],
+        discarded: NDArray[Any],
+    ) -> None:
+        self.ranges = ranges
+        self.polynomial = polynomial.astype(np.float64)
+        self.components = components.astype(np.float64)
+        self.variances = variances.astype(np.float64)
+        self.discarded = float(discarded.item())
+        self.degree = next(d for d in range(20) if len(exponents(len(ranges), d)) == len(polynomial))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What a model file holds of it."""
+        names = ("polynomial", "components", "variances", "discarded")
+        return {name: np.atleast_1d(np.asarray(getattr(self, name), dtype=np.float32)) for name in names}
+
+    def leading(self, count: int) -> Basis:
+        """The same polynomial with the first `count` components."""
+        pixels, held = self.components.shape[1], len(self.components)
+        dropped = self.discarded * (pixels - held) + float(self.variances[count:].sum())
+        arrays = self.arrays() | {
+            "components": self.components[:count],
+            "variances": self.variances[:count],
+            "discarded": np.array([dropped / (pixels - min(count, held))]),
+        }
+        return Basis(self.ranges, **arrays)
+
+    def expected(self, parameters: Array) -> Array:
+        """The polynomial's flux (N, P) at parameters (N, U): a star of the survey's mean chemistry."""
+        return np.asarray(self.terms(parameters) @ self.polynomial)
+
+    def terms(self, parameters: Array) -> Array:
+        """The monomials (N, T) of `polynomial` at parameters (N, U)."""
+        return design(parameters, self.ranges, self.degree)
+
+    def project(self, flux: Array, parameters: Array, variance: Array | None = None) -> Array:
+        """Coefficients (N, K) of the residuals.
+
+        Pixels of infinite `variance` (N, P) are filled with their expectation given the good ones and their
+        noise, under the training residuals' Gaussian (probabilistic PCA); a complete spectrum is projected as
+        it is.
+        """
+        residual = flux - self.expected(parameters)
+        if variance is None:
+            return np.asarray(residual @ self.components.T)
+        good = np.isfinite(variance)
+        projected = np.where(good, residual, 0.0) @ self.components.T
+        for row, mask in enumerate(good):
+            if not mask.all():
+                projected[row] = self._completion(mask, variance[row])[0] @ projected[row]
+        return np.asarray(projected)
+
+    def rebuild(self, coefficients: Array, parameters: Array) -> Array:
+        """Flux (N, P) of coefficients (N, K) at parameters (N, U)."""
+        return np.asarray(self.expected(parameters) + coefficients @ self.components)
+
+    def completion(self, spectrum: Spectrum, variance: Array) -> tuple[Array, Array]:
+        """How a spectrum's good pixels give its coefficients.
+
+        The matrix (K, K) that takes the good residuals' projection to the coefficients, and the covariance
+        (K, K) that the missing pixels leave; `variance` (P,) is what `project` was given.
+        """
+        good = spectrum.ivar > 0
+        if good.all():
+            return np.eye(len(self.components)), np.zeros((len(self.components),) * 2)
+        return self._completion(good, variance)
+
+    def noise(self, spectrum: Spectrum) -> Array:
+        """Covariance (K, K) of the good residuals' projection, from the pixels' ivar."""
+        good = spectrum.ivar > 0
+        variance = np.divide(1.0, spectrum.ivar, out=np.zeros(len(good)), where=good).astype(np.float32)
+        return ((self._single * variance) @ self._single.T).astype(np.float64)
+
+    def slope(self, parameters: Array) -> Array:
+        """Derivative (U, P) of `expected` by the parameters (U,), by differences of 1 % of the ranges."""
+        steps = 0.01 * np.diag(self.ranges[:, 1] - self.ranges[:, 0])
+        change = self.expected(parameters + steps) - self.expected(parameters - steps)
+        return np.asarray(change / (2 * np.diag(steps))[:, None])
+
+    def information(self, residual: Array, ivar: Array) -> tuple[Array, Array]:
+        """Information (N, K, K) of residuals (N, P) of inverse variance (N, P) on the coefficients.
+
+        And the weighted projections (N, K): the information times the least-squares coefficients.
+        """
+        weighted = (residual * ivar) @ self.components.T
+        weights = ivar.astype(np.float32)
+        if len(weights) < FEW:
+            roots = (self._single * np.sqrt(weight) for weight in weights)
+            return np.stack([root @ root.T for root in roots]).astype(np.float64), weighted
+        rows, columns = np.triu_indices(len(self.components))
+        information = np.empty((len(weights), len(self.components), len(self.components)))
+        information[:, rows, columns] = information[:, columns, rows] = weights @ self._products.T
+        return information, weighted
+
+    def coefficient_slope(self, parameters: Array) -> Array:
+        """Derivatives (N, U, K) of the coefficients of `expected` by the parameters (N, U)."""
+        widths = self.ranges[:, 1] - self.ranges[:, 0]
+        steps = 0.01 * np.diag(widths)
+        projected = self.polynomial @ self.components.T
+        return np.stack(
+            [
+                (self.terms(parameters + step) - self.terms(parameters - step)) @ projected / (0.02 * width)
+                for step, width in zip(steps, widths, strict=True)
+            ],
+            axis=1,
+        )
+
+    def _completion(self, good: NDArray[np.bool_], variance: Array) -> tuple[Array, Array]:
+        """The matrix (K, K) that completes a projection of good pixels, and the covariance (K, K) it leaves.
+
+        With V the components on the good pixels, A = V V^T, L the latents' prior variances, d the variance
+        per pixel that the components leave out, s = d plus the mean `variance` (P,) of the good pixels, and
+        M = (s / L + A)^-1: the coefficients are (I + (I - A) M) V r. What the missing pixels leave open is
+        (I - A) (s^2 M / L M + d M A M) (I - A) + d (I - A), beside the good pixels' noise.
+        """
+        hidden = self.components[:, ~good]
+        unseen = hidden @ hidden.T
+        unit = np.eye(len(unseen))
+        prior = np.maximum(self.variances - self.discarded, 1e-3 * self.variances)
+        noise = self.discarded + float(variance[good].mean())
+        inverse = np.linalg.inv(np.diag(noise / prior) + unit - unseen)
+        open_ = noise**2 * (inverse / prior) @ inverse + self.discarded * inverse @ (unit - unseen) @ inverse
+        return unit + unseen @ inverse, unseen @ open_ @ unseen + self.discarded * unseen
+
+    @cached_property
+    def _single(self) -> NDArray[np.float32]:
+        """The components (K, P) in single precision, enough for covariances."""
+        return self.components.astype(np.float32)
+
+    @cached_property
+    def _products(self) -> NDArray[np.float32]:
+        """The products (K (K + 1) / 2, P) of all pairs of components."""
+        rows, columns = np.triu_indices(len(self.components))
+        return self._single[rows] * self._single[columns]

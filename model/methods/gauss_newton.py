@@ -1,0 +1,277 @@
+"""The fit of a latent to spectral coefficients, compiled: each star by itself, whatever it is fitted beside."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.methods.compiled import compiled
+from model.spectra.grid import Array
+
+STEPS = 100
+"""A fit that takes more has not converged. Stars in the range take 3 to 17, benchmarks/convergence.py."""
+
+LONGEST = 3.0
+"""No step of the fit is longer, in units of the prior's standard deviation."""
+
+HALVINGS = 60
+"""So often halved, the second derivatives no longer count."""
+
+SLOW = 0.5
+"""A whole step of more than this fraction of the one before it calls for the response's curvature."""
+
+DECREASE, ROUNDING = 1e-4, 1e-12
+"""The least decrease of the objective, as a fraction of what the slope promises; its rounding error."""
+
+
+@compiled
+def gauss_newton(
+    mean: Array,
+    linear: Array,
+    products: Array,
+    leading: int,
+    seen: Array,
+    precision: Array,
+    start: Array,
+    tolerance: float,
+) -> tuple[Array, Array, NDArray[np.int64]]:
+    """The most probable latents under a unit Gaussian prior.
+
+    Parameters
+    ----------
+    mean, linear, products
+        The response of each star, (N, K), (N, D, K) and (N, M, K): products of two latents, then of three of
+        the first `leading`.
+    seen
+        Coefficients (N, K).
+    precision
+        Their inverse covariance: (N, K, K), or (N, 1, K) where they are independent, or one row for all.
+    start
+        Latents (N, D) from which the fits start.
+    tolerance
+        A fit has converged when its next step is this short, in units of the posterior's standard deviation.
+
+    Returns
+    -------
+    latents, information, steps
+        (N, D), (N, D, D) and (N,): the number of steps, more than `STEPS` where the fit did not converge.
+    """
+    stars, size, _ = linear.shape
+    latents = start.copy()
+    information = np.empty((stars, size, size))
+    steps = np.empty(stars, dtype=np.int64)
+    for star in range(stars):
+        response = mean[star], linear[star], products[star], leading
+        weight = precision[min(star, len(precision) - 1)]
+        steps[star] = _fit(response, seen[star], weight, latents[star], information[star], tolerance)
+    return latents, information, steps
+
+
+@compiled
+def _fit(
+    response: tuple[Array, Array, Array, int],
+    seen: Array,
+    weight: Array,
+    latent: Array,
+    information: Array,
+    tolerance: float,
+) -> int:
+    """Fit one star, from `latent` (D,) and into it; returns the number of steps.
+
+    Notes
+    -----
+    The objective is (r' W r + z' z) / 2, with z the latent, r the residual and W its precision. A step s solves
+    (J' W J + I) s = J' W r - z, J being the response's derivatives (Gauss-Newton). It is cut to `LONGEST` and
+    halved until the objective decreases. Once a step was halved, or convergence is slow, the second derivatives
+    of the response are subtracted (Newton), halved until the matrix is positive definite.
+    """
+    size, count = len(latent), len(seen)
+    slope, weighted = np.empty((size, count)), np.empty((size, count))
+    residual, force = np.empty(count), np.empty(count)
+    trial, step, gradient = np.empty(size), np.zeros(size), np.empty(size)
+    curvature, factor = np.zeros((size, size)), np.empty((size, size))
+    fraction, lowest, promised, last, curved = 1.0, np.inf, 0.0, np.inf, False
+    for number in range(1, STEPS + 1):
+        for axis in range(size):
+            trial[axis] = latent[axis] + fraction * step[axis]
+        _respond(trial, response, seen, slope, residual)
+        objective = _weigh(trial, residual, weight, force)
+        if not objective <= lowest - DECREASE * fraction * promised + ROUNDING * objective:
+            fraction, curved = 0.5 * fraction, True
+            continue
+        for axis in range(size):
+            latent[axis] = trial[axis]
+        lowest = objective
+        _linearise(latent, slope, weight, weighted, force, information, gradient)
+        if curved:
+            _curve(latent, response, force, curvature)
+        part, length = 1.0 if curved else 0.0, -1.0
+        for _ in range(HALVINGS):
+            length = _solve(information, part, curvature, gradient, factor, step)
+            if length >= 0:
+                break
+            part *= 0.5
+        if 0 <= length <= tolerance:
+            _add(1.0, step, latent)
+            return number
+        curved = curved or (fraction == 1.0 and length > SLOW * last)
+        fraction, last, promised = min(1.0, LONGEST / _norm(step)), length, _dot(gradient, step)
+    return STEPS + 1
+
+
+@compiled
+def _add(factor: float, other: Array, one: Array) -> None:
+    """Add `factor` times `other` (K,) to `one` (K,)."""
+    for index in range(len(one)):
+        one[index] += factor * other[index]
+
+
+@compiled
+def _respond(
+    latent: Array,
+    response: tuple[Array, Array, Array, int],
+    seen: Array,
+    slope: Array,
+    residual: Array,
+) -> None:
+    """Write the response's derivatives at `latent` (D,) into `slope` (D, K), and what it leaves of `seen`."""
+    mean, linear, products, leading = response
+    for axis in range(len(latent)):
+        for index in range(len(residual)):
+            slope[axis, index] = linear[axis, index]
+    product = 0
+    for first in range(len(latent)):
+        for second in range(first, len(latent)):
+            _add(latent[second], products[product], slope[first])
+            _add(latent[first], products[product], slope[second])
+            product += 1
+    for index in range(len(residual)):
+        residual[index] = seen[index] - mean[index]
+    for axis in range(len(latent)):
+        half = 0.5 * latent[axis]
+        for index in range(len(residual)):
+            residual[index] -= half * (linear[axis, index] + slope[axis, index])
+    for first in range(leading):
+        for second in range(first, leading):
+            for third in range(second, leading):
+                one, two, three, own = latent[first], latent[second], latent[third], products[product]
+                _add(-one * two * three, own, residual)
+                _add(two * three, own, slope[first])
+                _add(one * three, own, slope[second])
+                _add(one * two, own, slope[third])
+                product += 1
+
+
+@compiled
+def _times(vector: Array, weight: Array, product: Array) -> None:
+    """Write `vector` (K,) times `weight` (K, K) into `product` (K,)."""
+    for index in range(len(product)):
+        product[index] = 0.0
+    for index in range(len(vector)):
+        _add(vector[index], weight[index], product)
+
+
+@compiled
+def _weigh(latent: Array, residual: Array, weight: Array, force: Array) -> float:
+    """The objective at `latent` (D,); `residual` (K,) times `weight` into `force` (K,)."""
+    if len(weight) == 1:
+        for index in range(len(residual)):
+            force[index] = residual[index] * weight[0, index]
+    else:
+        _times(residual, weight, force)
+    objective: float = 0.5 * (_dot(residual, force) + _dot(latent, latent))
+    return objective
+
+
+@compiled
+def _linearise(
+    latent: Array,
+    slope: Array,
+    weight: Array,
+    weighted: Array,
+    force: Array,
+    information: Array,
+    gradient: Array,
+) -> None:
+    """Write J' W J into `information` (D, D), and the objective's negative gradient into `gradient` (D,)."""
+    for axis in range(len(latent)):
+        gradient[axis] = _dot(slope[axis], force) - latent[axis]
+        if len(weight) == 1:
+            for index in range(len(force)):
+                weighted[axis, index] = slope[axis, index] * weight[0, index]
+        else:
+            _times(slope[axis], weight, weighted[axis])
+        for other in range(axis + 1):
+            product = 0.0
+            for index in range(len(force)):
+                product += weighted[axis, index] * slope[other, index]
+            information[axis, other] = information[other, axis] = product
+
+
+@compiled
+def _curve(latent: Array, response: tuple[Array, Array, Array, int], force: Array, curvature: Array) -> None:
+    """Write the response's second derivatives by `latent` (D,), times `force` (K,), into `curvature` (D, D)."""
+    _, _, products, leading = response
+    product = 0
+    for first in range(len(latent)):
+        for second in range(first, len(latent)):
+            own = _dot(products[product], force)
+            curvature[first, second] = curvature[second, first] = own * (2.0 if first == second else 1.0)
+            product += 1
+    for first in range(leading):
+        for second in range(first, leading):
+            for third in range(second, leading):
+                own = _dot(products[product], force)
+                one, two, three = own * latent[first], own * latent[second], own * latent[third]
+                curvature[first, second] += three
+                curvature[second, first] += three
+                curvature[first, third] += two
+                curvature[third, first] += two
+                curvature[second, third] += one
+                curvature[third, second] += one
+                product += 1
+
+
+@compiled
+def _solve(
+    information: Array, part: float, curvature: Array, gradient: Array, factor: Array, step: Array
+) -> float:
+    """Solve (information + I - part curvature) step = gradient.
+
+    Returns the step's length in units of the standard deviation that this matrix gives the posterior; -1 where
+    the matrix is not positive definite.
+    """
+    # Cholesky's factor; the latents are too few for LAPACK
+    for axis in range(len(step)):
+        for other in range(axis + 1):
+            rest = information[axis, other] - part * curvature[axis, other] + (axis == other)
+            for index in range(other):
+                rest -= factor[axis, index] * factor[other, index]
+            if axis == other and rest <= 0:
+                return -1.0
+            factor[axis, other] = np.sqrt(rest) if axis == other else rest / factor[other, other]
+        step[axis] = gradient[axis]
+        for index in range(axis):
+            step[axis] -= factor[axis, index] * step[index]
+        step[axis] /= factor[axis, axis]
+    length: float = _norm(step)
+    for axis in range(len(step) - 1, -1, -1):
+        step[axis] /= factor[axis, axis]
+        for index in range(axis):
+            step[index] -= step[axis] * factor[axis, index]
+    return length
+
+
+@compiled
+def _dot(one: Array, other: Array) -> float:
+    total = 0.0
+    for index in range(len(one)):
+        total += one[index] * other[index]
+    return total
+
+
+@compiled
+def _norm(vector: Array) -> float:
+    return math.sqrt(_dot(vector, vector))

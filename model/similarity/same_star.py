@@ -1,0 +1,137 @@
+"""Do two spectra have one latent or two? The log likelihood ratio of same against different.
+
+A spectrum's posterior N(m, S) under the prior N(0, I) says of the latent what a likelihood of information
+F = S^-1 - I says. With L = S^-1 = F + I and h = L m, two spectra i and j have the log ratio
+
+    (h_i + h_j)' (L_i + L_j - I)^-1 (h_i + h_j) / 2 - h_i' m_i / 2 - h_j' m_j / 2
+        - log|L_i + L_j - I| / 2 + log|L_i| / 2 + log|L_j| / 2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from model.spectra.grid import Array
+
+NEAREST = 300
+"""Candidates per query whose exact ratio is computed."""
+
+_CHUNK = 512
+_BLOCK = 64
+_SMALLEST = 1e-14
+
+Rows = NDArray[np.int64] | slice
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Posteriors of N latents: `mean` (N, D), `precision` L (N, D, D), `shift` L m (N, D) and `offset` (N,),
+    log|L| / 2 - m' L m / 2."""
+
+    mean: Array
+    precision: Array
+    shift: Array
+    offset: Array
+
+    @classmethod
+    def of(cls, means: Array, covariances: Array) -> Likelihood:
+        """From posterior means (N, D) and covariances (N, D, D), which no variance of more than 1 may leave."""
+        variance, axes = np.linalg.eigh((covariances + covariances.swapaxes(1, 2)) / 2)
+        variance = np.clip(variance, _SMALLEST, 1.0)
+        precision = (axes / variance[:, None]) @ axes.swapaxes(1, 2)
+        shift = np.einsum("nij,nj->ni", precision, means)
+        offset = -0.5 * (np.log(variance).sum(axis=1) + np.einsum("ni,ni->n", shift, means))
+        return cls(np.asarray(means), precision, shift, offset)
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __getitem__(self, rows: Rows) -> Likelihood:
+        return Likelihood(self.mean[rows], self.precision[rows], self.shift[rows], self.offset[rows])
+
+    def ratio(self, query: Likelihood, rows: NDArray[np.int64] | None = None) -> Array:
+        """Log ratios (M,) of the chosen rows, all by default, with one query."""
+        rows = np.arange(len(self)) if rows is None else rows
+        parts = (self[rows[start : start + _CHUNK]] for start in range(0, len(rows), _CHUNK))
+        return np.concatenate([_ratio(part, query) for part in parts])
+
+    def pairs(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> Array:
+        """Log ratios (M,) of pairs of rows."""
+        parts = (slice(start, start + _CHUNK) for start in range(0, len(first), _CHUNK))
+        return np.concatenate([_ratio(self[first[part]], self[second[part]]) for part in parts])
+
+
+def _ratio(stars: Likelihood, others: Likelihood) -> Array:
+    joint = stars.precision + (others.precision - np.eye(stars.mean.shape[1]))
+    shift = stars.shift + others.shift
+    factor = np.linalg.cholesky(joint)
+    solved = np.linalg.solve(factor, shift[:, :, None])[:, :, 0]
+    width = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
+    joined = 0.5 * np.einsum("nd,nd->n", solved, solved) - width
+    return np.asarray(joined + (stars.offset + others.offset))
+
+
+def likelihood_ratio(means: Array, covariances: Array, query_mean: Array, query_covariance: Array) -> Array:
+    """Log ratio (N,) of same against different latent for posteriors (N, D), (N, D, D) and one query's."""
+    query = Likelihood.of(query_mean[None], query_covariance[None])
+    return Likelihood.of(means, covariances).ratio(query)
+
+
+def ranked_doppelgangers(
+    stars: Likelihood,
+    twin: NDArray[np.int64],
+    queries: NDArray[np.int64],
+    nearest: int = NEAREST,
+    shown: bool = True,
+) -> NDArray[np.int64]:
+    """For each query row the number of others (Q,) whose ratio is at least that of its twin, row `twin[query]`.
+
+    Only the `nearest` of `shortlists` can count. Ties count against the twin.
+    """
+    count = []
+    for row, others in shortlists(stars, queries, nearest, shown):
+        rows = np.append(others[others != twin[row]], twin[row])
+        ratio = stars.ratio(stars[row : row + 1], rows)
+        count.append(np.count_nonzero(ratio[:-1] >= ratio[-1]))
+    return np.array(count, dtype=np.int64)
+
+
+def shortlists(
+    stars: Likelihood, queries: NDArray[np.int64], nearest: int = NEAREST, shown: bool = True
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Each query row with the `nearest` other rows, in no order, by a ratio that takes the query's precision
+    for all."""
+    shortlist = _Shortlist(stars)
+    kept = min(nearest, len(stars) - 1)
+    with tqdm(total=len(queries), unit="star", desc="rank", disable=None if shown else True) as bar:
+        for start in range(0, len(queries), _BLOCK):
+            block = queries[start : start + _BLOCK]
+            for row, score in zip(block.tolist(), shortlist.scores(block), strict=True):
+                score[row] = -np.inf
+                yield row, np.argpartition(score, len(stars) - kept)[len(stars) - kept :]
+            bar.update(len(block))
+
+
+class _Shortlist:
+    """Scores all stars for a query as if each had its precision: a quadratic form of their means."""
+
+    def __init__(self, stars: Likelihood) -> None:
+        self._stars = stars
+        dimensions = stars.mean.shape[1]
+        self._pairs = np.triu_indices(dimensions)
+        self._weight = np.where(self._pairs[0] == self._pairs[1], 0.5, 1.0)
+        first, second = self._pairs
+        self._features = np.vstack([stars.mean.T, (stars.mean[:, first] * stars.mean[:, second]).T])
+
+    def scores(self, rows: NDArray[np.int64]) -> Array:
+        """Scores (Q, N) for the queries in `rows`."""
+        precision, mean = self._stars.precision[rows], self._stars.mean[rows]
+        both = precision @ np.linalg.solve(2 * precision - np.eye(mean.shape[1]), precision)
+        linear = np.einsum("nij,nj->ni", both, mean)
+        quadratic = (both - precision)[:, *self._pairs] * self._weight
+        return np.asarray(np.hstack([linear, quadratic]) @ self._features)

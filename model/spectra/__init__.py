@@ -1,0 +1,1 @@
+"""From a file or arrays to a spectrum on a model's grid."""

@@ -1,0 +1,172 @@
+"""Pseudo-continuum normalisation, the same for synthetic and observed spectra.
+
+Method `continuum_pixels`: in each detector a Chebyshev polynomial is fitted by unweighted least squares to
+a fixed set of pixels that stay close to the continuum over the whole training survey (the idea of
+The Cannon, Ness et al. 2015, ApJ 808, 16, section 2.3), and divides the flux. The fit is repeated on
+the divided spectrum, so that an observed spectrum with a slope and a flat synthetic one end up alike. Left
+out as cosmic rays or sky are pixels above three times the detector's median and then, from the second fit
+on, those more than 30 % off the last one. Being linear in the flux on fixed pixels, the continuum does not
+drift with the noise, as a percentile or a sigma-clipped fit does. No weights enter but 0 and 1, so it does
+not depend on how errors were assigned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.polynomial import chebyshev
+from numpy.typing import NDArray
+
+from model.errors import SpectrumError
+from model.spectra.grid import Array, Grid
+
+METHOD = "continuum_pixels"
+ROUNDS = 3
+OUTLIER, GROSS = 0.3, 2.0
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """The pseudo-continuum of `grid` through the pixels `pixels` (int indices), of Chebyshev `degree`."""
+
+    grid: Grid
+    pixels: NDArray[np.int64]
+    degree: int = 4
+
+    @classmethod
+    def from_survey(
+        cls, grid: Grid, mean: Array, sd: Array, degree: int = 4, segments: int = 20, share: float = 0.15
+    ) -> Normaliser:
+        """Choose the continuum pixels from a survey's mean flux (P,) and its standard deviation (P,).
+
+        Each detector is cut into `segments` equal parts and in each the `share` of pixels with the
+        smallest (1 - mean) + sd are taken, so that every part of the detector holds the fit.
+        """
+        score = (1 - mean) + sd
+        chosen = [
+            part[np.argsort(score[part], kind="stable")[: max(1, round(share * len(part)))]]
+            for detector in grid.detectors
+            for part in np.array_split(np.arange(detector.start, detector.stop), segments)
+        ]
+        return cls(grid, np.sort(np.concatenate(chosen)).astype(np.int64), degree)
+
+    def describe(self) -> str:
+        """One line for a spectrum's history."""
+        return f"normalised by {METHOD} (Chebyshev degree {self.degree}, {len(self.pixels)} pixels)"
+
+    def header(self) -> dict[str, Any]:
+        """What the model card says of it."""
+        return {"method": METHOD, "degree": self.degree, "pixels": len(self.pixels)}
+
+    @cached_property
+    def _designs(self) -> list[tuple[slice, Array, NDArray[np.int64]]]:
+        """For each detector: its pixels, the Chebyshev basis (n, degree + 1) there, its continuum pixels."""
+        designs = []
+        for detector in self.grid.detectors:
+            log_wavelength = np.log(self.grid.wavelength[detector])
+            x = 2 * (log_wavelength - log_wavelength[0]) / (log_wavelength[-1] - log_wavelength[0]) - 1
+            inside = self.pixels[(self.pixels >= detector.start) & (self.pixels < detector.stop)]
+            designs.append((detector, chebyshev.chebvander(x, self.degree), inside - detector.start))
+        return designs
+
+    def __call__(self, flux: Array, ivar: Array) -> tuple[Array, Array]:
+        """Normalised flux and ivar (P,) of a spectrum (P,); pixels of ivar 0 do not count.
+
+        A detector is masked whole that has less than a quarter of its continuum pixels, no light, or a fitted
+        continuum that falls below a tenth of its median: a polynomial through the rest would be a guess where
+        there are none. Pixels of ivar 0 and those far off the continuum (`GROSS`, `OUTLIER`) do not count.
+        Raises SpectrumError when no detector can be normalised.
+        """
+        flux, ivar = flux.copy(), ivar.copy()
+        for detector, basis, pixels in self._designs:
+            continuum = self._continuum(flux[detector], ivar[detector], basis, pixels)
+            if continuum is None:
+                ivar[detector] = 0.0
+                continue
+            flux[detector] /= continuum
+            ivar[detector] *= continuum**2
+        if not np.any(ivar > 0):
+            raise SpectrumError("no_continuum", "no continuum could be fitted: too few good pixels, or no flux")
+        return flux, ivar
+
+    def _continuum(self, flux: Array, ivar: Array, basis: Array, pixels: NDArray[np.int64]) -> Array | None:
+        good = pixels[ivar[pixels] > 0]
+        enough = max(3 * basis.shape[1], len(pixels) // 4)
+        scale = float(np.median(flux[good])) if len(good) else 0.0
+        if not scale > 0:
+            return None
+        continuum = np.full(len(flux), scale)
+        for limit in (GROSS, *(OUTLIER,) * (ROUNDS - 1)):
+            good = good[np.abs(flux[good] / continuum[good] - 1) < limit]
+            if len(good) < enough:
+                return None
+            seen = basis[good]
+            coefficients = np.linalg.solve(seen.T @ seen, seen.T @ (flux[good] / continuum[good]))
+            continuum = continuum * (basis @ coefficients)
+            if not np.all(continuum > 0.1 * scale):
+                return None
+        return continuum
+
+    def complete(self, flux: Array) -> tuple[Array, NDArray[np.bool_]]:
+        """Normalised flux (N, P) of complete spectra (N, P), and for which (N,) it is what a call would give.
+
+        It is for those of which no continuum pixel has to be left out. Bounds stand for what a call compares:
+        the least and the largest of those pixels for their median, the coefficients for the least continuum.
+        """
+        result, same = np.empty_like(flux), np.ones(len(flux), dtype=bool)
+        for (detector, basis, pixels), (solve, nodes, through) in zip(
+            self._designs, self._products, strict=True
+        ):
+            if len(pixels) < 3 * basis.shape[1]:
+                same[:] = False
+                continue
+            seen = basis[pixels]
+            ratio = flux[:, detector.start + pixels]
+            least, largest = ratio.min(axis=1), ratio.max(axis=1)
+            same &= (least > 0) & (largest < (1 + GROSS) * least)
+            at_nodes, low = np.ones((1, 1)), np.ones(1)
+            for again in range(ROUNDS):
+                if again:
+                    same &= (np.abs(ratio - 1) < OUTLIER).all(axis=1)
+                coefficients = ratio @ solve
+                low = low * (coefficients[:, 0] - np.abs(coefficients[:, 1:]).sum(axis=1))
+                same &= low > 0.1 * largest
+                at_nodes = at_nodes * (coefficients @ nodes.T)
+                ratio = ratio / (coefficients @ seen.T)
+            np.divide(flux[:, detector], at_nodes @ through, out=result[:, detector])
+        return result, same
+
+    @cached_property
+    def _products(self) -> list[tuple[Array, Array, Array]]:
+        """For each detector, a product of `ROUNDS` polynomials from its values at as many nodes as it needs.
+
+        The matrix (c, degree + 1) from c continuum pixels to coefficients, the Chebyshev basis (m, degree + 1)
+        at the nodes, and the matrix (m, n) from values there to the pixels.
+        """
+        highest = ROUNDS * self.degree
+        nodes = chebyshev.chebpts1(highest + 1)
+        at_nodes = np.asarray(chebyshev.chebvander(nodes, highest), dtype=np.float64)
+        return [
+            (
+                np.asarray(np.linalg.pinv(basis[pixels]).T, np.float64),
+                at_nodes[:, : self.degree + 1],
+                np.asarray(
+                    np.linalg.solve(at_nodes.T, chebyshev.chebvander(basis[:, 1], highest).T), np.float64
+                ),
+            )
+            for _, basis, pixels in self._designs
+        ]
+
+    def batch(self, flux: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Normalised flux (N, P) of complete spectra (N, P) without bad pixels, such as synthetic ones."""
+        result = np.empty_like(flux)
+        for detector, basis, pixels in self._designs:
+            solve = np.linalg.pinv(basis[pixels])
+            part = flux[:, detector].astype(np.float64)
+            for _ in range(ROUNDS):
+                part /= part[:, pixels] @ solve.T @ basis.T
+            result[:, detector] = part
+        return result

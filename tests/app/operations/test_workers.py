@@ -1,0 +1,42 @@
+"""Several workers and a bulk ingest on one store: what any has answered for, every next answer knows."""
+
+import httpx
+import pytest
+
+from tests.app.bulk.test_ingest import start
+
+
+def fresh(method: str, url: str, **given) -> dict:
+    """An answer over a connection of its own, so that any worker may give it."""
+    answer = httpx.request(method, url, timeout=60, **given)
+    assert answer.status_code in (200, 201), answer.text
+    return answer.json()
+
+
+@pytest.mark.long("services of several workers, each a fresh interpreter")
+def test_every_worker_knows_what_any_has_answered_for(start_server, star, catalogue, tmp_path):
+    own = tmp_path / "temporary"
+    own.mkdir()
+    server = start_server(CHEMTWIN_WORKERS="3", TMPDIR=str(own))
+    search = server.url + "/twins/S-0?k=1000&fe_h_within=any"
+    for i in range(12):
+        fresh("POST", server.url + "/embed", json={**star, "star_id": f"S-{i}"})
+        for _ in range(4):
+            found = fresh("GET", search)
+            assert found["searched"] == i + 1
+            assert [twin["star_id"] for twin in found["twins"]] == sorted(f"S-{j}" for j in range(1, i + 1))
+    fresh("DELETE", server.url + "/stars/S-5")
+    for _ in range(6):
+        assert "S-5" not in [twin["star_id"] for twin in fresh("GET", search)["twins"]]
+    ingest = start("ingest", catalogue, "--data-dir", server.data_dir, "--workers", 2)
+    known = 11
+    while ingest.poll() is None:
+        searched = fresh("GET", search)["searched"]
+        assert searched >= known, "a worker forgot, or had not yet heard"
+        known = searched
+    assert ingest.communicate() == ("1200 stars stored, 0 already there, 0 refused\n", "")
+    for _ in range(6):
+        assert fresh("GET", search)["searched"] == 11 + 1200
+    assert [folder.name[:17] for folder in own.iterdir()] == ["chemtwin-metrics-"]
+    server.stop()
+    assert list(own.iterdir()) == []

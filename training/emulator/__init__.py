@@ -1,0 +1,1 @@
+"""The spectral emulator: fitting, measuring, spectra and their derivatives."""

@@ -1,0 +1,1 @@
+"""How good a model is: twins found, recasts, the limit, reports."""

@@ -1,0 +1,164 @@
+"""How well a model finds twins and recasts them (paper, sections 5.1, 5.2 and 5.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from tqdm import tqdm
+
+from model.errors import InputError
+from model.methods.base import Model
+from model.methods.polydis import PolyDis
+from model.spectra.grid import Array
+from training.fitting.basis import known
+from training.random_streams import Stream, generator
+from training.surveys.survey import Survey, add_noise
+
+
+@dataclass(frozen=True)
+class TwinSearch:
+    """How twins were found at `snr`: for each star the number of others at most as far as its twin (N,), and
+    the distances of twins `near` (N,) and of random pairs `far` (M,)."""
+
+    snr: float
+    doppelgangers: NDArray[np.int64]
+    near: Array
+    far: Array
+
+    @property
+    def recovered(self) -> float:
+        """Share of stars whose twin is the nearest of all others."""
+        return float(np.mean(self.doppelgangers == 0))
+
+    @property
+    def within_ten(self) -> float:
+        """Share of stars with fewer than ten doppelgangers."""
+        return float(np.mean(self.doppelgangers < 10))
+
+    @property
+    def auc(self) -> float:
+        """Probability that a random pair lies further apart than a twin pair (the area under the ROC curve)."""
+        ranks = rankdata(np.concatenate([self.near, self.far]))[len(self.near) :]
+        return float((ranks.sum() - len(ranks) * (len(ranks) + 1) / 2) / (len(self.near) * len(ranks)))
+
+    def summary(self) -> dict[str, float]:
+        """Its three figures."""
+        return {"recovered": self.recovered, "within_ten": self.within_ten, "auc": self.auc}
+
+
+def labels_of(paths: Sequence[Path]) -> list[str]:
+    """What a report calls the models in files: each file's name. Raises InputError where two are the same."""
+    labels = [path.stem for path in paths]
+    if len(set(labels)) < len(labels):
+        raise InputError("two model files have the same name: the report could not tell them apart")
+    return labels
+
+
+def embed_survey(
+    model: Model, survey: Survey, snr: float = np.inf, stream: Stream = Stream.EVALUATION_NOISE
+) -> Array:
+    """Latents (N, D) of a survey, streamed, with noise of 1 / `snr` added before the model's normaliser."""
+    survey.check_grid(model.grid)
+    latents = np.empty((len(survey), model.card.latent_dim))
+    u = known(survey, model.parameter_names)
+    for rows, flux in survey.blocks(f"embed at S/N {snr:g}"):
+        noisy = add_noise(flux, snr, stream, rows.start)
+        if model.normaliser is not None:
+            noisy = model.normaliser.batch(noisy)
+        variance = None if np.isinf(snr) else np.broadcast_to(np.float64(snr**-2), noisy.shape)
+        latents[rows] = model.encode(noisy.astype(np.float64), u[rows], variance)
+    return latents
+
+
+def doppelgangers(
+    latents: Array, twin: NDArray[np.int64], block: int = 64, shown: bool = True
+) -> NDArray[np.int64]:
+    """For each star the number of others at most as far as its twin (N,), exactly, in blocks.
+
+    Ties count against the twin, so that latents that say nothing find nothing. Distances are Euclidean in
+    double precision, |b|^2 - 2 a.b with the latents centred; `twin` (N,) are row numbers.
+    """
+    latents = latents - latents.mean(axis=0)
+    squares = np.einsum("nd,nd->n", latents, latents)
+    left = np.hstack([-2 * latents, np.ones((len(latents), 1))])
+    right = np.ascontiguousarray(np.hstack([latents, squares[:, None]]).T)
+    count = np.empty(len(latents), dtype=np.int64)
+    for start in tqdm(range(0, len(latents), block), desc="rank", disable=None if shown else True):
+        scores = left[start : start + block] @ right
+        for row, score in enumerate(scores, start):
+            score[row] = np.inf
+            count[row] = np.count_nonzero(score <= score[twin[row]]) - 1
+    return count
+
+
+def twin_search(latents: Array, twin: NDArray[np.int64], snr: float = np.inf) -> TwinSearch:
+    """Search every star's twin among all others by Euclidean distance (paper, sections 5.1 and 5.2)."""
+    partner = generator(Stream.RANDOM_PARTNERS).permutation(len(latents))
+    strangers = (partner != np.arange(len(latents))) & (partner != twin)
+    near = np.linalg.norm(latents - latents[twin], axis=1)
+    far = np.linalg.norm(latents - latents[partner], axis=1)[strangers]
+    return TwinSearch(snr, doppelgangers(latents, twin), near, far)
+
+
+def twin_recovery(model: Model, survey: Survey, snr: float = np.inf) -> TwinSearch:
+    """Twin search on a noiseless survey of pairs (paper, figure 3). Raises InputError for another survey."""
+    return twin_search(embed_survey(model, survey, snr), twins(survey), snr)
+
+
+def twin_covariance(model: Model, survey: Survey) -> Array:
+    """Covariance (D, D) of noiseless twins' latent differences, which calibrates `p_same`."""
+    latents = embed_survey(model, survey)
+    return np.asarray(np.cov((latents - latents[twins(survey)]).T))
+
+
+def twins(survey: Survey) -> NDArray[np.int64]:
+    """The row of each star's twin (N,). Raises InputError for a survey without twins, or with noise."""
+    if survey.twin is None:
+        raise InputError(f"{survey.path} holds no twins (dataset twin_of)")
+    survey.check_noiseless()
+    return survey.twin
+
+
+@dataclass(frozen=True)
+class RecastError:
+    """Mean absolute residual and mean squared residual of recast twins (paper, tables 3 and 4)."""
+
+    pairs: str
+    way: str
+    residual: float
+    squared: float
+
+
+def recast_errors(model: Model, survey: Survey) -> list[RecastError]:
+    """Each star's twin recast to the star's parameters, against the star itself, without noise.
+
+    "decoder" recasts from the latent, as the service does; "whole residual" is the paper's way for PolyDis.
+    Twins must stand in neighbouring rows, as `chemtwin synthesize` writes them.
+    """
+    survey.check_grid(model.grid)
+    twin, u = twins(survey), known(survey, model.parameter_names)
+    apart = np.abs(survey.parameters[:, 0] - survey.parameters[twin, 0]) >= 500
+    ways = ["decoder"] + (["whole residual"] if isinstance(model, PolyDis) else [])
+    absolute, squared = np.empty((len(ways), len(survey))), np.empty((len(ways), len(survey)))
+    for rows, block in survey.blocks("recast"):
+        local = twin[rows] - rows.start
+        if local.min() < 0 or local.max() >= len(block):
+            raise InputError("twins do not stand in neighbouring rows")
+        flux = (block if model.normaliser is None else model.normaliser.batch(block)).astype(np.float64)
+        own, other = u[rows], u[rows][local]
+        recasts = [model.decode(model.encode(flux[local], other), own)]
+        if isinstance(model, PolyDis):
+            recasts.append(model.transfer(flux[local], other, own))
+        for way, recast in enumerate(recasts):
+            absolute[way, rows] = np.abs(recast - flux).mean(axis=1)
+            squared[way, rows] = np.square(recast - flux).mean(axis=1)
+    return [
+        RecastError(label, way, float(absolute[i, chosen].mean()), float(squared[i, chosen].mean()))
+        for label, chosen in (("all", np.full(len(survey), True)), ("500 K apart", apart))
+        for i, way in enumerate(ways)
+    ]

@@ -1,0 +1,84 @@
+"""One who knows the generator of a survey: the emulator's derivatives, and the distribution of abundances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.errors import InputError
+from model.similarity.same_star import Likelihood
+from model.spectra.grid import Array
+from training.emulator.emulator import Emulator
+from training.random_streams import Stream, generator
+from training.surveys.survey import Survey
+
+_NEGLIGIBLE = 1e-10
+
+
+def labels_of(survey: Survey, emulator: Emulator) -> Array:
+    """The emulator's labels (N, 21) of a survey's stars. Raises InputError without known abundances."""
+    labels = np.zeros((len(survey), len(emulator.labels)))
+    labels[:, [emulator.labels.index(name) for name in ("teff", "logg", "fe_h")]] = survey.parameters
+    names, values = survey.abundances()
+    if unknown := sorted(set(names) - set(emulator.labels)):
+        raise InputError(f"{survey.path}: the emulator does not know {', '.join(unknown)}")
+    labels[:, [emulator.labels.index(name) for name in names]] = values
+    return labels
+
+
+def varied(labels: Array, emulator: Emulator) -> list[int]:
+    """The columns of `labels` (N, 21) that hold chemistry and vary: [Fe/H] first, then [X/Fe]."""
+    spread = np.ptp(labels, axis=0) > 1e-9
+    return [i for i, name in enumerate(emulator.labels) if spread[i] and name not in ("teff", "logg")]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The distribution of a survey's abundances: `mean` (E,), and `axes` (E, D) that turn N(0, I) into it."""
+
+    mean: Array
+    axes: Array
+
+    @classmethod
+    def of(cls, abundances: Array) -> Prior:
+        """The Gaussian of some true abundances (N, E), without the directions in which they do not vary."""
+        scale = abundances.std(axis=0)
+        variance, vectors = np.linalg.eigh(np.cov((abundances / scale).T))
+        kept = variance > _NEGLIGIBLE * variance[-1]
+        return cls(abundances.mean(axis=0), scale[:, None] * vectors[:, kept] * np.sqrt(variance[kept]))
+
+    def latents(self, abundances: Array) -> Array:
+        """The latents (N, D) of abundances (N, E)."""
+        return np.asarray(np.linalg.lstsq(self.axes, (abundances - self.mean).T)[0].T)
+
+    def information(self, fisher: Array) -> Array:
+        """Fisher information (N, D, D) on the latents, from that on the abundances (N, E, E)."""
+        return np.asarray(self.axes.T @ fisher @ self.axes)
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """True latents (N, D) with prior N(0, I), and their Fisher information at unit noise by eigenvalues (N, D)
+    and eigenvectors (N, D, D)."""
+
+    latents: Array
+    strength: Array
+    directions: Array
+
+    @classmethod
+    def of(cls, abundances: Array, fisher: Array) -> Oracle:
+        """From true abundances (N, E) and the Fisher information on them (N, E, E) at unit noise."""
+        prior = Prior.of(abundances)
+        strength, directions = np.linalg.eigh(prior.information(fisher))
+        return cls(prior.latents(abundances), np.maximum(strength, 0.0), directions)
+
+    def draw(self, snr: float) -> Likelihood:
+        """Posteriors of all stars from one draw of the noise at `snr`."""
+        strength = snr**2 * self.strength
+        noise = generator(Stream.IDEAL_POSTERIORS).standard_normal(strength.shape)
+        truth = np.einsum("nij,ni->nj", self.directions, self.latents)
+        seen = (strength * truth + np.sqrt(strength) * noise) / (1 + strength)
+        means = np.einsum("nij,nj->ni", self.directions, seen)
+        covariances = (self.directions / (1 + strength)[:, None]) @ self.directions.swapaxes(1, 2)
+        return Likelihood.of(means, covariances)

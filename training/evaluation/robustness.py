@@ -1,0 +1,108 @@
+"""How many twins a model still finds when spectra are perturbed as real ones are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import InputError
+from model.methods.base import Model
+from model.methods.gaussdis import GaussDis
+from model.spectra.continuum import Normaliser
+from model.spectra.grid import Array
+from training.evaluation.evaluate import twin_search, twins
+from training.evaluation.markdown import table
+from training.random_streams import Stream, generator
+from training.surveys.observational_effects import CASES, LABEL_SD, perturbed
+from training.surveys.survey import BLOCK, Survey, add_noise
+
+SNR = 100.0
+
+Embed = Callable[[Array, Array, Array], Array]
+"""Latents (N, D) of normalised flux (N, P), parameters (N, U) and variance (N, P), infinite where masked."""
+
+
+def encoder(model: Model, kind: str) -> Embed:
+    """How the service embeds: the noise's variance, and what the model makes of errors in parameters."""
+    if isinstance(model, GaussDis):
+        wrong = LABEL_SD if kind == "labels" else {kind: LABEL_SD.get(kind, 0.0)}
+        errors = np.array([wrong.get(name, 0.0) for name in model.parameter_names])
+        return lambda flux, parameters, variance: model.posterior(
+            flux, parameters, variance, np.broadcast_to(errors, parameters.shape)
+        )[0]
+    return lambda flux, parameters, variance: model.encode(
+        flux, parameters, variance + model.card.error_floor**2
+    )
+
+
+def cases(model: Model) -> list[str]:
+    """The kinds of perturbation that can touch this model: no errors in labels that it is not given."""
+    return [kind for kind in CASES if kind not in LABEL_SD or kind in model.parameter_names]
+
+
+def robustness(
+    model: Model, survey: Survey, embed: Embed | None = None, *, snr: float = SNR, stars: int | None = None
+) -> dict[str, Any]:
+    """Twin search at `snr` under each perturbation, among the survey's first `stars` (all by default).
+
+    Twins must be neighbours in a noiseless survey of pairs. The noise is the same in every case; each
+    case gives its `TwinSearch.summary`. Raises InputError for another survey.
+    """
+    survey.check_grid(model.grid)
+    count = len(survey) if stars is None else min(len(survey), stars - stars % 2)
+    twin = twins(survey)[:count]
+    if not np.array_equal(twin, np.arange(count) ^ 1):
+        raise InputError("twins do not stand in neighbouring rows")
+    found = {
+        kind: twin_search(perturbed_latents(model, survey, kind, embed, snr, count), twin, snr).summary()
+        for kind in cases(model)
+    }
+    return {"snr": snr, "stars": count, "survey_seed": survey.seed, "cases": found}
+
+
+def perturbed_latents(
+    model: Model, survey: Survey, kind: str, embed: Embed | None = None, snr: float = SNR, stars: int = 10_000
+) -> Array:
+    """Latents (N, D) of a survey's first `stars`, streamed: perturbed, then noisy, then normalised."""
+    embed = embed or encoder(model, kind)
+    columns = [list(LABEL_SD).index(name) for name in model.parameter_names]
+    parts = []
+    for start in range(0, stars, BLOCK):
+        rows = slice(start, min(start + BLOCK, stars))
+        random = generator(Stream.PERTURBATION, start)
+        flux, parameters, masked = perturbed(
+            survey.flux(rows), survey.parameters[rows], kind, random, survey.wavelength
+        )
+        noisy = add_noise(flux.astype(np.float32), snr, Stream.EVALUATION_NOISE, start).astype(np.float64)
+        flux, variance = _normalised(model.normaliser, noisy, np.where(masked, 0.0, snr**2))
+        parts.append(embed(flux, parameters[:, columns], variance))
+    return np.concatenate(parts)
+
+
+def _normalised(normaliser: Normaliser | None, flux: Array, ivar: Array) -> tuple[Array, Array]:
+    """Normalised flux (N, P), 0 where masked, and its variance (N, P), infinite there."""
+    if normaliser is not None:
+        pairs = [normaliser(*star) for star in zip(flux, ivar, strict=True)]
+        flux, ivar = (np.stack(part) for part in zip(*pairs, strict=True))
+    good: NDArray[np.bool_] = ivar > 0
+    return np.where(good, flux, 0.0), np.divide(1.0, ivar, out=np.full(ivar.shape, np.inf), where=good)
+
+
+def robustness_table(results: Sequence[dict[str, Any]]) -> str:
+    """Share of recovered twins and ROC area of each case (rows) and model (columns), as Markdown.
+
+    `results`: each with a `label` and, where measured, what `robustness` returned under "robustness".
+    """
+    measured = [result for result in results if "robustness" in result]
+    rows = [
+        [name, *(_cell(result["robustness"]["cases"].get(kind)) for result in measured)]
+        for kind, name in CASES.items()
+    ]
+    return table(["perturbation", *(result["label"] for result in measured)], rows)
+
+
+def _cell(found: dict[str, float] | None) -> str:
+    return "-" if found is None else f"{found['recovered']:.3f} ({found['auc']:.4f})"

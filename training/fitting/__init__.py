@@ -1,0 +1,1 @@
+"""Fitting the methods that are not networks."""

@@ -1,0 +1,114 @@
+"""The two disentanglement losses of the paper: a Wasserstein critic and an auxiliary classifier.
+
+An adversary is a network with a loss of its own, and a penalty that it puts on the autoencoder. Both see the
+network inputs x (B, M), the scaled parameters u (B, U) and the latents z (B, D).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from model.methods.autoencoder import feedforward
+from training.config import NetworkConfig
+
+Decoder = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Adversary(ABC, nn.Module):
+    """What pushes z and u apart."""
+
+    @abstractmethod
+    def loss(
+        self, x: torch.Tensor, u: torch.Tensor, z: torch.Tensor, decode: Decoder, generator: torch.Generator
+    ) -> torch.Tensor:
+        """What the adversary itself minimises."""
+
+    @abstractmethod
+    def penalty(
+        self, x: torch.Tensor, u: torch.Tensor, z: torch.Tensor, decode: Decoder, generator: torch.Generator
+    ) -> torch.Tensor:
+        """What the autoencoder minimises, times lambda, beside its reconstruction."""
+
+
+class Auxiliary(Adversary):
+    """FaderDis: predicts the bin of u from z by cross entropy (equation 8).
+
+    Bins are equally wide in each parameter's training range. Joint, they are bins**U classes (appendix A);
+    otherwise each parameter has classes of its own, whose cross entropies add up.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.bins, self.joint = config.bins, config.joint_bins
+        count = len(config.parameters)
+        classes = config.bins**count if config.joint_bins else config.bins * count
+        self.network = feedforward([config.latents, *config.adversary, classes])
+
+    def classes(self, u: torch.Tensor) -> torch.Tensor:
+        """The class (B, 1) or classes (B, U) of scaled parameters (B, U)."""
+        each = ((u + 1) / 2 * self.bins).long().clamp(0, self.bins - 1)
+        if not self.joint:
+            return each
+        return (each * self.bins ** torch.arange(u.shape[1], device=u.device)).sum(dim=1, keepdim=True)
+
+    def loss(
+        self, x: torch.Tensor, u: torch.Tensor, z: torch.Tensor, decode: Decoder, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Cross entropy of the predicted classes, nats."""
+        told = self.classes(u)
+        scores = self.network(z).float().chunk(told.shape[1], dim=1)
+        return torch.stack([functional.cross_entropy(s, c) for s, c in zip(scores, told.T, strict=True)]).sum()
+
+    def penalty(
+        self, x: torch.Tensor, u: torch.Tensor, z: torch.Tensor, decode: Decoder, generator: torch.Generator
+    ) -> torch.Tensor:
+        """The negative of the classifier's loss."""
+        return -self.loss(x, u, z, decode, generator)
+
+
+class Critic(Adversary):
+    """FactorDis: tells (x, u, z) from (D(z, u'), u', z) with u' scrambled in the batch (equations 5 to 7).
+
+    In noisy training x has noise that D(z, u') lacks, which tells them apart without a look at u and z; so the
+    critic can be shown D(z, u) in place of x.
+    """
+
+    def __init__(self, config: NetworkConfig, inputs: int) -> None:
+        super().__init__()
+        self.weight, self.rebuilds = config.gradient_penalty, config.critic_sees == "reconstructions"
+        self.network = feedforward([inputs + len(config.parameters) + config.latents, *config.adversary, 1])
+
+    def _samples(
+        self, x: torch.Tensor, u: torch.Tensor, z: torch.Tensor, decode: Decoder, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Samples of p(x, u, z) and of q(x, u, z) = p(x | u, z) p(u) p(z)."""
+        scrambled = u[torch.randperm(len(u), generator=generator, device=u.device)]
+        seen = decode(z, u).to(x.dtype) if self.rebuilds else x
+        joint = torch.cat([seen, u, z], dim=1)
+        return joint, torch.cat([decode(z, scrambled).to(x.dtype), scrambled, z], dim=1)
+
+    def loss(
+        self, x: torch.Tensor, u: torch.Tensor, z: torch.Tensor, decode: Decoder, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Equation 6: Wasserstein distance and gradient penalty (Gulrajani et al. 2017)."""
+        joint, factored = self._samples(x, u, z, decode, generator)
+        share = torch.rand(len(x), 1, generator=generator, device=x.device)
+        between = (share * joint + (1 - share) * factored).requires_grad_()
+        (gradient,) = torch.autograd.grad(self.network(between).sum(), between, create_graph=True)
+        steepness = torch.linalg.vector_norm(gradient.float(), dim=1)
+        distance = self.network(joint).mean() - self.network(factored).mean()
+        penalty: torch.Tensor = self.weight * (steepness - 1).square().mean() - distance
+        return penalty
+
+    def penalty(
+        self, x: torch.Tensor, u: torch.Tensor, z: torch.Tensor, decode: Decoder, generator: torch.Generator
+    ) -> torch.Tensor:
+        """The critic's estimate of the distance between p and q (equation 5)."""
+        joint, factored = self._samples(x, u, z, decode, generator)
+        distance: torch.Tensor = self.network(joint).mean() - self.network(factored).mean()
+        return distance

@@ -1,0 +1,254 @@
+"""Training FactorDis and FaderDis (paper, sections 3.2 to 4.2, appendix A).
+
+    chemtwin train train.h5 --validation validation.h5 --method faderdis --preset compact --out m.safetensors
+    torchrun --nproc-per-node 4 --no-python chemtwin train ...        # the same, on four GPUs
+
+Every random number is a function of the seed and the step, so a run that was stopped goes on from its last
+checkpoint as if nothing had happened. Flux and parameters are all that training sees; a validation survey's
+pairs decide when to stop and which step to keep (`training.networks.validation`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from model.errors import InputError
+from model.methods.autoencoder import Autoencoder, FactorDis, FaderDis
+from model.methods.base import Card
+from model.spectra.grid import Grid
+from training.config import NetworkConfig
+from training.networks.preprocessing import Frontend
+from training.networks.trainer import Processes, Trainer
+from training.networks.validation import Validation, check_validation
+from training.surveys.survey import Survey
+from training.surveys.used_surveys import record
+
+FORMAT = 1
+FRONTEND, STATE, TENSORBOARD = "frontend.npz", "state.pt", "tensorboard"
+CHECKPOINT_SECONDS = 120.0
+LOG_EVERY = 100
+
+
+class Log:
+    """What a run tells: a progress bar, TensorBoard files, and the history of validations."""
+
+    def __init__(self, folder: Path, steps: int, done: int, shown: bool) -> None:
+        self._writer = SummaryWriter(str(folder), purge_step=done + 1) if shown else None
+        self._bar = tqdm(total=steps, initial=done, unit="step", desc="train", disable=None if shown else True)
+
+    def step(self, done: int, losses: dict[str, torch.Tensor]) -> None:
+        """One step is done."""
+        self._bar.update()
+        if self._writer is not None and done % LOG_EVERY == 0:
+            for name, value in losses.items():
+                self._writer.add_scalar(f"loss/{name}", value.item(), done)
+
+    def validation(self, done: int, figures: dict[str, float]) -> None:
+        """A validation was made."""
+        told = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+        tqdm.write(f"step {done}: {told}", file=sys.stderr)
+        if self._writer is not None:
+            for name, value in figures.items():
+                self._writer.add_scalar(f"validation/{name}", value, done)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+@dataclass
+class Run:
+    """A trained model and how it came about."""
+
+    model: Autoencoder
+    record: dict[str, Any]
+
+
+def train(
+    survey: Survey,
+    validation: Survey | None,
+    config: NetworkConfig,
+    folder: Path,
+    *,
+    name: str,
+    device: torch.device,
+    resident: bool | None = None,
+    judge: Callable[[int, float], None] | None = None,
+) -> Run:
+    """Train on `survey`; go on from the checkpoint in `folder` if there is one.
+
+    `judge` is told step and score of every validation. Raises InputError when the checkpoint is of another
+    survey or configuration.
+    """
+    if validation is not None:
+        check_validation(survey, validation, config.parameters)
+    processes = Processes.join(device)
+    torch.set_float32_matmul_precision("highest" if config.precision == "float32" else "high")
+    folder.mkdir(parents=True, exist_ok=True)
+    if processes.rank == 0:
+        _same_run(folder, survey, validation, config)
+    frontend = _frontend(folder, survey, config, processes)
+    trainer = Trainer(survey, frontend, config, device, processes, resident=resident)
+    measure = None if validation is None else Validation(validation, frontend, config, device)
+    state: dict[str, Any] = {"best": None, "waited": 0, "history": [], "seconds": 0.0}
+    if (folder / STATE).exists():
+        saved = torch.load(folder / STATE, map_location=device, weights_only=True)
+        trainer.restore(saved.pop("trainer"))
+        state = saved
+    log = Log(folder / TENSORBOARD, config.steps, trainer.done, shown=processes.rank == 0)
+    started = time.monotonic() - state["seconds"]
+    last = time.monotonic()
+    stop = state["waited"] >= config.patience
+    while trainer.done < config.steps and not stop:
+        losses = trainer.step()
+        log.step(trainer.done, losses)
+        due = trainer.done % config.validate_every == 0 or trainer.done == config.steps
+        if due and measure is not None:
+            if processes.rank == 0:
+                figures = measure(trainer.encode, trainer.decode)
+                log.validation(trainer.done, figures)
+                state["history"].append({"step": trainer.done, **figures})
+                better = state["best"] is None or figures["score"] > state["best"]["score"]
+                state["waited"] = 0 if better else state["waited"] + 1
+                if better:
+                    tensors = {key: torch.from_numpy(value) for key, value in trainer.weights().items()}
+                    state["best"] = {"score": figures["score"], "step": trainer.done, "weights": tensors}
+                if judge is not None:
+                    judge(trainer.done, figures["score"])
+            stop = processes.agree(state["waited"] >= config.patience)
+        if processes.rank == 0 and (due or time.monotonic() - last > CHECKPOINT_SECONDS):
+            state["seconds"] = time.monotonic() - started
+            _write(folder / STATE, {**state, "trainer": trainer.state()})
+            last = time.monotonic()
+    log.close()
+    best = state["best"]
+    if best is None and not all(np.isfinite(values).all() for values in trainer.weights().values()):
+        raise InputError("the training has diverged: try a lower learning_rate, or clip_norm")
+    kept = trainer.weights() if best is None else {k: v.cpu().numpy() for k, v in best["weights"].items()}
+    model = _model(name, survey, validation, frontend, config, kept)
+    return Run(model, _record(trainer, state, device))
+
+
+def _same_run(folder: Path, survey: Survey, validation: Survey | None, config: NetworkConfig) -> None:
+    """Refuse to go on from a checkpoint of something else."""
+    surveys = [survey.identity(), None if validation is None else validation.identity()]
+    told = json.dumps({"format": FORMAT, "surveys": surveys, **dataclasses.asdict(config)}, indent=1)
+    path = folder / "run.json"
+    if not (folder / STATE).exists():
+        if path.exists() and path.read_text() != told:
+            (folder / FRONTEND).unlink(missing_ok=True)
+        path.write_text(told)
+    elif path.read_text() != told:
+        raise InputError(f"{folder} holds a checkpoint of another run: remove it, or write to another file")
+
+
+def _frontend(folder: Path, survey: Survey, config: NetworkConfig, processes: Processes) -> Frontend:
+    if processes.rank == 0 and not (folder / FRONTEND).exists():
+        save_frontend(folder, Frontend.fit(survey, config))
+    if processes.count > 1:
+        dist.barrier()
+    with np.load(folder / FRONTEND) as arrays:
+        return Frontend.from_arrays(dict(arrays), survey, config)
+
+
+def save_frontend(folder: Path, frontend: Frontend) -> None:
+    """Put a fitted frontend where `train` looks for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"partial-{FRONTEND}"
+    arrays: Any = frontend.arrays()
+    np.savez(partial, **arrays)
+    partial.replace(folder / FRONTEND)
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _record(trainer: Trainer, state: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """How a run went; rates count training alone, without validation only if there was none."""
+    stars = trainer.done * trainer.config.batch
+    return {
+        "steps": trainer.done,
+        "best_step": None if state["best"] is None else state["best"]["step"],
+        "seconds": round(state["seconds"], 1),
+        "spectra_per_s": round(stars / max(state["seconds"], 1e-9)),
+        "tflop_per_s": round(stars * trainer.operations() / max(state["seconds"], 1e-9) / 1e12, 4),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "processes": trainer.processes.count,
+        "history": state["history"],
+    }
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON can hold it: infinity, no noise, becomes null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and math.isinf(value) else value
+
+
+def _model(
+    name: str,
+    survey: Survey,
+    validation: Survey | None,
+    frontend: Frontend,
+    config: NetworkConfig,
+    weights: dict[str, NDArray[np.float32]],
+) -> Autoencoder:
+    """The model of these weights."""
+    kind = FaderDis if config.method == "faderdis" else FactorDis
+    card = Card(
+        name=name,
+        version="unsaved",
+        method=config.method,
+        parameters={
+            parameter: (float(low), float(high))
+            for parameter, (low, high) in zip(config.parameters, frontend.basis.ranges, strict=True)
+        },
+        units=survey.units(config.parameters),
+        latent_dim=config.latents,
+        metric="Euclidean distance of the latents",
+        error_floor=config.error_floor,
+        training={
+            "stars": len(survey),
+            **record(survey),
+            **({"validation_seed": None} if validation is None else record(validation, "validation")),
+            "config": _plain(dataclasses.asdict(config)),
+        },
+    )
+    return kind(
+        card,
+        Grid(survey.wavelength),
+        frontend.normaliser,
+        scale=frontend.scale.astype(np.float32),
+        metric=np.eye(config.latents, dtype=np.float32),
+        twins=np.zeros((0, 0), dtype=np.float32),
+        **frontend.basis.arrays(),
+        **weights,
+    )

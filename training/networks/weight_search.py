@@ -1,0 +1,101 @@
+"""Search for the loss weights, of which the paper says that they decide (section 3.3.1), by Optuna.
+
+    chemtwin search train.h5 --validation validation.h5 --method faderdis --trials 20 --folder search
+
+Every trial trains from the same start and is judged by the validation survey alone; hopeless ones are stopped
+early (shorten all with --set steps=...). A stopped search goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+
+from model.errors import InputError
+from training.config import NetworkConfig
+from training.networks.network import save_frontend, train
+from training.networks.preprocessing import Frontend
+from training.networks.validation import check_validation
+from training.surveys.survey import Survey
+
+DECADES = 10.0
+"""Weights are drawn log-uniformly within this factor of the configuration's own, either way."""
+
+
+def search(
+    survey: Survey,
+    validation: Survey,
+    config: NetworkConfig,
+    folder: Path,
+    *,
+    keys: tuple[str, ...],
+    trials: int,
+    device: torch.device,
+) -> str:
+    """Try `trials` settings of the weights `keys`; returns the best as options for `chemtwin train`.
+
+    Raises InputError for a key that is no positive number in `config`.
+    """
+    for key in keys:
+        value = getattr(config, key, None)
+        if not isinstance(value, float) or value <= 0:
+            raise InputError(f"{key} is no positive number in this configuration: there is nothing to search")
+    check_validation(survey, validation, config.parameters)
+    folder.mkdir(parents=True, exist_ok=True)
+    frontend = Frontend.fit(survey, config)
+
+    def objective(trial: optuna.Trial) -> float:
+        drawn: dict[str, Any] = {
+            key: trial.suggest_float(key, value / DECADES, value * DECADES, log=True)
+            for key, value in ((key, getattr(config, key)) for key in keys)
+        }
+        place = folder / f"trial-{trial.number}"
+        save_frontend(place, frontend)
+
+        def judge(step: int, score: float) -> None:
+            trial.report(score, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        run = train(
+            survey,
+            validation,
+            dataclasses.replace(config, **drawn),
+            place,
+            name="trial",
+            device=device,
+            judge=judge,
+        )
+        return max(float(figures["score"]) for figures in run.record["history"])
+
+    study = optuna.create_study(
+        study_name="weights",
+        storage=f"sqlite:///{folder / 'study.db'}",
+        load_if_exists=True,
+        direction="maximize",
+    )
+    identity = [survey.identity(), validation.identity(), str(config), list(keys)]
+    if study.user_attrs.setdefault("identity", identity) != identity:
+        raise InputError(f"{folder} holds a search of something else: remove it, or search in another folder")
+    study.set_user_attr("identity", identity)
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
+    study.enqueue_trial({key: getattr(config, key) for key in keys}, skip_if_exists=True)
+    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    left = trials - len(study.get_trials(deepcopy=False, states=ended))
+    study.optimize(objective, n_trials=max(0, left), catch=(InputError,))
+    lines = [
+        f"trial {t.number}: {', '.join(f'{key} {value:.3g}' for key, value in t.params.items())}: "
+        + (t.state.name.lower() if t.value is None else f"score {t.value:.4f}")
+        for t in study.trials
+    ]
+    if not study.get_trials(deepcopy=False, states=ended[:1]):
+        return "\n".join([*lines, "no trial came to its end"])
+    best = " ".join(f"--set {key}={value:.4g}" for key, value in study.best_params.items())
+    return "\n".join([*lines, f"best: {best} (score {study.best_value:.4f})"])

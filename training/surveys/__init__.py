@@ -1,0 +1,1 @@
+"""Surveys, synthetic and observed: labels, spectra, known pairs, checks."""
