@@ -17,6 +17,7 @@ from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 
+from app import metrics
 from app.errors import answer_json, install, one_of_several
 from app.formats.bodies import (
     FITS,
@@ -52,15 +53,7 @@ from app.inference.latent_map import LatentMap
 from app.inference.reconstruction import latent_source, recast_several, stored_spectrum, unstored_spectrum
 from app.inference.service import Service, Source
 from app.inference.twins import twins_answer
-from app.operations import logs, metrics
-from app.operations.access import no_query, one_of
-from app.operations.logs import RequestLog
-from app.operations.request_limits import Guard, query_of
-from app.routes import explorer
-from app.routes.cone_search import CONES, Cone, cone_answer
-from app.routes.direct_route import DirectRoute
-from app.routes.post_twins import post_twins, unstored_job
-from app.schemas.openapi import (
+from app.openapi import (
     OF_BODIES,
     answers,
     complete,
@@ -72,6 +65,14 @@ from app.schemas.openapi import (
     request_body,
     votable_answers,
 )
+from app.operations import logs
+from app.operations.access import no_query, one_of
+from app.operations.logs import RequestLog
+from app.operations.request_limits import Guard, query_of
+from app.routes import explorer
+from app.routes.cone_search import CONES, Cone, cone_answer
+from app.routes.direct_route import DirectRoute
+from app.routes.post_twins import post_twins, unstored_job
 from app.schemas.requests import (
     STAR_ID,
     FitsQuery,

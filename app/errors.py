@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
-from app.operations import metrics
+from app import metrics
 from app.service_errors import DEFECT, Busy, Invalid, ServiceError
 from index.errors import StoreError
 from model.errors import ChemtwinError

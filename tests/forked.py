@@ -32,7 +32,7 @@ IMPORTED = (
     "app.bulk.reindex",
     "app.bulk.backup",
     "app.bulk.export",
-    "app.operations.doctor",
+    "app.cli.doctor",
     "model.methods.gaussdis",
 )
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from model.errors import InputError
 from model.spectra.spectrum import may_name_parameter
-from training.fitting.basis import PARAMETERS
+from training.spectral_basis import PARAMETERS
 
 PRESETS = Path(__file__).with_name("presets")
 

@@ -16,8 +16,8 @@ from model.bundle import load_model, save_model
 from model.methods.base import Model
 from training.config import Config, PolyDisConfig
 from training.evaluation.evaluate import twin_covariance
+from training.evaluation.metric import fit_metric
 from training.fitting import polydis
-from training.fitting.metric import fit_metric
 from training.networks import network
 from training.networks.network import TENSORBOARD
 from training.networks.run_report import losses, training_report

@@ -6,9 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.bulk.columns import NUMBER, Numbers, meta_value
 from app.bulk.label_tables import LabelTable, read_label_table
-from app.bulk.positions import FAR, apart, left_out, position
 from app.bulk.sources import (
     COORDINATES,
     LABELS,
@@ -24,6 +22,8 @@ from app.bulk.sources import (
 from app.bulk.star_files import NoFile, StarFiles
 from app.inference.embedder import Job
 from app.settings import Settings
+from app.values.columns import NUMBER, Numbers, meta_value
+from app.values.positions import FAR, apart, left_out, position
 from model.errors import ChemtwinError, InputError, ParameterError
 from model.spectra.apogee import STAR_BAD, read_fits
 from model.spectra.spectrum import Observation

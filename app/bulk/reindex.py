@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from app.bulk.sources import Unread
-from app.formats.stored_observation import unpack
 from app.inference.embedder import Embedder, Job, stored_or_refused
+from app.inference.stored_observation import unpack
 from app.settings import Settings
 from index.stores.open_store import open_store
 from index.stores.star import Star, StoredSpectrum

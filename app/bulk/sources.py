@@ -21,7 +21,10 @@ import orjson
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from app.bulk.columns import (
+from app.inference.embedder import Job
+from app.schemas.requests import META_BYTES
+from app.settings import Settings
+from app.values.columns import (
     ColumnError,
     converted,
     identifiers,
@@ -29,10 +32,7 @@ from app.bulk.columns import (
     numbers,
     vacuum_angstrom,
 )
-from app.bulk.positions import left_out, position
-from app.inference.embedder import Job
-from app.schemas.requests import META_BYTES
-from app.settings import Settings
+from app.values.positions import left_out, position
 from model.errors import ChemtwinError, InputError, ParameterError
 from model.spectra.pixels import bad_pixels, ivar_of
 from model.spectra.spectrum import PARAMETER_UNITS, Observation, Parameters

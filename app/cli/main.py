@@ -55,8 +55,8 @@ def serve() -> None:
 
     import uvicorn
 
+    from app.metrics import FOLDER
     from app.operations import logs
-    from app.operations.metrics import FOLDER
     from app.settings import keys, read_settings
     from index.stores.open_store import open_store
 
@@ -87,7 +87,7 @@ def serve() -> None:
 @cli.command()
 def doctor() -> None:
     """Check settings, model, data folder, store and search, and say what to do about what is wrong."""
-    from app.operations.doctor import examine
+    from app.cli.doctor import examine
 
     failed = False
     for finding in examine():
@@ -408,7 +408,7 @@ def visits(model: Path, stars: Path, report: Path | None) -> None:
 
     text = compared(stars, load_model(model))
     if report is not None:
-        from training.evaluation.html_page import publish
+        from training.reports.html_page import publish
 
         report.mkdir(parents=True, exist_ok=True)
         publish(report, "visits", text)

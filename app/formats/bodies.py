@@ -10,12 +10,12 @@ import orjson
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from app.bulk.positions import left_out, position
 from app.formats.npz import read_npz
 from app.inference.embedder import Job
 from app.schemas.requests import ERRORS, FitsQuery, StarIn, UnstoredIn
 from app.service_errors import Invalid, TooLarge, UnsupportedMedia
 from app.settings import Settings
+from app.values.positions import left_out, position
 from model.spectra.apogee import read_fits
 from model.spectra.grid import MAX_PIXELS
 from model.spectra.spectrum import PARAMETER_UNITS, Observation, Parameters

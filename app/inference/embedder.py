@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from app.bulk.positions import odd_position
-from app.formats.stored_observation import pack
+from app.inference.stored_observation import pack
 from app.schemas.requests import check_star_id
 from app.service_errors import Invalid, ServiceError
 from app.settings import Settings
+from app.values.positions import odd_position
 from index.stores.star import Star
 from model.bundle import load_model
 from model.errors import ChemtwinError

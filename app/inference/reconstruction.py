@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import one_of_several
-from app.formats.stored_observation import unpack
 from app.inference.embedder import MAX_LATENT, Embedded, Job
 from app.inference.service import Service, Source
+from app.inference.stored_observation import unpack
 from app.schemas.requests import LatentIn, To
 from app.service_errors import Invalid
 from model.methods.base import Embedding

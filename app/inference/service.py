@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import orjson
 
+from app import metrics
 from app.inference.embedder import Embedded, Embedder, Job
-from app.operations import metrics
 from app.schemas.requests import To
 from app.service_errors import Busy, Invalid, ModelMismatch, NoAbundances, NotFound
 from app.settings import Settings

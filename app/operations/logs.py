@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pythonjsonlogger.json import JsonFormatter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import metrics
 from app.errors import refused
-from app.operations import metrics
 from app.service_errors import DEFECT
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")

@@ -22,8 +22,8 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-from app.bulk.columns import UNKNOWN, lost_digits
 from app.service_errors import Invalid
+from app.values.columns import UNKNOWN, lost_digits
 from model.spectra.grid import MAX_PIXELS, Array
 from model.spectra.pixels import bad_pixels, ivar_of
 from model.spectra.spectrum import PARAMETER_UNITS, POSSIBLE, Observation, Parameters

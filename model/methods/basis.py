@@ -1,7 +1,7 @@
 """The linear spectral basis: a polynomial of u per wavelength, and the leading components of what it leaves.
 
 It is all of PolyDis (paper, section 2.2, after Price-Jones & Bovy 2017, 2019), and the way in and out of the
-compact networks. Fitting is in `training.fitting.basis`.
+compact networks. Fitting is in `training.spectral_basis`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """GaussDis: every latent is a Gaussian posterior, mean and covariance, given the noise of each pixel.
 
 The decoder is a polynomial response (`model.methods.response`) in a spectral basis; the prior of the latent is
-the same unit Gaussian at all parameters u, which is what disentangles it. A spectrum is embedded by a fit weighted
-with its pixels' ivar: masked pixels carry no information, and noise widens the posterior but does not move it.
-Training is in `training.fitting.gaussdis` and `training.fitting.calibrate`.
+the same unit Gaussian at all parameters u, which is what disentangles it. A spectrum is embedded by a fit
+weighted with its pixels' ivar: masked pixels carry no information, and noise widens the posterior but does not
+move it. Training is in `training.fitting.gaussdis` and `training.fitting.calibrate`.
 """
 
 from __future__ import annotations

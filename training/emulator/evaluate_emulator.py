@@ -16,7 +16,7 @@ from tqdm import tqdm
 from model.spectra.grid import APOGEE_DETECTORS
 from training.emulator.emulator import LABELS, Emulator
 from training.emulator.grid import Floats, Validation, read_validation
-from training.evaluation.html_page import publish
+from training.reports.html_page import publish
 
 _FILE = click.Path(exists=True, dir_okay=False)
 

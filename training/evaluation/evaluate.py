@@ -15,8 +15,8 @@ from model.errors import InputError
 from model.methods.base import Model
 from model.methods.polydis import PolyDis
 from model.spectra.grid import Array
-from training.fitting.basis import known
 from training.random_streams import Stream, generator
+from training.spectral_basis import known
 from training.surveys.survey import Survey, add_noise
 
 

@@ -23,11 +23,11 @@ from model.similarity.same_star import ranked_doppelgangers, shortlists
 from model.spectra.grid import Array
 from training.emulator.derivatives import information
 from training.emulator.emulator import Emulator
-from training.evaluation.html_page import publish
 from training.evaluation.ideal_observer import Oracle, labels_of, varied
 from training.evaluation.limit_fits import against_fits
-from training.evaluation.markdown import table
 from training.random_streams import Stream, generator
+from training.reports.html_page import publish
+from training.reports.markdown import table
 from training.surveys.survey import Survey
 
 REMOVED = (("teff", "logg", "fe_h"), ("teff", "logg"))

@@ -11,8 +11,8 @@ from model.methods.gaussdis import GaussDis
 from model.similarity.same_star import Likelihood, ranked_doppelgangers
 from model.similarity.twin_distances import p_same
 from model.spectra.grid import Array
-from training.fitting.basis import known
 from training.random_streams import Stream, generator
+from training.spectral_basis import known
 from training.surveys.survey import Survey, add_noise
 
 QUERIES = 5000

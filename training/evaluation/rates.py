@@ -23,11 +23,11 @@ from model.methods.gaussdis import GaussDis
 from model.spectra.grid import Array
 from training.evaluation import probes
 from training.evaluation.evaluate import embed_survey, labels_of
-from training.evaluation.html_page import publish
 from training.evaluation.limit import doppelganger_rate, name_of, siblings
-from training.evaluation.markdown import table
 from training.evaluation.posteriors import likelihoods, posteriors
 from training.random_streams import Stream, generator
+from training.reports.html_page import publish
+from training.reports.markdown import table
 from training.surveys.published_errors import measured_abundances
 from training.surveys.survey import Survey
 from training.surveys.used_surveys import check_unused

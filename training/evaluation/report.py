@@ -26,13 +26,13 @@ from model.methods.gaussdis import GaussDis
 from model.spectra.grid import Array
 from training.evaluation import figures, probes
 from training.evaluation.evaluate import embed_survey, labels_of, recast_errors, twin_search, twins
-from training.evaluation.html_page import publish
 from training.evaluation.limit import LEVELS as LIMIT_LEVELS
 from training.evaluation.limit import kind, name_of
 from training.evaluation.posteriors import drift, measured, posteriors
 from training.evaluation.report_tables import FEW_LEVELS, LEVELS, ROBUSTNESS, tables
 from training.evaluation.robustness import SNR, robustness, robustness_table
-from training.fitting.basis import known
+from training.reports.html_page import publish
+from training.spectral_basis import known
 from training.surveys.survey import Survey
 from training.surveys.used_surveys import check_apart, check_unused
 

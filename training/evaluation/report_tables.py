@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from training.evaluation.limit import LEVELS as LIMIT_LEVELS
-from training.evaluation.markdown import table
 from training.evaluation.robustness import robustness_table
+from training.reports.markdown import table
 
 LEVELS = (np.inf, 100.0, 50.0, 30.0)
 """Where twins are searched; models whose latents are posteriors are compared with the limit at all of its."""

@@ -14,8 +14,8 @@ from model.methods.gaussdis import GaussDis
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array
 from training.evaluation.evaluate import twin_search, twins
-from training.evaluation.markdown import table
 from training.random_streams import Stream, generator
+from training.reports.markdown import table
 from training.surveys.observational_effects import CASES, LABEL_SD, perturbed
 from training.surveys.survey import BLOCK, Survey, add_noise
 

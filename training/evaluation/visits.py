@@ -21,7 +21,7 @@ from model.similarity.twin_distances import p_same
 from model.spectra.apogee import FIRST_VISIT, read_fits
 from model.spectra.spectrum import PARAMETER_UNITS, Observation, Parameters, Spectrum, prepare
 from model.spectra.star_file import StarFile
-from training.evaluation.markdown import table
+from training.reports.markdown import table
 from training.surveys.csv_file import Line, read_csv
 
 COMBINED, VISIT = "combined", "visit"

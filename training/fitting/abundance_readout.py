@@ -16,7 +16,7 @@ from model.methods.gaussdis import GaussDis
 from model.spectra.grid import Array
 from training.evaluation.posteriors import posteriors
 from training.evaluation.probes import abundances, linear_map
-from training.fitting.basis import known, training_spectra
+from training.spectral_basis import known, training_spectra
 from training.surveys.survey import Survey
 from training.surveys.used_surveys import check_apart, check_unused
 

@@ -9,7 +9,8 @@ fitted again to the whole survey, without labels but with twins at one latent, w
 leave open. What still separates pairs is measured on those left out in turn, and goes into every posterior.
 
 So calibrated, a model knows further twins of a noiseless survey when it sees them
-(`training.fitting.twins_found`). With `--find` the response is fitted again to all of them: thousands of pairs determine what hundreds leave open.
+(`training.fitting.twins_found`). With
+`--find` the response is fitted again to all of them: thousands of pairs determine what hundreds leave open.
 """
 
 from __future__ import annotations

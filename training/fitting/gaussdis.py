@@ -27,9 +27,9 @@ from model.methods.gaussdis import GaussDis
 from model.methods.response import Response, terms
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
-from training.fitting.basis import known
 from training.networks.batches import coefficients
 from training.networks.preprocessing import coefficient_noise
+from training.spectral_basis import known
 from training.surveys.survey import Survey
 from training.surveys.used_surveys import record
 

@@ -7,7 +7,7 @@ import numpy as np
 from model.methods.base import Card
 from model.methods.polydis import PolyDis
 from model.spectra.grid import Grid
-from training.fitting.basis import PARAMETERS, fit_basis, fit_normaliser
+from training.spectral_basis import PARAMETERS, fit_basis, fit_normaliser
 from training.surveys.survey import Survey
 from training.surveys.used_surveys import record
 

@@ -20,8 +20,8 @@ from model.methods.autoencoder import FLUX_SCALE, FLUX_SHIFT
 from model.methods.basis import Basis, scaled
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array
-from training.fitting.basis import known, training_block, training_spectra
 from training.random_streams import Stream, generator
+from training.spectral_basis import known, training_block, training_spectra
 from training.surveys.survey import BLOCK, Survey
 
 WINDOW = 8

@@ -13,8 +13,8 @@ from model.methods.basis import Basis
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Grid
 from training.config import NetworkConfig
-from training.fitting.basis import fit_basis, fit_normaliser, training_ranges
 from training.random_streams import Stream
+from training.spectral_basis import fit_basis, fit_normaliser, training_ranges
 from training.surveys.survey import Survey, add_noise
 
 NOISE_STARS = 4096

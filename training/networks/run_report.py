@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from training.config import Config
 from training.evaluation.figures import BLUE, DPI, GREY, NOISE, ORANGE, STYLE
-from training.evaluation.html_page import page, provenance
-from training.evaluation.markdown import table
+from training.reports.html_page import page, provenance
+from training.reports.markdown import table
 from training.surveys.survey import Survey
 
 FACTS = {

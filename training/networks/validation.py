@@ -17,11 +17,11 @@ from model.spectra.grid import Array
 from model.spectra.spectrum import PARAMETER_UNITS
 from training.config import NetworkConfig
 from training.evaluation.evaluate import doppelgangers, twins
-from training.fitting.basis import training_spectra
-from training.fitting.metric import SNR, best_floor, twins_found
+from training.evaluation.metric import SNR, best_floor, twins_found
 from training.networks.batches import coefficients, network_pixels, unit_parameters
 from training.networks.preprocessing import Frontend
 from training.random_streams import FIRST_REPEAT, SECOND_REPEAT, VALIDATION_NOISE
+from training.spectral_basis import training_spectra
 from training.surveys.survey import Survey
 from training.surveys.used_surveys import check_apart
 

@@ -9,8 +9,8 @@ import httpx
 import numpy as np
 import pytest
 
-from app.formats.stored_observation import pack
 from app.inference.embedder import Embedder, Job
+from app.inference.stored_observation import pack
 from app.settings import Settings
 from index.stores.sqlite import SqliteStore
 from model.bundle import SHIPPED, load_model, save_model

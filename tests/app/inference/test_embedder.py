@@ -1,6 +1,6 @@
 import pytest
 
-from app.bulk.positions import position
+from app.values.positions import position
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from tests.training.surveys import thinned
 from training.evaluation import probes
 from training.evaluation.evaluate import twin_recovery
-from training.fitting.basis import known
 from training.fitting.polydis import fit
+from training.spectral_basis import known
 from training.surveys.survey import Survey, synthesize
 
 FOUR = ("teff", "logg", "fe_h", "vbroad")

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from training.emulator.emulator import CARBON_LIMIT
-from training.fitting.basis import known, training_ranges
+from training.spectral_basis import known, training_ranges
 from training.surveys.survey import TABLE_1, TABLE_2, Survey, draw_labels, synthesize
 
 

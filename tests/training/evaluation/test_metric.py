@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.fitting.metric import FLOORS, best_floor, fit_metric, noise_covariance, twins_found, whitening
+from training.evaluation.metric import FLOORS, best_floor, fit_metric, noise_covariance, twins_found, whitening
 from training.networks.network import train
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from app.formats.stored_observation import pack, unpack
+from app.inference.stored_observation import pack, unpack
 from index.errors import StoreError
 from model.spectra.grid import Grid
 from model.spectra.spectrum import Observation, Parameters

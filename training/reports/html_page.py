@@ -17,7 +17,7 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from training.evaluation.markdown import table
+from training.reports.markdown import table
 
 PACKAGES = ("chemtwin", "numpy", "scipy", "torch", "matplotlib")
 STYLE = Path(__file__).with_name("page.css").read_text()

@@ -17,8 +17,8 @@ from model.methods.autoencoder import Autoencoder
 from model.methods.base import Model
 from model.spectra.grid import Array
 from training.evaluation.evaluate import doppelgangers, embed_survey, twins
-from training.fitting.basis import known
 from training.random_streams import Stream
+from training.spectral_basis import known
 from training.surveys.survey import Survey, add_noise
 
 SNR = 100.0

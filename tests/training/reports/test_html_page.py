@@ -4,7 +4,7 @@ import pytest
 from matplotlib.image import imsave
 
 from tests.pages import check_self_contained, look
-from training.evaluation.html_page import page, publish
+from training.reports.html_page import page, publish
 
 TEXT = """# A title & more
 

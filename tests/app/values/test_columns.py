@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.bulk.columns import (
+from app.values.columns import (
     ColumnError,
     converted,
     identifiers,

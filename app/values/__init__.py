@@ -1,0 +1,1 @@
+"""Values as users have them: identifiers, numbers, units, positions."""
