@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.shared import made_once
-from tests.training.surveys import thinned
+from tests.training.small_surveys import thinned
 from training.config import PRESETS, NetworkConfig, read_config
 from training.surveys.survey import Survey, synthesize
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model.bundle import save_model
-from tests.training.surveys import thinned
+from tests.training.small_surveys import thinned
 from training.emulator.emulator import Emulator
 from training.evaluation import rates
 from training.evaluation.rates import FE_H_WITHIN, measure_rates, strangers

@@ -7,7 +7,7 @@ from matplotlib.image import imread
 from app.cli.main import cli
 from model.bundle import save_model
 from tests.pages import check_self_contained, look
-from tests.training.surveys import thinned
+from tests.training.small_surveys import thinned
 from training.fitting.polydis import fit
 from training.surveys.survey import Survey, synthesize
 

@@ -11,7 +11,7 @@ from model.methods.basis import exponents, scaled
 from model.methods.gaussdis import GaussDis
 from model.methods.response import Response
 from model.spectra.grid import Grid
-from tests.training.surveys import contents, write
+from tests.training.small_surveys import contents, write
 from training.fitting.calibrate import FREEDOMS, Frame, _calibrated, _together, align, calibrate, share_latents
 from training.fitting.gaussdis import DEGREES, Stars, changed, refine
 from training.fitting.twins_found import fewest_pairs, find_twins

@@ -3,7 +3,7 @@ import pytest
 
 from model.methods.basis import design
 from model.methods.polydis import PolyDis
-from tests.training.surveys import thinned
+from tests.training.small_surveys import thinned
 from training.fitting.polydis import fit
 from training.surveys.survey import Survey, synthesize
 

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from app.cli.main import cli
 from model.bundle import load_model, save_model
 from tests.pages import check_self_contained
-from tests.training.surveys import contents, write
+from tests.training.small_surveys import contents, write
 from training.networks.network import TENSORBOARD, train
 from training.networks.preprocessing import Frontend
 from training.networks.run_report import losses

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.training.surveys import thinned
+from tests.training.small_surveys import thinned
 from training.evaluation import probes
 from training.evaluation.evaluate import twin_recovery
 from training.fitting.polydis import fit

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from tests.training.surveys import contents, write
+from tests.training.small_surveys import contents, write
 from training.surveys.chemistry import fit_chemistry
 from training.surveys.csv_file import read_csv
 from training.surveys.pairs import groups, read_pairs

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model.spectra.grid import Grid, apogee_wavelength
-from tests.training.surveys import PIXELS, STARS, contents, write
+from tests.training.small_surveys import PIXELS, STARS, contents, write
 from training.evaluation.evaluate import twins
 from training.evaluation.probes import abundances
 from training.surveys.survey import Survey

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from app.cli.main import cli
 from model.bundle import load_model, save_model
 from model.errors import InputError
-from tests.training.surveys import contents, write
+from tests.training.small_surveys import contents, write
 from training.config import PRESETS, read_config
 from training.fitting.polydis import fit
 from training.surveys.survey import Survey
