@@ -139,12 +139,15 @@ class PostgresStore(Store):
         )
         return f"not every row by {rows[0][0]} has a latent of the same length" if rows else None
 
-    def _stream(self, connection: Connection, query: str, values: Sequence[Any] = ()) -> Iterator[Row]:
+    @contextmanager
+    def _stream(
+        self, connection: Connection, query: str, values: Sequence[Any] = ()
+    ) -> Iterator[Iterable[Row]]:
         assert isinstance(connection, PostgresConnection)
         with connection.raw.cursor("rows", binary=True) as cursor:
             cursor.itersize = BLOCK
             cursor.execute(_format(query), values)
-            yield from cursor
+            yield cursor
 
     @contextmanager
     def _transaction(self) -> Iterator[PostgresConnection]:
