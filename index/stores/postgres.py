@@ -28,6 +28,11 @@ TABLES = ("stars", "spectra", "openings", "chemtwin")
 URL = re.compile(r"postgres(ql)?://([^/?#@]*@)?[^@]*")
 ADVISORY = 0x6368656D7477696E
 CONNECTIONS = 10
+SESSION = """
+SET synchronous_commit = on; SET default_transaction_isolation = 'read committed';
+SET lock_timeout = '30s'; SET jit = off
+"""
+"""Read committed: once a writer has the lock, its next statement sees what the writer before has committed."""
 
 
 class PostgresConnection:
@@ -35,7 +40,7 @@ class PostgresConnection:
 
     def __init__(self, conninfo: dict[str, Any]) -> None:
         self.raw = psycopg.connect(**conninfo, autocommit=True)
-        self.raw.execute("SET synchronous_commit = on; SET lock_timeout = '30s'; SET jit = off")
+        self.raw.execute(SESSION)
 
     def execute(self, query: str, values: Sequence[Any] = ()) -> psycopg.Cursor[Row]:
         """Run a statement; values come back from it in binary."""
@@ -139,12 +144,15 @@ class PostgresStore(Store):
         )
         return f"not every row by {rows[0][0]} has a latent of the same length" if rows else None
 
-    def _stream(self, connection: Connection, query: str, values: Sequence[Any] = ()) -> Iterator[Row]:
+    @contextmanager
+    def _stream(
+        self, connection: Connection, query: str, values: Sequence[Any] = ()
+    ) -> Iterator[Iterable[Row]]:
         assert isinstance(connection, PostgresConnection)
         with connection.raw.cursor("rows", binary=True) as cursor:
             cursor.itersize = BLOCK
             cursor.execute(_format(query), values)
-            yield from cursor
+            yield cursor
 
     @contextmanager
     def _transaction(self) -> Iterator[PostgresConnection]:

@@ -79,9 +79,13 @@ class Store(ABC):
     def _transaction(self) -> AbstractContextManager[Connection]:
         """A write transaction, one at a time: on disk when the block ends, undone if it raises."""
 
-    def _stream(self, connection: Connection, query: str, values: Sequence[Any] = ()) -> Iterator[Row]:
+    @contextmanager
+    def _stream(
+        self, connection: Connection, query: str, values: Sequence[Any] = ()
+    ) -> Iterator[Iterable[Row]]:
         """Rows of a query, read one by one."""
-        return iter(connection.execute(query, values))
+        with closing(connection.execute(query, values)) as rows:
+            yield rows
 
     def _read(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
         with self._reading() as connection:
@@ -164,8 +168,8 @@ class Store(ABC):
             "SELECT star_id, ra, dec FROM stars WHERE dec BETWEEN ? AND ? "
             "AND (ra BETWEEN ? AND ? OR ra BETWEEN ? AND ?)"
         )
-        with self._reading(streaming=True) as connection:
-            yield from blocks(self._stream(connection, query, box))
+        with self._reading(streaming=True) as connection, self._stream(connection, query, box) as rows:
+            yield from blocks(rows)
 
     def within(self, circle: Circle, most: int, model: str) -> list[tuple[Star, float]]:
         """Stars in a circle on the sky and how far each is from its centre in degrees, nearest first; as `get`.
@@ -266,14 +270,15 @@ class Store(ABC):
         with self._snapshot() as connection:
             yield from self._dump(connection)
 
-    def _dump(self, connection: Connection) -> Iterator[Stored]:
+    def _dump(self, connection: Connection) -> Generator[Stored]:
         query = (
             f"SELECT {self._names_of_stars()}, spectrum FROM stars "
             "LEFT JOIN spectra ON spectra.star_id = stars.star_id WHERE NOT deleted "
             "ORDER BY stars.star_id, model"
         )
-        for *row, spectrum in self._stream(connection, query):
-            yield self.table.unpack(row), spectrum
+        with self._stream(connection, query) as rows:
+            for *row, spectrum in rows:
+                yield self.table.unpack(row), spectrum
 
     @contextmanager
     def snapshot(self) -> Iterator[Rows]:
@@ -283,7 +288,12 @@ class Store(ABC):
             "ORDER BY star_id, model"
         )
         with self._snapshot() as connection:
-            yield lambda model: map(self.table.unpack, self._stream(connection, query, (model,)))
+
+            def rows(model: str | None) -> Iterator[Star]:
+                with self._stream(connection, query, (model,)) as found:
+                    yield from map(self.table.unpack, found)
+
+            yield rows
 
     def restore(self, rows: Iterable[Stored], before: Callable[[], None] = lambda: None) -> int:
         """Replace everything by `rows`, in one transaction. Returns how many there are.
@@ -300,7 +310,8 @@ class Store(ABC):
             for block in blocks(written.counting(rows)):
                 writing.insert([star for star, _ in block])
                 writing.store_spectra({star.star_id: spectrum for star, spectrum in block})
-            written.check(self._dump(writing.connection), self.name)
+            with closing(self._dump(writing.connection)) as found:
+                written.check(found, self.name)
         return written.rows
 
     def _names_of_stars(self) -> str:

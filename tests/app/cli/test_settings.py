@@ -2,6 +2,8 @@
 
 import re
 
+from pathlib import Path
+
 from app.settings import Settings
 from model.bundle import SHIPPED
 from tests.conftest import ROOT
@@ -21,3 +23,9 @@ def test_the_table_has_every_setting_and_no_other(write_outputs):
     if write_outputs:
         PAGE.write_text(before + table + after)
     assert PAGE.read_text() == before + table + after
+
+
+def test_the_cache_is_beside_a_file_and_in_the_data_folder_for_a_database():
+    assert Settings(data_dir="d").cache_folder == Path("d")
+    assert Settings(data_dir="d", store="elsewhere/s.sqlite").cache_folder == Path("elsewhere")
+    assert Settings(data_dir="d", store="postgresql://host/stars").cache_folder == Path("d")

@@ -34,6 +34,21 @@ def test_durability_is_asked_for(store):
     assert store._read("SHOW synchronous_commit") == [("on",)]
 
 
+def test_writers_take_turns_whatever_the_database_s_isolation(postgres, url):
+    isolation = "SET default_transaction_isolation = 'repeatable read'"
+    postgres.execute(f"ALTER DATABASE {url.rpartition('/')[2]} {isolation}")
+    stores = [open_store(url) for _ in range(4)]
+
+    def write(number):
+        for row in range(25):
+            stores[number].upsert([star(f"{number}-{row}")])
+
+    in_threads(*[lambda number=number: write(number) for number in range(4)])
+    assert (stores[0].last_seq(), stores[0].stars_by_model()) == (100, {"m@1": 100})
+    for store in stores:
+        store.close()
+
+
 def test_several_instances_may_make_the_schema_at_once(postgres):
     for _ in range(3):
         url = postgres.create()

@@ -282,3 +282,19 @@ def test_who_follows_the_seqs_misses_nothing(open_stores):
         thread.join()
     assert missed == [set(), set()]
     assert len(written[0].page("", 10_000, "m@1")) == 213
+
+
+def test_a_damaged_row_is_named_and_the_store_goes_on(store):
+    store.upsert([star(f"S{i:03d}") for i in range(800)])
+    with store._transaction() as connection:
+        connection.execute("UPDATE stars SET latent = ? WHERE star_id = 'S600'", (b"\1\2\3",))
+    for read in (lambda: list(store.dump()), lambda: store.get(["S600"], "m@1"), lambda: rows_of(store)):
+        with pytest.raises(StoreError, match="the row of S600 is damaged"):
+            read()
+        assert len(store.page("S7", 200, "m@1")) == 100
+        assert store.upsert([star("S700")]) == [True]
+
+
+def rows_of(store):
+    with store.snapshot() as rows:
+        return list(rows("m@1"))
