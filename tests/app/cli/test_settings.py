@@ -1,7 +1,6 @@
 """docs/settings.md against the settings."""
 
 import re
-
 from pathlib import Path
 
 from app.settings import Settings
