@@ -32,8 +32,8 @@ DELETED = 0.25
 MORE = 4
 """Rows looked for beyond the `k` nearest: all that are as near as the last in single precision are needed."""
 
-LARGEST = 1e18
-"""Largest absolute value of a latent: the square of a distance is still a number in single precision."""
+LARGEST = 1e15
+"""Largest absolute value of a latent."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Recent:
             within &= (values >= low) & (values <= high)
         slots = np.flatnonzero(within)
         if len(slots):
-            squares, rows = faiss.knn(query[None], self.latents[slots], min(hits.k, len(slots)))
+            squares, rows = faiss.knn(query[None], self.latents[slots], min(hits.most, len(slots)))
             hits.add(squares[0], slots[rows[0]] + offset)
 
 
@@ -272,7 +272,7 @@ class Nearest:
         wanted = k if without is None else k + 1
         fetch = wanted + MORE
         while True:
-            hits = Hits(fetch, max_distance)
+            hits = Hits(wanted, fetch, max_distance)
             for part, offset in state.parts():
                 part.search(query, ranges, hits, offset)
             ids, latents, _ = state.rows(hits.rows)

@@ -34,6 +34,9 @@ ROUNDS = 32
 TOLERANCE = 1e-4
 """Far more than the relative error of a squared distance in single precision."""
 
+FAR = 1e18
+"""All coordinates of a slot without a row: farther away than any latent."""
+
 Latents = NDArray[np.float32]
 Slots = NDArray[np.int64]
 Bits = NDArray[np.uint8]
@@ -48,35 +51,36 @@ class Hits:
     ----------
     k
         How many rows are wanted.
+    most
+        How many are stored, at least `k`: those after the k-th are as near in single precision.
     max_distance
         No row farther away is wanted.
     """
 
-    def __init__(self, k: int, max_distance: float) -> None:
-        self.k = k
+    def __init__(self, k: int, most: int, max_distance: float) -> None:
+        self.k, self.most = k, most
         self.limit = max_distance**2 * (1 + TOLERANCE)
         """Square of the distance beyond which no row is wanted any more."""
         self.squares = np.zeros(0, dtype=np.float32)
         self.rows = np.zeros(0, dtype=np.int64)
 
     def add(self, squares: Latents, rows: Slots) -> None:
-        """Add rows; only the `k` nearest within the limit remain."""
+        """Add rows; only the `most` nearest within the limit remain."""
         squares, rows = np.concatenate([self.squares, squares]), np.concatenate([self.rows, rows])
-        near = squares <= self.limit
-        squares, rows = squares[near], rows[near]
+        order = np.argsort(squares)[: self.most]
+        squares, rows = squares[order], rows[order]
         if len(squares) >= self.k:
-            nearest = np.argpartition(squares, self.k - 1)[: self.k]
-            squares, rows = squares[nearest], rows[nearest]
-            self.limit = min(self.limit, float(squares[-1]) * (1 + TOLERANCE))
-        self.squares, self.rows = squares, rows
+            self.limit = min(self.limit, float(squares[self.k - 1]) * (1 + TOLERANCE))
+        near = np.searchsorted(squares, self.limit, side="right")
+        self.squares, self.rows = squares[:near], rows[:near]
 
 
 @dataclass(frozen=True)
 class Segment:
     """Rows that do not change, but for being marked as deleted in a copy.
 
-    L lists of R slots, in nodes of B lists; slot S is in list S // R. A slot that is left over has the latent
-    of some row and no id, and is never `alive`.
+    L lists of R slots, in nodes of B lists; slot S is in list S // R. A slot that is left over is FAR, has no
+    id, and is not `alive`.
     """
 
     index: faiss.IndexIVFFlat
@@ -136,9 +140,10 @@ class Segment:
         del turned, boxes
         nodes = low.reshape(-1, min(lists, NODE), dimension), high.reshape(-1, min(lists, NODE), dimension)
         ids, values = ids[grid.reshape(-1)], np.take(columns, grid, axis=1)
-        ids[~alive] = b""
+        latents = latents[grid.reshape(-1)]
+        ids[~alive], latents[~alive] = b"", FAR
         return cls(
-            index=_inverted_file(latents[grid.reshape(-1)], lists),
+            index=_inverted_file(latents, lists),
             ids=ids,
             columns=values,
             alive=np.packbits(alive, bitorder="little").reshape(lists, -1),
@@ -158,9 +163,13 @@ class Segment:
         at = np.searchsorted(self.ids, ids.astype(self.ids.dtype), sorter=self.order)
         slots = self.order[np.minimum(at, len(self.order) - 1)]
         slots = slots[self.ids[slots] == ids]
-        bits = self.alive.reshape(-1)[slots // 8] >> (slots % 8).astype(np.uint8)
-        found: Slots = slots[bits & 1 == 1]
+        found: Slots = slots[self._is_alive(slots)]
         return found
+
+    def _is_alive(self, slots: Slots) -> NDArray[np.bool_]:
+        """Which slots (n,) have a row that is not deleted."""
+        bits: Bits = self.alive.reshape(-1)[slots // 8] >> (slots % 8).astype(np.uint8)
+        return (bits & 1).astype(bool)
 
     def without(self, slots: Slots) -> Segment:
         """A copy with the rows in these slots marked as deleted; they must not be yet."""
@@ -230,14 +239,16 @@ class Segment:
         """Let FAISS read some lists."""
         if len(lists) == 0:
             return
-        parameters = faiss.SearchParametersIVF(nprobe=len(lists), sel=self._selector(lists, ranges))
-        squares = np.empty(hits.k, dtype=np.float32)
-        slots = np.empty(hits.k, dtype=np.int64)
+        selector = self._selector(lists, ranges) if ranges or self.deleted else None
+        parameters = faiss.SearchParametersIVF(nprobe=len(lists), sel=selector)
+        squares = np.empty(hits.most, dtype=np.float32)
+        slots = np.empty(hits.most, dtype=np.int64)
         unused = np.zeros(len(lists), dtype=np.float32)
         pointers = [faiss.swig_ptr(array) for array in (lists, unused, squares, slots)]
-        self.index.search_preassigned_c(1, faiss.swig_ptr(query), hits.k, *pointers, False, parameters)
-        found = slots >= 0
-        hits.add(squares[found], slots[found] + offset)
+        self.index.search_preassigned_c(1, faiss.swig_ptr(query), hits.most, *pointers, False, parameters)
+        slots = slots[: np.searchsorted(slots < 0, True)]  # nearest first; those that were not found are -1
+        alive = self._is_alive(slots)
+        hits.add(squares[: len(slots)][alive], slots[alive] + offset)
 
     def _selector(self, lists: Slots, ranges: Sequence[Range]) -> faiss.IDSelector:
         """Selects the rows of some lists that are there and within all ranges."""
