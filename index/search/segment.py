@@ -79,8 +79,8 @@ class Hits:
 class Segment:
     """Rows that do not change, but for being marked as deleted in a copy.
 
-    L lists of R slots, in nodes of B lists; slot S is in list S // R. A slot without a row is FAR, has no id, and
-    is not `alive`.
+    L lists of R slots, in nodes of B lists; slot S is in list S // R. A slot without a row is FAR, has no id,
+    and is not `alive`.
     """
 
     index: faiss.IndexIVFFlat
