@@ -1,1 +1,1 @@
-"""Where embedded stars are kept and searched."""
+"""Where embedded stars are stored and searched."""

@@ -1,4 +1,4 @@
-"""A cache file: named arrays and what is told of them, written whole or not at all, read only if undamaged."""
+"""A cache file: named arrays and a description, written whole or not at all, read only if undamaged."""
 
 from __future__ import annotations
 
@@ -15,18 +15,33 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-FORMAT = "chemtwin-search-3"
+FORMAT = "chemtwin-search-4"
 
 
 class CacheError(Exception):
     """A cache that is missing, damaged or of something else; the message says which file and why."""
 
 
-def write_cache(path: Path, arrays: Mapping[str, NDArray[Any]], told: Mapping[str, Any]) -> None:
-    """Write arrays of numbers or bools, on disk on return, in the place of what was there. Raises OSError."""
+def write_cache(path: Path, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> None:
+    """Write a file, on disk on return; one that is there is replaced.
+
+    Parameters
+    ----------
+    path
+        The file.
+    arrays
+        Arrays of numbers or bools, by name.
+    about
+        The description: what JSON can represent.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written; what was there is still there.
+    """
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    header = json.dumps(dict(told))
-    metadata = {"format": FORMAT, "told": header, "checksum": str(_checksum(whole, header))}
+    header = json.dumps(dict(about))
+    metadata = {"format": FORMAT, "about": header, "checksum": str(_checksum(whole, header))}
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
     os.close(descriptor)
     try:
@@ -43,7 +58,13 @@ def write_cache(path: Path, arrays: Mapping[str, NDArray[Any]], told: Mapping[st
 
 
 def read_cache(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """What `write_cache` wrote. Raises CacheError for anything else."""
+    """The arrays and the description that `write_cache` wrote.
+
+    Raises
+    ------
+    CacheError
+        The file is missing, damaged, or of another version.
+    """
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -52,11 +73,11 @@ def read_cache(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CacheError(f"cannot read {path}: {error}") from error
-    header = metadata.get("told", "")
+    header = metadata.get("about", "")
     if metadata.get("checksum") != str(_checksum(arrays, header)):
         raise CacheError(f"{path} is damaged")
-    told: dict[str, Any] = json.loads(header)
-    return arrays, told
+    about: dict[str, Any] = json.loads(header)
+    return arrays, about
 
 
 def _checksum(arrays: Mapping[str, NDArray[Any]], header: str) -> int:

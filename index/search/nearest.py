@@ -225,7 +225,7 @@ class Nearest:
             self._tend()
 
     def _removed(self, ids: set[bytes]) -> tuple[tuple[Segment, ...], Recent]:
-        """The segments and recent rows without those of `ids`. The lock is held."""
+        """The segments and recent rows without those of `ids`. Call it with the lock."""
         slots = [self._slots.pop(star_id) for star_id in ids & self._slots.keys()]
         recent = self._state.recent.without(slots) if slots else self._state.recent
         names = np.array(list(ids), dtype=np.bytes_)
@@ -254,7 +254,7 @@ class Nearest:
         ranges
             Column, lowest and highest value (inclusive). A row whose column is unknown passes no range of it.
         without
-            A star id that is left out.
+            A star id that is not among them.
         max_distance
             The largest distance (inclusive).
 
@@ -283,8 +283,8 @@ class Nearest:
             if len(order) < fetch or distances[order[-1]] > distances[order[wanted - 1]] * (1 + TOLERANCE):
                 break
             fetch *= 4
-        leave_out = None if without is None else without.encode()
-        order = order[(distances[order] <= max_distance) & (ids[order] != (leave_out or b""))][:k]
+        excluded = None if without is None else without.encode()
+        order = order[(distances[order] <= max_distance) & (ids[order] != (excluded or b""))][:k]
         return Found([star_id.decode() for star_id in ids[order].tolist()], distances[order])
 
     def sample(self, generator: np.random.Generator, most: int) -> Sample:
@@ -301,13 +301,13 @@ class Nearest:
             builder.join()
 
     def _tend(self) -> None:
-        """Start to build a segment if one is due and none is being built. The lock is held."""
+        """Start to build a segment if one is due and none is being built. Call it with the lock."""
         if self._builder is None and self._due() is not None:
             self._builder = threading.Thread(target=self._build, name="nearest", daemon=True)
             self._builder.start()
 
     def _due(self) -> list[int] | None:
-        """The numbers of the segments to build anew with the recent rows, or None. The lock is held."""
+        """The numbers of the segments to build anew with the recent rows, or None. Call it with the lock."""
         segments, recent = self._state.segments, self._state.recent
         chosen = {n for n, segment in enumerate(segments) if segment.deleted > DELETED * segment.rows}
         if recent.count < RECENT and not chosen:
@@ -343,7 +343,7 @@ class Nearest:
         return True
 
     def _swap(self, old: _State, due: set[int], built: Segment | None) -> None:
-        """Put the segment built from `old`, or None of no rows, in its stead. The lock is held."""
+        """Put the segment built from `old`, or None of no rows, in place of it. Call it with the lock."""
         now, count = self._state, old.recent.count
         later = [segment for number, segment in enumerate(now.segments) if number in due]
         segments = [segment for number, segment in enumerate(now.segments) if number not in due]

@@ -79,8 +79,8 @@ class Hits:
 class Segment:
     """Rows that do not change, but for being marked as deleted in a copy.
 
-    L lists of R slots, in nodes of B lists; slot S is in list S // R. A slot that is left over is FAR, has no
-    id, and is not `alive`.
+    L lists of R slots, in nodes of B lists; slot S is in list S // R. A slot without a row is FAR, has no id, and
+    is not `alive`.
     """
 
     index: faiss.IndexIVFFlat
@@ -313,7 +313,7 @@ def _squared_distances(boxes: Latents, point: Latents) -> Latents:
 
 
 def _split(turned: Latents, lists: int) -> Slots:
-    """The rows (L, R) of `turned` (n, D) list by list. R is a multiple of 8; what is left over repeats rows.
+    """The rows (L, R) of `turned` (n, D) list by list. R is a multiple of 8; the last slots repeat rows.
 
     Every node is halved at the median of the axis along which its rows, or 128 of them, spread most.
     """

@@ -30,7 +30,7 @@ RATE_SAMPLE = 200_000
 CACHE = ".cache"
 CACHE_STARS = 1_000
 CACHE_DRIFT = 0.1
-"""The cache is written again when this share of the catalogue, and as many stars, have changed since."""
+"""The cache is written again when this fraction of the catalogue, and as many stars, have changed since."""
 
 log = logging.getLogger("chemtwin")
 
@@ -127,7 +127,7 @@ class TwinIndex:
     ) -> list[Twin]:
         """The `k` nearest stars to `latent` (D,) that pass the filters, nearest first, ties by star id.
 
-        The star `without` is left out. Exact: fewer than `k` come back only when fewer pass.
+        Without the star `without`. Exact: fewer than `k` come back only when fewer pass.
         """
         (found,) = self.search_batch([Search(latent, filters, without)], k)
         return found
@@ -171,7 +171,7 @@ class TwinIndex:
         """The cache files of this model; each is named after the store's opening that it was written in."""
         if not self.folder.is_dir():
             return []
-        prefix = self._prefix()  # no pattern: the name of a store may hold any character
+        prefix = self._prefix()  # no pattern: the name of a store may contain any character
         return [
             path for path in self.folder.iterdir() if path.name.startswith(prefix) and path.name.endswith(CACHE)
         ]
@@ -214,7 +214,7 @@ def _twins(found: Found) -> list[Twin]:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[bool]:
-    """Whether no other process holds this lock file."""
+    """Whether no other process has locked this file."""
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""What a store holds, as a number of rows and a digest: whether rows came back as they were written."""
+"""The content of a store as a number of rows and a digest: whether rows came back as they were written."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class PostgresConnection:
         self.raw.cursor().executemany(_format(query), rows)
 
     def usable(self) -> bool:
-        """Whether an idle connection is as it was left: the server sends nothing unasked but its end."""
+        """Whether an idle connection is open: the server sends nothing unasked but its end."""
         if self.raw.closed:
             return False
         poll = select.poll()

@@ -26,7 +26,7 @@ class Circle:
     radius: float
 
     def box(self) -> Box:
-        """A box that holds the circle."""
+        """A box around the circle."""
         reach = self.radius + MARGIN
         low, high = self.dec - reach, self.dec + reach
         if low <= -90 or high >= 90:

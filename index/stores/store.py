@@ -1,6 +1,6 @@
 """What a store of embedded stars does, in the SQL that SQLite and PostgreSQL share.
 
-The rows are the truth, from which every search is rebuilt. A star's row holds its latent by one model; while a
+The rows are the truth, from which every search is rebuilt. A star's row has its latent by one model; while a
 catalogue is embedded again with another model, a star has a row for each. Each write of a row takes the next
 `seq`. Writers take turns, so seqs follow the order in which transactions commit: a reader that sees a seq sees
 every smaller one, and catches up by asking for everything after the last that it has. A deleted row leaves its

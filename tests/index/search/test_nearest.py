@@ -270,9 +270,9 @@ def test_a_cache_of_something_else_is_refused(cache, monkeypatch):
         Nearest.load(path, "m@1", 4)
     with pytest.raises(CacheError, match="cannot read"):
         Nearest.load(path.with_name("none"), "m@1", DIMENSION)
-    arrays, told = cache_files.read_cache(path)
+    arrays, about = cache_files.read_cache(path)
     cut = {name: array[:4] if name.endswith(".columns") else array for name, array in arrays.items()}
-    for other in ({**told, "columns": list(COLUMNS[:4])}, {k: v for k, v in told.items() if k != "columns"}):
+    for other in ({**about, "columns": list(COLUMNS[:4])}, {k: v for k, v in about.items() if k != "columns"}):
         cache_files.write_cache(path, cut, other)
         with pytest.raises(CacheError, match="other columns"):
             Nearest.load(path, "m@1", DIMENSION)
