@@ -267,8 +267,8 @@ def test_without_psycopg_the_extra_is_named(monkeypatch):
 @pytest.mark.slow
 def test_sqlite_needs_no_psycopg(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from index.open_store import open_store; "
-        "from index.twin_index import TwinIndex; "
+        "import sys; from pathlib import Path; from index.stores.open_store import open_store; "
+        "from index.search.twin_index import TwinIndex; "
         "TwinIndex(open_store(sys.argv[1]), 'm@1', 3, Path()); assert 'psycopg' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "s.sqlite")], check=True)

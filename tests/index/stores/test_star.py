@@ -136,5 +136,5 @@ def test_the_migrations_are_installed(tmp_path):
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=tree, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        found = [name for name in archive.namelist() if name.startswith("index/migrations/")]
+        found = [name for name in archive.namelist() if name.startswith("index/stores/migrations/")]
     assert len(found) == len(migrations("sqlite")) + len(migrations("postgres"))
