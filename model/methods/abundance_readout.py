@@ -1,4 +1,4 @@
-"""Abundances from a latent by a linear map, with errors (fitted in `training.fitting.abundance_readout`)."""
+"""Abundances read out of a latent by a linear map, with errors (fitted in `training.fitting`)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from model.spectra.grid import Array
 
 
 @dataclass(frozen=True)
-class AbundanceReadout:
+class Readout:
     """[X/Fe] (dex) of the elements `names` (E,) as `latent @ slope + constant`, with `slope` (D, E).
 
-    `scatter` (E,) is the standard deviation of true abundances about that, without noise; `provenance` names the
-    stars of the fit.
+    `scatter` (E,) is the standard deviation of true abundances about that, without noise; `provenance` says of
+    which stars.
     """
 
     names: tuple[str, ...]
@@ -36,6 +36,6 @@ class AbundanceReadout:
         return latents @ self.slope + self.constant, np.sqrt(variance)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Tensors for the model file."""
-        values = {"slope": self.slope, "constant": self.constant, "scatter": self.scatter}
-        return {f"abundance_{name}": array.astype(np.float32) for name, array in values.items()}
+        """What a model file holds of it."""
+        held = {"slope": self.slope, "constant": self.constant, "scatter": self.scatter}
+        return {f"abundance_{name}": values.astype(np.float32) for name, values in held.items()}

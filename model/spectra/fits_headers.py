@@ -1,4 +1,4 @@
-"""Check the sizes that a FITS file's headers announce against its length, before anything is allocated.
+"""What a FITS file's headers announce, held against its bytes before anything is allocated.
 
 The headers are read as the FITS standard (4.0, chapters 3, 4.4 and 7) lays them down: blocks of 2,880 bytes,
 cards of 80, and sizes in BITPIX, NAXIS, NAXISn, PCOUNT and GCOUNT.
@@ -11,7 +11,7 @@ import re
 
 from model.errors import FormatError
 
-BLOCK_BYTES, CARD_BYTES = 2880, 80
+BLOCK, CARD = 2880, 80
 MAX_HDUS = 64
 MAX_CARDS = 3600
 """In one header; an apStar's primary header has about 140."""
@@ -21,42 +21,42 @@ MAX_ROWS = 1000
 
 BITPIX = {8, 16, 32, 64, -32, -64}
 SIZES = re.compile(rb"\s*(?:HIERARCH\s+)?(BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|TFIELDS|TFORM\d+)\s*(?:=|\s|\Z)")
-"""A card that a reader might take for a statement of size."""
+"""A card that any reader might take for one that says how much there is."""
 
 INTEGER = re.compile(rb" *([+-]?\d{1,15}) *(/|\Z)")
 VARIABLE = re.compile(rb" *'\s*\d*[PQpq]")
 
 
 def sound_length(content: bytes) -> int:
-    """The length in bytes of the complete HDUs at the beginning of `content`.
+    """The length of the HDUs that stand at the beginning of `content`, each of them there as a whole.
 
     Raises FormatError where a header is damaged, announces more bytes than there are, or where there is more
     of anything than an APOGEE file has.
     """
-    offset = 0
+    place = 0
     for number in range(MAX_HDUS):
-        if offset >= len(content) or (number and not content.startswith(b"XTENSION", offset)):
-            return min(offset, len(content))
-        cards, offset = _header(content, offset, number)
+        if place >= len(content) or (number and not content.startswith(b"XTENSION", place)):
+            return min(place, len(content))
+        cards, place = _header(content, place, number)
         size = _data_size(cards, number)
-        if size > len(content) - offset:
+        if size > len(content) - place:
             raise FormatError(
                 "bad_fits",
-                f"HDU {number} announces more data than the {len(content) - offset} bytes that are there",
+                f"HDU {number} announces more data than the {len(content) - place} bytes that are there",
             )
-        offset += -(-size // BLOCK_BYTES) * BLOCK_BYTES
+        place += -(-size // BLOCK) * BLOCK
     raise FormatError("unknown_fits", f"the FITS file has {MAX_HDUS} HDUs or more")
 
 
 def _header(content: bytes, start: int, number: int) -> tuple[dict[bytes, bytes], int]:
-    """The cards that state sizes, each once and of standard form, and the offset of the data."""
+    """The cards that say how much there is, each there once and of standard form, and where the data begins."""
     cards: dict[bytes, bytes] = {}
-    for offset in range(start, start + MAX_CARDS * CARD_BYTES, CARD_BYTES):
-        card = content[offset : offset + CARD_BYTES]
-        if len(card) < CARD_BYTES:
+    for place in range(start, start + MAX_CARDS * CARD, CARD):
+        card = content[place : place + CARD]
+        if len(card) < CARD:
             raise FormatError("bad_fits", f"the FITS file ends within the header of HDU {number}")
         if card.rstrip() == b"END":
-            return cards, start + -(-(offset + CARD_BYTES - start) // BLOCK_BYTES) * BLOCK_BYTES
+            return cards, start + -(-(place + CARD - start) // BLOCK) * BLOCK
         if found := SIZES.match(card.upper()):
             keyword = found[1]
             if card[:10] != keyword.ljust(8) + b"= " or keyword in cards:
