@@ -25,11 +25,11 @@ COLUMNS = STAR_TABLE.searched
 LIST = 256
 """Most rows of a list: at 1e6 rows half as many and twice as many are slower (docs/nearest-neighbours.md)."""
 
-NODE = 16
-"""Lists of a node, whose box is looked at before theirs."""
+MOST_LISTS = 16384
+"""Most lists, in however many rows: their boxes are all looked at."""
 
-ROUNDS = 32
-"""The first round reads the lists of two nodes, each further round those of this many times more."""
+ROUND, GROWTH = 32, 32
+"""Lists of the first round of a search, and how many times more are in each further round."""
 
 TOLERANCE = 1e-4
 """Far more than the relative error of a squared distance in single precision."""
@@ -79,8 +79,7 @@ class Hits:
 class Segment:
     """Rows that do not change, but for being marked as deleted in a copy.
 
-    L lists of R slots, in nodes of B lists; slot S is in list S // R. A slot without a row is FAR, has no id,
-    and is not `alive`.
+    L lists of R slots; slot S is in list S // R. A slot without a row is FAR, has no id, and is not `alive`.
     """
 
     index: faiss.IndexIVFFlat
@@ -101,10 +100,8 @@ class Segment:
     """Origin (D,) of the axes."""
     axes: Latents
     """Principal axes (D, D), one in a column."""
-    node_boxes: Latents
-    """Centres and half widths (2, D, L / B) of the nodes' boxes."""
-    list_boxes: Latents
-    """Centres and half widths (2, L / B, D, B) of the lists' boxes."""
+    boxes: Latents
+    """Centres and half widths (2, D, L) of the lists' boxes."""
     column_ranges: NDArray[np.float64]
     """Lowest and highest value (2, C, L) of each column in each list, NaN where no row has one."""
     extent: float
@@ -123,14 +120,14 @@ class Segment:
         columns
             Values (C, n) of COLUMNS, NaN where unknown.
         """
-        rows, dimension = latents.shape
+        rows = len(latents)
         mean = latents.mean(axis=0, dtype=np.float64).astype(np.float32)
         sample = latents[:: max(1, rows // 100_000)].astype(np.float64) - mean
         axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1].astype(np.float32)
         turned = (latents - mean) @ axes
         extent = float(np.sqrt(np.einsum("nd,nd->n", turned, turned).max()))
         lists = 1
-        while lists * LIST < rows:
+        while lists * LIST < rows and lists < MOST_LISTS:
             lists *= 2
         grid = _split(turned, lists)
         alive = np.zeros(grid.size, dtype=bool)
@@ -138,7 +135,6 @@ class Segment:
         boxes = turned[grid]
         low, high = boxes.min(axis=1), boxes.max(axis=1)
         del turned, boxes
-        nodes = low.reshape(-1, min(lists, NODE), dimension), high.reshape(-1, min(lists, NODE), dimension)
         ids, values = ids[grid.reshape(-1)], np.take(columns, grid, axis=1)
         latents = latents[grid.reshape(-1)]
         ids[~alive], latents[~alive] = b"", FAR
@@ -152,8 +148,7 @@ class Segment:
             order=np.argsort(ids),
             mean=mean,
             axes=axes,
-            node_boxes=_boxes(nodes[0].min(axis=1).T, nodes[1].max(axis=1).T),
-            list_boxes=_boxes(nodes[0].transpose(0, 2, 1), nodes[1].transpose(0, 2, 1)),
+            boxes=np.stack([(low + high).T / 2, (high - low).T / 2]),
             column_ranges=np.stack([np.fmin.reduce(values, axis=2), np.fmax.reduce(values, axis=2)]),
             extent=extent,
         )
@@ -211,34 +206,31 @@ class Segment:
         error = (2 * len(query) + 8) * 6e-8 * (self.extent + float(np.linalg.norm(turned)))
         slack = math.sqrt(len(query)) * error
         point = turned.astype(np.float32)
-        lists_pass = self._lists_within(ranges)
-        bounds = _squared_distances(self.node_boxes, point)
-        order = np.argsort(bounds)
-        start, count = 0, 2
-        while start < len(order):
+        bounds = _squared_distances(self.boxes, point)
+        if ranges:
+            bounds[~self._lists_within(ranges)] = np.inf
+        count = ROUND
+        while True:
             reach = (math.sqrt(hits.limit) + slack) ** 2
-            nodes = order[start : start + count]
-            nodes = nodes[bounds[nodes] <= reach]
-            if len(nodes) == 0:
+            lists = np.flatnonzero(bounds <= reach if reach < math.inf else bounds < reach)
+            if len(lists) == 0:
                 break
-            near = _squared_distances(self.list_boxes[:, nodes], point) <= reach
-            near &= lists_pass[nodes]
-            node, member = np.nonzero(near)
-            self._read(nodes[node] * near.shape[1] + member, query, ranges, hits, offset)
-            start, count = start + count, count * ROUNDS
+            if len(lists) > count:
+                lists = lists[np.argpartition(bounds[lists], count)[:count]]
+            self._read(lists, query, ranges, hits, offset)
+            bounds[lists] = np.inf
+            count *= GROWTH
 
     def _lists_within(self, ranges: Sequence[Range]) -> NDArray[np.bool_]:
-        """Which lists (L / B, B) may have a row within all ranges."""
+        """Which lists (L,) may have a row within all ranges."""
         within = np.ones(self.column_ranges.shape[2], dtype=bool)
         for name, low, high in ranges:
             lowest, highest = self.column_ranges[:, COLUMNS.index(name)]
             within &= (lowest <= high) & (highest >= low)
-        return within.reshape(self.node_boxes.shape[2], -1)
+        return within
 
     def _read(self, lists: Slots, query: Latents, ranges: Sequence[Range], hits: Hits, offset: int) -> None:
         """Let FAISS read some lists."""
-        if len(lists) == 0:
-            return
         selector = self._selector(lists, ranges) if ranges or self.deleted else None
         parameters = faiss.SearchParametersIVF(nprobe=len(lists), sel=selector)
         squares = np.empty(hits.most, dtype=np.float32)
@@ -298,31 +290,26 @@ def _inverted_file(latents: Latents, lists: int) -> faiss.IndexIVFFlat:
     return index
 
 
-def _boxes(low: Latents, high: Latents) -> Latents:
-    """Centres and half widths (2, ...) of boxes."""
-    return np.stack([(low + high) / 2, (high - low) / 2])
-
-
 def _squared_distances(boxes: Latents, point: Latents) -> Latents:
-    """Squares of the distances (..., n) from a point (D,) to boxes, centres and half widths (2, ..., D, n)."""
+    """Squares of the distances (L,) from a point (D,) to boxes, centres and half widths (2, D, L)."""
     gaps = np.abs(boxes[0] - point[:, None])
     gaps -= boxes[1]
     np.maximum(gaps, 0, out=gaps)
-    squares: Latents = np.einsum("...dn,...dn->...n", gaps, gaps)
+    squares: Latents = np.einsum("dl,dl->l", gaps, gaps)
     return squares
 
 
 def _split(turned: Latents, lists: int) -> Slots:
     """The rows (L, R) of `turned` (n, D) list by list. R is a multiple of 8; the last slots repeat rows.
 
-    Every node is halved at the median of the axis along which its rows, or 128 of them, spread most.
+    Every part is halved at the median of the axis along which its rows, or 128 of them, spread most.
     """
     rows = np.arange(lists * 8 * -(-len(turned) // (8 * lists))) % len(turned)
-    nodes = 1
-    while nodes < lists:
-        grid = rows.reshape(nodes, -1)
+    parts = 1
+    while parts < lists:
+        grid = rows.reshape(parts, -1)
         axis = turned[grid[:, :128]].var(axis=1).argmax(axis=1)
         halves = np.argpartition(turned[grid, axis[:, None]], grid.shape[1] // 2, axis=1)
         rows = np.take_along_axis(grid, halves, axis=1).reshape(-1)
-        nodes *= 2
+        parts *= 2
     return rows.reshape(lists, -1)

@@ -61,8 +61,8 @@ def soon_a_tree(monkeypatch):
 
 @pytest.fixture
 def small_trees(monkeypatch):
-    """Leaves, nodes and trees of a few rows, so that few rows make many."""
-    for name, value in {"LIST": 4, "NODE": 2, "RECENT": 6, "GROWTH": 2}.items():
+    """Lists, rounds and segments of a few rows, so that few rows make many."""
+    for name, value in {"LIST": 4, "ROUND": 2, "RECENT": 6, "GROWTH": 2}.items():
         monkeypatch.setattr(nearest if name in ("RECENT", "GROWTH") else segment, name, value)
 
 
