@@ -1,4 +1,4 @@
-"""Pixel masks and errors of a spectrum, from the types that users and files have them in."""
+"""Pixel masks and inverse variances, from the types of arrays that users and files have."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def bad_pixels(bitmask: NDArray[Any], bad_bits: int) -> NDArray[np.bool_]:
         if not whole.all():
             raise SpectrumError(
                 "bad_bitmask",
-                f"bitmask holds {int((~whole).sum())} values that are not whole numbers from 0 to 2**53: "
+                f"bitmask has {int((~whole).sum())} values that are not whole numbers from 0 to 2**53: "
                 "a bit mask is integers, 0 for a good pixel",
             )
         bitmask = known
     elif kind not in "biu":
-        raise SpectrumError("bad_bitmask", f"bitmask holds {bitmask.dtype}, not integers")
-    # to 64 bits first: numpy refuses 255 for a mask of int8
+        raise SpectrumError("bad_bitmask", f"bitmask has values of type {bitmask.dtype}, not integers")
+    # to 64 bits first: numpy does not take 255 for a mask of int8
     return np.asarray((bitmask.astype(np.int64) & bad_bits) != 0)
 
 

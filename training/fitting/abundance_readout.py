@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from model.bundle import load_model, save_model
-from model.methods.abundance_readout import Readout
+from model.methods.abundance_readout import AbundanceReadout
 from model.methods.base import Model
 from model.methods.gaussdis import GaussDis
 from model.spectra.grid import Array
@@ -23,7 +23,7 @@ from training.surveys.used_surveys import check_apart, check_unused
 LEVELS = (100, 50, 30)
 
 
-def fit_readout(model: Model, survey: Survey) -> Readout:
+def fit_readout(model: Model, survey: Survey) -> AbundanceReadout:
     """The least-squares readout of a noiseless survey's abundances; `scatter` from its second half by a fit to
     the first. Raises InputError for a survey without abundances or with noise."""
     names, values, latents = _seen(model, survey)
@@ -33,10 +33,10 @@ def fit_readout(model: Model, survey: Survey) -> Readout:
     constant = predict(np.zeros((1, latents.shape[1])))[0]
     provenance = {"stars": len(survey), "seed": survey.seed, "survey": survey.identity()}
     slope = predict(np.eye(latents.shape[1])) - constant
-    return Readout(tuple(names), slope, constant, left.std(axis=0), provenance)
+    return AbundanceReadout(tuple(names), slope, constant, left.std(axis=0), provenance)
 
 
-def judge(model: Model, readout: Readout, survey: Survey) -> str:
+def judge(model: Model, readout: AbundanceReadout, survey: Survey) -> str:
     """A table of the readout's errors on another noiseless survey: rms in dex, and chi-square (1: honest)."""
     names, values, latents = _seen(model, survey)
     estimates = {"no noise": readout(latents)}

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from model.errors import InputError
 from model.spectra.grid import Array, Grid, apogee_wavelength
-from model.spectra.spectrum import MAX_OTHER, PARAMETER_UNITS, may_name_parameter
+from model.spectra.spectrum import MAX_EXTRA, PARAMETER_UNITS, may_name_parameter
 from training.emulator.broadening import broaden
 from training.emulator.emulator import CARBON_LIMIT, Emulator
 from training.random_streams import Stream, generator
@@ -291,7 +291,7 @@ class Survey:
             raise InputError(f"{self.path} lacks {name}, one number per star: it has {has}")
         with h5py.File(self.path, "r") as file:
             values = file[name][:].astype(np.float64)
-        check_column(self.path, name, values, self.star_id, MAX_OTHER)
+        check_column(self.path, name, values, self.star_id, MAX_EXTRA)
         return np.asarray(values)
 
     def abundances(self) -> tuple[list[str], Array]:
