@@ -223,9 +223,9 @@ def test_further_parameters_stand_beside_the_usual_ones():
         ({"vbroad": 1.0, "fibre": 2, "teff": 4500.0}, "unknown_parameters", "teff"),
     ],
 )
-def test_missing_and_unknown_parameters_are_named(others, code, named):
+def test_missing_and_unknown_parameters_are_named(extra, code, named):
     with pytest.raises(ParameterError, match=named) as caught:
-        Parameters(4500, 2.0, 0.0, extra=others).check(["teff", "fibre", "vbroad"])
+        Parameters(4500, 2.0, 0.0, extra=extra).check(["teff", "fibre", "vbroad"])
     assert caught.value.code == code
 
 
@@ -237,7 +237,7 @@ def test_missing_and_unknown_parameters_are_named(others, code, named):
         {"extra": {"vbroad": 1.0}, "extra_err": {"vbroad": -1.0}},
     ],
 )
-def test_impossible_further_parameters_are_refused(change):
+def test_impossible_extra_parameters_are_errors(change):
     with pytest.raises(ParameterError, match="vbroad"):
         Parameters(4500, 2.0, 0.0, **change)
 
