@@ -3,9 +3,9 @@
     chemtwin train train.h5 --validation validation.h5 --method faderdis --preset compact --out m.safetensors
     torchrun --nproc-per-node 4 --no-python chemtwin train ...        # the same, on four GPUs
 
-Every random number is a function of the seed and the step, so a run that was stopped goes on from its last
-checkpoint as if nothing had happened. Flux and parameters are all that training sees; a validation survey's
-pairs decide when to stop and which step to keep (`training.networks.validation`).
+Every random number is a function of the seed and the step, so a stopped run that is resumed from its
+last checkpoint gives the same model. Training uses flux and parameters only; a validation survey's pairs decide
+when to stop and which step is best (`training.networks.validation`).
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ LOG_EVERY = 100
 
 
 class Log:
-    """What a run tells: a progress bar, TensorBoard files, and the history of validations."""
+    """The log of a run: a progress bar, TensorBoard files, and a line for each validation."""
 
     def __init__(self, folder: Path, steps: int, done: int, shown: bool) -> None:
         self._writer = SummaryWriter(str(folder), purge_step=done + 1) if shown else None
         self._bar = tqdm(total=steps, initial=done, unit="step", desc="train", disable=None if shown else True)
 
     def step(self, done: int, losses: dict[str, torch.Tensor]) -> None:
-        """One step is done."""
+        """Log one step."""
         self._bar.update()
         if self._writer is not None and done % LOG_EVERY == 0:
             for name, value in losses.items():
                 self._writer.add_scalar(f"loss/{name}", value.item(), done)
 
     def validation(self, done: int, figures: dict[str, float]) -> None:
-        """A validation was made."""
-        told = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
-        tqdm.write(f"step {done}: {told}", file=sys.stderr)
+        """Log a validation."""
+        values = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+        tqdm.write(f"step {done}: {values}", file=sys.stderr)
         if self._writer is not None:
             for name, value in figures.items():
                 self._writer.add_scalar(f"validation/{name}", value, done)
@@ -76,7 +76,7 @@ class Log:
 
 @dataclass
 class Run:
-    """A trained model and how it came about."""
+    """A trained model and the record of its training."""
 
     model: Autoencoder
     record: dict[str, Any]
@@ -95,7 +95,7 @@ def train(
 ) -> Run:
     """Train on `survey`; go on from the checkpoint in `folder` if there is one.
 
-    `judge` is told step and score of every validation. Raises InputError when the checkpoint is of another
+    `judge` is described step and score of every validation. Raises InputError when the checkpoint is of another
     survey or configuration.
     """
     if validation is not None:
@@ -148,15 +148,15 @@ def train(
 
 
 def _same_run(folder: Path, survey: Survey, validation: Survey | None, config: NetworkConfig) -> None:
-    """Refuse to go on from a checkpoint of something else."""
+    """Raise InputError for a checkpoint of other surveys or another configuration."""
     surveys = [survey.identity(), None if validation is None else validation.identity()]
-    told = json.dumps({"format": FORMAT, "surveys": surveys, **dataclasses.asdict(config)}, indent=1)
+    described = json.dumps({"format": FORMAT, "surveys": surveys, **dataclasses.asdict(config)}, indent=1)
     path = folder / "run.json"
     if not (folder / STATE).exists():
-        if path.exists() and path.read_text() != told:
+        if path.exists() and path.read_text() != described:
             (folder / FRONTEND).unlink(missing_ok=True)
-        path.write_text(told)
-    elif path.read_text() != told:
+        path.write_text(described)
+    elif path.read_text() != described:
         raise InputError(f"{folder} holds a checkpoint of another run: remove it, or write to another file")
 
 
@@ -170,7 +170,7 @@ def _frontend(folder: Path, survey: Survey, config: NetworkConfig, processes: Pr
 
 
 def save_frontend(folder: Path, frontend: Frontend) -> None:
-    """Put a fitted frontend where `train` looks for it."""
+    """Write a fitted frontend to the run's `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"partial-{FRONTEND}"
     arrays: Any = frontend.arrays()
@@ -189,7 +189,7 @@ def _write(path: Path, state: dict[str, Any]) -> None:
 
 
 def _record(trainer: Trainer, state: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """How a run went; rates count training alone, without validation only if there was none."""
+    """The record of a run; its rates include the time of validations."""
     stars = trainer.done * trainer.config.batch
     return {
         "steps": trainer.done,
@@ -205,7 +205,7 @@ def _record(trainer: Trainer, state: dict[str, Any], device: torch.device) -> di
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON can hold it: infinity, no noise, becomes null."""
+    """`value` for JSON: infinity, no noise, becomes null."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple):

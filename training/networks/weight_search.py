@@ -2,8 +2,8 @@
 
     chemtwin search train.h5 --validation validation.h5 --method faderdis --trials 20 --folder search
 
-Every trial trains from the same start and is judged by the validation survey alone; hopeless ones are stopped
-early (shorten all with --set steps=...). A stopped search goes on where it was.
+Every trial trains from the same start and is scored by the validation survey alone; those with low scores are
+stopped early (shorten all with --set steps=...). A stopped search can be resumed.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def search(
             key: trial.suggest_float(key, value / DECADES, value * DECADES, log=True)
             for key, value in ((key, getattr(config, key)) for key in keys)
         }
-        place = folder / f"trial-{trial.number}"
-        save_frontend(place, frontend)
+        trial_folder = folder / f"trial-{trial.number}"
+        save_frontend(trial_folder, frontend)
 
         def judge(step: int, score: float) -> None:
             trial.report(score, step)
@@ -65,7 +65,7 @@ def search(
             survey,
             validation,
             dataclasses.replace(config, **drawn),
-            place,
+            trial_folder,
             name="trial",
             device=device,
             judge=judge,
@@ -88,14 +88,14 @@ def search(
     study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
     study.enqueue_trial({key: getattr(config, key) for key in keys}, skip_if_exists=True)
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    left = trials - len(study.get_trials(deepcopy=False, states=ended))
-    study.optimize(objective, n_trials=max(0, left), catch=(InputError,))
+    remaining = trials - len(study.get_trials(deepcopy=False, states=ended))
+    study.optimize(objective, n_trials=max(0, remaining), catch=(InputError,))
     lines = [
         f"trial {t.number}: {', '.join(f'{key} {value:.3g}' for key, value in t.params.items())}: "
         + (t.state.name.lower() if t.value is None else f"score {t.value:.4f}")
         for t in study.trials
     ]
     if not study.get_trials(deepcopy=False, states=ended[:1]):
-        return "\n".join([*lines, "no trial came to its end"])
+        return "\n".join([*lines, "no trial was completed"])
     best = " ".join(f"--set {key}={value:.4g}" for key, value in study.best_params.items())
     return "\n".join([*lines, f"best: {best} (score {study.best_value:.4f})"])

@@ -1,4 +1,4 @@
-"""Synthetic twin surveys, as in the paper's section 4.1, and the HDF5 file that holds a survey."""
+"""The HDF5 file of a survey of spectra."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ TABLE_2 = {
 }
 """Mean and standard deviation (dex) of the paper's table 2: [Fe/H], and [X/Fe] of 17 elements."""
 
-BLOCK = 512
+BLOCK_STARS = 512
 SLOW = 2.0
 """Seconds that the check of a survey takes before its progress is shown."""
 
 OWN_FE_H = "[X/Fe]"
-"""What twins share in a survey whose every star has its own [Fe/H]."""
+"""Attribute `shared` of a survey whose twins have the same [X/Fe] but differ in [Fe/H]."""
 
 
 def draw_labels(
@@ -181,10 +181,10 @@ def synthesize(
         file["abundances"].attrs["unit"] = "[X/Fe], dex"
         file["snr"] = np.full(stars, snr)
         flux = file.create_dataset("flux", (stars, pixels), "f4", chunks=(min(64, stars), pixels))
-        for start in range(0, stars, BLOCK):
-            block = emulator(labels[start : start + BLOCK])
+        for start in range(0, stars, BLOCK_STARS):
+            block = emulator(labels[start : start + BLOCK_STARS])
             if vbroad is not None:
-                block = broaden(block, vbroad[start : start + BLOCK], grid)
+                block = broaden(block, vbroad[start : start + BLOCK_STARS], grid)
             flux[start : start + len(block)] = add_noise(block, snr, Stream.SURVEY_NOISE, start, seed=seed)
             bar.update(len(block))
     partial.replace(path)
@@ -206,7 +206,7 @@ class Survey:
 
     `parameters` (N, 3) are teff, logg, fe_h; `snr` (N,) is infinite without noise and NaN where it is not
     known; `twin` (N,) is each star's twin's row, or None; `group` (N,) the number of each star's chemistry, or
-    None; `own_fe_h` says that twins differ in [Fe/H]. `further` names the file's other datasets of one number
+    None; `own_fe_h` says that twins differ in [Fe/H]. `extra` names the file's extra datasets of one number
     per star, which any model may be conditioned on. `digests` (N,) are of each star's flux alone. `pixels` are
     those of the file's that are used, P of them.
     """
@@ -220,7 +220,7 @@ class Survey:
     group: NDArray[np.int64] | None
     own_fe_h: bool
     seed: int | None
-    further: tuple[str, ...]
+    extra: tuple[str, ...]
     digests: NDArray[np.uint64]
     pixels: NDArray[np.intp] | None
 
@@ -254,7 +254,7 @@ class Survey:
                 group=file["group"][:].astype(np.int64) if "group" in file else None,
                 own_fe_h=file.attrs.get("shared") == OWN_FE_H,
                 seed=int(file.attrs["seed"]) if "seed" in file.attrs else None,
-                further=tuple(name for name in file if _is_further(name, file[name], len(ids))),
+                extra=tuple(name for name in file if _is_extra(name, file[name], len(ids))),
                 digests=np.zeros(len(ids), dtype=np.uint64),
                 pixels=pixels,
             )
@@ -282,12 +282,12 @@ class Survey:
         return len(self.star_id)
 
     def column(self, name: str) -> Array:
-        """One number per star (N,): teff, logg, fe_h or any of `further`. Raises InputError for any other,
+        """One number per star (N,): teff, logg, fe_h or any of `extra`. Raises InputError for any other,
         and where it is not known for every star."""
         if name in PARAMETER_UNITS:
             return self.parameters[:, list(PARAMETER_UNITS).index(name)]
-        if name not in self.further:
-            has = ", ".join((*PARAMETER_UNITS, *self.further))
+        if name not in self.extra:
+            has = ", ".join((*PARAMETER_UNITS, *self.extra))
             raise InputError(f"{self.path} lacks {name}, one number per star: it has {has}")
         with h5py.File(self.path, "r") as file:
             values = file[name][:].astype(np.float64)
@@ -307,11 +307,11 @@ class Survey:
     def check_grid(self, grid: Grid) -> None:
         """Raise InputError unless the survey's pixels are those of `grid`, a model's."""
         if not grid.is_own(self.wavelength, len(self.wavelength)):
-            own, other = self.wavelength, grid.wavelength
+            own, wanted = self.wavelength, grid.wavelength
             raise InputError(
                 f"{self.path} is not on the model's wavelength grid: it has {len(own)} pixels from "
-                f"{own[0]:.2f} to {own[-1]:.2f} Angstrom, the model {len(other)} from {other[0]:.2f} to "
-                f"{other[-1]:.2f}. "
+                f"{own[0]:.2f} to {own[-1]:.2f} Angstrom, the model {len(wanted)} from {wanted[0]:.2f} to "
+                f"{wanted[-1]:.2f}. "
                 "Resample its spectra to the model's wavelengths, or train a model on its own"
             )
 
@@ -321,19 +321,19 @@ class Survey:
             raise InputError(f"{self.path} has noise of its own: draw it without --snr, evaluation adds noise")
 
     def units(self, names: Sequence[str]) -> dict[str, str]:
-        """The units that the file gives for those of `names` that are in `further`."""
+        """The units that the file gives for those of `names` that are in `extra`."""
         with h5py.File(self.path, "r") as file:
-            told = {name: file[name].attrs.get("unit", "") for name in names if name in self.further}
-        return {name: unit.decode() if isinstance(unit, bytes) else str(unit) for name, unit in told.items()}
+            units = {name: file[name].attrs.get("unit", "") for name in names if name in self.extra}
+        return {name: unit.decode() if isinstance(unit, bytes) else str(unit) for name, unit in units.items()}
 
     def identity(self) -> str:
-        """A digest of all that training or evaluation reads, fluxes too: what tells one survey from another."""
+        """A digest of all that training or evaluation reads, fluxes too, which identifies the survey."""
         digest = hashlib.sha256("\n".join(self.star_id).encode())
         arrays = [self.parameters, self.snr, self.wavelength, self.digests]
         for values in (*arrays, *(kind for kind in (self.twin, self.group) if kind is not None)):
             digest.update(np.ascontiguousarray(values).tobytes())
         with h5py.File(self.path, "r") as file:
-            for name in self.further:
+            for name in self.extra:
                 digest.update(name.encode() + file[name][:].tobytes())
         return digest.hexdigest()[:16]
 
@@ -343,7 +343,7 @@ class Survey:
             return self._read(file, rows)
 
     def blocks(
-        self, description: str, size: int = BLOCK, delay: float = 0.0
+        self, description: str, size: int = BLOCK_STARS, delay: float = 0.0
     ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Rows and flux (n, P) of the survey, block by block, behind a progress bar shown after `delay` s."""
         with (
@@ -367,12 +367,12 @@ def _rows_of(wanted: Sequence[str], ids: Sequence[str]) -> NDArray[np.int64]:
     return np.array([row.get(star_id, -1) for star_id in wanted], dtype=np.int64)
 
 
-def _is_further(name: str, held: h5py.Dataset | h5py.Group, stars: int) -> bool:
-    """Whether a dataset holds one number per star that a model may be conditioned on."""
+def _is_extra(name: str, item: h5py.Dataset | h5py.Group, stars: int) -> bool:
+    """Whether an item is a dataset of one number per star that a model may be conditioned on."""
     return (
-        isinstance(held, h5py.Dataset)
-        and held.shape == (stars,)
-        and held.dtype.kind in "iuf"
+        isinstance(item, h5py.Dataset)
+        and item.shape == (stars,)
+        and item.dtype.kind in "iuf"
         and name not in PARAMETER_UNITS
         and may_name_parameter(name)
     )

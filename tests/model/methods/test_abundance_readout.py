@@ -4,7 +4,7 @@ import pytest
 from model.bundle import SHIPPED, load_model, save_model
 from model.methods.abundance_readout import AbundanceReadout
 from training.emulator.emulator import Emulator
-from training.fitting.abundance_readout import add_readout, fit_readout, judge
+from training.fitting.abundance_readout import add_readout, error_table, fit_readout
 from training.surveys.survey import Survey, synthesize
 
 
@@ -31,7 +31,7 @@ def test_values_and_errors_follow_the_latent():
 def test_the_shipped_readout_is_right_within_its_errors(model, others):
     """The fraction of its errors is what the documentation says, on stars that nothing was fitted to."""
     readout = model.readout
-    lines = [line.split(" | ") for line in judge(model, readout, others).splitlines()[2:]]
+    lines = [line.split(" | ") for line in error_table(model, readout, others).splitlines()[2:]]
     table = {
         line[0].strip("| []").removesuffix("/Fe"): [float(x.strip(" |")) for x in line[1:]] for line in lines
     }
