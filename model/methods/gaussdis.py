@@ -19,6 +19,7 @@ from scipy.linalg.lapack import dpotrf, dtrtri
 
 from model.methods.base import Card, Embedding, Inferred, Model
 from model.methods.basis import Basis
+from model.methods.errorless_fits import ErrorlessFits
 from model.methods.gauss_newton import STEPS
 from model.methods.response import Response
 from model.similarity.same_star import likelihood_ratio
@@ -37,8 +38,8 @@ NOISELESS_SNR = 1e4
 
 UNCONVERGED = f"the fit of the latent did not converge in {STEPS} steps: do not trust the latent or its errors"
 
-BARE, COMPRESSED = 256, 128
-"""Spectra without errors that are embedded at once, and that are multiplied by the basis at once."""
+ERRORLESS_AT_ONCE = 256
+"""Spectra without errors that are embedded at once."""
 
 
 class GaussDis(Model):
@@ -147,88 +148,44 @@ class GaussDis(Model):
 
     def embed(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
         """Embed prepared spectra, in order. Those without errors and gaps take a faster path."""
-        bare = [row for row, spectrum in enumerate(spectra) if self._is_bare(spectrum)]
-        found = dict(zip(bare, self._embed_bare([spectra[row] for row in bare]), strict=True))
+        errorless = [row for row, spectrum in enumerate(spectra) if self._is_errorless(spectrum)]
+        found: dict[int, Embedding] = {}
+        for start in range(0, len(errorless), ERRORLESS_AT_ONCE):
+            rows = errorless[start : start + ERRORLESS_AT_ONCE]
+            found.update(zip(rows, self._embed_errorless([spectra[row] for row in rows]), strict=True))
         rest = [row for row in range(len(spectra)) if row not in found]
         if rest:
             found.update(zip(rest, super().embed([spectra[row] for row in rest]), strict=True))
         return [found[row] for row in range(len(spectra))]
 
-    def _is_bare(self, spectrum: Spectrum) -> bool:
+    def _is_errorless(self, spectrum: Spectrum) -> bool:
         exact = not spectrum.parameters.errors(self.parameter_names).any()
         return exact and not spectrum.has_errors and not spectrum.masked_fraction
 
-    def _embed_bare(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
+    def _embed_errorless(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
         """Embed complete spectra without errors: `infer` and `decode` in the coefficients alone."""
-        embeddings = []
-        for start in range(0, len(spectra), BARE):
-            part = spectra[start : start + BARE]
-            parameters = np.stack([s.parameters.values(self.parameter_names) for s in part])
-            nearest = self._nearest(parameters)
-            measured, power = self._compressed([s.flux for s in part], nearest)
-
-            def squared_residual(fitted: Array, measured: Array = measured, power: Array = power) -> Array:
-                """Sum of squared residuals (N,) of the spectra from coefficients (N, K)."""
-                crossed = np.einsum("nk,nk->n", fitted, 2 * measured - fitted @ self._gram)
-                return np.asarray(np.maximum(power - crossed, 0.0))
-
-            size, pixels = self.basis.components.shape
-            unexplained = squared_residual(measured) / max(pixels - size, 1)
-            frame, spread, response = self._white
-            precision = 1 / (np.maximum(unexplained, NOISELESS_SNR**-2)[:, None] + spread)
-            fit = response.fit(measured @ frame, nearest, precision[:, None])
-            means = self._posterior_means(fit.latents, fit.information)
-            inferred = [
-                Inferred(mean, None, () if sure else (UNCONVERGED,))
-                for mean, sure in zip(means, fit.converged, strict=True)
-            ]
-            residual = squared_residual(self.coefficients(means, parameters))
-            floor = self.card.error_floor**2
-            scaled = residual / floor / max(1, pixels - means.shape[1]) if floor else np.zeros(len(part))
-            embeddings += [
-                self._embedding(spectrum, one, None, float(misfit), float(square))
-                for spectrum, one, misfit, square in zip(part, inferred, scaled, residual / pixels, strict=True)
-            ]
-        return embeddings
-
-    def _compressed(self, flux: Sequence[Array], parameters: Array) -> tuple[Array, Array]:
-        """Residuals' coefficients (N, K) and sums of squares (N,), of N spectra (P,), each read once."""
-        polynomial, components, table = self._tables
-        terms, count = self.basis.terms(parameters), len(polynomial)
-        products, power = np.empty((len(flux), len(table))), np.empty(len(flux))
-        for start in range(0, len(flux), COMPRESSED):
-            part = slice(start, start + COMPRESSED)
-            given = np.stack(flux[part])
-            np.matmul(given, table.T, out=products[part])
-            np.einsum("np,np->n", given, given, out=power[part])
-        expected = np.einsum("nt,nt->n", terms, terms @ polynomial - 2 * products[:, :count])
-        return products[:, count:] - terms @ components, power + expected
+        parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
+        nearest = self._nearest(parameters)
+        measured = self._errorless.measure([s.flux for s in spectra], nearest)
+        size, pixels = self.basis.components.shape
+        unexplained = measured.squared_residual(measured.coefficients) / max(pixels - size, 1)
+        fit = self._errorless.fit(measured, nearest, np.maximum(unexplained, NOISELESS_SNR**-2))
+        means = self._posterior_means(fit.latents, fit.information)
+        inferred = [
+            Inferred(mean, None, () if sure else (UNCONVERGED,))
+            for mean, sure in zip(means, fit.converged, strict=True)
+        ]
+        residual = measured.squared_residual(self.coefficients(means, parameters))
+        floor = self.card.error_floor**2
+        scaled = residual / floor / max(1, pixels - means.shape[1]) if floor else np.zeros(len(spectra))
+        return [
+            self._embedding(spectrum, one, None, float(misfit), float(square))
+            for spectrum, one, misfit, square in zip(spectra, inferred, scaled, residual / pixels, strict=True)
+        ]
 
     @cached_property
-    def _tables(self) -> tuple[Array, Array, Array]:
-        """The polynomial's products with itself (T, T) and with the components (T, K), and both (T + K, P)."""
-        polynomial, components = self.basis.polynomial, self.basis.components
-        table = np.concatenate([polynomial, components])
-        return polynomial @ polynomial.T, polynomial @ components.T, table
-
-    @cached_property
-    def _gram(self) -> Array:
-        """Products (K, K) of the components, the unit matrix but for single precision."""
-        return np.asarray(self.basis.components @ self.basis.components.T)
-
-    @cached_property
-    def _white(self) -> tuple[Array, Array, Response]:
-        """A frame of the coefficients in which white noise of any level has a diagonal covariance.
-
-        The matrix (K, K) into the frame, the `scatter` (K,) there, where white noise of unit variance has
-        variance 1, and the response there.
-        """
-        root = np.linalg.cholesky(np.eye(len(self.scatter)) + self.continuum)
-        half = np.linalg.solve(root, np.linalg.solve(root, self.scatter).T)
-        spread, axes = np.linalg.eigh((half + half.T) / 2)
-        frame = np.linalg.solve(root.T, axes)
-        tensors = (self.response.mean, self.response.linear, self.response.products)
-        return frame, np.maximum(spread, 0.0), Response(self.ranges, *(tensor @ frame for tensor in tensors))
+    def _errorless(self) -> ErrorlessFits:
+        return ErrorlessFits(self.basis, self.response, self.scatter, self.continuum)
 
     def decode(self, latents: Array, parameters: Array) -> Array:
         """Flux (N, P) of latents (N, D) at parameters (N, U)."""

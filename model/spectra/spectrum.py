@@ -12,6 +12,7 @@ import numpy as np
 from model.errors import ChemtwinError, ParameterError, SpectrumError
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
+from model.spectra.pixels import MAX_FLUX, mask_unusable, mask_warnings
 
 PARAMETER_UNITS = {"teff": "K", "logg": "dex (cgs)", "fe_h": "dex"}
 POSSIBLE = {"teff": (1000.0, 100_000.0), "logg": (-3.0, 10.0), "fe_h": (-8.0, 3.0)}
@@ -30,9 +31,6 @@ RESERVED |= {"teff_min", "teff_max", "logg_min", "logg_max", "fe_h_min", "fe_h_m
 BAD_BITS = 0b1111_1111
 """APOGEE pixel mask bits that make a pixel unusable by default: 0 to 7 (BADPIX ... NOSKY)."""
 
-MAX_MASKED, MUCH_MASKED = 0.5, 0.25
-"""A larger masked fraction of the pixels is an error; from the second fraction on there is a warning."""
-
 MEDIAN = 0.5, 1.2
 """Limits of the median flux of a normalised spectrum."""
 
@@ -41,12 +39,6 @@ POSSIBLE_SNR = 1.0, 3000.0
 
 SPECTRA_AT_ONCE = 32
 """Spectra that are normalised together: they fit in a processor's cache."""
-
-USELESS = 10.0
-"""A pixel whose error is more than this many times the median error carries no useful information."""
-
-MAX_FLUX, MAX_IVAR = 1e30, 1e80
-"""Beyond these, in whatever unit, numbers are a mistake, and their products might overflow."""
 
 UNPHYSICAL = 1.3
 """Normalised flux above this (and 5 sigma from it) or 5 sigma below 0 is sky or a cosmic ray, not a star."""
@@ -195,10 +187,10 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
     Raises SpectrumError when more than half of the grid's pixels are masked in the end, when a good pixel is
     not finite, when a spectrum said to be normalised is not, or when no continuum can be fitted.
     """
-    flux, ivar = _masked(observation)
+    flux, ivar = mask_unusable(observation.flux, observation.ivar, observation.bad)
     flux, ivar, resampling = grid.resample(observation.wavelength, flux, ivar)
     history, stages = [resampling], {"nothing usable was sent": ivar}
-    _masked_warnings(grid, stages)
+    mask_warnings(grid, stages)
     if observation.normalized:
         median = float(np.median(flux[ivar > 0]))
         if not MEDIAN[0] <= median <= MEDIAN[1]:
@@ -222,7 +214,7 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
     if strange.any():
         stages["its flux is unphysical"] = ivar = np.where(strange, 0.0, ivar)
         warnings.append(f"{int(strange.sum())} pixels with unphysical flux were masked")
-    warnings += _masked_warnings(grid, stages)
+    warnings += mask_warnings(grid, stages)
     spectrum = Spectrum(
         flux=np.where(ivar > 0, flux, 0.0),
         ivar=ivar,
@@ -284,74 +276,3 @@ def _simple(
         bare[row]: Spectrum(flux[row], ivar, observations[bare[row]].parameters, False, history)
         for row in np.flatnonzero(usable)
     }
-
-
-def _masked(observation: Observation) -> tuple[Array, Array]:
-    """Flux and ivar with every unusable pixel at ivar 0, flux 0.
-
-    A flux of exactly 0 is one of them: no star's is, and files have it where there is no flux.
-    """
-    flux = observation.flux
-    ivar = np.ones_like(flux) if observation.ivar is None else observation.ivar
-    if np.any(ivar < 0):
-        raise SpectrumError("negative_ivar", "ivar must not be negative")
-    ivar = np.where(np.isfinite(ivar) & (flux != 0), ivar, 0.0)
-    if np.any(ivar > 0):
-        ivar = np.where(ivar < _least(ivar[ivar > 0]), 0.0, ivar)
-    if observation.bad is not None:
-        ivar = np.where(observation.bad, 0.0, ivar)
-    used = ivar > 0
-    unknown = used & ~np.isfinite(flux)
-    if unknown.any():
-        raise SpectrumError(
-            "flux_not_finite",
-            f"{int(unknown.sum())} pixels have no finite flux and are not masked (first: pixel "
-            f"{int(np.argmax(unknown))}). Give them ivar 0 or a bad bit in bitmask.",
-        )
-    flux = np.where(used, flux, 0.0)
-    if np.any(np.abs(flux) > MAX_FLUX) or np.any(ivar > MAX_IVAR):
-        raise SpectrumError("too_large", f"a flux is beyond {MAX_FLUX:g}, or an ivar beyond {MAX_IVAR:g}")
-    return flux, ivar
-
-
-def _least(ivar: Array) -> float:
-    """The least useful inverse variance, from those (n,) of a spectrum's pixels.
-
-    By the median pixel; or, where most pixels carry next to no information, by the pixel at which half of all
-    information is collected, from the best pixel on.
-    """
-    best = np.sort(ivar)[::-1]
-    half = best[np.searchsorted(np.cumsum(best), 0.5 * best.sum())]
-    return float(max(np.median(ivar) / USELESS**2, half / (10 * USELESS**2)))
-
-
-def _masked_warnings(grid: Grid, stages: Mapping[str, Array]) -> list[str]:
-    """Warnings of masked pixels; `stages` are the ivar (P,) after each step, named for what the step masks.
-
-    Raises SpectrumError where more than `MAX_MASKED` of the pixels are masked after the last.
-    """
-    masked = list(stages.values())[-1] == 0
-    count = np.count_nonzero(masked)
-    if count < min(MUCH_MASKED * len(grid), *(part.stop - part.start for part in grid.detectors)):
-        return []
-    warnings = []
-    for number, detector in enumerate(grid.detectors, 1):
-        if masked[detector].all():
-            first, last = grid.wavelength[detector][[0, -1]]
-            reason = next(name for name, ivar in stages.items() if not ivar[detector].any())
-            warnings.append(
-                f"detector {number} of {len(grid.detectors)}, {first:.0f} to {last:.0f} Angstrom, "
-                f"is masked whole: {reason}"
-            )
-    fraction = count / len(grid)
-    if fraction > MAX_MASKED:
-        raise SpectrumError(
-            "too_many_masked",
-            f"{fraction:.1%} of the model's pixels are masked or not covered; at most {MAX_MASKED:.0%} may be"
-            + "".join(f"; {warning}" for warning in warnings),
-        )
-    if fraction >= MUCH_MASKED:
-        warnings.append(
-            f"{fraction:.1%} of the model's pixels are masked or not covered: the latent is of the rest alone"
-        )
-    return warnings

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.bundle import load_model, save_model
 from model.errors import InputError
@@ -96,58 +97,78 @@ def measure(path: Path, surveys: Surveys, folder: Path) -> None:
     record = path.with_name(path.name + ".json")
     for survey in (*surveys.pairs, *([surveys.groups] if surveys.groups else [])):
         check_unused(model, label, survey)
-    told = {"model": model.card.identity, "surveys": surveys.summary()}
+    identity = {"model": model.card.identity, "surveys": surveys.summary()}
     out = folder / f"{label}.json"
-    if out.exists() and {key: json.loads(out.read_text())[key] for key in told} == told:
+    if out.exists() and {key: json.loads(out.read_text())[key] for key in identity} == identity:
         return
     arrays: dict[str, Any] = {}
-    result: dict[str, Any] = {**told, "label": label, "card": _card(model)}
+    result: dict[str, Any] = {**identity, "label": label, "card": _card(model)}
     result["training"] = json.loads(record.read_text()) if record.exists() else None
     result["twins"], result["data_space"], result["recast"] = {}, {}, {}
-    clean: list[Array] = []
     for survey in _comparable(model, surveys.pairs):
-        name, first = survey_kind(survey), survey is surveys.pairs[0]
-        result["twins"][name] = {}
-        for level in LIMIT_LEVELS if isinstance(model, GaussDis) else LEVELS:
-            figures_of: dict[str, Any] = {}
-            if isinstance(model, GaussDis):
-                latents, covariances = posteriors(model, survey, level)
-                figures_of, p = posterior_figures(model, latents, covariances, twin_rows(survey))
-                if first:
-                    arrays[f"p_same {level:g}"] = p
-            else:
-                latents = embed_survey(model, survey, level)
-            found = twin_search(latents, twin_rows(survey), level)
-            result["twins"][name][f"{level:g}"] = found.summary() | figures_of
-            below = np.searchsorted(np.sort(found.doppelgangers), CURVE, side="left")
-            arrays[f"curve {name} {level:g}"] = below / len(survey)
-            if first:
-                arrays[f"near {level:g}"], arrays[f"far {level:g}"] = found.near, found.far
-            if first and level in FEW_LEVELS:
-                decoded = twin_search(probes.data_space(model, latents), twin_rows(survey), level)
-                result["data_space"][f"{level:g}"] = decoded.summary()
-            if np.isinf(level):
-                clean.append(latents)
-        result["recast"][name] = [asdict(error) for error in recast_errors(model, survey)]
+        first = survey is surveys.pairs[0]
+        latents = _measure_twins(model, survey, result, arrays, first=first)
+        if first:
+            noiseless = latents
+        recasts = recast_errors(model, survey)
+        result["recast"][survey_kind(survey)] = [asdict(error) for error in recasts]
     if isinstance(model, GaussDis):
         arrays |= drift(model, surveys.pairs[0])
-    result["dependence"] = _dependence(model, surveys.pairs[0], clean[0])
+    result["dependence"] = _dependence(model, surveys.pairs[0], noiseless)
     if surveys.abundances is not None:
-        result["abundances"] = _abundances(model, surveys.abundances, surveys.pairs[0], clean[0], arrays)
+        result["abundances"] = _abundances(model, surveys.abundances, surveys.pairs[0], noiseless, arrays)
     if surveys.groups is not None and surveys.groups.group is not None:
-        result["groups"] = {}
-        for level in FEW_LEVELS:
-            latents, group = embed_survey(model, surveys.groups, level), surveys.groups.group
-            result["groups"][f"{level:g}"] = {
-                "members": probes.nearest_group(latents, group),
-                **probes.kmeans_groups(latents, group),
-            }
+        result["groups"] = _groups(model, surveys.groups, surveys.groups.group)
     _examples(model, surveys.pairs[0], arrays)
     stored: Any = {name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()}
     np.savez_compressed(folder / f"{label}.npz", **stored)
     partial = out.with_name(out.name + ".partial")
     partial.write_text(json.dumps(result, indent=1) + "\n")
     partial.replace(out)
+
+
+def _measure_twins(
+    model: Model, survey: Survey, result: dict[str, Any], arrays: dict[str, Any], *, first: bool
+) -> Array:
+    """Search twins at all noise levels, into `result` and `arrays`; returns the noiseless latents (N, D).
+
+    Only the `first` survey is drawn in full, and searched in data space.
+    """
+    name, twin = survey_kind(survey), twin_rows(survey)
+    result["twins"][name] = {}
+    for level in LIMIT_LEVELS if isinstance(model, GaussDis) else LEVELS:
+        errors: dict[str, Any] = {}
+        if isinstance(model, GaussDis):
+            latents, covariances = posteriors(model, survey, level)
+            errors, p = posterior_figures(model, latents, covariances, twin)
+            if first:
+                arrays[f"p_same {level:g}"] = p
+        else:
+            latents = embed_survey(model, survey, level)
+        if np.isinf(level):
+            noiseless = latents
+        found = twin_search(latents, twin, level)
+        result["twins"][name][f"{level:g}"] = found.summary() | errors
+        below = np.searchsorted(np.sort(found.doppelgangers), CURVE, side="left")
+        arrays[f"curve {name} {level:g}"] = below / len(survey)
+        if first:
+            arrays[f"near {level:g}"], arrays[f"far {level:g}"] = found.near, found.far
+        if first and level in FEW_LEVELS:
+            decoded = twin_search(probes.data_space(model, latents), twin, level)
+            result["data_space"][f"{level:g}"] = decoded.summary()
+    return noiseless
+
+
+def _groups(model: Model, survey: Survey, group: NDArray[np.int64]) -> dict[str, dict[str, float]]:
+    """How well groups (N,) are found at each noise level."""
+    figures_at = {}
+    for level in FEW_LEVELS:
+        latents = embed_survey(model, survey, level)
+        figures_at[f"{level:g}"] = {
+            "members": probes.nearest_group(latents, group),
+            **probes.kmeans_groups(latents, group),
+        }
+    return figures_at
 
 
 def _card(model: Model) -> dict[str, Any]:

@@ -91,12 +91,38 @@ def train(
     name: str,
     device: torch.device,
     resident: bool | None = None,
-    judge: Callable[[int, float], None] | None = None,
+    on_score: Callable[[int, float], None] | None = None,
 ) -> Run:
-    """Train on `survey`; go on from the checkpoint in `folder` if there is one.
+    """Train a network; a run with a checkpoint in `folder` is resumed.
 
-    `judge` is described step and score of every validation. Raises InputError when the checkpoint is of another
-    survey or configuration.
+    Parameters
+    ----------
+    survey : Survey
+        The stars to train on.
+    validation : Survey or None
+        The pairs that decide when to stop and which step is best; without them the last step is taken.
+    config : NetworkConfig
+        The settings.
+    folder : Path
+        Where checkpoints and TensorBoard files are written.
+    name : str
+        The model's name.
+    device : torch.device
+        Where to train.
+    resident : bool, optional
+        Whether pixels stay in the device's memory, by default if they fit.
+    on_score : callable, optional
+        Called with step and score of every validation.
+
+    Returns
+    -------
+    Run
+        The model and the record of its training.
+
+    Raises
+    ------
+    InputError
+        For a checkpoint of another survey or configuration, and for a training that diverges.
     """
     if validation is not None:
         check_validation(survey, validation, config.parameters)
@@ -107,44 +133,66 @@ def train(
         _same_run(folder, survey, validation, config)
     frontend = _frontend(folder, survey, config, processes)
     trainer = Trainer(survey, frontend, config, device, processes, resident=resident)
-    measure = None if validation is None else Validation(validation, frontend, config, device)
-    state: dict[str, Any] = {"best": None, "waited": 0, "history": [], "seconds": 0.0}
-    if (folder / STATE).exists():
-        saved = torch.load(folder / STATE, map_location=device, weights_only=True)
-        trainer.restore(saved.pop("trainer"))
-        state = saved
+    score = None if validation is None else Validation(validation, frontend, config, device)
+    state = _restored(folder, trainer, device)
     log = Log(folder / TENSORBOARD, config.steps, trainer.done, shown=processes.rank == 0)
     started = time.monotonic() - state["seconds"]
-    last = time.monotonic()
+    saved = time.monotonic()
     stop = state["waited"] >= config.patience
     while trainer.done < config.steps and not stop:
         losses = trainer.step()
         log.step(trainer.done, losses)
         due = trainer.done % config.validate_every == 0 or trainer.done == config.steps
-        if due and measure is not None:
+        if due and score is not None:
             if processes.rank == 0:
-                figures = measure(trainer.encode, trainer.decode)
-                log.validation(trainer.done, figures)
-                state["history"].append({"step": trainer.done, **figures})
-                better = state["best"] is None or figures["score"] > state["best"]["score"]
-                state["waited"] = 0 if better else state["waited"] + 1
-                if better:
-                    tensors = {key: torch.from_numpy(value) for key, value in trainer.weights().items()}
-                    state["best"] = {"score": figures["score"], "step": trainer.done, "weights": tensors}
-                if judge is not None:
-                    judge(trainer.done, figures["score"])
+                _validate(trainer, score, state, log, on_score)
             stop = processes.agree(state["waited"] >= config.patience)
-        if processes.rank == 0 and (due or time.monotonic() - last > CHECKPOINT_SECONDS):
+        if processes.rank == 0 and (due or time.monotonic() - saved > CHECKPOINT_SECONDS):
             state["seconds"] = time.monotonic() - started
             _write(folder / STATE, {**state, "trainer": trainer.state()})
-            last = time.monotonic()
+            saved = time.monotonic()
     log.close()
-    best = state["best"]
-    if best is None and not all(np.isfinite(values).all() for values in trainer.weights().values()):
-        raise InputError("the training has diverged: try a lower learning_rate, or clip_norm")
-    kept = trainer.weights() if best is None else {k: v.cpu().numpy() for k, v in best["weights"].items()}
-    model = _model(name, survey, validation, frontend, config, kept)
+    model = _model(name, survey, validation, frontend, config, _best_weights(trainer, state))
     return Run(model, _record(trainer, state, device))
+
+
+def _restored(folder: Path, trainer: Trainer, device: torch.device) -> dict[str, Any]:
+    """The state of a run in `folder`, with its trainer's restored; that of a new run where there is none."""
+    if not (folder / STATE).exists():
+        return {"best": None, "waited": 0, "history": [], "seconds": 0.0}
+    state: dict[str, Any] = torch.load(folder / STATE, map_location=device, weights_only=True)
+    trainer.restore(state.pop("trainer"))
+    return state
+
+
+def _validate(
+    trainer: Trainer,
+    score: Validation,
+    state: dict[str, Any],
+    log: Log,
+    on_score: Callable[[int, float], None] | None,
+) -> None:
+    """Validate the current networks, and write what was found into the run's `state`."""
+    figures = score(trainer.encode, trainer.decode)
+    log.validation(trainer.done, figures)
+    state["history"].append({"step": trainer.done, **figures})
+    better = state["best"] is None or figures["score"] > state["best"]["score"]
+    state["waited"] = 0 if better else state["waited"] + 1
+    if better:
+        tensors = {key: torch.from_numpy(value) for key, value in trainer.weights().items()}
+        state["best"] = {"score": figures["score"], "step": trainer.done, "weights": tensors}
+    if on_score is not None:
+        on_score(trainer.done, figures["score"])
+
+
+def _best_weights(trainer: Trainer, state: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
+    """The weights of the best step, without a validation of the last. Raises InputError if they diverged."""
+    if state["best"] is not None:
+        return {key: value.cpu().numpy() for key, value in state["best"]["weights"].items()}
+    weights = trainer.weights()
+    if not all(np.isfinite(values).all() for values in weights.values()):
+        raise InputError("the training has diverged: try a lower learning_rate, or clip_norm")
+    return weights
 
 
 def _same_run(folder: Path, survey: Survey, validation: Survey | None, config: NetworkConfig) -> None:

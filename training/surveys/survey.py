@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import ascii_uppercase
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import truncnorm
 from tqdm import tqdm
 
 from model.errors import InputError
 from model.spectra.grid import Array, Grid, apogee_wavelength
 from model.spectra.spectrum import MAX_EXTRA, PARAMETER_UNITS, may_name_parameter
-from training.emulator.broadening import broaden
-from training.emulator.emulator import CARBON_LIMIT, Emulator
 from training.random_streams import Stream, generator
-from training.surveys.chemistry import Chemistry
 from training.surveys.survey_check import (
     ABUNDANCE,
     FluxCheck,
@@ -35,159 +29,12 @@ from training.surveys.survey_check import (
     check_wavelength,
 )
 
-TABLE_1 = {"teff": (4000.0, 5000.0), "logg": (1.5, 3.0)}
-"""Ranges of the paper's table 1, sampled uniformly: K, dex."""
-
-TABLE_2 = {
-    "fe_h": (-0.13, 0.24),
-    "N": (0.28, 0.11),
-    "O": (0.03, 0.08),
-    "Na": (-0.05, 0.38),
-    "Mg": (0.06, 0.08),
-    "Al": (0.07, 0.09),
-    "Si": (0.05, 0.07),
-    "S": (0.05, 0.07),
-    "K": (0.04, 0.07),
-    "Ca": (0.02, 0.04),
-    "Ti": (-0.01, 0.06),
-    "V": (-0.01, 0.11),
-    "Mn": (-0.04, 0.07),
-    "Ni": (0.02, 0.04),
-    "P": (-0.04, 0.18),
-    "Cr": (-0.01, 0.06),
-    "Co": (0.0, 0.15),
-    "Rb": (-0.03, 0.29),
-}
-"""Mean and standard deviation (dex) of the paper's table 2: [Fe/H], and [X/Fe] of 17 elements."""
-
 BLOCK_STARS = 512
 SLOW = 2.0
 """Seconds that the check of a survey takes before its progress is shown."""
 
 OWN_FE_H = "[X/Fe]"
 """Attribute `shared` of a survey whose twins have the same [X/Fe] but differ in [Fe/H]."""
-
-
-def draw_labels(
-    groups: int,
-    seed: int,
-    names: tuple[str, ...],
-    lo: NDArray[np.float64],
-    hi: NDArray[np.float64],
-    *,
-    members: int = 2,
-    own_fe_h: bool = False,
-    chemistry: Chemistry | None = None,
-) -> NDArray[np.float64]:
-    """Labels (groups * members, len(names)): each run of `members` rows shares its chemistry.
-
-    Teff and logg are uniform over table 1, each star its own; [Fe/H] and [X/Fe] are table 2's independent
-    Gaussians truncated to the box `lo`, `hi` (L,); [C/Fe], which the tables do not list, is 0, so [O/Fe] is
-    cut at -CARBON_LIMIT. With `own_fe_h` a group shares [X/Fe] only and each star has its own [Fe/H].
-    With a `chemistry` the labels are drawn from it, within table 1 and the box.
-    """
-    random = generator(Stream.SURVEY_LABELS, seed=seed)
-    if chemistry is not None:
-        if own_fe_h:
-            raise InputError("real [X/Fe] depend on [Fe/H]: stars of one [X/Fe] cannot have their own [Fe/H]")
-        lo, hi = lo.copy(), hi.copy()
-        for name, (low, high) in TABLE_1.items():
-            column = names.index(name)
-            lo[column], hi[column] = max(lo[column], low), min(hi[column], high)
-        return chemistry.draw(random, groups, members, names, lo, hi)
-    stars = groups * members
-    labels = np.zeros((stars, len(names)))
-    for column, name in enumerate(names):
-        if name in TABLE_1:
-            labels[:, column] = random.uniform(*TABLE_1[name], size=stars)
-        elif name in TABLE_2:
-            mean, sd = TABLE_2[name]
-            low = max(lo[column], -CARBON_LIMIT) if name == "O" else lo[column]
-            own = own_fe_h and name == "fe_h"
-            uniform = random.uniform(size=stars if own else groups)
-            chosen = mean + sd * truncnorm.ppf(uniform, (low - mean) / sd, (hi[column] - mean) / sd)
-            labels[:, column] = chosen if own else np.repeat(chosen, members)
-    return labels
-
-
-def synthesize(
-    path: Path,
-    emulator: Emulator,
-    groups: int,
-    seed: int,
-    snr: float = np.inf,
-    *,
-    members: int = 2,
-    own_fe_h: bool = False,
-    chemistry: Chemistry | None = None,
-    broadening: tuple[float, float] | None = None,
-) -> None:
-    """Draw a survey of `groups` of `members` twins into an HDF5 file, streamed; the same seed, the same file.
-
-    Flux is normalised by the true continuum; Gaussian noise of standard deviation 1 / `snr` is added to
-    every pixel (paper, section 4.2). Star ids are SYN-<seed>-<group>A, B and so on; pairs get `twin_of`.
-    Groups share all abundances, or with `own_fe_h` all [X/Fe] but not [Fe/H]. Labels are the paper's, or
-    those of a `chemistry`. With `broadening` each star's
-    lines are widened by a Gaussian of its own, whose standard deviation (km/s), uniform between the two, is
-    dataset vbroad. Raises InputError for a `broadening` that does not rise from 0 or more.
-    """
-    if broadening is not None and not 0 <= broadening[0] < broadening[1] < np.inf:
-        raise InputError(f"broadening must be two rising numbers, 0 or more, not {broadening}")
-    labels = draw_labels(
-        groups,
-        seed,
-        emulator.labels,
-        emulator.lo,
-        emulator.hi,
-        members=members,
-        own_fe_h=own_fe_h,
-        chemistry=chemistry,
-    )
-    stars, pixels = len(labels), len(emulator.wavelength)
-    letters = ascii_uppercase[:members]
-    ids = np.array([f"SYN-{seed}-{i:06d}{letter}" for i in range(groups) for letter in letters], dtype="S64")
-    vbroad = None
-    if broadening is not None:
-        vbroad = generator(Stream.SURVEY_BROADENING, seed=seed).uniform(*broadening, size=stars)
-    grid = Grid(emulator.wavelength)
-    elements = [i for i, name in enumerate(emulator.labels) if name not in ("teff", "logg", "fe_h")]
-    partial = path.with_name(path.name + ".partial")
-    with (
-        h5py.File(partial, "w") as file,
-        tqdm(total=stars, unit="star", desc="synthesize", disable=None) as bar,
-    ):
-        file.attrs.update(
-            kind="synthetic twin survey",
-            seed=seed,
-            snr=snr,
-            continuum="true",
-            shared=OWN_FE_H if own_fe_h else "[Fe/H] and [X/Fe]",
-            chemistry="paper" if chemistry is None else json.dumps(chemistry.provenance),
-            emulator=json.dumps(emulator.provenance),
-        )
-        file["wavelength"] = emulator.wavelength
-        file["wavelength"].attrs["unit"] = "Angstrom (vacuum)"
-        file["star_id"] = ids
-        file["group"] = np.repeat(np.arange(groups), members)
-        if members == 2:
-            file["twin_of"] = ids.reshape(-1, 2)[:, ::-1].reshape(-1)
-        for name in ("teff", "logg", "fe_h"):
-            file[name] = labels[:, emulator.labels.index(name)]
-        if vbroad is not None:
-            file["vbroad"] = vbroad
-            file["vbroad"].attrs["unit"] = "km/s"
-        file["abundances"] = labels[:, elements]
-        file["abundances"].attrs["names"] = [emulator.labels[i] for i in elements]
-        file["abundances"].attrs["unit"] = "[X/Fe], dex"
-        file["snr"] = np.full(stars, snr)
-        flux = file.create_dataset("flux", (stars, pixels), "f4", chunks=(min(64, stars), pixels))
-        for start in range(0, stars, BLOCK_STARS):
-            block = emulator(labels[start : start + BLOCK_STARS])
-            if vbroad is not None:
-                block = broaden(block, vbroad[start : start + BLOCK_STARS], grid)
-            flux[start : start + len(block)] = add_noise(block, snr, Stream.SURVEY_NOISE, start, seed=seed)
-            bar.update(len(block))
-    partial.replace(path)
 
 
 def add_noise(

@@ -5,7 +5,8 @@ from model.bundle import SHIPPED, load_model, save_model
 from model.methods.abundance_readout import AbundanceReadout
 from training.emulator.emulator import Emulator
 from training.fitting.abundance_readout import add_readout, error_table, fit_readout
-from training.surveys.survey import Survey, synthesize
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import synthesize
 
 
 @pytest.fixture(scope="module")

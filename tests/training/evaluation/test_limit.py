@@ -9,7 +9,8 @@ from training.evaluation import limit as limits
 from training.evaluation.ideal_observer import IdealObserver, Prior, emulator_labels, varied
 from training.evaluation.limit import doppelganger_rate, group_rate, limit, measure, recovery, siblings
 from training.evaluation.limit_fits import fit
-from training.surveys.survey import Survey, synthesize
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import synthesize
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from training.evaluation.rates import FE_H_WITHIN, measure_rates, random_pairs
 from training.evaluation.report import measure_robustness
 from training.fitting.polydis import fit
 from training.surveys.chemistry import Chemistry
-from training.surveys.survey import Survey, synthesize
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import synthesize
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from model.bundle import save_model
 from tests.pages import check_self_contained, look
 from tests.training.small_surveys import thinned
 from training.fitting.polydis import fit
-from training.surveys.survey import Survey, synthesize
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import synthesize
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ from model.methods.basis import design
 from model.methods.polydis import PolyDis
 from tests.training.small_surveys import thinned
 from training.fitting.polydis import fit
-from training.surveys.survey import Survey, synthesize
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import synthesize
 
 
 @pytest.fixture(scope="module")

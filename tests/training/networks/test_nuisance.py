@@ -9,7 +9,8 @@ from training.evaluation import probes
 from training.evaluation.evaluate import twin_recovery
 from training.fitting.polydis import fit
 from training.spectral_basis import parameter_values
-from training.surveys.survey import Survey, synthesize
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import synthesize
 
 FOUR = ("teff", "logg", "fe_h", "vbroad")
 
