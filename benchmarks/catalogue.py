@@ -26,7 +26,8 @@ from model.bundle import load_model
 from model.methods.base import Model
 from training.evaluation.evaluate import embed_survey
 from training.surveys.chemistry import Chemistry
-from training.surveys.survey import Survey, draw_labels
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import draw_labels
 
 Array = NDArray[np.float64]
 

@@ -33,7 +33,8 @@ import app.cli.main
 from index.stores.sqlite import SqliteStore
 from model.bundle import SHIPPED, load_model, save_model
 from training.emulator.emulator import Emulator
-from training.surveys.survey import Survey, synthesize
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import synthesize
 
 CLIENTS = 3
 STARS_EACH = 40

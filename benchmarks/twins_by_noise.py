@@ -8,8 +8,8 @@ from pathlib import Path
 
 from model.bundle import load_model
 from model.methods.gaussdis import GaussDis
-from training.evaluation.evaluate import twin_search, twins
-from training.evaluation.posteriors import measured, posteriors
+from training.evaluation.evaluate import twin_rows, twin_search
+from training.evaluation.posteriors import posterior_figures, posteriors
 from training.surveys.survey import Survey
 
 model, survey = load_model(Path(sys.argv[1])), Survey.open(Path(sys.argv[2]))
@@ -17,10 +17,10 @@ assert isinstance(model, GaussDis)
 print(f"{model.card.identity}, {len(survey)} stars")
 for level in map(float, sys.argv[3:]):
     means, covariances = posteriors(model, survey, level)
-    found, _ = measured(model, means, covariances, twins(survey))
+    found, _ = posterior_figures(model, means, covariances, twin_rows(survey))
     likelihood = found["likelihood"]
     print(
-        f"S/N {level:g}: by distance {twin_search(means, twins(survey)).recovered:.3f}, by likelihood "
+        f"S/N {level:g}: by distance {twin_search(means, twin_rows(survey)).recovered:.3f}, by likelihood "
         f"{likelihood['share']:.3f} ({likelihood['error']:.3f}), chi2 per dimension {found['chi2']:.2f}",
         flush=True,
     )

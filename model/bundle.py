@@ -1,7 +1,7 @@
 """The model file: one safetensors file whose JSON header is the model's card.
 
 Reading it never runs code from it. Tensors: `wavelength` (P,) Angstrom, `continuum_pixels` (C,) if the
-model has a normaliser, `abundance_*` if it has a readout of abundances, and the method's own (`Model.arrays`).
+model has a normaliser, `abundance_*` if it has an abundance readout, and the method's own (`Model.arrays`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from model.errors import ModelFileError
-from model.methods.abundance_readout import Readout
+from model.methods.abundance_readout import AbundanceReadout
 from model.methods.base import Card, Model
 from model.spectra.continuum import METHOD, Normaliser
 from model.spectra.grid import Grid
@@ -32,7 +32,7 @@ METHODS = {
     "faderdis": ("model.methods.autoencoder", "FaderDis"),
     "gaussdis": ("model.methods.gaussdis", "GaussDis"),
 }
-"""Module and class of each method: a service imports that of its model alone, and torch only for networks."""
+"""Module and class of each method: a service imports that of its model only, so torch only for networks."""
 
 READOUT = ("slope", "constant", "scatter")
 SHIPPED = Path(__file__).with_name("default.safetensors")
@@ -42,8 +42,8 @@ SHIPPED = Path(__file__).with_name("default.safetensors")
 def save_model(model: Model, path: Path) -> None:
     """Write `model` to `path`, whole or not at all.
 
-    Its version becomes a digest of what the file holds, except the card's `quality` and the readout of
-    abundances: neither measuring nor reading a model makes it another. A card without `units` has no such key.
+    Its version becomes a digest of the file's content without the card's `quality` and the abundance readout:
+    measuring a model does not change its version. A card without `units` has no such key.
     """
     tensors: dict[str, NDArray[Any]] = {"wavelength": model.grid.wavelength, **model.arrays()}
     if model.normaliser is not None:
@@ -79,11 +79,11 @@ def save_model(model: Model, path: Path) -> None:
 
 def load_card(path: Path) -> Card:
     """Read a model file's card alone. Raises ModelFileError as `load_model`."""
-    header, _ = _read(path, tensors=False)
+    header, _ = _read(path, with_tensors=False)
     try:
         return _card(header)
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelFileError("bad_model_file", f"{path} lacks or confuses {error}") from error
+        raise ModelFileError("bad_model_file", f"{path} is an invalid model file: {error!r}") from error
 
 
 def _card(header: dict[str, Any]) -> Card:
@@ -92,17 +92,17 @@ def _card(header: dict[str, Any]) -> Card:
     return Card(**fields)
 
 
-def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def _read(path: Path, with_tensors: bool = True) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """A model file's header and its tensors, or none. Raises ModelFileError."""
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get("chemtwin", "{}"))
-            held = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
+            tensors_read = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
         raise ModelFileError("bad_model_file", f"cannot read the model file {path}: {error}") from error
     if header.get("format") != FORMAT:
         raise ModelFileError("bad_model_file", f"{path} is not a {FORMAT} file")
-    return header, held
+    return header, tensors_read
 
 
 def load_model(path: Path = SHIPPED) -> Model:
@@ -119,12 +119,12 @@ def load_model(path: Path = SHIPPED) -> Model:
             normaliser = Normaliser(grid, pixels, header["normalisation"]["degree"])
         readout = None
         if "abundances" in header:
-            held = {name: tensors.pop(f"abundance_{name}").astype(np.float64) for name in READOUT}
-            told = header["abundances"]
-            readout = Readout(names=tuple(told["names"]), provenance=told["provenance"], **held)
+            values = {name: tensors.pop(f"abundance_{name}").astype(np.float64) for name in READOUT}
+            fitted = header["abundances"]
+            readout = AbundanceReadout(names=tuple(fitted["names"]), provenance=fitted["provenance"], **values)
         module, name = METHODS[card.method]
         model: Model = getattr(import_module(module), name)(card, grid, normaliser, **tensors)
         model.readout = readout
         return model
     except (IndexError, KeyError, RuntimeError, StopIteration, TypeError, ValueError) as error:
-        raise ModelFileError("bad_model_file", f"{path} lacks or confuses {error}") from error
+        raise ModelFileError("bad_model_file", f"{path} is an invalid model file: {error!r}") from error

@@ -1,9 +1,9 @@
-"""What can be wrong with what somebody gives to Chemtwin: everything else that is raised is a defect.
+"""The errors that a user's input can cause: every other exception is a defect.
 
 ChemtwinError(code, message, detail)
 ├── SpectrumError     a spectrum that cannot be used (lengths, masks, wavelengths, values)
 ├── ParameterError    missing or impossible stellar parameters
-├── FormatError       a file or body that is not what it claims to be
+├── FormatError       a file or body that is not of its stated format
 ├── ModelFileError    a model or emulator file that cannot be read
 └── InputError        a file, option or setting that cannot be used; also a ValueError
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 
 class ChemtwinError(Exception):
-    """A refusal with a stable `code`, a `message` saying what to do, and at most 10 `detail` lines."""
+    """An error with a stable `code`, a `message` saying what to do, and at most 10 `detail` lines."""
 
     def __init__(self, code: str, message: str, detail: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -24,11 +24,11 @@ class ChemtwinError(Exception):
         self.detail = list(detail)[:10]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What pickle needs: an error in a worker process comes to the one that started it."""
-        return _again, (type(self), self.code, self.message, self.detail)
+        """Let pickle carry an error from a worker process to the one that started it."""
+        return _rebuilt, (type(self), self.code, self.message, self.detail)
 
 
-def _again(kind: type[ChemtwinError], code: str, message: str, detail: list[str]) -> ChemtwinError:
+def _rebuilt(kind: type[ChemtwinError], code: str, message: str, detail: list[str]) -> ChemtwinError:
     error = kind.__new__(kind, message)
     ChemtwinError.__init__(error, code, message, detail)
     return error
@@ -43,7 +43,7 @@ class ParameterError(ChemtwinError):
 
 
 class FormatError(ChemtwinError):
-    """The file or body is not of the form it claims."""
+    """The file or body is not of its stated format."""
 
 
 class ModelFileError(ChemtwinError):

@@ -162,7 +162,8 @@ def model() -> Model:
 @pytest.fixture(scope="session")
 def survey(tmp_path_factory: pytest.TempPathFactory, emulator: Emulator) -> Survey:
     """600 twin pairs without noise."""
-    from training.surveys.survey import Survey, synthesize
+    from training.surveys.survey import Survey
+    from training.surveys.synthetic_survey import synthesize
 
     def make(folder: Path) -> None:
         synthesize(folder / "survey.h5", emulator, 600, seed=101)
@@ -181,7 +182,7 @@ def spectra(survey: Survey) -> np.ndarray:
 @pytest.fixture(scope="session")
 def catalogue(tmp_path_factory: pytest.TempPathFactory, emulator: Emulator) -> Path:
     """A survey file of 600 twin pairs at S/N 100."""
-    from training.surveys.survey import synthesize
+    from training.surveys.synthetic_survey import synthesize
 
     def make(folder: Path) -> None:
         synthesize(folder / "catalogue.h5", emulator, 600, seed=202, snr=100)

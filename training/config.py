@@ -1,4 +1,4 @@
-"""What a training run can be told: flat TOML files, one for each method and preset; unknown keys are errors."""
+"""The configuration of a training run: a flat TOML file for each method and preset; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def build(kind: type[PolyDisConfig] | type[NetworkConfig], values: dict[str, Any
 
 
 def _checked(key: str, value: Any, hint: Any, source: str) -> Any:
-    """`value` as `hint` asks for it; integers pass for floats."""
+    """`value` with the type of `hint`; integers pass for floats."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         if value in arguments:

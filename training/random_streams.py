@@ -3,7 +3,7 @@
 A stream is what numpy's SeedSequence gets as entropy: the words of its `Stream`, with the user's seed in place
 of `SEED`, then keys such as a row or an epoch. Spawn keys, numpy's way to name streams, would give
 other numbers: the survey of a published seed would change, and every figure measured on one.
-tests/training/test_random_streams.py shows that no two streams meet.
+tests/training/test_random_streams.py shows that all streams differ.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SEED = None
 
 
 class Stream(Enum):
-    """The words of each stream: those of training and surveys hold the user's seed, the others are fixed."""
+    """The words of each stream: those of training and surveys contain the user's seed, the rest are fixed."""
 
     SURVEY_LABELS = (SEED, 1)
     SURVEY_NOISE = (SEED, 2)
@@ -41,7 +41,7 @@ class Stream(Enum):
 
 
 class EmulatorStream(Enum):
-    """Streams of the tools that make the emulator, which never meet those of `Stream`."""
+    """Streams of the tools that make the emulator, which differ from those of `Stream`."""
 
     HELD_OUT_SPECTRA = (7, SEED)
     RESPONSE_LABELS = (SEED,)
@@ -71,5 +71,5 @@ def generator(stream: Stream | EmulatorStream, *keys: int, seed: int | None = No
 
 
 def torch_seed(stream: Stream, *keys: int, seed: int) -> int:
-    """A seed for torch: 32 bits, all that its generator for the CPU looks at."""
+    """A seed for torch: 32 bits, all that its generator on the CPU uses."""
     return int(np.random.SeedSequence(entropy(stream, *keys, seed=seed)).generate_state(1)[0])

@@ -1,8 +1,8 @@
 """Fitting the spectral basis on a survey of any size, streamed.
 
 Two passes over the survey: the normal equations of the polynomial, and the covariance of its residuals, whose
-leading eigenvectors are the components. Memory holds two (P, P) matrices in single precision and one block of
-spectra, whatever the survey's size.
+leading eigenvectors are the components. Memory is that of two (P, P) matrices in single precision and one block
+of spectra, whatever the survey's size.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ PARAMETERS = tuple(PARAMETER_UNITS)
 CONTINUUM_STARS = 4096
 
 
-def known(survey: Survey, parameters: tuple[str, ...]) -> Array:
+def parameter_values(survey: Survey, parameters: tuple[str, ...]) -> Array:
     """The named parameters (N, U) of a survey: teff, logg, fe_h or any other dataset of one number per star.
 
-    Raises InputError naming what the survey lacks.
+    Raises InputError naming a dataset that the survey does not have.
     """
     return np.stack([survey.column(name) for name in parameters], axis=1)
 
 
 def training_ranges(survey: Survey, parameters: tuple[str, ...]) -> Array:
     """Smallest and largest value (U, 2) of each named parameter. Raises InputError for a constant one."""
-    values = known(survey, parameters)
+    values = parameter_values(survey, parameters)
     ranges = np.stack([values.min(axis=0), values.max(axis=0)], axis=1)
     if same := [name for name, (low, high) in zip(parameters, ranges, strict=True) if low == high]:
         raise InputError(f"{survey.path}: all stars have the same {', '.join(same)}: nothing to condition on")
@@ -69,7 +69,7 @@ def fit_basis(
 ) -> Basis:
     """Fit the polynomial and the components on a survey's flux and parameters."""
     ranges = training_ranges(survey, parameters)
-    terms = design(known(survey, parameters), ranges, degree)
+    terms = design(parameter_values(survey, parameters), ranges, degree)
 
     def spectra(description: str) -> Iterator[tuple[NDArray[np.float32], Array]]:
         for rows, flux in training_spectra(survey, normaliser, snr, description):

@@ -1,4 +1,4 @@
-"""Training a model of any method into a model file, with a record and a report of how it went beside it."""
+"""Training a model of any method into a model file, with a record and a report of the run beside it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model.bundle import load_model, save_model
 from model.methods.base import Model
 from training.config import Config, PolyDisConfig
 from training.evaluation.evaluate import twin_covariance
-from training.evaluation.metric import fit_metric
+from training.evaluation.whitening import fit_whitening
 from training.fitting import polydis
 from training.networks import network
 from training.networks.network import TENSORBOARD
@@ -27,19 +27,19 @@ from training.surveys.survey import Survey
 
 
 def checkpoint_folder(out: Path) -> Path:
-    """Where a run that writes `out` keeps its checkpoints and TensorBoard logs."""
+    """The folder of checkpoints and TensorBoard logs of a run that writes `out`."""
     return out.with_name(out.name + ".run")
 
 
 def train_model(
     survey: Path, validation: Path | None, config: Config, out: Path, *, name: str, device: str | None
 ) -> str:
-    """Train, write `out`, `out`.json and the report `out`.html, and say in one paragraph what was done."""
+    """Train, write `out`, `out`.json and the report `out`.html, and return a summary in one paragraph."""
     started = time.monotonic()
     stars = Survey.open(survey)
-    judges = None if validation is None else Survey.open(validation)
-    if judges is not None:
-        check_validation(stars, judges, config.parameters)
+    validation_survey = None if validation is None else Survey.open(validation)
+    if validation_survey is not None:
+        check_validation(stars, validation_survey, config.parameters)
     record: dict[str, Any]
     model: Model
     if isinstance(config, PolyDisConfig):
@@ -56,16 +56,16 @@ def train_model(
         record = {"seconds": round(time.monotonic() - started, 1)}
     else:
         run = network.train(
-            stars, judges, config, checkpoint_folder(out), name=name, device=choose_device(device)
+            stars, validation_survey, config, checkpoint_folder(out), name=name, device=choose_device(device)
         )
         model, record = run.model, run.record
-        if config.metric == "whitened" and judges is not None and not _follows():
-            record["metric"] = fit_metric(run.model, stars, judges, config.validate_snr)
-    if _follows():
+        if config.metric == "whitened" and validation_survey is not None and not _is_follower():
+            record["metric"] = fit_whitening(run.model, stars, validation_survey, config.validate_snr)
+    if _is_follower():
         return ""
-    if judges is not None:
-        model.twins = twin_covariance(model, judges)
-        training = model.card.training | used_surveys.record(judges, "validation")
+    if validation_survey is not None:
+        model.twins = twin_covariance(model, validation_survey)
+        training = model.card.training | used_surveys.record(validation_survey, "validation")
         model.card = dataclasses.replace(model.card, training=training)
     save_model(model, out)
     record["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
@@ -73,12 +73,12 @@ def train_model(
     out.with_name(out.name + ".json").write_text(json.dumps({"model": identity, **record}, indent=1) + "\n")
     report = out.with_name(out.name + ".html")
     curves = losses(checkpoint_folder(out) / TENSORBOARD) if "history" in record else {}
-    report.write_text(training_report(identity, config, record, stars, judges, curves))
+    report.write_text(training_report(identity, config, record, stars, validation_survey, curves))
     facts = ", ".join(f"{key} {value}" for key, value in record.items() if key != "history")
     return f"{identity} written to {out} ({out.stat().st_size / 1e6:.1f} MB), report to {report}\n{facts}"
 
 
-def _follows() -> bool:
+def _is_follower() -> bool:
     """Whether another process of the same run writes the model."""
     return int(os.environ.get("RANK", "0")) > 0
 

@@ -313,8 +313,8 @@ def parameters_of(values: Mapping[str, float], further: Sequence[str]) -> Parame
     return Parameters(
         **{name: values[name] for name in LABELS},
         **{f"{name}_err": errors.get(name, 0.0) for name in LABELS},
-        others={name: values[name] for name in further},
-        others_err={name: errors[name] for name in further if name in errors},
+        extra={name: values[name] for name in further},
+        extra_err={name: errors[name] for name in further if name in errors},
     )
 
 

@@ -104,7 +104,7 @@ def chemistry(labels: Path, out: Path) -> None:
     """Fit the distribution of real giants' labels to a CSV table (docs/realistic-survey.md)."""
     from training.emulator.emulator import Emulator
     from training.surveys.chemistry import fit_chemistry
-    from training.surveys.survey import TABLE_1
+    from training.surveys.synthetic_survey import TABLE_1
 
     emulator = Emulator.load()
     iron = emulator.labels.index("fe_h")
@@ -151,11 +151,11 @@ def synthesize(
 ) -> None:
     """Draw a twin survey (paper, section 4.1) into an HDF5 file."""
     from training.emulator.emulator import Emulator
-    from training.surveys import survey
+    from training.surveys import synthetic_survey
     from training.surveys.chemistry import Chemistry
 
     drawn_from = Chemistry.load() if chemistry == "realistic" else None
-    survey.synthesize(
+    synthetic_survey.synthesize(
         out,
         Emulator.load(),
         pairs,

@@ -115,7 +115,7 @@ def fits_job(content: bytes, query: FitsQuery, settings: Settings, *, named: boo
     errors |= {name: value for name in ERRORS if (value := getattr(query, name)) is not None}
     observation = Observation(
         flux=file.flux,
-        parameters=Parameters(**labels, **errors, others=query.parameters, others_err=query.parameters_err),
+        parameters=Parameters(**labels, **errors, extra=query.parameters, extra_err=query.parameters_err),
         ivar=file.ivar,
         bad=file.bad,
         wavelength=file.wavelength,

@@ -121,7 +121,7 @@ class Embedder:
             ra=job.ra,
             dec=job.dec,
             meta=job.meta,
-            others=dict(parameters.others),
+            others=dict(parameters.extra),
         )
         kept = pack(job.observation, self.model.grid, job.warnings) if self._keep else None
         return Embedded(spectrum, embedding, star, kept)

@@ -32,7 +32,7 @@ def stored_spectrum(service: Service, star_id: str) -> dict[str, Any]:
     if kept is not None:
         observation, _ = unpack(kept)
         spectrum = prepare(observation, service.model.grid, service.model.normaliser)
-    own = Parameters(star.teff, star.logg, star.fe_h, others=star.others)
+    own = Parameters(star.teff, star.logg, star.fe_h, extra=star.others)
     return _seen(service, service.star_answer(star), star.latent, own, spectrum)
 
 

@@ -182,20 +182,20 @@ class Service:
             ra=job.ra,
             dec=job.dec,
             meta=job.meta,
-            others=dict(parameters.others),
+            others=dict(parameters.extra),
         )
 
     def recast(self, source: Source, to: To) -> dict[str, Any]:
         """The answer of POST /recast for a stored star's id, or for an embedded spectrum."""
         if isinstance(source, str):
             star = self.comparable(source)
-            own = Parameters(star.teff, star.logg, star.fe_h, others=star.others)
+            own = Parameters(star.teff, star.logg, star.fe_h, extra=star.others)
             latent, covariance, warnings = star.latent, star.covariance, list(star.warnings)
         else:
             own, embedding = source
             latent, covariance, warnings = embedding.latent, embedding.covariance, list(embedding.warnings)
         wish = to.model_dump(exclude_none=True, exclude={"parameters"})
-        target = Parameters(**{**_usual(own), **wish}, others={**own.others, **to.parameters})
+        target = Parameters(**{**_usual(own), **wish}, extra={**own.extra, **to.parameters})
         names = self.model.parameter_names
         unused = [name for name in to.model_fields_set - {"parameters"} if name not in names]
         unused += [name[:40] for name in to.parameters if name not in self.further]
@@ -286,7 +286,7 @@ def further_of(others: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def _labels(parameters: Parameters) -> dict[str, Any]:
-    return {**_usual(parameters), **further_of(parameters.others)}
+    return {**_usual(parameters), **further_of(parameters.extra)}
 
 
 def _sd(covariance: Any) -> Any:

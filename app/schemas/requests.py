@@ -207,8 +207,8 @@ class Labels(Strict):
         values = {name: getattr(self, name) for name in (*PARAMETER_UNITS, *ERRORS)}
         return Parameters(
             **{name: value for name, value in values.items() if value is not None},
-            others=self.parameters,
-            others_err=known_errors(self.parameters_err),
+            extra=self.parameters,
+            extra_err=known_errors(self.parameters_err),
         )
 
 

@@ -6,20 +6,20 @@
     star = chem.embed("apStar.fits", teff=4705, logg=2.58, fe_h=0.05)
     chem.twins(star.star_id, k=10)
 
-docs/client.md tells the rest.
+docs/client.md describes all of it.
 """
 
-from chemtwin_client.answers import Embedded, Star, as_table
 from chemtwin_client.client import Chemtwin
 from chemtwin_client.errors import (
     Busy,
     ChemtwinError,
     ChemtwinWarning,
+    InvalidRequest,
     NotFound,
-    Refused,
     Unauthorized,
     Unreachable,
 )
+from chemtwin_client.responses import Embedded, Star, as_table
 
 __all__ = [
     "Busy",
@@ -27,8 +27,8 @@ __all__ = [
     "ChemtwinError",
     "ChemtwinWarning",
     "Embedded",
+    "InvalidRequest",
     "NotFound",
-    "Refused",
     "Star",
     "Unauthorized",
     "Unreachable",

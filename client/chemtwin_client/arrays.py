@@ -23,7 +23,7 @@ BAD = 0b1111_1111
 """Bits 0 to 7 of APOGEE's pixel mask: a pixel that must not be used."""
 
 VACUUM = re.compile(r"[(,]?\s*(in\s+)?vacuum\s*\)?", re.IGNORECASE)
-"""What surveys write behind the unit of a wavelength."""
+"""The words that surveys add to the unit of a wavelength."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What can go wrong, as the service tells it."""
+"""The errors that the service reports, as exceptions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from typing import Any
 
 
 class ChemtwinError(Exception):
-    """The service did not do what it was asked for; `str()` is its own message.
+    """The service could not do what was requested; `str()` is its own message.
 
-    `status` is the HTTP status (None where there was no answer), `code` a stable word for programs, `message`
-    what is wrong and what to do, `detail` the problems one by one. Where there are several problems they are
-    the exception's notes too, so that a traceback shows them.
+    Parameters
+    ----------
+    message : str
+        What is wrong and what to do.
+    code : str
+        A stable word for programs.
+    status : int or None
+        The HTTP status, None where there was no response.
+    detail : sequence of str
+        The problems one by one. Several are the exception's notes too, so that a traceback shows them.
     """
 
     def __init__(
@@ -28,7 +35,7 @@ class ChemtwinError(Exception):
 
 
 class Unreachable(ChemtwinError):
-    """Nothing answers at the address, or not in time."""
+    """No response from the address, or not in time."""
 
 
 class Unauthorized(ChemtwinError):
@@ -36,10 +43,10 @@ class Unauthorized(ChemtwinError):
 
 
 class NotFound(ChemtwinError):
-    """404: no such star, or the model has no such answer."""
+    """404: no such star, or the model cannot give this."""
 
 
-class Refused(ChemtwinError):
+class InvalidRequest(ChemtwinError):
     """Any other 4xx: the request cannot be met as it is, and the message says why."""
 
 
@@ -48,16 +55,16 @@ class Busy(ChemtwinError):
 
 
 class ChemtwinWarning(UserWarning):
-    """What the service asks to mind of a star or a recast, and what the client does not use."""
+    """A warning of the service about a star or a recast, or of the client about labels that it does not use."""
 
 
-def of_status(status: int) -> type[ChemtwinError]:
-    """The class of an answer's HTTP status."""
+def error_class(status: int) -> type[ChemtwinError]:
+    """The class of a response's HTTP status."""
     return {401: Unauthorized, 404: NotFound, 503: Busy}.get(
-        status, Refused if 400 <= status < 500 else ChemtwinError
+        status, InvalidRequest if 400 <= status < 500 else ChemtwinError
     )
 
 
-def told(status: int, error: dict[str, Any]) -> ChemtwinError:
-    """The exception that the service's error object is."""
-    return of_status(status)(error["message"], error["code"], status, error.get("detail", ()))
+def error_of(status: int, error: dict[str, Any]) -> ChemtwinError:
+    """The exception of the service's error object."""
+    return error_class(status)(error["message"], error["code"], status, error.get("detail", ()))

@@ -1,4 +1,4 @@
-"""Identifiers, numbers and further columns of a star: what is taken as it is, converted or refused."""
+"""Identifiers, numbers and extra columns of a star: checked and converted to the service's types and units."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GRAVITY = u.dex(u.cm / u.s**2)
 IN_DEX = {"logg", "fe_h", "logg_err", "fe_h_err", "fe_h_within"}
 
 SENTINEL = -9990.0
-"""Surveys write -9999, or a number near it, for a value that is not known."""
+"""Surveys write -9999, or a number near it, for an unknown value."""
 
 EXACT = 2**53
 """Readers of JSON that take numbers for doubles lose digits of larger integers."""
@@ -94,7 +94,7 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
 
 
 def number(name: str, value: Any, unit: u.UnitBase | None = None, target: u.UnitBase | None = None) -> float:
-    """A number in the unit of the HTTP contract; `unit` is that of its column, `target` of a further parameter.
+    """A number in the unit of the HTTP contract; `unit` is that of its column, `target` of an extra parameter.
 
     Raises ValueError for what is no single number, UnitsError for a unit that cannot be converted.
     """
@@ -154,9 +154,9 @@ def convert(name: str, value: float, unit: u.UnitBase | None, target: u.UnitBase
 
 
 def given(values: Mapping[str, Any], units: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The labels among keywords of one star, as the contract wants them; what is None is left out.
+    """The labels among keywords of one star, as the contract wants them; without those that are None.
 
-    `units` are those of the model's further parameters. Raises InputError, ValueError or UnitsError.
+    `units` are those of the model's extra parameters. Raises InputError, ValueError or UnitsError.
     """
     found: dict[str, Any] = {}
     if values.get("star_id") is not None:
@@ -179,7 +179,7 @@ def given(values: Mapping[str, Any], units: Mapping[str, str] | None = None) -> 
 
 
 def for_meta(value: Any) -> Plain | None:
-    """A cell of a further column as JSON: text, a number or a truth value; None where it is unknown.
+    """A cell of an extra column as JSON: text, a number or a truth value; None where it is unknown.
 
     Dates and durations become text; so do integers beyond 2**53. Raises TypeError for anything else.
     """

@@ -1,4 +1,4 @@
-"""What goes to the service: a star's spectrum, from a file, a specutils Spectrum or arrays."""
+"""Request bodies for a star's spectrum from a file, a specutils Spectrum or arrays."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Source: TypeAlias = os.PathLike[str] | NDData | ArrayLike | u.Quantity
 
 
 class Observed(TypedDict, total=False):
-    """What is known of a star whose spectrum is sent.
+    """The labels and arrays of a star whose spectrum is sent; None stands for "not given".
 
     `star_id`: its id, as text or an integer. `teff` (K), `logg` (dex, cgs), `fe_h` (dex), `ra`, `dec`
     (degrees): numbers, or Quantities, which are converted; `teff_err`, `logg_err`, `fe_h_err`: their 1-sigma
     errors. `parameters`, `parameters_err`: what else the model is conditioned on. `meta`: anything to store
-    with the star, 4 kB at most; not with a FITS file. None stands for "not given".
+    with the star, 4 kB at most; not with a FITS file.
 
     Of arrays: `wavelength` (P,) in vacuum and at rest, in Angstrom or a Quantity; without it flux is on the
     model's or APOGEE's grid. `ivar` or `error` (P,), in flux's unit; `bitmask` (P,), APOGEE's pixel mask, or
@@ -78,7 +78,7 @@ def is_file(source: object) -> bool:
 
 
 def body(source: Source | str, known: Mapping[str, object], units: Mapping[str, str] | None = None) -> Body:
-    """The body of one star for POST /embed or /twins; `units` are those of the model's further parameters.
+    """The body of one star for POST /embed or /twins; `units` are those of the model's extra parameters.
 
     Raises TypeError for keywords that do not belong to such a source, ValueError or UnitsError for labels or
     arrays that cannot be sent, OSError for a file that cannot be read.
@@ -154,8 +154,8 @@ def _pixels(
 ) -> dict[str, NDArray[Any]]:
     """The arrays (P,) of a JSON body; `units` are those in which flux came, and in which it is now.
 
-    What is masked in any of them is null in flux, and has no ivar or error, or where there is none of these
-    the bits `BAD`: a service that would not mask it refuses the star.
+    A pixel masked in any of them is null in flux and has ivar 0 or error null, or without these the bits
+    `BAD`: the service accepts null flux in masked pixels only.
     """
     made = {"flux": flux}
     for name, values in arrays.items():

@@ -14,13 +14,13 @@ from chemtwin_client.arrays import Column, aligned, by_row, columns
 from chemtwin_client.labels import InputError
 
 META_BYTES = 4096
-"""The service stores so much JSON with a star."""
+"""Most bytes of JSON that the service stores with a star."""
 
 UNUSED = {
     *(*spectra.ARRAYS, "flux", "snr", "normalized", "raj2000", "dej2000"),
     *(f"e_{name}" for name in labels.NEEDED),
 }
-"""Names, in lower case, of further columns that look as if they were used."""
+"""Names, in lower case, of extra columns that look as if they were used."""
 
 
 class Stars:
@@ -33,23 +33,23 @@ class Stars:
     table
         The labels, a column each.
     units
-        The units of the model's further parameters, by name.
+        The units of the model's extra parameters, by name.
 
     Attributes
     ----------
     ids
         The star of each row, "" where it is unknown.
     faults
-        What is wrong with the identifier of a row, by row: a star of the same id in an earlier row, too.
+        The errors of identifiers by row; one is a star of the same id in an earlier row.
     notes
-        What of the labels is not used or not stored, and why.
+        Warnings of labels that are not used or not stored.
 
     Raises
     ------
     ValueError
         Lengths disagree, two indexes of pandas have another order, or there is no column `star_id`.
     TypeError
-        What is no table, or has no order.
+        The labels are no table, or a column or array has no order.
     UnitsError
         A label is in a unit that cannot be converted.
     """
@@ -70,8 +70,8 @@ class Stars:
             "normalized": normalized,
         }
         self.targets = {name: u.Unit(unit) for name, unit in units.items()}
-        self.labels, others = _told_apart(columns(table), units)
-        self._check({**self.labels, **others})
+        self.labels, extra = _split_columns(columns(table), units)
+        self._check({**self.labels, **extra})
         self.ids: list[str] = []
         self.faults: dict[int, InputError] = {}
         self._identify(self.labels.pop("star_id"))
@@ -80,12 +80,12 @@ class Stars:
         aligned(by_position | {f"labels {name}".strip(): values for name, values in named})
         aligned(by_position, self.ids)
         self.notes: list[str] = []
-        if unused := [name for name in others if name.lower() in UNUSED]:
+        if unused := [name for name in extra if name.lower() in UNUSED]:
             self.notes.append(
                 f"columns of labels that are not used, but stored in meta at most: {', '.join(unused)}; "
                 "arrays of pixels and normalized are arguments, a position is ra and dec"
             )
-        self.others = self._for_meta(others)
+        self.meta = self._for_meta(extra)
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -129,7 +129,7 @@ class Stars:
         return self.sources[part], {name: values[part] for name, values in self.arrays.items()}
 
     def known(self, row: int, of_file: bool) -> dict[str, Any]:
-        """What `spectra.body` is to know of a row. Raises InputError, ValueError or UnitsError."""
+        """The labels and settings of a row for `spectra.body`. Raises InputError, ValueError or UnitsError."""
         fields: dict[str, Any] = {"star_id": self.ids[row], "parameters": {}, "parameters_err": {}}
         for name, column in self.labels.items():
             if of_file and name in labels.POSITION:
@@ -145,10 +145,10 @@ class Stars:
         return fields | self.common | ({} if of_file else {"meta": self._meta(row)})
 
     def _meta(self, row: int) -> dict[str, Any]:
-        return {name: values[row] for name, values in self.others.items() if values[row] is not None}
+        return {name: values[row] for name, values in self.meta.items() if values[row] is not None}
 
     def _for_meta(self, table: Mapping[str, Column]) -> dict[str, list[labels.Plain | None]]:
-        """The further columns as JSON has them. Raises ValueError for a row of more than the service stores."""
+        """The extra columns as JSON values. Raises ValueError for a row of more than the service stores."""
         found, unfit = {}, []
         for name, one in table.items():
             try:
@@ -166,7 +166,7 @@ class Stars:
             size = 0 if of_file else len(orjson.dumps({name: values[row] for name, values in found.items()}))
             if size > META_BYTES:
                 raise ValueError(
-                    f"the {len(found)} further columns of labels are {size} bytes of JSON in row {row}; "
+                    f"the {len(found)} extra columns of labels are {size} bytes of JSON in row {row}; "
                     f"at most {META_BYTES} are stored with a star: leave out those that you do not need"
                 )
         return found
@@ -179,38 +179,36 @@ class Stars:
             return [spectra.is_file(source) for source in self.sources]
         return [False] * len(self)
 
-    def _note_files(self, further: list[str]) -> None:
-        if further:
-            self.notes.append(
-                f"not stored with stars from FITS files, which carry no meta: {', '.join(further)}"
-            )
+    def _note_files(self, extra: list[str]) -> None:
+        if extra:
+            self.notes.append(f"not stored with stars from FITS files, which carry no meta: {', '.join(extra)}")
         if position := [name for name in labels.POSITION if name in self.labels]:
             self.notes.append(f"stars from FITS files have the files' own {' and '.join(position)}")
 
 
-def _told_apart(
+def _split_columns(
     table: Mapping[str, Column], units: Mapping[str, str]
 ) -> tuple[dict[str, Column], dict[str, Column]]:
-    """Labels by the names that they have here, and the further columns.
+    """Labels by their standard names, and the extra columns by their own.
 
     Capitals do not matter for labels (a survey's TEFF), and `e_teff` is `teff_err` where that is absent.
     Raises ValueError for two columns of one label.
     """
-    further = (*units, *(f"{name}_err" for name in units))
+    parameters = (*units, *(f"{name}_err" for name in units))
     usual_names = ("star_id", *labels.NEEDED, *labels.ERRORS, *labels.POSITION)
-    names = {name.lower(): name for name in (*usual_names, *further)}
+    names = {name.lower(): name for name in (*usual_names, *parameters)}
     usual: dict[str, Column] = {}
-    others: dict[str, Column] = {}
+    extra: dict[str, Column] = {}
     for title, column in table.items():
         name = names.get(title.lower())
         if name is None:
-            others[title] = column
+            extra[title] = column
         elif name in usual:
             raise ValueError(f"labels have several columns {name}, which differ in capitals only")
         else:
             usual[name] = column
     for label in (*labels.NEEDED, *units):
-        titles = [title for title in others if title.lower() == f"e_{label}".lower()]
+        titles = [title for title in extra if title.lower() == f"e_{label}".lower()]
         if titles and f"{label}_err" not in usual:
-            usual[f"{label}_err"] = others.pop(titles[0])
-    return usual, others
+            usual[f"{label}_err"] = extra.pop(titles[0])
+    return usual, extra

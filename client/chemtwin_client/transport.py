@@ -1,4 +1,4 @@
-"""HTTP: the key, patience with a busy service, and refusals as exceptions."""
+"""HTTP: the key, retries while the service is busy, and error responses as exceptions."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import httpx
 import orjson
 
 from chemtwin_client import labels
-from chemtwin_client.errors import ChemtwinError, Unreachable, of_status, told
+from chemtwin_client.errors import ChemtwinError, Unreachable, error_class, error_of
 from chemtwin_client.version import VERSION
 
 STAR_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._:-]{0,63}")
 
 LONGEST_PAUSE = 30.0
-"""Seconds; a service that asks for more is asked again earlier."""
+"""Longest pause before a retry in seconds, even if the service suggests more."""
 
 Query = Mapping[str, str | int | float]
 
 
 class Transport:
-    """Requests to one service. `retries`: how often a 503 is waited out, for as long as it asks."""
+    """Requests to one service. `retries`: how often a request is repeated after a 503."""
 
     def __init__(self, url: str, key: str | None, timeout: float, retries: int) -> None:
         """Raises ValueError for a url or key that no request can carry; the key is never shown."""
@@ -54,19 +54,19 @@ class Transport:
         body: bytes | None = None,
         kind: str = "application/json",
     ) -> Any:
-        """The parsed answer. Raises ChemtwinError for any other than success."""
+        """The parsed response. Raises ChemtwinError for any other status than success."""
         headers = {"Accept": "application/json"} | ({} if body is None else {"Content-Type": kind})
-        response = self._patiently(method, path, params=dict(query or {}), content=body, headers=headers)
+        response = self._with_retries(method, path, params=dict(query or {}), content=body, headers=headers)
         try:
-            answer = orjson.loads(response.content)
+            parsed = orjson.loads(response.content)
             if response.is_success:
-                return answer
-            raise told(response.status_code, answer["error"])
+                return parsed
+            raise error_of(response.status_code, parsed["error"])
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise self._of_another(response) from None
+            raise self._not_chemtwin(response) from None
 
-    def _patiently(self, method: str, path: str, **request: Any) -> httpx.Response:
-        for left in range(self.retries, -1, -1):
+    def _with_retries(self, method: str, path: str, **request: Any) -> httpx.Response:
+        for retries_left in range(self.retries, -1, -1):
             try:
                 response = self._client.request(method, path, **request)
             except httpx.TimeoutException:
@@ -80,29 +80,29 @@ class Transport:
                     "`chemtwin serve` or `make serve` starts one",
                     "unreachable",
                 ) from None
-            if response.status_code != 503 or not left:
+            if response.status_code != 503 or not retries_left:
                 break
             time.sleep(pause(response.headers.get("Retry-After", "")))
         return response
 
-    def _of_another(self, response: httpx.Response) -> ChemtwinError:
-        """What to say of an answer that is none of Chemtwin's: of a proxy, or of another service."""
-        leads = response.headers.get("Location")
-        return of_status(response.status_code)(
+    def _not_chemtwin(self, response: httpx.Response) -> ChemtwinError:
+        """The error for a response of a proxy or of another service."""
+        location = response.headers.get("Location")
+        return error_class(response.status_code)(
             f"{self.url} answered {response.status_code} {response.reason_phrase}, but not as Chemtwin does"
-            + (f"; it leads to {leads}" if leads else ""),
+            + (f"; it leads to {location}" if location else ""),
             "not_chemtwin",
             response.status_code,
         )
 
 
 def pause(retry_after: str) -> float:
-    """Seconds to wait for what a Retry-After header says, 1 where it says nothing plain."""
+    """Seconds to wait by a Retry-After header, 1 where it is no whole number."""
     return min(float(retry_after), LONGEST_PAUSE) if retry_after.isdecimal() else 1.0
 
 
 def in_path(star_id: object) -> str:
-    """A star's id as it stands in an address. Raises ValueError for what cannot be one."""
+    """A star's id as part of a URL's path. Raises ValueError for what cannot be one."""
     star_id = labels.star_id(star_id)
     if not STAR_ID.fullmatch(star_id) or star_id.endswith((".fits", ".fits.gz")):
         raise ValueError(f"{star_id!r} is not a star's id; a file's path goes as pathlib.Path(...)")

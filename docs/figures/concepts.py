@@ -17,7 +17,8 @@ from model.methods.base import Model
 from model.spectra.spectrum import Observation, Parameters, Spectrum, prepare
 from training.emulator.emulator import Emulator
 from training.evaluation.figures import BLUE, GREY, ORANGE, PURPLE, STYLE
-from training.surveys.survey import Survey, synthesize
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import synthesize
 
 SNR = 100
 SHOWN = slice(2050, 2350)

@@ -1,4 +1,4 @@
-"""Abundances read out of a latent by a linear map, with errors (fitted in `training.fitting`)."""
+"""Abundances from a latent by a linear map, with errors (fitted in `training.fitting.abundance_readout`)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from model.spectra.grid import Array
 
 
 @dataclass(frozen=True)
-class Readout:
+class AbundanceReadout:
     """[X/Fe] (dex) of the elements `names` (E,) as `latent @ slope + constant`, with `slope` (D, E).
 
-    `scatter` (E,) is the standard deviation of true abundances about that, without noise; `provenance` says of
-    which stars.
+    `scatter` (E,) is the standard deviation of true abundances about that, without noise; `provenance`
+    names the stars of the fit.
     """
 
     names: tuple[str, ...]
@@ -36,6 +36,6 @@ class Readout:
         return latents @ self.slope + self.constant, np.sqrt(variance)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What a model file holds of it."""
-        held = {"slope": self.slope, "constant": self.constant, "scatter": self.scatter}
-        return {f"abundance_{name}": values.astype(np.float32) for name, values in held.items()}
+        """Tensors for the model file."""
+        values = {"slope": self.slope, "constant": self.constant, "scatter": self.scatter}
+        return {f"abundance_{name}": array.astype(np.float32) for name, array in values.items()}

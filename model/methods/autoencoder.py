@@ -1,8 +1,8 @@
 """FactorDis and FaderDis: conditional autoencoders (paper, section 3.2), at inference.
 
 The encoder takes a spectrum and its parameters u to a latent, the decoder a latent and any u to a spectrum. The
-two methods differ in how they were trained (`training.networks.losses`), not in what is here. A network sees
-either pixels, as in the paper's appendix A, or the coefficients of a spectral basis (the compact presets).
+two methods differ in how they were trained (`training.networks.losses`), not in what is here. A network's
+inputs are either pixels (the paper's appendix A) or coefficients of a spectral basis (the compact presets).
 
 Inference runs in double precision and is rounded once, to single, at the end of `Model.embed`: so the same star
 gets the same latent whatever batch, thread count or process it comes through.
@@ -58,9 +58,9 @@ def _network(prefix: str, tensors: dict[str, NDArray[Any]]) -> nn.Sequential:
 class Autoencoder(Model):
     """A conditional autoencoder with its spectral basis, which completes masked spectra.
 
-    Tensors: those of `Basis`; `scale` (K,) of the coefficients that the networks see, or empty if they see
-    pixels; `encoder.<layer>.weight` and so on, and `decoder...`; `metric` (D, D), the linear map from the
-    encoder's output to the latent; `twins` (`Model.twins`).
+    Tensors: those of `Basis`; `scale` (K,) of the networks' inputs, empty if these are pixels;
+    `encoder.<layer>.weight` and so on, and `decoder...`; `metric` (D, D), the linear map from the encoder's
+    output to the latent; `twins` (`Model.twins`).
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Autoencoder(Model):
             raise ValueError(f"a metric of shape {self.metric.shape} for {card.latent_dim} latents")
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What the model file holds beside the card."""
+        """Tensors for the model file."""
         networks = {"encoder": self.encoder, "decoder": self.decoder}
         weights = {
             f"{name}.{key}": value.numpy().astype(np.float32)
@@ -96,8 +96,8 @@ class Autoencoder(Model):
 
     def encode(self, flux: Array, parameters: Array, variance: Array | None = None) -> Array:
         """Latents (N, D); missing pixels are first completed by the basis (`Basis.project`)."""
-        seen = self._seen(flux, parameters, variance)
-        return np.asarray(self.encoder(self._conditioned(seen, parameters)).numpy() @ self.metric)
+        inputs = self._inputs(flux, parameters, variance)
+        return np.asarray(self.encoder(self._conditioned(inputs, parameters)).numpy() @ self.metric)
 
     def decode(self, latents: Array, parameters: Array) -> Array:
         """Flux (N, P) of latents (N, D) at parameters (N, U)."""
@@ -118,28 +118,28 @@ class Autoencoder(Model):
         variance = self.variance(spectrum)
         complete, missing = self.basis.completion(spectrum, variance)
         good = spectrum.ivar > 0
-        moved = self.basis.slope(known)
-        coefficients_moved = -complete @ (self.basis.components @ np.where(good, moved, 0.0).T)
-        seen = self._seen(spectrum.flux[None], known[None], variance[None])
-        by_seen, by_known = self._jacobian(seen, known)
+        flux_slope = self.basis.slope(known)
+        coefficient_slope = -complete @ (self.basis.components @ np.where(good, flux_slope, 0.0).T)
+        inputs = self._inputs(spectrum.flux[None], known[None], variance[None])
+        by_input, by_known = self._jacobian(inputs, known)
         label = by_known * 2 / (self.ranges[:, 1] - self.ranges[:, 0])
         if self.scale.size:
-            by_seen = by_seen / self.scale
+            by_input = by_input / self.scale
             noise = complete @ self.basis.noise(spectrum) @ complete.T + missing
-            covariance = by_seen @ noise @ by_seen.T
-            label = label + by_seen @ coefficients_moved
+            covariance = by_input @ noise @ by_input.T
+            label = label + by_input @ coefficient_slope
         else:
-            by_seen = by_seen * FLUX_SCALE
-            filled = by_seen[:, ~good] @ self.basis.components[:, ~good].T
-            total = by_seen[:, good] + filled @ complete @ self.basis.components[:, good]
+            by_input = by_input * FLUX_SCALE
+            filled = by_input[:, ~good] @ self.basis.components[:, ~good].T
+            total = by_input[:, good] + filled @ complete @ self.basis.components[:, good]
             noisy = total / np.sqrt(spectrum.ivar[good])
             covariance = noisy @ noisy.T + filled @ missing @ filled.T
-            label = label + by_seen[:, ~good] @ moved[:, ~good].T + filled @ coefficients_moved
+            label = label + by_input[:, ~good] @ flux_slope[:, ~good].T + filled @ coefficient_slope
         label = label * errors
         return np.asarray(self.metric.T @ (covariance + label @ label.T) @ self.metric)
 
-    def _seen(self, flux: Array, parameters: Array, variance: Array | None) -> Array:
-        """What the encoder sees of a spectrum (N, M): scaled coefficients, or completed and scaled pixels."""
+    def _inputs(self, flux: Array, parameters: Array, variance: Array | None) -> Array:
+        """The encoder's inputs (N, M): scaled coefficients, or completed and scaled pixels."""
         if self.scale.size:
             return self.basis.project(flux, parameters, variance) / self.scale
         if variance is not None and not np.isfinite(variance).all():
@@ -156,11 +156,11 @@ class Autoencoder(Model):
         """Network input (N, M + U): `values` (N, M) and the scaled parameters (N, U)."""
         return torch.from_numpy(np.concatenate([values, scaled(parameters, self.ranges)], axis=1))
 
-    def _jacobian(self, seen: Array, parameters: Array) -> tuple[Array, Array]:
+    def _jacobian(self, inputs: Array, parameters: Array) -> tuple[Array, Array]:
         """Derivatives (D, M), (D, U) of the encoder's output by its input (1, M) and the scaled parameters."""
-        point = self._conditioned(seen, parameters[None])[0]
+        point = self._conditioned(inputs, parameters[None])[0]
         jacobian = torch.func.jacrev(self.encoder)(point).numpy()
-        return jacobian[:, : seen.shape[1]], jacobian[:, seen.shape[1] :]
+        return jacobian[:, : inputs.shape[1]], jacobian[:, inputs.shape[1] :]
 
 
 class FactorDis(Autoencoder):

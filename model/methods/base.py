@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from model.methods.abundance_readout import Readout
+from model.methods.abundance_readout import AbundanceReadout
 from model.methods.basis import Basis
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
@@ -26,11 +26,11 @@ EDGE = 1e-3
 
 @dataclass(frozen=True)
 class Card:
-    """What a model says of itself; the JSON header of its file.
+    """A model's description, the JSON header of its file.
 
     `parameters` maps each conditioned parameter to its training range, `units` those beyond teff, logg and fe_h
     to their units; `error_floor` is the rms, in units of the continuum, by which observed giants differ from
-    the synthetic spectra that the model knows.
+    the synthetic spectra of the training survey.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Embedding:
-    """Where a star lies: `latent` (D,), its `covariance` (D, D) or None without errors, and the fit."""
+    """A star's `latent` (D,), its `covariance` (D, D) or None without errors, and the fit."""
 
     latent: NDArray[np.float32]
     covariance: NDArray[np.float32] | None
@@ -63,7 +63,7 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Inferred:
-    """A star's `latent` (D,), its `covariance` (D, D) or None without errors, and why not to trust them."""
+    """A star's `latent` (D,), its `covariance` (D, D) or None without errors, and `problems` of the fit."""
 
     latent: Array
     covariance: Array | None
@@ -79,7 +79,7 @@ class Model(ABC):
 
     method: ClassVar[str]
     basis: Basis
-    readout: Readout | None = None
+    readout: AbundanceReadout | None = None
 
     def __init__(self, card: Card, grid: Grid, normaliser: Normaliser | None, twins: NDArray[Any]) -> None:
         self.card = card
@@ -117,7 +117,7 @@ class Model(ABC):
 
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What the model file holds beside the card."""
+        """Tensors for the model file."""
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
@@ -125,12 +125,12 @@ class Model(ABC):
         return tuple(self.card.parameters)
 
     def example(self) -> Spectrum:
-        """What the model itself takes for the spectrum of latent 0 in the middle of its range, at S/N 100."""
+        """The model's own spectrum of latent 0 in the middle of its parameters' ranges, at S/N 100."""
         middle = self.ranges.mean(axis=1)
         flux = self.decode(np.zeros((1, self.card.latent_dim)), middle[None])[0]
         known = dict(zip(self.parameter_names, middle.tolist(), strict=True))
         usual = {"teff": 4500.0, "logg": 2.0, "fe_h": 0.0}
-        parameters = Parameters(**{name: known.pop(name, value) for name, value in usual.items()}, others=known)
+        parameters = Parameters(**{name: known.pop(name, value) for name, value in usual.items()}, extra=known)
         return Spectrum(flux, np.full(len(flux), 1e4), parameters, has_errors=True)
 
     def outside(self, parameters: Parameters) -> list[str]:
@@ -149,7 +149,7 @@ class Model(ABC):
         return np.where(good, 0.0 if not spectrum.has_errors else noise, np.inf) + self.card.error_floor**2
 
     def embed(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
-        """Embed prepared spectra; the order is kept."""
+        """Embed prepared spectra, in order."""
         parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
         inferred = self.infer(spectra)
         rebuilt = self.decode(np.stack([one.latent for one in inferred]), parameters)
@@ -166,17 +166,17 @@ class Model(ABC):
             for spectrum, latent in zip(spectra, latents, strict=True)
         ]
 
-    def pair_covariance(self, left: Array, right: Array) -> Array | None:
+    def pair_covariance(self, first: Array, second: Array) -> Array | None:
         """Covariance (N, D, D) of twins' latent difference; None: unknown.
 
-        `left` and `right` are their covariances (N, D, D), or (1, D, D) of one star with each of N.
+        `first` and `second` are their covariances (N, D, D), or (1, D, D) of one star with each of N.
         """
-        return self.twins + left + right if self.twins.size else None
+        return self.twins + first + second if self.twins.size else None
 
     def likelihood_ratios(
         self, latent: Array, covariance: Array, latents: Array, covariances: Array
     ) -> Array | None:
-        """Log ratios (N,) of same against different chemistry of one star, (D,) and (D, D), with others.
+        """Log ratios (N,) of same against different chemistry of one star, (D,) and (D, D), with N stars.
 
         None for a method whose latents are no posteriors.
         """

@@ -1,4 +1,4 @@
-"""The linear spectral basis: a polynomial of u per wavelength, and the leading components of what it leaves.
+"""The linear spectral basis: a polynomial of u per wavelength, and the leading components of its residuals.
 
 It is all of PolyDis (paper, section 2.2, after Price-Jones & Bovy 2017, 2019), and the way in and out of the
 compact networks. Fitting is in `training.spectral_basis`.
@@ -37,13 +37,13 @@ def scaled(parameters: Array, ranges: Array) -> Array:
 
 @cache
 def _products(parameters: int, degree: int) -> tuple[tuple[int, int], ...]:
-    """Each monomial after the constant as a product: the place of another one, and of a parameter."""
+    """Each monomial after the constant as a product: the indices of another monomial and of a parameter."""
     all_ = exponents(parameters, degree)
-    place = {powers: number for number, powers in enumerate(all_)}
+    index = {powers: number for number, powers in enumerate(all_)}
     products = []
     for powers in all_[1:]:
         one = next(number for number, power in enumerate(powers) if power)
-        products.append((place[(*powers[:one], powers[one] - 1, *powers[one + 1 :])], one))
+        products.append((index[(*powers[:one], powers[one] - 1, *powers[one + 1 :])], one))
     return tuple(products)
 
 
@@ -52,8 +52,8 @@ def design(parameters: Array, ranges: Array, degree: int) -> Array:
     unit = scaled(parameters, ranges)
     products = _products(unit.shape[1], degree)
     monomials = np.ones((len(unit), 1 + len(products)))
-    for number, (other, one) in enumerate(products, 1):
-        np.multiply(monomials[:, other], unit[:, one], out=monomials[:, number])
+    for number, (lower, parameter) in enumerate(products, 1):
+        np.multiply(monomials[:, lower], unit[:, parameter], out=monomials[:, number])
     return monomials
 
 
@@ -61,7 +61,7 @@ class Basis:
     """Polynomial `polynomial` (T, P) over parameters in `ranges` (U, 2), and `components` (K, P).
 
     `components` have orthonormal rows; `variances` (K,) are those of the training survey's coefficients, and
-    `discarded` (1,) is the mean variance per pixel of what the components leave out.
+    `discarded` (1,) is the mean variance per pixel outside the components.
     """
 
     def __init__(
@@ -81,18 +81,18 @@ class Basis:
         self.degree = next(d for d in range(20) if len(exponents(len(ranges), d)) == len(polynomial))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What a model file holds of it."""
+        """Tensors for the model file."""
         names = ("polynomial", "components", "variances", "discarded")
         return {name: np.atleast_1d(np.asarray(getattr(self, name), dtype=np.float32)) for name in names}
 
     def leading(self, count: int) -> Basis:
         """The same polynomial with the first `count` components."""
-        pixels, held = self.components.shape[1], len(self.components)
-        dropped = self.discarded * (pixels - held) + float(self.variances[count:].sum())
+        size, pixels = self.components.shape
+        dropped = self.discarded * (pixels - size) + float(self.variances[count:].sum())
         arrays = self.arrays() | {
             "components": self.components[:count],
             "variances": self.variances[:count],
-            "discarded": np.array([dropped / (pixels - min(count, held))]),
+            "discarded": np.array([dropped / (pixels - min(count, size))]),
         }
         return Basis(self.ranges, **arrays)
 
@@ -129,7 +129,7 @@ class Basis:
         """How a spectrum's good pixels give its coefficients.
 
         The matrix (K, K) that takes the good residuals' projection to the coefficients, and the covariance
-        (K, K) that the missing pixels leave; `variance` (P,) is what `project` was given.
+        (K, K) from the missing pixels; `variance` (P,) is that given to `project`.
         """
         good = spectrum.ivar > 0
         if good.all():
@@ -177,21 +177,23 @@ class Basis:
         )
 
     def _completion(self, good: NDArray[np.bool_], variance: Array) -> tuple[Array, Array]:
-        """The matrix (K, K) that completes a projection of good pixels, and the covariance (K, K) it leaves.
+        """The matrix (K, K) that completes a projection of good pixels, and its covariance (K, K).
 
         With V the components on the good pixels, A = V V^T, L the latents' prior variances, d the variance
-        per pixel that the components leave out, s = d plus the mean `variance` (P,) of the good pixels, and
-        M = (s / L + A)^-1: the coefficients are (I + (I - A) M) V r. What the missing pixels leave open is
+        per pixel outside the components, s = d plus the mean `variance` (P,) of the good pixels, and
+        M = (s / L + A)^-1: the coefficients are (I + (I - A) M) V r. The covariance from the missing pixels is
         (I - A) (s^2 M / L M + d M A M) (I - A) + d (I - A), beside the good pixels' noise.
         """
-        hidden = self.components[:, ~good]
-        unseen = hidden @ hidden.T
-        unit = np.eye(len(unseen))
+        masked = self.components[:, ~good]
+        missing = masked @ masked.T
+        unit = np.eye(len(missing))
         prior = np.maximum(self.variances - self.discarded, 1e-3 * self.variances)
         noise = self.discarded + float(variance[good].mean())
-        inverse = np.linalg.inv(np.diag(noise / prior) + unit - unseen)
-        open_ = noise**2 * (inverse / prior) @ inverse + self.discarded * inverse @ (unit - unseen) @ inverse
-        return unit + unseen @ inverse, unseen @ open_ @ unseen + self.discarded * unseen
+        inverse = np.linalg.inv(np.diag(noise / prior) + unit - missing)
+        uncertain = (
+            noise**2 * (inverse / prior) @ inverse + self.discarded * inverse @ (unit - missing) @ inverse
+        )
+        return unit + missing @ inverse, missing @ uncertain @ missing + self.discarded * missing
 
     @cached_property
     def _single(self) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""What turns a function of arrays into machine code that runs without the interpreter's lock."""
+"""Compile functions of arrays to machine code that runs without the interpreter's lock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ANY_ORDER = {"reassoc", "contract", "nsz", "arcp"}
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """The function as machine code, kept on disk where there is a folder for it (NUMBA_CACHE_DIR names one)."""
+    """Compile a function; the code is cached on disk where a folder is writable (NUMBA_CACHE_DIR names one)."""
     try:
         return njit(nogil=True, fastmath=ANY_ORDER, cache=True)(function)
     except RuntimeError:  # no folder can be written to: each process compiles for itself

@@ -1,4 +1,4 @@
-"""The fit of a latent to spectral coefficients, compiled: each star by itself, whatever it is fitted beside."""
+"""Gauss-Newton fits of latents to spectral coefficients, compiled; each star's is independent of its batch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LONGEST = 3.0
 """No step of the fit is longer, in units of the prior's standard deviation."""
 
 HALVINGS = 60
-"""So often halved, the second derivatives no longer count."""
+"""Most halvings of the second derivatives, after which they are negligible."""
 
 SLOW = 0.5
 """A whole step of more than this fraction of the one before it calls for the response's curvature."""
 
 DECREASE, ROUNDING = 1e-4, 1e-12
-"""The least decrease of the objective, as a fraction of what the slope promises; its rounding error."""
+"""The least decrease of the objective, as a fraction of the one that the slope predicts; its rounding error."""
 
 
 @compiled
@@ -32,7 +32,7 @@ def gauss_newton(
     linear: Array,
     products: Array,
     leading: int,
-    seen: Array,
+    coefficients: Array,
     precision: Array,
     start: Array,
     tolerance: float,
@@ -44,8 +44,8 @@ def gauss_newton(
     mean, linear, products
         The response of each star, (N, K), (N, D, K) and (N, M, K): products of two latents, then of three of
         the first `leading`.
-    seen
-        Coefficients (N, K).
+    coefficients
+        Observed coefficients (N, K).
     precision
         Their inverse covariance: (N, K, K), or (N, 1, K) where they are independent, or one row for all.
     start
@@ -64,16 +64,16 @@ def gauss_newton(
     steps = np.empty(stars, dtype=np.int64)
     for star in range(stars):
         response = mean[star], linear[star], products[star], leading
-        weight = precision[min(star, len(precision) - 1)]
-        steps[star] = _fit(response, seen[star], weight, latents[star], information[star], tolerance)
+        own = precision[min(star, len(precision) - 1)]
+        steps[star] = _fit(response, coefficients[star], own, latents[star], information[star], tolerance)
     return latents, information, steps
 
 
 @compiled
 def _fit(
     response: tuple[Array, Array, Array, int],
-    seen: Array,
-    weight: Array,
+    coefficients: Array,
+    precision: Array,
     latent: Array,
     information: Array,
     tolerance: float,
@@ -87,37 +87,37 @@ def _fit(
     halved until the objective decreases. Once a step was halved, or convergence is slow, the second derivatives
     of the response are subtracted (Newton), halved until the matrix is positive definite.
     """
-    size, count = len(latent), len(seen)
+    size, count = len(latent), len(coefficients)
     slope, weighted = np.empty((size, count)), np.empty((size, count))
-    residual, force = np.empty(count), np.empty(count)
+    residual, weighted_residual = np.empty(count), np.empty(count)
     trial, step, gradient = np.empty(size), np.zeros(size), np.empty(size)
     curvature, factor = np.zeros((size, size)), np.empty((size, size))
-    fraction, lowest, promised, last, curved = 1.0, np.inf, 0.0, np.inf, False
+    step_size, lowest, predicted, last, curved = 1.0, np.inf, 0.0, np.inf, False
     for number in range(1, STEPS + 1):
         for axis in range(size):
-            trial[axis] = latent[axis] + fraction * step[axis]
-        _respond(trial, response, seen, slope, residual)
-        objective = _weigh(trial, residual, weight, force)
-        if not objective <= lowest - DECREASE * fraction * promised + ROUNDING * objective:
-            fraction, curved = 0.5 * fraction, True
+            trial[axis] = latent[axis] + step_size * step[axis]
+        _respond(trial, response, coefficients, slope, residual)
+        objective = _weigh(trial, residual, precision, weighted_residual)
+        if not objective <= lowest - DECREASE * step_size * predicted + ROUNDING * objective:
+            step_size, curved = 0.5 * step_size, True
             continue
         for axis in range(size):
             latent[axis] = trial[axis]
         lowest = objective
-        _linearise(latent, slope, weight, weighted, force, information, gradient)
+        _linearise(latent, slope, precision, weighted, weighted_residual, information, gradient)
         if curved:
-            _curve(latent, response, force, curvature)
-        part, length = 1.0 if curved else 0.0, -1.0
+            _curve(latent, response, weighted_residual, curvature)
+        curvature_factor, length = 1.0 if curved else 0.0, -1.0
         for _ in range(HALVINGS):
-            length = _solve(information, part, curvature, gradient, factor, step)
+            length = _solve(information, curvature_factor, curvature, gradient, factor, step)
             if length >= 0:
                 break
-            part *= 0.5
+            curvature_factor *= 0.5
         if 0 <= length <= tolerance:
             _add(1.0, step, latent)
             return number
-        curved = curved or (fraction == 1.0 and length > SLOW * last)
-        fraction, last, promised = min(1.0, LONGEST / _norm(step)), length, _dot(gradient, step)
+        curved = curved or (step_size == 1.0 and length > SLOW * last)
+        step_size, last, predicted = min(1.0, LONGEST / _norm(step)), length, _dot(gradient, step)
     return STEPS + 1
 
 
@@ -132,11 +132,11 @@ def _add(factor: float, other: Array, one: Array) -> None:
 def _respond(
     latent: Array,
     response: tuple[Array, Array, Array, int],
-    seen: Array,
+    coefficients: Array,
     slope: Array,
     residual: Array,
 ) -> None:
-    """Write the response's derivatives at `latent` (D,) into `slope` (D, K), and what it leaves of `seen`."""
+    """Write the response's derivatives at `latent` (D,) into `slope` (D, K), and the residual (K,)."""
     mean, linear, products, leading = response
     for axis in range(len(latent)):
         for index in range(len(residual)):
@@ -148,7 +148,7 @@ def _respond(
             _add(latent[first], products[product], slope[second])
             product += 1
     for index in range(len(residual)):
-        residual[index] = seen[index] - mean[index]
+        residual[index] = coefficients[index] - mean[index]
     for axis in range(len(latent)):
         half = 0.5 * latent[axis]
         for index in range(len(residual)):
@@ -165,23 +165,23 @@ def _respond(
 
 
 @compiled
-def _times(vector: Array, weight: Array, product: Array) -> None:
-    """Write `vector` (K,) times `weight` (K, K) into `product` (K,)."""
+def _times(vector: Array, precision: Array, product: Array) -> None:
+    """Write `vector` (K,) times `precision` (K, K) into `product` (K,)."""
     for index in range(len(product)):
         product[index] = 0.0
     for index in range(len(vector)):
-        _add(vector[index], weight[index], product)
+        _add(vector[index], precision[index], product)
 
 
 @compiled
-def _weigh(latent: Array, residual: Array, weight: Array, force: Array) -> float:
-    """The objective at `latent` (D,); `residual` (K,) times `weight` into `force` (K,)."""
-    if len(weight) == 1:
+def _weigh(latent: Array, residual: Array, precision: Array, weighted_residual: Array) -> float:
+    """The objective at `latent` (D,); `residual` (K,) times `precision` into `weighted_residual` (K,)."""
+    if len(precision) == 1:
         for index in range(len(residual)):
-            force[index] = residual[index] * weight[0, index]
+            weighted_residual[index] = residual[index] * precision[0, index]
     else:
-        _times(residual, weight, force)
-    objective: float = 0.5 * (_dot(residual, force) + _dot(latent, latent))
+        _times(residual, precision, weighted_residual)
+    objective: float = 0.5 * (_dot(residual, weighted_residual) + _dot(latent, latent))
     return objective
 
 
@@ -189,41 +189,43 @@ def _weigh(latent: Array, residual: Array, weight: Array, force: Array) -> float
 def _linearise(
     latent: Array,
     slope: Array,
-    weight: Array,
+    precision: Array,
     weighted: Array,
-    force: Array,
+    weighted_residual: Array,
     information: Array,
     gradient: Array,
 ) -> None:
     """Write J' W J into `information` (D, D), and the objective's negative gradient into `gradient` (D,)."""
     for axis in range(len(latent)):
-        gradient[axis] = _dot(slope[axis], force) - latent[axis]
-        if len(weight) == 1:
-            for index in range(len(force)):
-                weighted[axis, index] = slope[axis, index] * weight[0, index]
+        gradient[axis] = _dot(slope[axis], weighted_residual) - latent[axis]
+        if len(precision) == 1:
+            for index in range(len(weighted_residual)):
+                weighted[axis, index] = slope[axis, index] * precision[0, index]
         else:
-            _times(slope[axis], weight, weighted[axis])
+            _times(slope[axis], precision, weighted[axis])
         for other in range(axis + 1):
             product = 0.0
-            for index in range(len(force)):
+            for index in range(len(weighted_residual)):
                 product += weighted[axis, index] * slope[other, index]
             information[axis, other] = information[other, axis] = product
 
 
 @compiled
-def _curve(latent: Array, response: tuple[Array, Array, Array, int], force: Array, curvature: Array) -> None:
-    """Write the response's second derivatives by `latent` (D,), times `force` (K,), into `curvature` (D, D)."""
+def _curve(
+    latent: Array, response: tuple[Array, Array, Array, int], weighted_residual: Array, curvature: Array
+) -> None:
+    """Write the response's second derivatives, times `weighted_residual` (K,), into `curvature` (D, D)."""
     _, _, products, leading = response
     product = 0
     for first in range(len(latent)):
         for second in range(first, len(latent)):
-            own = _dot(products[product], force)
+            own = _dot(products[product], weighted_residual)
             curvature[first, second] = curvature[second, first] = own * (2.0 if first == second else 1.0)
             product += 1
     for first in range(leading):
         for second in range(first, leading):
             for third in range(second, leading):
-                own = _dot(products[product], force)
+                own = _dot(products[product], weighted_residual)
                 one, two, three = own * latent[first], own * latent[second], own * latent[third]
                 curvature[first, second] += three
                 curvature[second, first] += three
@@ -236,9 +238,9 @@ def _curve(latent: Array, response: tuple[Array, Array, Array, int], force: Arra
 
 @compiled
 def _solve(
-    information: Array, part: float, curvature: Array, gradient: Array, factor: Array, step: Array
+    information: Array, curvature_factor: float, curvature: Array, gradient: Array, factor: Array, step: Array
 ) -> float:
-    """Solve (information + I - part curvature) step = gradient.
+    """Solve (information + I - curvature_factor curvature) step = gradient.
 
     Returns the step's length in units of the standard deviation that this matrix gives the posterior; -1 where
     the matrix is not positive definite.
@@ -246,7 +248,7 @@ def _solve(
     # Cholesky's factor; the latents are too few for LAPACK
     for axis in range(len(step)):
         for other in range(axis + 1):
-            rest = information[axis, other] - part * curvature[axis, other] + (axis == other)
+            rest = information[axis, other] - curvature_factor * curvature[axis, other] + (axis == other)
             for index in range(other):
                 rest -= factor[axis, index] * factor[other, index]
             if axis == other and rest <= 0:

@@ -19,6 +19,7 @@ from scipy.linalg.lapack import dpotrf, dtrtri
 
 from model.methods.base import Card, Embedding, Inferred, Model
 from model.methods.basis import Basis
+from model.methods.errorless_fits import ErrorlessFits
 from model.methods.gauss_newton import STEPS
 from model.methods.response import Response
 from model.similarity.same_star import likelihood_ratio
@@ -30,15 +31,15 @@ MARGIN = 0.2
 """How far beyond the training range, in units of its width, the polynomials are trusted to extrapolate."""
 
 FILLS = 3
-"""Times that masked pixels are filled from the others before a spectrum is compared with the basis."""
+"""Times that masked pixels are filled from the good ones before a spectrum is compared with the basis."""
 
 NOISELESS_SNR = 1e4
-"""No spectrum is taken to be better than this."""
+"""Highest S/N that a spectrum is taken to have."""
 
 UNCONVERGED = f"the fit of the latent did not converge in {STEPS} steps: do not trust the latent or its errors"
 
-BARE, COMPRESSED = 256, 128
-"""Spectra without errors that are embedded at once, and that are multiplied by the basis at once."""
+ERRORLESS_AT_ONCE = 256
+"""Spectra without errors that are embedded at once."""
 
 
 class GaussDis(Model):
@@ -79,7 +80,7 @@ class GaussDis(Model):
             raise ValueError(f"tensors of another size than the card's {card.latent_dim} latents")
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What the model file holds beside the card."""
+        """Tensors for the model file."""
         own = ("scatter", "continuum", "residue", "metric", "twins")
         return {
             **self.basis.arrays(),
@@ -104,7 +105,7 @@ class GaussDis(Model):
         `errors` (N, U) the parameters' standard deviations (None: exact).
         """
         latents, information, _ = self._fit(flux, parameters, variance, errors)
-        return self._shrunk(latents, information), self._spread(information)
+        return self._posterior_means(latents, information), self._posterior_covariances(information)
 
     def _fit(
         self, flux: Array, parameters: Array, variance: Array | None, errors: Array | None
@@ -113,20 +114,20 @@ class GaussDis(Model):
         parameters = self._nearest(parameters)
         if variance is None:
             variance = np.broadcast_to(np.float64(0.0), flux.shape)
-        seen, covariance = self._seen(flux, parameters, np.maximum(variance, NOISELESS_SNR**-2))
-        fit = self.response.fit(seen, parameters, _inverse(covariance))
+        measured, covariance = self._measured(flux, parameters, np.maximum(variance, NOISELESS_SNR**-2))
+        fit = self.response.fit(measured, parameters, _inverse(covariance))
         converged = fit.converged
         if errors is not None and errors.any():
-            moved = self._moved(fit.latents, parameters) * errors[:, :, None]
-            covariance = covariance + np.matmul(moved.transpose(0, 2, 1), moved)
-            fit = self.response.fit(seen, parameters, _inverse(covariance))
+            by_errors = self._by_parameters(fit.latents, parameters) * errors[:, :, None]
+            covariance = covariance + np.matmul(by_errors.transpose(0, 2, 1), by_errors)
+            fit = self.response.fit(measured, parameters, _inverse(covariance))
             converged = converged & fit.converged
         return fit.latents, fit.information, converged
 
     def infer(self, spectra: Sequence[Spectrum]) -> list[Inferred]:
         """Posterior mean of each spectrum's latent, and its covariance if the spectrum came with errors.
 
-        What no combination of the basis explains of a spectrum counts as noise, beside what it came with.
+        The residual variance from the best combination of the basis is added to the spectrum's own noise.
         """
         flux = np.stack([s.flux for s in spectra])
         parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
@@ -136,96 +137,55 @@ class GaussDis(Model):
         unexplained = self._unexplained(flux, parameters, noise, good)
         variance = np.where(good, noise + unexplained[:, None], np.inf)
         latents, information, converged = self._fit(flux, parameters, variance, errors)
-        means, covariances = self._shrunk(latents, information), self._spread(information)
+        means, covariances = (
+            self._posterior_means(latents, information),
+            self._posterior_covariances(information),
+        )
         return [
             Inferred(mean, covariance if spectrum.has_errors else None, () if sure else (UNCONVERGED,))
             for spectrum, mean, covariance, sure in zip(spectra, means, covariances, converged, strict=True)
         ]
 
     def embed(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
-        """Embed prepared spectra; the order is kept. Those without errors and gaps take a shorter way."""
-        bare = [row for row, spectrum in enumerate(spectra) if self._is_bare(spectrum)]
-        found = dict(zip(bare, self._embed_bare([spectra[row] for row in bare]), strict=True))
-        others = [row for row in range(len(spectra)) if row not in found]
-        if others:
-            found.update(zip(others, super().embed([spectra[row] for row in others]), strict=True))
+        """Embed prepared spectra, in order. Those without errors and gaps take a faster path."""
+        errorless = [row for row, spectrum in enumerate(spectra) if self._is_errorless(spectrum)]
+        found: dict[int, Embedding] = {}
+        for start in range(0, len(errorless), ERRORLESS_AT_ONCE):
+            rows = errorless[start : start + ERRORLESS_AT_ONCE]
+            found.update(zip(rows, self._embed_errorless([spectra[row] for row in rows]), strict=True))
+        rest = [row for row in range(len(spectra)) if row not in found]
+        if rest:
+            found.update(zip(rest, super().embed([spectra[row] for row in rest]), strict=True))
         return [found[row] for row in range(len(spectra))]
 
-    def _is_bare(self, spectrum: Spectrum) -> bool:
+    def _is_errorless(self, spectrum: Spectrum) -> bool:
         exact = not spectrum.parameters.errors(self.parameter_names).any()
         return exact and not spectrum.has_errors and not spectrum.masked_fraction
 
-    def _embed_bare(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
+    def _embed_errorless(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
         """Embed complete spectra without errors: `infer` and `decode` in the coefficients alone."""
-        embeddings = []
-        for start in range(0, len(spectra), BARE):
-            part = spectra[start : start + BARE]
-            parameters = np.stack([s.parameters.values(self.parameter_names) for s in part])
-            nearest = self._nearest(parameters)
-            seen, power = self._compressed([s.flux for s in part], nearest)
-
-            def left(fitted: Array, seen: Array = seen, power: Array = power) -> Array:
-                """Sum of squares (N,) of what coefficients (N, K) leave of the spectra."""
-                crossed = np.einsum("nk,nk->n", fitted, 2 * seen - fitted @ self._gram)
-                return np.asarray(np.maximum(power - crossed, 0.0))
-
-            pixels, held = self.basis.components.shape[1], len(self.basis.components)
-            unexplained = left(seen) / max(pixels - held, 1)
-            frame, spread, response = self._white
-            precision = 1 / (np.maximum(unexplained, NOISELESS_SNR**-2)[:, None] + spread)
-            fit = response.fit(seen @ frame, nearest, precision[:, None])
-            means = self._shrunk(fit.latents, fit.information)
-            inferred = [
-                Inferred(mean, None, () if sure else (UNCONVERGED,))
-                for mean, sure in zip(means, fit.converged, strict=True)
-            ]
-            residual = left(self.coefficients(means, parameters))
-            floor = self.card.error_floor**2
-            scaled = residual / floor / max(1, pixels - means.shape[1]) if floor else np.zeros(len(part))
-            embeddings += [
-                self._embedding(spectrum, one, None, float(misfit), float(square))
-                for spectrum, one, misfit, square in zip(part, inferred, scaled, residual / pixels, strict=True)
-            ]
-        return embeddings
-
-    def _compressed(self, flux: Sequence[Array], parameters: Array) -> tuple[Array, Array]:
-        """Residuals' coefficients (N, K) and sums of squares (N,), from one look at each of N spectra (P,)."""
-        polynomial, components, table = self._tables
-        terms, count = self.basis.terms(parameters), len(polynomial)
-        products, power = np.empty((len(flux), len(table))), np.empty(len(flux))
-        for start in range(0, len(flux), COMPRESSED):
-            part = slice(start, start + COMPRESSED)
-            given = np.stack(flux[part])
-            np.matmul(given, table.T, out=products[part])
-            np.einsum("np,np->n", given, given, out=power[part])
-        shared = np.einsum("nt,nt->n", terms, terms @ polynomial - 2 * products[:, :count])
-        return products[:, count:] - terms @ components, power + shared
+        parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
+        nearest = self._nearest(parameters)
+        measured = self._errorless.measure([s.flux for s in spectra], nearest)
+        size, pixels = self.basis.components.shape
+        unexplained = measured.squared_residual(measured.coefficients) / max(pixels - size, 1)
+        fit = self._errorless.fit(measured, nearest, np.maximum(unexplained, NOISELESS_SNR**-2))
+        means = self._posterior_means(fit.latents, fit.information)
+        inferred = [
+            Inferred(mean, None, () if sure else (UNCONVERGED,))
+            for mean, sure in zip(means, fit.converged, strict=True)
+        ]
+        residual = measured.squared_residual(self.coefficients(means, parameters))
+        floor = self.card.error_floor**2
+        scaled = residual / floor / max(1, pixels - means.shape[1]) if floor else np.zeros(len(spectra))
+        return [
+            self._embedding(spectrum, one, None, float(misfit), float(square))
+            for spectrum, one, misfit, square in zip(spectra, inferred, scaled, residual / pixels, strict=True)
+        ]
 
     @cached_property
-    def _tables(self) -> tuple[Array, Array, Array]:
-        """The polynomial's products with itself (T, T) and with the components (T, K), and both (T + K, P)."""
-        polynomial, components = self.basis.polynomial, self.basis.components
-        table = np.concatenate([polynomial, components])
-        return polynomial @ polynomial.T, polynomial @ components.T, table
-
-    @cached_property
-    def _gram(self) -> Array:
-        """Products (K, K) of the components, the unit matrix but for single precision."""
-        return np.asarray(self.basis.components @ self.basis.components.T)
-
-    @cached_property
-    def _white(self) -> tuple[Array, Array, Response]:
-        """A frame of the coefficients in which white noise of any level has a diagonal covariance.
-
-        The matrix (K, K) into the frame, the `scatter` (K,) there, where white noise of unit variance has
-        variance 1, and the response there.
-        """
-        root = np.linalg.cholesky(np.eye(len(self.scatter)) + self.continuum)
-        half = np.linalg.solve(root, np.linalg.solve(root, self.scatter).T)
-        spread, axes = np.linalg.eigh((half + half.T) / 2)
-        frame = np.linalg.solve(root.T, axes)
-        tensors = (self.response.mean, self.response.linear, self.response.products)
-        return frame, np.maximum(spread, 0.0), Response(self.ranges, *(tensor @ frame for tensor in tensors))
+    def _errorless(self) -> ErrorlessFits:
+        return ErrorlessFits(self.basis, self.response, self.scatter, self.continuum)
 
     def decode(self, latents: Array, parameters: Array) -> Array:
         """Flux (N, P) of latents (N, D) at parameters (N, U)."""
@@ -235,8 +195,8 @@ class GaussDis(Model):
         """Standard deviation (P,) of the decoded flux for a latent (D,) of this covariance, to first order."""
         slope = self.response.by_latents(self.unit(latent[None]), self._nearest(parameters[None]))[0]
         sizes, axes = np.linalg.eigh(self.unit_covariance(covariance))
-        moved = (np.sqrt(np.maximum(sizes, 0.0)) * axes).T @ slope @ self.basis.components
-        return np.asarray(np.sqrt(np.einsum("dp,dp->p", moved, moved)))
+        deviation = (np.sqrt(np.maximum(sizes, 0.0)) * axes).T @ slope @ self.basis.components
+        return np.asarray(np.sqrt(np.einsum("dp,dp->p", deviation, deviation)))
 
     def coefficients(self, latents: Array, parameters: Array) -> Array:
         """Coefficients (N, K) in the spectral basis of the flux that `decode` gives."""
@@ -247,7 +207,7 @@ class GaussDis(Model):
         return np.asarray(self.infer([dataclasses.replace(spectrum, has_errors=True)])[0].covariance)
 
     def unit(self, latents: Array) -> Array:
-        """Latents (N, D) as the response knows them, of unit Gaussian prior."""
+        """Latents (N, D) in the frame of the response, where the prior is the unit Gaussian."""
         return np.asarray(latents @ self._unmetric)
 
     def unit_covariance(self, covariances: Array) -> Array:
@@ -264,18 +224,18 @@ class GaussDis(Model):
         """Inverse covariance (D, D) of the prior of latents."""
         return np.asarray(self._unmetric @ self._unmetric.T)
 
-    def pair_covariance(self, left: Array, right: Array) -> Array:
+    def pair_covariance(self, first: Array, second: Array) -> Array:
         """Covariance (N, D, D) of the difference of twins' posterior means, from their covariances (N, D, D).
 
         Posterior means shrink towards the prior's, each by its own noise: with unit prior and posterior
         covariances A and B the difference has covariance A + B - A B - B A. In the frame of latents, where the
         prior has covariance P, that is A + B - A P^-1 B - B P^-1 A.
         """
-        mixed = np.matmul(left @ self._prior_precision, right)
-        return np.asarray(left + right - mixed - np.swapaxes(mixed, -1, -2))
+        mixed = np.matmul(first @ self._prior_precision, second)
+        return np.asarray(first + second - mixed - np.swapaxes(mixed, -1, -2))
 
     def likelihood_ratios(self, latent: Array, covariance: Array, latents: Array, covariances: Array) -> Array:
-        """Log ratios (N,) of same against different chemistry of one star, (D,) and (D, D), with others."""
+        """Log ratios (N,) of same against different chemistry of one star, (D,) and (D, D), with N stars."""
         return likelihood_ratio(
             self.unit(latents),
             self.unit_covariance(covariances),
@@ -289,22 +249,22 @@ class GaussDis(Model):
         return np.asarray(np.clip(parameters, low - MARGIN * (high - low), high + MARGIN * (high - low)))
 
     def _unexplained(self, flux: Array, parameters: Array, noise: Array, good: NDArray[np.bool_]) -> Array:
-        """Mean variance per pixel (N,) of what the basis leaves of flux (N, P), beyond `noise` (N, P)."""
+        """Mean residual variance per pixel (N,) of flux (N, P) from the basis, beyond `noise` (N, P)."""
         given = np.where(good, flux - self.basis.expected(self._nearest(parameters)), 0.0)
-        seen = given @ self.basis.components.T
-        left = np.einsum("np,np->n", given, given) - np.where(good, noise, 0.0).sum(axis=1)
+        projected = given @ self.basis.components.T
+        squares = np.einsum("np,np->n", given, given) - np.where(good, noise, 0.0).sum(axis=1)
         for row, mask in enumerate(good):
-            hidden = self.basis.components[:, ~mask]
-            filled = seen[row]
+            masked = self.basis.components[:, ~mask]
+            filled = projected[row]
             for _ in range(FILLS - 1):
-                filled = seen[row] + hidden @ (filled @ hidden)
-            rebuilt = filled @ hidden
-            left[row] += filled @ (filled - 2 * seen[row]) - rebuilt @ rebuilt
+                filled = projected[row] + masked @ (filled @ masked)
+            rebuilt = filled @ masked
+            squares[row] += filled @ (filled - 2 * projected[row]) - rebuilt @ rebuilt
         freedom = np.maximum(good.sum(axis=1) - len(self.basis.components), 1)
-        return np.asarray(np.maximum(left / freedom, 0.0))
+        return np.asarray(np.maximum(squares / freedom, 0.0))
 
-    def _seen(self, flux: Array, parameters: Array, variance: Array) -> tuple[Array, Array]:
-        """Coefficients (N, K) by weighted least squares; their covariance (N, K, K), or (K, K) if shared."""
+    def _measured(self, flux: Array, parameters: Array, variance: Array) -> tuple[Array, Array]:
+        """Coefficients (N, K) by weighted least squares; their covariance (N, K, K), or (K, K) for all."""
         residual = flux - self.basis.expected(parameters)
         level = float(variance.flat[0])
         if np.all(variance == level):
@@ -312,30 +272,32 @@ class GaussDis(Model):
             return residual @ self.basis.components.T, noise
         information, weighted = self.basis.information(residual, 1 / variance)
         root = _inverse_root(information)
-        seen = np.matmul(root.transpose(0, 2, 1), np.matmul(root, weighted[:, :, None]))[:, :, 0]
+        measured = np.matmul(root.transpose(0, 2, 1), np.matmul(root, weighted[:, :, None]))[:, :, 0]
         whole = np.eye(len(self.scatter)) + self.continuum
-        return seen, root.transpose(0, 2, 1) @ whole @ root + self.scatter
+        return measured, root.transpose(0, 2, 1) @ whole @ root + self.scatter
 
-    def _moved(self, latents: Array, parameters: Array) -> Array:
+    def _by_parameters(self, latents: Array, parameters: Array) -> Array:
         """Derivatives (N, U, K) of measured coefficients by the parameters that they are taken at."""
         return self.response.slope(latents, parameters) + self.basis.coefficient_slope(parameters)
 
-    def _shrunk(self, latents: Array, information: Array) -> Array:
+    def _posterior_means(self, latents: Array, information: Array) -> Array:
         """Posterior means (N, D), from the most probable latents (N, D) and the information (N, D, D) on them.
 
-        The residue counts as half of it in each twin's noise.
+        Half of the residue is added to each twin's noise.
         """
         pulled = np.matmul(information + np.eye(len(self.residue)), latents[:, :, None])
-        return np.asarray(np.linalg.solve(self._own(information) + information, pulled)[:, :, 0] @ self.metric)
+        return np.asarray(
+            np.linalg.solve(self._residue_term(information) + information, pulled)[:, :, 0] @ self.metric
+        )
 
-    def _spread(self, information: Array) -> Array:
-        """Posterior covariances (N, D, D), as `_shrunk`."""
-        own = self._own(information)
-        covariances = np.linalg.solve(own + information, own)
+    def _posterior_covariances(self, information: Array) -> Array:
+        """Posterior covariances (N, D, D), as `_posterior_means`."""
+        residue = self._residue_term(information)
+        covariances = np.linalg.solve(residue + information, residue)
         covariances = 0.5 * (covariances + covariances.transpose(0, 2, 1))
         return np.asarray(self.metric.T @ covariances @ self.metric)
 
-    def _own(self, information: Array) -> Array:
+    def _residue_term(self, information: Array) -> Array:
         """I + F R / 2 (N, D, D) of information F and residue R."""
         return np.eye(len(self.residue)) + information @ (0.5 * self.residue)
 
@@ -349,9 +311,9 @@ def _inverse(matrices: Array) -> Array:
 def _inverse_root(matrices: Array) -> Array:
     """Lower triangular L (..., K, K) with L' L the inverse of the positive definite `matrices` (..., K, K)."""
     roots = np.empty_like(matrices)
-    for place in np.ndindex(matrices.shape[:-2]):
-        factor, wrong = dpotrf(matrices[place], lower=1)
-        if wrong:
+    for index in np.ndindex(matrices.shape[:-2]):
+        factor, failed = dpotrf(matrices[index], lower=1)
+        if failed:
             raise np.linalg.LinAlgError("a covariance that is not positive definite")
-        roots[place], _ = dtrtri(factor, lower=1)
+        roots[index], _ = dtrtri(factor, lower=1)
     return roots

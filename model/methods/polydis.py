@@ -1,6 +1,6 @@
 """PolyDis: the paper's baseline (section 2.2, after Price-Jones & Bovy 2017, 2019).
 
-A polynomial of the parameters u, fitted wavelength by wavelength, takes out what u explains; the residuals'
+A polynomial of the parameters u, fitted wavelength by wavelength, removes the dependence on u; the residuals'
 principal components are the latent. Fitting is in `training.fitting.polydis`; this is the inference.
 """
 
@@ -39,7 +39,7 @@ class PolyDis(Model):
         self.basis = Basis(self.ranges, **basis)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What the model file holds beside the card."""
+        """Tensors for the model file."""
         return {**self.basis.arrays(), "twins": self.twins.astype(np.float32)}
 
     def encode(self, flux: Array, parameters: Array, variance: Array | None = None) -> Array:
@@ -62,8 +62,8 @@ class PolyDis(Model):
         """Pixel noise, missing pixels and the parameters' errors, propagated to the latent (D, D)."""
         known = spectrum.parameters.values(self.parameter_names)
         complete, missing = self.basis.completion(spectrum, self.variance(spectrum))
-        moved = np.where(spectrum.ivar > 0, self.basis.slope(known), 0.0)
-        slope = self.basis.components @ moved.T * spectrum.parameters.errors(self.parameter_names)
+        flux_slope = np.where(spectrum.ivar > 0, self.basis.slope(known), 0.0)
+        slope = self.basis.components @ flux_slope.T * spectrum.parameters.errors(self.parameter_names)
         return np.asarray(complete @ (self.basis.noise(spectrum) + slope @ slope.T) @ complete.T + missing)
 
     def decode_sd(self, latent: Array, parameters: Array, covariance: Array) -> Array:

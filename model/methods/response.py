@@ -5,9 +5,9 @@ The coefficients c (K,) of a star with latent z (D,) at scaled parameters u (U,)
     c = mean(u) + z . linear(u) + zz . products(u),
 
 where zz (M,) are the D (D + 1) / 2 products of two latents, then those of three of the leading latents, and
-mean, linear and products are polynomials of u. A response of low degree in u is smooth in u: it has no room for
-a latent that means another thing at each u. Beyond the range of u only the mean goes on; what latents do stays
-as at the range's edge, because polynomials of high degree are soon far from anything there.
+mean, linear and products are polynomials of u. A response of low degree in u is smooth in u: a
+latent cannot change its meaning with u. Beyond the range of u only the mean is extrapolated. The response
+to latents stays as at the range's edge, because polynomials of high degree soon diverge there.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from model.methods.gauss_newton import STEPS, gauss_newton
 from model.spectra.grid import Array
 
 TOLERANCE = 1e-3
-"""The fit has ended when its next step is this short, in units of the posterior's standard deviation."""
+"""A fit has converged when its next step is this short, in units of the posterior's standard deviation."""
 
 BATCH = 32
-"""Stars at a time, so few that what belongs to them stays in the processor's cache."""
+"""Stars at a time, so few that their arrays stay in the processor's cache."""
 
 
 class Fit(NamedTuple):
@@ -59,7 +59,7 @@ class Response:
         )
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """What a model file holds of it."""
+        """Tensors for the model file."""
         return {
             f"response_{name}": getattr(self, name).astype(np.float32)
             for name in ("mean", "linear", "products")
@@ -97,30 +97,53 @@ class Response:
 
     def fit(
         self,
-        seen: Array,
+        coefficients: Array,
         parameters: Array,
         precision: Array,
         start: Array | None = None,
         tolerance: float = TOLERANCE,
     ) -> Fit:
-        """The most probable latents under a unit Gaussian prior.
+        """Find the most probable latents under a unit Gaussian prior.
 
-        `seen` (N, K) are coefficients at parameters (N, U), `precision` (K, K) or (N, K, K) the inverse of
-        their covariance, or (N, 1, K) its diagonal where they are independent. `gauss_newton` from `start`
-        (N, D), by default from the prior's mean, until the step is below `tolerance` in units of the
-        posterior's standard deviation. Raises ValueError if N is not the same for all.
+        Parameters
+        ----------
+        coefficients : array (N, K)
+            Observed spectral coefficients.
+        parameters : array (N, U)
+            The stars' parameters u.
+        precision : array (K, K), (N, K, K) or (N, 1, K)
+            Inverse covariance of the coefficients; its diagonal where they are independent.
+        start : array (N, D), optional
+            Latents from which the fits start, by default the prior's mean.
+        tolerance : float
+            A fit has converged when its next step is this short, in posterior standard deviations.
+
+        Returns
+        -------
+        Fit
+            Latents, the information on them, and the number of steps of each star.
+
+        Raises
+        ------
+        ValueError
+            If N is not the same for all arrays.
         """
-        latents = np.zeros((len(seen), self.latents)) if start is None else start.astype(np.float64)
-        lengths = {len(seen), len(parameters), len(latents), len(precision if precision.ndim == 3 else seen)}
+        latents = np.zeros((len(coefficients), self.latents)) if start is None else start.astype(np.float64)
+        lengths = {
+            len(coefficients),
+            len(parameters),
+            len(latents),
+            len(precision if precision.ndim == 3 else coefficients),
+        }
         if len(lengths) > 1:  # compiled code would read past an end
             raise ValueError(f"arrays of different lengths: {sorted(lengths)}")
-        information = np.empty((len(seen), self.latents, self.latents))
-        steps = np.empty(len(seen), dtype=np.int64)
-        for rows in _blocks(len(seen)):
+        information = np.empty((len(coefficients), self.latents, self.latents))
+        steps = np.empty(len(coefficients), dtype=np.int64)
+        for rows in _blocks(len(coefficients)):
             mean, linear, products = self._terms(parameters[rows])
             weight = precision[None] if precision.ndim == 2 else precision[rows]
             latents[rows], information[rows], steps[rows] = gauss_newton(
-                mean, linear, products, self.leading, seen[rows], weight, latents[rows], tolerance
+                mean, linear, products, self.leading, coefficients[rows], weight, latents[rows], tolerance
             )
         return Fit(latents, information, steps)
 
@@ -171,9 +194,9 @@ def _by_latents(latents: Array, leading: int) -> Array:
     count, size = latents.shape
     factors, values = _factors(size, leading), _with_one(latents)
     slopes = np.zeros((count, size + 1, len(factors)))
-    for place in range(3):
-        others = np.delete(factors, place, axis=1)
-        slopes[:, factors[:, place], np.arange(len(factors))] += values[:, others].prod(axis=2)
+    for factor in range(3):
+        rest = np.delete(factors, factor, axis=1)
+        slopes[:, factors[:, factor], np.arange(len(factors))] += values[:, rest].prod(axis=2)
     return slopes[:, :size]
 
 

@@ -21,8 +21,8 @@ from model.spectra.grid import Array
 NEAREST = 300
 """Candidates per query whose exact ratio is computed."""
 
-_CHUNK = 512
-_BLOCK = 64
+_PAIRS_AT_ONCE = 512
+_QUERIES_AT_ONCE = 64
 _SMALLEST = 1e-14
 
 Rows = NDArray[np.int64] | slice
@@ -40,7 +40,7 @@ class Likelihood:
 
     @classmethod
     def of(cls, means: Array, covariances: Array) -> Likelihood:
-        """From posterior means (N, D) and covariances (N, D, D), which no variance of more than 1 may leave."""
+        """From posterior means (N, D) and covariances (N, D, D), whose eigenvalues are clipped to at most 1."""
         variance, axes = np.linalg.eigh((covariances + covariances.swapaxes(1, 2)) / 2)
         variance = np.clip(variance, _SMALLEST, 1.0)
         precision = (axes / variance[:, None]) @ axes.swapaxes(1, 2)
@@ -57,23 +57,24 @@ class Likelihood:
     def ratio(self, query: Likelihood, rows: NDArray[np.int64] | None = None) -> Array:
         """Log ratios (M,) of the chosen rows, all by default, with one query."""
         rows = np.arange(len(self)) if rows is None else rows
-        parts = (self[rows[start : start + _CHUNK]] for start in range(0, len(rows), _CHUNK))
+        parts = (self[rows[start : start + _PAIRS_AT_ONCE]] for start in range(0, len(rows), _PAIRS_AT_ONCE))
         return np.concatenate([_ratio(part, query) for part in parts])
 
     def pairs(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> Array:
         """Log ratios (M,) of pairs of rows."""
-        parts = (slice(start, start + _CHUNK) for start in range(0, len(first), _CHUNK))
+        parts = (slice(start, start + _PAIRS_AT_ONCE) for start in range(0, len(first), _PAIRS_AT_ONCE))
         return np.concatenate([_ratio(self[first[part]], self[second[part]]) for part in parts])
 
 
-def _ratio(stars: Likelihood, others: Likelihood) -> Array:
-    joint = stars.precision + (others.precision - np.eye(stars.mean.shape[1]))
-    shift = stars.shift + others.shift
+def _ratio(first: Likelihood, second: Likelihood) -> Array:
+    """Log ratios (N,) of rows of `first` with rows of `second`, or with its only row."""
+    joint = first.precision + (second.precision - np.eye(first.mean.shape[1]))
+    shift = first.shift + second.shift
     factor = np.linalg.cholesky(joint)
     solved = np.linalg.solve(factor, shift[:, :, None])[:, :, 0]
     width = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
     joined = 0.5 * np.einsum("nd,nd->n", solved, solved) - width
-    return np.asarray(joined + (stars.offset + others.offset))
+    return np.asarray(joined + (first.offset + second.offset))
 
 
 def likelihood_ratio(means: Array, covariances: Array, query_mean: Array, query_covariance: Array) -> Array:
@@ -89,13 +90,13 @@ def ranked_doppelgangers(
     nearest: int = NEAREST,
     shown: bool = True,
 ) -> NDArray[np.int64]:
-    """For each query row the number of others (Q,) whose ratio is at least that of its twin, row `twin[query]`.
+    """Count for each query row the stars (Q,) whose ratio is at least that of its twin, row `twin[query]`.
 
     Only the `nearest` of `shortlists` can count. Ties count against the twin.
     """
     count = []
-    for row, others in shortlists(stars, queries, nearest, shown):
-        rows = np.append(others[others != twin[row]], twin[row])
+    for row, candidates in shortlists(stars, queries, nearest, shown):
+        rows = np.append(candidates[candidates != twin[row]], twin[row])
         ratio = stars.ratio(stars[row : row + 1], rows)
         count.append(np.count_nonzero(ratio[:-1] >= ratio[-1]))
     return np.array(count, dtype=np.int64)
@@ -107,13 +108,13 @@ def shortlists(
     """Each query row with the `nearest` other rows, in no order, by a ratio that takes the query's precision
     for all."""
     shortlist = _Shortlist(stars)
-    kept = min(nearest, len(stars) - 1)
+    count = min(nearest, len(stars) - 1)
     with tqdm(total=len(queries), unit="star", desc="rank", disable=None if shown else True) as bar:
-        for start in range(0, len(queries), _BLOCK):
-            block = queries[start : start + _BLOCK]
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            block = queries[start : start + _QUERIES_AT_ONCE]
             for row, score in zip(block.tolist(), shortlist.scores(block), strict=True):
                 score[row] = -np.inf
-                yield row, np.argpartition(score, len(stars) - kept)[len(stars) - kept :]
+                yield row, np.argpartition(score, len(stars) - count)[len(stars) - count :]
             bar.update(len(block))
 
 

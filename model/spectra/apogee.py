@@ -1,5 +1,6 @@
-"""Readers of APOGEE's own files, apStar (combined visits) and aspcapStar (pseudo-normalised), and the way in to
-SDSS-V's, which model/spectra/mwm.py reads.
+"""Read APOGEE's files: apStar (combined visits) and aspcapStar (pseudo-normalised).
+
+Files of SDSS-V (mwmStar, mwmVisit) are recognised here and read by `model.spectra.mwm`.
 
 Layout: the SDSS data model (apStar, and asStar of Las Campanas: HDU1 flux, HDU2 error, HDU3 mask, row 0 the
 combined spectrum; aspcapStar: HDU1 flux, HDU2 error, HDU3 best-fitting model, HDU4 a table with the pipeline's
@@ -27,7 +28,7 @@ from model.spectra.spectrum import BAD_BITS
 from model.spectra.star_file import StarFile, log_linear, number, spectrum_notes, text
 
 METALS = 3
-"""Where [M/H] stands in ASPCAP's PARAM array (Teff, logg, log vdop, [M/H], [C/M], [N/M], [alpha/M], ...)."""
+"""Index of [M/H] in ASPCAP's PARAM array (Teff, logg, log vdop, [M/H], [C/M], [N/M], [alpha/M], ...)."""
 
 DETECTORS = 3
 """Rows of an apVisit."""
@@ -36,7 +37,7 @@ FIRST_VISIT = 2
 """The row of an apStar's first visit, in the star's rest frame; before it are two combinations."""
 
 STAR_BAD = 1 << 23
-"""The bit of ASPCAPFLAG with which the pipeline disowns its own parameters."""
+"""The bit of ASPCAPFLAG with which the pipeline marks its own parameters as unusable."""
 
 
 def read_fits(
@@ -86,7 +87,7 @@ def _read(hdus: Any, bad_bits: int, row: int) -> StarFile:
         raise FormatError(
             "unknown_fits",
             "not an apStar, aspcapStar or mwmStar file: neither image extensions 1 to 3 (flux, error, mask) "
-            "nor V_ASTRA and tables. Send a file that holds one star's observed spectrum.",
+            "nor V_ASTRA and tables. Send a file with one star's observed spectrum.",
         )
     flux, error, mask = (_image(hdu, row) for hdu in hdus[1:4])
     primary, wavelength = hdus[0].header, _wavelength(hdus[1], len(flux))
@@ -127,7 +128,7 @@ def _read(hdus: Any, bad_bits: int, row: int) -> StarFile:
 
 
 def _is_mask(third: NDArray[Any]) -> bool:
-    """Whether the third extension (n,) holds flags, as in an apStar, and not a model, as in an aspcapStar.
+    """Whether the third extension (n,) is a mask, as in an apStar, or a model spectrum, as in an aspcapStar.
 
     Flags may be written as floating-point numbers.
     """
@@ -174,21 +175,21 @@ class _Table:
         self._row = row[0] if len(row) else None
         self._names = {name.upper() for name in tables[0].columns.names} if len(row) else set()
 
-    def value(self, column: str, position: int | None = None) -> Any:
-        """A column's value, or element `position` of it; None where there is no such column or element."""
+    def value(self, column: str, index: int | None = None) -> Any:
+        """A column's value, or element `index` of it; None where there is no such column or element."""
         value = self._row[column] if self._row is not None and column in self._names else None
-        if value is None or position is None:
+        if value is None or index is None:
             return value
         elements = np.atleast_1d(value)
-        return elements[position] if position < len(elements) else None
+        return elements[index] if index < len(elements) else None
 
 
 def _aspcap_labels(table: _Table) -> tuple[dict[str, float], dict[str, tuple[str, ...]]]:
-    """The pipeline's labels, and what there is to mind of each."""
+    """The pipeline's labels, and warnings by label."""
 
-    def calibrated(column: str, position: int) -> float | None:
+    def calibrated(column: str, index: int) -> float | None:
         value = number(table.value(column))
-        return number(table.value("PARAM", position)) if value is None else value
+        return number(table.value("PARAM", index)) if value is None else value
 
     fe_h = number(table.value("FE_H"))
     metals = calibrated("M_H", METALS) if fe_h is None else None

@@ -38,16 +38,16 @@ class Normaliser:
 
     @classmethod
     def from_survey(
-        cls, grid: Grid, mean: Array, sd: Array, degree: int = 4, segments: int = 20, share: float = 0.15
+        cls, grid: Grid, mean: Array, sd: Array, degree: int = 4, segments: int = 20, fraction: float = 0.15
     ) -> Normaliser:
         """Choose the continuum pixels from a survey's mean flux (P,) and its standard deviation (P,).
 
-        Each detector is cut into `segments` equal parts and in each the `share` of pixels with the
-        smallest (1 - mean) + sd are taken, so that every part of the detector holds the fit.
+        Each detector is cut into `segments` equal parts and in each the `fraction` of pixels with the
+        smallest (1 - mean) + sd are taken, so that every part of the detector constrains the fit.
         """
         score = (1 - mean) + sd
         chosen = [
-            part[np.argsort(score[part], kind="stable")[: max(1, round(share * len(part)))]]
+            part[np.argsort(score[part], kind="stable")[: max(1, round(fraction * len(part)))]]
             for detector in grid.detectors
             for part in np.array_split(np.arange(detector.start, detector.stop), segments)
         ]
@@ -58,7 +58,7 @@ class Normaliser:
         return f"normalised by {METHOD} (Chebyshev degree {self.degree}, {len(self.pixels)} pixels)"
 
     def header(self) -> dict[str, Any]:
-        """What the model card says of it."""
+        """Method, degree and number of pixels, for the model card."""
         return {"method": METHOD, "degree": self.degree, "pixels": len(self.pixels)}
 
     @cached_property
@@ -103,8 +103,8 @@ class Normaliser:
             good = good[np.abs(flux[good] / continuum[good] - 1) < limit]
             if len(good) < enough:
                 return None
-            seen = basis[good]
-            coefficients = np.linalg.solve(seen.T @ seen, seen.T @ (flux[good] / continuum[good]))
+            design = basis[good]
+            coefficients = np.linalg.solve(design.T @ design, design.T @ (flux[good] / continuum[good]))
             continuum = continuum * (basis @ coefficients)
             if not np.all(continuum > 0.1 * scale):
                 return None

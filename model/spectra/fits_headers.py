@@ -1,4 +1,4 @@
-"""What a FITS file's headers announce, held against its bytes before anything is allocated.
+"""Check the sizes that a FITS file's headers announce against its length, before anything is allocated.
 
 The headers are read as the FITS standard (4.0, chapters 3, 4.4 and 7) lays them down: blocks of 2,880 bytes,
 cards of 80, and sizes in BITPIX, NAXIS, NAXISn, PCOUNT and GCOUNT.
@@ -11,7 +11,7 @@ import re
 
 from model.errors import FormatError
 
-BLOCK, CARD = 2880, 80
+BLOCK_BYTES, CARD_BYTES = 2880, 80
 MAX_HDUS = 64
 MAX_CARDS = 3600
 """In one header; an apStar's primary header has about 140."""
@@ -21,42 +21,42 @@ MAX_ROWS = 1000
 
 BITPIX = {8, 16, 32, 64, -32, -64}
 SIZES = re.compile(rb"\s*(?:HIERARCH\s+)?(BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|TFIELDS|TFORM\d+)\s*(?:=|\s|\Z)")
-"""A card that any reader might take for one that says how much there is."""
+"""A card that a reader might take for a statement of size."""
 
 INTEGER = re.compile(rb" *([+-]?\d{1,15}) *(/|\Z)")
 VARIABLE = re.compile(rb" *'\s*\d*[PQpq]")
 
 
 def sound_length(content: bytes) -> int:
-    """The length of the HDUs that stand at the beginning of `content`, each of them there as a whole.
+    """The length in bytes of the complete HDUs at the beginning of `content`.
 
     Raises FormatError where a header is damaged, announces more bytes than there are, or where there is more
     of anything than an APOGEE file has.
     """
-    place = 0
+    offset = 0
     for number in range(MAX_HDUS):
-        if place >= len(content) or (number and not content.startswith(b"XTENSION", place)):
-            return min(place, len(content))
-        cards, place = _header(content, place, number)
+        if offset >= len(content) or (number and not content.startswith(b"XTENSION", offset)):
+            return min(offset, len(content))
+        cards, offset = _header(content, offset, number)
         size = _data_size(cards, number)
-        if size > len(content) - place:
+        if size > len(content) - offset:
             raise FormatError(
                 "bad_fits",
-                f"HDU {number} announces more data than the {len(content) - place} bytes that are there",
+                f"HDU {number} announces more data than the {len(content) - offset} bytes that are there",
             )
-        place += -(-size // BLOCK) * BLOCK
+        offset += -(-size // BLOCK_BYTES) * BLOCK_BYTES
     raise FormatError("unknown_fits", f"the FITS file has {MAX_HDUS} HDUs or more")
 
 
 def _header(content: bytes, start: int, number: int) -> tuple[dict[bytes, bytes], int]:
-    """The cards that say how much there is, each there once and of standard form, and where the data begins."""
+    """The cards that state sizes, each once and of standard form, and the offset of the data."""
     cards: dict[bytes, bytes] = {}
-    for place in range(start, start + MAX_CARDS * CARD, CARD):
-        card = content[place : place + CARD]
-        if len(card) < CARD:
+    for offset in range(start, start + MAX_CARDS * CARD_BYTES, CARD_BYTES):
+        card = content[offset : offset + CARD_BYTES]
+        if len(card) < CARD_BYTES:
             raise FormatError("bad_fits", f"the FITS file ends within the header of HDU {number}")
         if card.rstrip() == b"END":
-            return cards, start + -(-(place + CARD - start) // BLOCK) * BLOCK
+            return cards, start + -(-(offset + CARD_BYTES - start) // BLOCK_BYTES) * BLOCK_BYTES
         if found := SIZES.match(card.upper()):
             keyword = found[1]
             if card[:10] != keyword.ljust(8) + b"= " or keyword in cards:

@@ -1,4 +1,4 @@
-"""Wavelength grids, and the way onto them."""
+"""Wavelength grids, and resampling onto them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SAME = 1e-7
 
 APOGEE_PIXELS = 8575
 MAX_PIXELS = 10 * APOGEE_PIXELS
-"""No spectrum that comes in is longer."""
+"""The longest spectrum that is accepted."""
 
 APOGEE_LOG_START, APOGEE_LOG_STEP = 4.179, 6e-6
 APOGEE_DETECTORS = ((246, 3274), (3585, 6080), (6344, 8335))
@@ -32,7 +32,7 @@ def apogee_wavelength() -> Array:
 
 @dataclass(frozen=True)
 class Grid:
-    """The pixels that a model sees: `wavelength` (P,), Angstrom, vacuum, rest frame, strictly increasing."""
+    """The pixels of a model: `wavelength` (P,), Angstrom, vacuum, rest frame, strictly increasing."""
 
     wavelength: Array
 
@@ -58,30 +58,48 @@ class Grid:
 
     @cached_property
     def apogee_pixels(self) -> NDArray[np.intp] | None:
-        """Where this grid's pixels stand among the 8,575 of APOGEE, or None if they are not among them."""
+        """Indices (P,) of this grid's pixels among the 8,575 of APOGEE, or None if they are not among them."""
         everything = apogee_wavelength()
         nearest = np.clip(np.searchsorted(everything, self.wavelength * (1 - 1e-9)), 0, APOGEE_PIXELS - 1)
         same = np.allclose(everything[nearest], self.wavelength, rtol=1e-8, atol=0)
         return nearest if same else None
 
     def is_own(self, wavelength: Array | None, pixels: int) -> bool:
-        """Whether `pixels` fluxes at `wavelength` (n,) Angstrom, or None, stand on this grid as they are."""
+        """Whether `pixels` fluxes at `wavelength` (n,) Angstrom, or None, are already on this grid."""
         if pixels != len(self):
             return False
         return wavelength is None or bool(np.all(np.abs(wavelength / self.wavelength - 1) <= SAME))
 
-    def place(self, wavelength: Array | None, flux: Array, ivar: Array) -> tuple[Array, Array, str]:
+    def resample(self, wavelength: Array | None, flux: Array, ivar: Array) -> tuple[Array, Array, str]:
         """Bring one spectrum onto this grid.
 
-        Parameters: `wavelength` (n,) Angstrom or None, `flux` (n,) and `ivar` (n,), where 0 marks a pixel to
-        ignore (its flux may be anything finite).
-        Returns `flux` (P,), `ivar` (P,) and a word on what was done. Pixels that the spectrum does not
-        cover get ivar 0.
-        Raises SpectrumError for a length or a range that does not fit.
+        Parameters
+        ----------
+        wavelength : array (n,) or None
+            Angstrom, in vacuum and at rest. None: the flux has this grid's pixels, or APOGEE's 8,575.
+        flux : array (n,)
+            Finite, also where it is to be ignored.
+        ivar : array (n,)
+            Inverse variance; 0 marks a pixel to ignore.
 
-        Without wavelengths the spectrum must have exactly this grid's pixels or APOGEE's 8,575. Other
-        grids are interpolated by a cubic spline through the good pixels (flux) and linearly (variance);
-        a pixel is used only where both its neighbours on the old grid are good.
+        Returns
+        -------
+        flux : array (P,)
+            The flux on this grid.
+        ivar : array (P,)
+            Its inverse variance, 0 where the spectrum does not cover a pixel.
+        history : str
+            What was done, in words.
+
+        Raises
+        ------
+        SpectrumError
+            For a length or a wavelength range that does not fit.
+
+        Notes
+        -----
+        Flux is interpolated by a cubic spline through the good pixels, variance linearly. A pixel is used only
+        where both its neighbours on the old grid are good.
         """
         if wavelength is None:
             if len(flux) == len(self):
@@ -96,8 +114,8 @@ class Grid:
         self._check_wavelength(wavelength)
         if self.is_own(wavelength, len(flux)):
             return flux, ivar, "model grid"
-        placed = self._resample(wavelength, flux, ivar)
-        return *placed, f"resampled from {len(wavelength)} pixels by cubic splines"
+        resampled = self._interpolate(wavelength, flux, ivar)
+        return *resampled, f"resampled from {len(wavelength)} pixels by cubic splines"
 
     def _check_wavelength(self, wavelength: Array) -> None:
         if not np.all(np.isfinite(wavelength)) or np.any(np.diff(wavelength) <= 0):
@@ -119,7 +137,7 @@ class Grid:
                 f"{covered:.0%} of the model's {low:.1f} to {high:.1f}; at least half is needed.{hint}",
             )
 
-    def _resample(self, wavelength: Array, flux: Array, ivar: Array) -> tuple[Array, Array]:
+    def _interpolate(self, wavelength: Array, flux: Array, ivar: Array) -> tuple[Array, Array]:
         target = self.wavelength
         good = ivar > 0
         if good.sum() < 2:

@@ -8,13 +8,13 @@ from model.errors import FormatError
 
 MAGIC = b"\x1f\x8b"
 MAX_UNPACKED = 256_000_000
-"""Bytes, unless a caller says otherwise; an apStar of 50 visits has 25 MB."""
+"""Bytes, unless a caller gives another limit; an apStar of 50 visits has 25 MB."""
 
 GZIP = 16 + zlib.MAX_WBITS
 
 
 def unpacked(content: bytes, most_bytes: int = MAX_UNPACKED) -> bytes:
-    """The content of a gzipped file, or the bytes themselves where they are none.
+    """The content of a gzipped file, or the bytes themselves if they are not gzipped.
 
     Raises FormatError where they are damaged, or would unpack to more than `most_bytes`: no more is unpacked.
     """

@@ -86,8 +86,8 @@ def _spectra(hdus: Any) -> list[Spectrum]:
 
 
 def _is_apogee(hdu: Any) -> bool:
-    told = f"{hdu.header.get('INSTRMNT', '')} {hdu.header.get('EXTNAME', '')}".upper()
-    return "APOGEE" in told
+    names = f"{hdu.header.get('INSTRMNT', '')} {hdu.header.get('EXTNAME', '')}".upper()
+    return "APOGEE" in names
 
 
 def _has(hdu: Any, column: str) -> bool:
@@ -136,7 +136,7 @@ def _star_id(hdus: Any, hdu: Any, row: int) -> str | None:
     named = [header.get("APOGEEID")]
     named += [hdu.data[name][row] for name in ("sdss4_apogee_id", "obj") if _has(hdu, name)]
     named.append(header.get("SDSS_ID"))
-    return next((told for value in named if (told := text(value)) is not None), None)
+    return next((star_id for value in named if (star_id := text(value)) is not None), None)
 
 
 def _notes(spectra: list[Spectrum], row: int, visits: bool) -> tuple[str, ...]:
@@ -153,7 +153,7 @@ def _notes(spectra: list[Spectrum], row: int, visits: bool) -> tuple[str, ...]:
 
 
 def _pipeline_notes(hdu: Any, row: int) -> tuple[str, ...]:
-    """What there is to mind of a pipeline's labels."""
+    """Warnings of a pipeline's labels."""
     if _has(hdu, "flag_bad") and bool(hdu.data["flag_bad"][row]):
         return ("flag_bad is set: the pipeline does not trust these parameters",)
     return ()

@@ -1,17 +1,27 @@
-"""Pixel masks and errors of a spectrum, from the types that users and files have them in."""
+"""Pixel masks and inverse variances, from the types of arrays that users and files have."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import SpectrumError
-from model.spectra.grid import Array
+from model.spectra.grid import Array, Grid
 
 LARGEST_EXACT = 2.0**53
 """Every whole number up to this has its own double: the bits of a larger one may be rounded away."""
+
+MAX_MASKED, MUCH_MASKED = 0.5, 0.25
+"""A larger masked fraction of the pixels is an error; from the second fraction on there is a warning."""
+
+USELESS = 10.0
+"""A pixel whose error is more than this many times the median error carries no useful information."""
+
+MAX_FLUX, MAX_IVAR = 1e30, 1e80
+"""Beyond these, in whatever unit, numbers are a mistake, and their products might overflow."""
 
 
 def bad_pixels(bitmask: NDArray[Any], bad_bits: int) -> NDArray[np.bool_]:
@@ -42,13 +52,13 @@ def bad_pixels(bitmask: NDArray[Any], bad_bits: int) -> NDArray[np.bool_]:
         if not whole.all():
             raise SpectrumError(
                 "bad_bitmask",
-                f"bitmask holds {int((~whole).sum())} values that are not whole numbers from 0 to 2**53: "
+                f"bitmask has {int((~whole).sum())} values that are not whole numbers from 0 to 2**53: "
                 "a bit mask is integers, 0 for a good pixel",
             )
         bitmask = known
     elif kind not in "biu":
-        raise SpectrumError("bad_bitmask", f"bitmask holds {bitmask.dtype}, not integers")
-    # to 64 bits first: numpy refuses 255 for a mask of int8
+        raise SpectrumError("bad_bitmask", f"bitmask has values of type {bitmask.dtype}, not integers")
+    # to 64 bits first: numpy does not take 255 for a mask of int8
     return np.asarray((bitmask.astype(np.int64) & bad_bits) != 0)
 
 
@@ -61,3 +71,90 @@ def ivar_of(error: NDArray[Any]) -> Array:
     usable = np.isfinite(exact) & (exact > 0)
     with np.errstate(over="ignore", divide="ignore"):
         return np.asarray(np.where(usable, 1 / np.where(usable, exact, 1.0) ** 2, 0.0))
+
+
+def mask_unusable(flux: Array, ivar: Array | None, bad: NDArray[np.bool_] | None) -> tuple[Array, Array]:
+    """Set flux and ivar of every unusable pixel to 0.
+
+    Parameters
+    ----------
+    flux : array (n,)
+        A flux of exactly 0 is unusable: no star's is, and files have it where there is no flux.
+    ivar : array (n,) or None
+        Inverse variance; None counts as 1.
+    bad : array of bool (n,) or None
+        Pixels to mask.
+
+    Returns
+    -------
+    flux, ivar : array (n,)
+        Both 0 in masked pixels.
+
+    Raises
+    ------
+    SpectrumError
+        For a negative ivar, a flux that is neither finite nor masked, and numbers beyond the limits.
+    """
+    ivar = np.ones_like(flux) if ivar is None else ivar
+    if np.any(ivar < 0):
+        raise SpectrumError("negative_ivar", "ivar must not be negative")
+    ivar = np.where(np.isfinite(ivar) & (flux != 0), ivar, 0.0)
+    if np.any(ivar > 0):
+        ivar = np.where(ivar < _least(ivar[ivar > 0]), 0.0, ivar)
+    if bad is not None:
+        ivar = np.where(bad, 0.0, ivar)
+    used = ivar > 0
+    unknown = used & ~np.isfinite(flux)
+    if unknown.any():
+        raise SpectrumError(
+            "flux_not_finite",
+            f"{int(unknown.sum())} pixels have no finite flux and are not masked (first: pixel "
+            f"{int(np.argmax(unknown))}). Give them ivar 0 or a bad bit in bitmask.",
+        )
+    flux = np.where(used, flux, 0.0)
+    if np.any(np.abs(flux) > MAX_FLUX) or np.any(ivar > MAX_IVAR):
+        raise SpectrumError("too_large", f"a flux is beyond {MAX_FLUX:g}, or an ivar beyond {MAX_IVAR:g}")
+    return flux, ivar
+
+
+def _least(ivar: Array) -> float:
+    """The least useful inverse variance, from those (n,) of a spectrum's pixels.
+
+    By the median pixel; or, where most pixels carry next to no information, by the pixel at which half of all
+    information is collected, from the best pixel on.
+    """
+    best = np.sort(ivar)[::-1]
+    half = best[np.searchsorted(np.cumsum(best), 0.5 * best.sum())]
+    return float(max(np.median(ivar) / USELESS**2, half / (10 * USELESS**2)))
+
+
+def mask_warnings(grid: Grid, stages: Mapping[str, Array]) -> list[str]:
+    """Warnings of masked pixels; `stages` are the ivar (P,) after each step, named for what the step masks.
+
+    Raises SpectrumError where more than `MAX_MASKED` of the pixels are masked after the last.
+    """
+    masked = list(stages.values())[-1] == 0
+    count = np.count_nonzero(masked)
+    if count < min(MUCH_MASKED * len(grid), *(part.stop - part.start for part in grid.detectors)):
+        return []
+    warnings = []
+    for number, detector in enumerate(grid.detectors, 1):
+        if masked[detector].all():
+            first, last = grid.wavelength[detector][[0, -1]]
+            reason = next(name for name, ivar in stages.items() if not ivar[detector].any())
+            warnings.append(
+                f"detector {number} of {len(grid.detectors)}, {first:.0f} to {last:.0f} Angstrom, "
+                f"is masked whole: {reason}"
+            )
+    fraction = count / len(grid)
+    if fraction > MAX_MASKED:
+        raise SpectrumError(
+            "too_many_masked",
+            f"{fraction:.1%} of the model's pixels are masked or not covered; at most {MAX_MASKED:.0%} may be"
+            + "".join(f"; {warning}" for warning in warnings),
+        )
+    if fraction >= MUCH_MASKED:
+        warnings.append(
+            f"{fraction:.1%} of the model's pixels are masked or not covered: the latent is of the rest alone"
+        )
+    return warnings

@@ -1,4 +1,4 @@
-"""A star as observed, and a spectrum as a model wants it."""
+"""An observation as it was sent, and its preparation as a spectrum on a model's grid."""
 
 from __future__ import annotations
 
@@ -12,41 +12,33 @@ import numpy as np
 from model.errors import ChemtwinError, ParameterError, SpectrumError
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
+from model.spectra.pixels import MAX_FLUX, mask_unusable, mask_warnings
 
 PARAMETER_UNITS = {"teff": "K", "logg": "dex (cgs)", "fe_h": "dex"}
 POSSIBLE = {"teff": (1000.0, 100_000.0), "logg": (-3.0, 10.0), "fe_h": (-8.0, 3.0)}
 """Outside of these a parameter is a mistake (another unit, a -9999 sentinel), not a star."""
 
-MAX_OTHER = 1e9
-"""No further parameter is larger, in whatever unit."""
+MAX_EXTRA = 1e9
+"""Largest absolute value of an extra parameter, in whatever unit."""
 
-OTHER_NAME = re.compile(r"(?!.*_err\Z)[A-Za-z][A-Za-z0-9_]{0,31}\Z")
-TAKEN = {"star_id", "flux", "wavelength", "ivar", "error", "bitmask", "normalized", "ra", "dec", "meta"}
-TAKEN |= {"in_domain"}
-TAKEN |= {"parameters", "snr", "group", "twin_of", "abundances", "k", "rank", "format", "max_distance"}
-TAKEN |= {"teff_min", "teff_max", "logg_min", "logg_max", "fe_h_min", "fe_h_max", "fe_h_within", "snr_min"}
-"""Names with a meaning of their own in requests and survey files."""
+EXTRA_NAME = re.compile(r"(?!.*_err\Z)[A-Za-z][A-Za-z0-9_]{0,31}\Z")
+RESERVED = {"star_id", "flux", "wavelength", "ivar", "error", "bitmask", "normalized", "ra", "dec", "meta"}
+RESERVED |= {"in_domain"}
+RESERVED |= {"parameters", "snr", "group", "twin_of", "abundances", "k", "rank", "format", "max_distance"}
+RESERVED |= {"teff_min", "teff_max", "logg_min", "logg_max", "fe_h_min", "fe_h_max", "fe_h_within", "snr_min"}
+"""Names that already have a meaning in requests and survey files."""
 
 BAD_BITS = 0b1111_1111
 """APOGEE pixel mask bits that make a pixel unusable by default: 0 to 7 (BADPIX ... NOSKY)."""
 
-MAX_MASKED, MUCH_MASKED = 0.5, 0.25
-"""With a larger fraction of its pixels masked a spectrum is refused; from this one on it has a warning."""
-
 MEDIAN = 0.5, 1.2
-"""Between these lies the median flux of a normalised spectrum."""
+"""Limits of the median flux of a normalised spectrum."""
 
 POSSIBLE_SNR = 1.0, 3000.0
 """Outside of these a warning asks whether errors and inverse variances were mixed up."""
 
-TOGETHER = 32
-"""Spectra that are handled at once: they fit in a processor's cache."""
-
-USELESS = 10.0
-"""A pixel whose error is more than this many times the median error carries no information worth having."""
-
-MAX_FLUX, MAX_IVAR = 1e30, 1e80
-"""Beyond these, in whatever unit, numbers are a mistake, and their products might overflow."""
+SPECTRA_AT_ONCE = 32
+"""Spectra that are normalised together: they fit in a processor's cache."""
 
 UNPHYSICAL = 1.3
 """Normalised flux above this (and 5 sigma from it) or 5 sigma below 0 is sky or a cosmic ray, not a star."""
@@ -54,15 +46,15 @@ UNPHYSICAL = 1.3
 
 def may_name_parameter(name: str) -> bool:
     """Whether a parameter of u may have this name: letters, digits and _, at most 32, not one in use."""
-    return OTHER_NAME.match(name) is not None and name not in TAKEN
+    return EXTRA_NAME.match(name) is not None and name not in RESERVED
 
 
 @dataclass(frozen=True)
 class Parameters:
     """Stellar parameters u and their 1-sigma errors: `teff` (K), `logg` (dex, cgs), `fe_h` (dex).
 
-    `others` are further parameters of u by name (line broadening, say), in the model's units, `others_err` the
-    errors of those of them that have one.
+    `extra` are the extra parameters of u by name (line broadening, say), in the model's units, `extra_err` the
+    errors of those that have one.
     """
 
     teff: float
@@ -71,8 +63,8 @@ class Parameters:
     teff_err: float = 0.0
     logg_err: float = 0.0
     fe_h_err: float = 0.0
-    others: Mapping[str, float] = field(default_factory=dict)
-    others_err: Mapping[str, float] = field(default_factory=dict)
+    extra: Mapping[str, float] = field(default_factory=dict)
+    extra_err: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         problems = []
@@ -85,29 +77,29 @@ class Parameters:
             if not 0 <= error <= high - low:
                 problems.append(f"{name}_err is not between 0 and {high - low:g} {PARAMETER_UNITS[name]}")
         problems += [
-            f"{name[:40]} is not between -{MAX_OTHER:g} and {MAX_OTHER:g}"
-            for name, value in self.others.items()
-            if not abs(value) <= MAX_OTHER
+            f"{name[:40]} is not between -{MAX_EXTRA:g} and {MAX_EXTRA:g}"
+            for name, value in self.extra.items()
+            if not abs(value) <= MAX_EXTRA
         ]
-        for name, error in self.others_err.items():
-            if name not in self.others:
+        for name, error in self.extra_err.items():
+            if name not in self.extra:
                 problems.append(f"{name[:40]} has an error and no value")
-            elif not 0 <= error <= MAX_OTHER:
-                problems.append(f"the error of {name[:40]} is not between 0 and {MAX_OTHER:g}")
+            elif not 0 <= error <= MAX_EXTRA:
+                problems.append(f"the error of {name[:40]} is not between 0 and {MAX_EXTRA:g}")
         if problems:
             raise ParameterError(
                 "bad_parameters", "impossible stellar parameters: " + "; ".join(problems[:10]), problems
             )
 
     def check(self, names: Sequence[str]) -> None:
-        """Raise ParameterError unless `others` are what a model's parameters `names` hold beside the three."""
+        """Raise ParameterError unless `extra` is a model's parameters `names` but teff, logg and fe_h."""
         wanted = [name for name in names if name not in PARAMETER_UNITS]
-        if missing := [name for name in wanted if name not in self.others]:
+        if missing := [name for name in wanted if name not in self.extra]:
             raise ParameterError(
                 "missing_parameters",
                 f"this model is conditioned on {', '.join(missing)} as well: give it among the parameters",
             )
-        if unknown := sorted(name[:40] for name in self.others if name not in wanted):
+        if unknown := sorted(name[:40] for name in self.extra if name not in wanted):
             raise ParameterError(
                 "unknown_parameters",
                 f"this model does not know {', '.join(unknown[:10])}: it has {', '.join(names)}",
@@ -115,7 +107,7 @@ class Parameters:
 
     def value(self, name: str) -> float:
         """One parameter by its name."""
-        return float(getattr(self, name) if name in PARAMETER_UNITS else self.others[name])
+        return float(getattr(self, name) if name in PARAMETER_UNITS else self.extra[name])
 
     def values(self, names: Sequence[str]) -> Array:
         """The named parameters as an array (len(names),)."""
@@ -125,7 +117,7 @@ class Parameters:
         """Their 1-sigma errors (len(names),)."""
         return np.array(
             [
-                getattr(self, name + "_err") if name in PARAMETER_UNITS else self.others_err.get(name, 0.0)
+                getattr(self, name + "_err") if name in PARAMETER_UNITS else self.extra_err.get(name, 0.0)
                 for name in names
             ],
             dtype=np.float64,
@@ -134,11 +126,11 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Observation:
-    """A star's spectrum as it came in, on any grid.
+    """A star's spectrum as it was sent, on any grid.
 
     `flux` (n,); `ivar` (n,) or None when no errors are known; `bad` (n,) bool, pixels to ignore;
     `wavelength` (n,) Angstrom, vacuum, rest frame, or None for the model's or APOGEE's grid;
-    `normalized` says whether the sender has divided by a continuum.
+    `normalized` is True if the flux was divided by a continuum.
     """
 
     flux: Array
@@ -195,10 +187,10 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
     Raises SpectrumError when more than half of the grid's pixels are masked in the end, when a good pixel is
     not finite, when a spectrum said to be normalised is not, or when no continuum can be fitted.
     """
-    flux, ivar = _masked(observation)
-    flux, ivar, placed = grid.place(observation.wavelength, flux, ivar)
-    history, stages = [placed], {"nothing usable was sent": ivar}
-    _masked_warnings(grid, stages)
+    flux, ivar = mask_unusable(observation.flux, observation.ivar, observation.bad)
+    flux, ivar, resampling = grid.resample(observation.wavelength, flux, ivar)
+    history, stages = [resampling], {"nothing usable was sent": ivar}
+    mask_warnings(grid, stages)
     if observation.normalized:
         median = float(np.median(flux[ivar > 0]))
         if not MEDIAN[0] <= median <= MEDIAN[1]:
@@ -222,7 +214,7 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
     if strange.any():
         stages["its flux is unphysical"] = ivar = np.where(strange, 0.0, ivar)
         warnings.append(f"{int(strange.sum())} pixels with unphysical flux were masked")
-    warnings += _masked_warnings(grid, stages)
+    warnings += mask_warnings(grid, stages)
     spectrum = Spectrum(
         flux=np.where(ivar > 0, flux, 0.0),
         ivar=ivar,
@@ -240,118 +232,47 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
 def prepare_all(
     observations: Sequence[Observation], grid: Grid, normaliser: Normaliser | None
 ) -> list[Spectrum | ChemtwinError]:
-    """As `prepare`, each its spectrum or its refusal; spectra without errors and bad pixels go together."""
+    """Prepare many observations: each gives its spectrum or its error."""
     found: dict[int, Spectrum] = {}
     if normaliser is not None:
-        for start in range(0, len(observations), TOGETHER):
-            part = range(start, min(start + TOGETHER, len(observations)))
+        for start in range(0, len(observations), SPECTRA_AT_ONCE):
+            part = range(start, min(start + SPECTRA_AT_ONCE, len(observations)))
             found.update(_simple(observations, part, grid, normaliser))
     results: list[Spectrum | ChemtwinError] = []
-    for place, observation in enumerate(observations):
+    for index, observation in enumerate(observations):
         try:
-            results.append(found.get(place) or prepare(observation, grid, normaliser))
+            results.append(found.get(index) or prepare(observation, grid, normaliser))
         except ChemtwinError as error:
             results.append(error)
     return results
 
 
 def _simple(
-    observations: Sequence[Observation], places: Sequence[int], grid: Grid, normaliser: Normaliser
+    observations: Sequence[Observation], indices: Sequence[int], grid: Grid, normaliser: Normaliser
 ) -> dict[int, Spectrum]:
-    """Those of the observations at `places` that need neither masks nor resampling, as `prepare` gives them."""
+    """Spectra, as by `prepare`, of the observations at `indices` that need neither masks nor resampling."""
     own: dict[tuple[int, int], bool] = {}  # spectra of one file share their wavelengths
     bare = []
-    for place in places:
-        given = observations[place]
+    for index in indices:
+        given = observations[index]
         key = id(given.wavelength), given.flux.size
         if key not in own:
             own[key] = grid.is_own(given.wavelength, given.flux.size)
         if own[key] and given.ivar is None and given.bad is None:
-            bare.append(place)
+            bare.append(index)
     if not bare:
         return {}
-    flux = np.stack([observations[place].flux for place in bare])
+    flux = np.stack([observations[index].flux for index in bare])
     normal = np.abs(flux.sum(axis=1)) <= MAX_FLUX
     low, high = np.count_nonzero(flux < MEDIAN[0], axis=1), np.count_nonzero(flux > MEDIAN[1], axis=1)
     surely = np.maximum(low, high) < len(grid) // 2 - 1
-    said = np.array([observations[place].normalized for place in bare])
+    normalized = np.array([observations[index].normalized for index in bare])
     with np.errstate(all="ignore"):
         flux, same = normaliser.complete(flux)
-    usable = normal & same & (surely | ~said) & (flux.min(axis=1) > 0) & (flux.max(axis=1) <= UNPHYSICAL)
+    usable = normal & same & (surely | ~normalized) & (flux.min(axis=1) > 0) & (flux.max(axis=1) <= UNPHYSICAL)
     ivar = np.ones(len(grid))
     history = ("model grid", normaliser.describe())
     return {
         bare[row]: Spectrum(flux[row], ivar, observations[bare[row]].parameters, False, history)
         for row in np.flatnonzero(usable)
     }
-
-
-def _masked(observation: Observation) -> tuple[Array, Array]:
-    """Flux and ivar with every unusable pixel at ivar 0, flux 0.
-
-    A flux of exactly 0 is one of them: no star's is, and files have it where there is no flux.
-    """
-    flux = observation.flux
-    ivar = np.ones_like(flux) if observation.ivar is None else observation.ivar
-    if np.any(ivar < 0):
-        raise SpectrumError("negative_ivar", "ivar must not be negative")
-    ivar = np.where(np.isfinite(ivar) & (flux != 0), ivar, 0.0)
-    if np.any(ivar > 0):
-        ivar = np.where(ivar < _least(ivar[ivar > 0]), 0.0, ivar)
-    if observation.bad is not None:
-        ivar = np.where(observation.bad, 0.0, ivar)
-    used = ivar > 0
-    unknown = used & ~np.isfinite(flux)
-    if unknown.any():
-        raise SpectrumError(
-            "flux_not_finite",
-            f"{int(unknown.sum())} pixels have no finite flux and are not masked (first: pixel "
-            f"{int(np.argmax(unknown))}). Give them ivar 0 or a bad bit in bitmask.",
-        )
-    flux = np.where(used, flux, 0.0)
-    if np.any(np.abs(flux) > MAX_FLUX) or np.any(ivar > MAX_IVAR):
-        raise SpectrumError("too_large", f"a flux is beyond {MAX_FLUX:g}, or an ivar beyond {MAX_IVAR:g}")
-    return flux, ivar
-
-
-def _least(ivar: Array) -> float:
-    """The least inverse variance that is worth having, of those (n,) of a spectrum's pixels.
-
-    By the median pixel; or, where most pixels say next to nothing, by the one in which half of all information
-    has been collected, from the best pixel on.
-    """
-    best = np.sort(ivar)[::-1]
-    half = best[np.searchsorted(np.cumsum(best), 0.5 * best.sum())]
-    return float(max(np.median(ivar) / USELESS**2, half / (10 * USELESS**2)))
-
-
-def _masked_warnings(grid: Grid, stages: Mapping[str, Array]) -> list[str]:
-    """Warnings of masked pixels; `stages` are the ivar (P,) after each step, named for what the step masks.
-
-    Raises SpectrumError where more than `MAX_MASKED` of the pixels are masked after the last.
-    """
-    masked = list(stages.values())[-1] == 0
-    count = np.count_nonzero(masked)
-    if count < min(MUCH_MASKED * len(grid), *(part.stop - part.start for part in grid.detectors)):
-        return []
-    warnings = []
-    for number, detector in enumerate(grid.detectors, 1):
-        if masked[detector].all():
-            first, last = grid.wavelength[detector][[0, -1]]
-            reason = next(name for name, ivar in stages.items() if not ivar[detector].any())
-            warnings.append(
-                f"detector {number} of {len(grid.detectors)}, {first:.0f} to {last:.0f} Angstrom, "
-                f"is masked whole: {reason}"
-            )
-    fraction = count / len(grid)
-    if fraction > MAX_MASKED:
-        raise SpectrumError(
-            "too_many_masked",
-            f"{fraction:.1%} of the model's pixels are masked or not covered; at most {MAX_MASKED:.0%} may be"
-            + "".join(f"; {warning}" for warning in warnings),
-        )
-    if fraction >= MUCH_MASKED:
-        warnings.append(
-            f"{fraction:.1%} of the model's pixels are masked or not covered: the latent is of the others alone"
-        )
-    return warnings

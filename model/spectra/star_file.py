@@ -1,4 +1,4 @@
-"""What a survey's FITS file holds of a star, whichever its layout."""
+"""A star as read from a survey's FITS file, whatever its layout."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SPECTRUM_FLAGS = {
 
 @dataclass(frozen=True)
 class StarFile:
-    """What a survey's file holds of a star: one of its `rows` spectra.
+    """A star of a survey's file: one of its `rows` spectra, with labels and warnings.
 
     `flux` (n,), `ivar` (n,), `bad` (n,) pixels to ignore, `wavelength` (n,) Angstrom or None for APOGEE's
     8,575. `labels` has those of teff, logg, fe_h that may be trusted, `errors` the 1-sigma errors of those that
@@ -61,7 +61,7 @@ class StarFile:
     label_notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def disagreements(self, labels: Mapping[str, float]) -> tuple[str, ...]:
-        """Warnings of labels that somebody else gives and that are far from the file's own."""
+        """Warnings of the user's `labels` that are far from the file's own."""
         return tuple(
             f"{name} = {labels[name]:g} is far from the file's own {own:g}: is it another star's?"
             for name, own in self.labels.items()
@@ -69,15 +69,15 @@ class StarFile:
         )
 
     def notes_of(self, labels: Iterable[str]) -> tuple[str, ...]:
-        """The warnings of a star of which these labels are the file's, and any others somebody else's."""
+        """The warnings of a star whose `labels` named here are the file's; its other labels are the user's."""
         notes = (note for name in labels for note in self.label_notes.get(name, ()))
         return tuple(dict.fromkeys((*self.warnings, *notes)))
 
 
 def same_star(first: str, second: str) -> bool:
-    """Whether two ids may name one star: not if both hold a 2MASS designation and these differ."""
-    one, other = COORDINATES.search(first), COORDINATES.search(second)
-    return one is None or other is None or one[1] == other[1]
+    """Whether two ids may name one star: not if both contain a 2MASS designation and these differ."""
+    positions = [match[1] for match in map(COORDINATES.search, (first, second)) if match]
+    return len(positions) < 2 or positions[0] == positions[1]
 
 
 def number(value: Any) -> float | None:
@@ -100,7 +100,7 @@ def text(value: Any) -> str | None:
 
 
 def spectrum_notes(flags: Any, keyword: str) -> tuple[str, ...]:
-    """What `flags`, the value of STARFLAG or of another `keyword`, say against the spectrum."""
+    """Warnings of the spectrum from `flags`, the value of STARFLAG or of another `keyword`."""
     bits = number(flags)
     if bits is None or bits < 0:
         return ()

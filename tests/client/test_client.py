@@ -8,7 +8,7 @@ from astropy import units as u
 from astropy.io.votable import parse_single_table
 from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty
 from astropy.table import QTable, Table
-from chemtwin_client import Chemtwin, ChemtwinWarning, Embedded, NotFound, Refused, as_table
+from chemtwin_client import Chemtwin, ChemtwinWarning, Embedded, InvalidRequest, NotFound, as_table
 
 from model.spectra.grid import APOGEE_PIXELS
 from tests.conftest import APSTAR, ASPCAP, GIANT
@@ -298,6 +298,6 @@ def test_what_makes_no_sense_is_said_before_anything_is_sent(call, error, says):
 
 
 def test_a_model_s_own_refusal_keeps_its_words(chem, stored):
-    with pytest.raises(Refused, match="does not know vbroad") as refused:
+    with pytest.raises(InvalidRequest, match="does not know vbroad") as refused:
         chem.recast(ODD, {"parameters": {"vbroad": 3.0}})
     assert (refused.value.status, refused.value.code) == (422, "not_conditioned")

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
-from chemtwin_client import Busy, Chemtwin, ChemtwinError, NotFound, Refused, Unauthorized, Unreachable
+from chemtwin_client import Busy, Chemtwin, ChemtwinError, InvalidRequest, NotFound, Unauthorized, Unreachable
 from chemtwin_client.transport import pause
 
 from model.spectra.grid import APOGEE_PIXELS
@@ -29,13 +29,13 @@ KNOWN = {"star_id": "nothing", "teff": 4500, "logg": 2.0, "fe_h": 0.0}
         (lambda c: c.delete("none"), NotFound, 404, "star_not_found", "none"),
         (lambda c: c.abundances("none"), NotFound, 404, "star_not_found", "none"),
         (lambda c: c.recast("none", {}), NotFound, 404, "star_not_found", "none"),
-        (lambda c: c.twins("none", k=0), Refused, 422, "invalid_request", "k: Input should be greater"),
-        (lambda c: c.embed(APSTAR), Refused, 422, "missing_labels", "teff and logg and fe_h must be"),
-        (lambda c: c.embed(FLAT[:9], **KNOWN), Refused, 422, "wrong_length", "9"),
-        (lambda c: c.embed(5 * FLAT, **KNOWN), Refused, 422, "not_normalized", "median flux is 5"),
-        (lambda c: c.embed(FLAT * np.nan, **KNOWN), Refused, 422, "flux_not_finite", "finite"),
-        (lambda c: c.embed(FLAT, **{**KNOWN, "teff": 43}), Refused, 422, "bad_parameters", "teff"),
-        (lambda c: c.embed(np.full(9_000_000, 0.1234567), **KNOWN), Refused, 413, "body_too_large", "64 MB"),
+        (lambda c: c.twins("none", k=0), InvalidRequest, 422, "invalid_request", "k: Input should be greater"),
+        (lambda c: c.embed(APSTAR), InvalidRequest, 422, "missing_labels", "teff and logg and fe_h must be"),
+        (lambda c: c.embed(FLAT[:9], **KNOWN), InvalidRequest, 422, "wrong_length", "9"),
+        (lambda c: c.embed(5 * FLAT, **KNOWN), InvalidRequest, 422, "not_normalized", "median flux is 5"),
+        (lambda c: c.embed(FLAT * np.nan, **KNOWN), InvalidRequest, 422, "flux_not_finite", "finite"),
+        (lambda c: c.embed(FLAT, **{**KNOWN, "teff": 43}), InvalidRequest, 422, "bad_parameters", "teff"),
+        (lambda c: c.embed(np.full(9_000_000, 0.1234567), **KNOWN), InvalidRequest, 413, "body_too_large", "64 MB"),
     ],
 )  # fmt: skip
 def test_a_refusal_has_the_service_s_words(service, call, kind, status, code, says):
@@ -50,7 +50,7 @@ def test_a_refusal_has_the_service_s_words(service, call, kind, status, code, sa
 
 
 def test_several_problems_are_notes(service):
-    with Chemtwin(service.url) as chem, pytest.raises(Refused) as caught:
+    with Chemtwin(service.url) as chem, pytest.raises(InvalidRequest) as caught:
         chem.embed(FLAT, star_id="a b", teff=4500, fe_h=0)
     assert len(caught.value.detail) == 2
     shown = "".join(traceback.format_exception(caught.value))

@@ -6,7 +6,8 @@ import pytest
 from tests.shared import made_once
 from tests.training.small_surveys import thinned
 from training.config import PRESETS, NetworkConfig, read_config
-from training.surveys.survey import Survey, synthesize
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import synthesize
 
 TINY = (
     "steps=60",

@@ -6,7 +6,7 @@ import pytest
 
 from training.config import PRESETS, read_config
 from training.random_streams import SEED, EmulatorStream, Stream, entropy, generator, torch_seed
-from training.surveys.survey import synthesize
+from training.surveys.synthetic_survey import synthesize
 
 ROWS = [(row,) for row in (0, 1, 2, 3, 512, 1024)]
 KEYS: dict[Stream, list[tuple[int, ...]]] = {

@@ -103,7 +103,7 @@ class Emulator:
         x = np.asarray(labels, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != len(self.labels):
             raise InputError(f"labels must have shape (N, {len(self.labels)}), not {x.shape}")
-        self._refuse_outside(x)
+        self._check_range(x)
         flux = np.empty((len(x), len(self.wavelength)), dtype=np.float32)
         for start in range(0, len(x), _BATCH):
             part = slice(start, start + _BATCH)
@@ -120,7 +120,7 @@ class Emulator:
         inside: npt.NDArray[np.bool_] = (x >= self.lo - slack) & (x <= self.hi + slack)
         return inside
 
-    def _refuse_outside(self, x: npt.NDArray[np.float64]) -> None:
+    def _check_range(self, x: npt.NDArray[np.float64]) -> None:
         covered = self.covers(x)
         if covered.all():
             return
@@ -176,7 +176,7 @@ def _half_square(rows: torch.Tensor) -> torch.Tensor:
 
 
 def derived_inputs(labels: Array) -> npt.NDArray[np.float64]:
-    """The inputs (N, 25) of the Gaussian processes: the labels (N, 21) and four quantities they act through.
+    """The inputs (N, 25) of the Gaussian processes: the labels (N, 21) and four quantities derived from them.
 
     These are the logarithms of the oxygen and of the carbon that CO leaves over (one equilibrium constant
     stands for the atmosphere), and of the number of electron donors, plain and weighted by how easily they

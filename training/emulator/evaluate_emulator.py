@@ -1,4 +1,4 @@
-"""Measure an emulator against spectra that no fit has seen.
+"""Measure an emulator against spectra that no fit has used.
 
 chemtwin emulator evaluate --report DIR
 """
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from model.spectra.grid import APOGEE_DETECTORS
 from training.emulator.emulator import LABELS, Emulator
-from training.emulator.grid import Floats, Validation, read_validation
+from training.emulator.grid import Floats, ValidationSpectra, read_validation
 from training.reports.html_page import publish
 
 _FILE = click.Path(exists=True, dir_okay=False)
@@ -55,7 +55,7 @@ def _summary(error: Floats) -> dict[str, float]:
     }
 
 
-def _response(emulator: Emulator, validation: Validation, name: str) -> dict[str, Any]:
+def _response(emulator: Emulator, validation: ValidationSpectra, name: str) -> dict[str, Any]:
     column = LABELS.index(name)
     low, high = validation.base_labels.copy(), validation.base_labels.copy()
     low[:, column] -= validation.step

@@ -29,7 +29,7 @@ from model.spectra import grid as wavelengths
 from training.emulator.emulator import FORMAT, LABELS, derived_inputs
 from training.emulator.evaluate_emulator import emulator_evaluate, evaluate
 from training.emulator.gaussian_process import Hyperparameters, condition, optimise
-from training.emulator.grid import Floats, Grid, emulator_validation, read_grid, read_validation
+from training.emulator.grid import Floats, TrainingSpectra, emulator_validation, read_grid, read_validation
 from training.random_streams import EmulatorStream, generator
 
 __all__ = ["Settings", "emulator_evaluate", "emulator_fit", "emulator_validation", "evaluate", "fit"]
@@ -43,7 +43,7 @@ _SWEEPS = 3
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the fit can be told; the emulator's provenance records it."""
+    """Settings of the fit; the emulator's provenance records them."""
 
     components: int = 80
     shapes: int = 4
@@ -70,8 +70,8 @@ class _Part:
 def fit(grid_paths: Sequence[str | Path], out_path: str | Path, settings: Settings | None = None) -> None:
     """Fit the emulator to the spectra of `grid_paths` and write it to `out_path`.
 
-    Held-out spectra are left out, and so is every star of the shipped validation file: a grid made again
-    holds out others.
+    Held-out spectra are not used, nor is any star of the shipped validation file: a grid that is made again
+    holds out other spectra.
     """
     settings = settings or Settings()
     grid = read_grid(grid_paths)
@@ -94,8 +94,8 @@ def fit(grid_paths: Sequence[str | Path], out_path: str | Path, settings: Settin
     partial.replace(out_path)
 
 
-def training_rows(grid: Grid) -> npt.NDArray[np.bool_]:
-    """Which spectra (N,) a fit may see: not those held out, nor any star of the shipped validation file."""
+def training_rows(grid: TrainingSpectra) -> npt.NDArray[np.bool_]:
+    """Which spectra (N,) a fit may use: not those held out, nor any star of the shipped validation file."""
     validation = {tuple(row) for row in np.round(read_validation().labels, 6)}
     return ~grid.held_out & [tuple(row) not in validation for row in np.round(grid.labels, 6)]
 

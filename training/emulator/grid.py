@@ -29,7 +29,7 @@ _QUANTUM = 4e-6  # of a stored flux difference; Turbospectrum prints five decima
 
 
 @dataclass(frozen=True)
-class Grid:
+class TrainingSpectra:
     """Training spectra: `labels` (N, 21), `flux` (N, P), the box `lo`, `hi` (21,), `held_out` (N,)."""
 
     labels: Floats
@@ -40,8 +40,8 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Validation:
-    """Spectra that no fit has seen.
+class ValidationSpectra:
+    """Spectra that no fit has used.
 
     `labels` (N, 21) and `flux` (N, P) are drawn from the box; `base_labels` (B, 21) and `base_flux` (B, P)
     from tables 1 and 2 of the paper; `difference` (B, 19, P) is the flux at +`step` minus the flux at
@@ -56,7 +56,7 @@ class Validation:
     step: float
 
 
-def read_grid(paths: Sequence[str | Path]) -> Grid:
+def read_grid(paths: Sequence[str | Path]) -> TrainingSpectra:
     """Read and join grids.
 
     A grid is an HDF5 file: `flux` (N, 8575) uint16 / 65535, `labels` (N, 21) with attribute `names`,
@@ -75,13 +75,13 @@ def read_grid(paths: Sequence[str | Path]) -> Grid:
             lo.append(np.atleast_2d(file.attrs["lo"]).min(0))
             hi.append(np.atleast_2d(file.attrs["hi"]).max(0))
     box = np.min(lo, axis=0), np.max(hi, axis=0)
-    return Grid(np.concatenate(labels), np.concatenate(flux), *box, np.concatenate(held_out))
+    return TrainingSpectra(np.concatenate(labels), np.concatenate(flux), *box, np.concatenate(held_out))
 
 
 def build_validation(grid_path: str | Path, responses: str | Path, out: str | Path) -> None:
     """Write the validation file: held-out spectra of a grid, and flux differences.
 
-    The folder `responses` holds one `{point}_{label + 1}_{sign + 1}.npz` per spectrum (`labels` (21,),
+    The folder `responses` has one `{point}_{label + 1}_{sign + 1}.npz` per spectrum (`labels` (21,),
     `flux` (8575,)): label -1 and sign 0 for a point itself, else the label moved and the direction. Raises
     FileNotFoundError if one is missing.
     """
@@ -100,10 +100,10 @@ def build_validation(grid_path: str | Path, responses: str | Path, out: str | Pa
     if not steps or np.ptp(steps) > 1e-9:
         raise InputError(f"{folder}: no spectra, or steps that differ")
     scale = np.maximum(_QUANTUM, np.abs(difference).max(2) / 32767)
-    held = grid.held_out
+    rows = grid.held_out
     stored = {
-        "labels": grid.labels[held],
-        "flux": _quantised(grid.flux[held]),
+        "labels": grid.labels[rows],
+        "flux": _quantised(grid.flux[rows]),
         "base_labels": np.array([labels for labels, _ in base]),
         "base_flux": _quantised(np.array([flux for _, flux in base])),
         "difference": np.round(difference / scale[:, :, None]).astype(np.int16),
@@ -118,10 +118,10 @@ def build_validation(grid_path: str | Path, responses: str | Path, out: str | Pa
     partial.replace(out)
 
 
-def read_validation(path: str | Path | None = None) -> Validation:
+def read_validation(path: str | Path | None = None) -> ValidationSpectra:
     """Read a validation file, the shipped one by default."""
     with h5py.File(VALIDATION_PATH if path is None else path) as file:
-        return Validation(
+        return ValidationSpectra(
             file["labels"][:],
             file["flux"][:] / _FLUX_SCALE,
             file["base_labels"][:],
@@ -143,7 +143,7 @@ def _read_response(folder: Path, point: int, label: int, sign: int) -> tuple[Flo
 @click.command("validation")
 @click.argument("grid", type=click.Path(exists=True, dir_okay=False))
 @click.argument("responses", type=click.Path(exists=True, file_okay=False))
-@click.option("--out", required=True, type=click.Path(dir_okay=False), help="Validation file to write.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="ValidationSpectra file to write.")
 def emulator_validation(grid: str, responses: str, out: str) -> None:
     """Build the file that `emulator evaluate` measures against."""
     build_validation(grid, responses, out)

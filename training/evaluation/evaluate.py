@@ -1,4 +1,4 @@
-"""How well a model finds twins and recasts them (paper, sections 5.1, 5.2 and 5.4)."""
+"""Twin searches and recasts by a model on surveys of pairs (paper, sections 5.1, 5.2 and 5.4)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from model.methods.base import Model
 from model.methods.polydis import PolyDis
 from model.spectra.grid import Array
 from training.random_streams import Stream, generator
-from training.spectral_basis import known
+from training.spectral_basis import parameter_values
 from training.surveys.survey import Survey, add_noise
 
 
 @dataclass(frozen=True)
 class TwinSearch:
-    """How twins were found at `snr`: for each star the number of others at most as far as its twin (N,), and
+    """A twin search at `snr`: for each star the number of stars at most as far as its twin (N,), and
     the distances of twins `near` (N,) and of random pairs `far` (M,)."""
 
     snr: float
@@ -32,12 +32,12 @@ class TwinSearch:
 
     @property
     def recovered(self) -> float:
-        """Share of stars whose twin is the nearest of all others."""
+        """Fraction of stars whose twin is the nearest of all others."""
         return float(np.mean(self.doppelgangers == 0))
 
     @property
     def within_ten(self) -> float:
-        """Share of stars with fewer than ten doppelgangers."""
+        """Fraction of stars with fewer than ten doppelgangers."""
         return float(np.mean(self.doppelgangers < 10))
 
     @property
@@ -51,8 +51,8 @@ class TwinSearch:
         return {"recovered": self.recovered, "within_ten": self.within_ten, "auc": self.auc}
 
 
-def labels_of(paths: Sequence[Path]) -> list[str]:
-    """What a report calls the models in files: each file's name. Raises InputError where two are the same."""
+def model_labels(paths: Sequence[Path]) -> list[str]:
+    """The names of models in a report: those of their files. Raises InputError where two are the same."""
     labels = [path.stem for path in paths]
     if len(set(labels)) < len(labels):
         raise InputError("two model files have the same name: the report could not tell them apart")
@@ -65,7 +65,7 @@ def embed_survey(
     """Latents (N, D) of a survey, streamed, with noise of 1 / `snr` added before the model's normaliser."""
     survey.check_grid(model.grid)
     latents = np.empty((len(survey), model.card.latent_dim))
-    u = known(survey, model.parameter_names)
+    u = parameter_values(survey, model.parameter_names)
     for rows, flux in survey.blocks(f"embed at S/N {snr:g}"):
         noisy = add_noise(flux, snr, stream, rows.start)
         if model.normaliser is not None:
@@ -78,9 +78,9 @@ def embed_survey(
 def doppelgangers(
     latents: Array, twin: NDArray[np.int64], block: int = 64, shown: bool = True
 ) -> NDArray[np.int64]:
-    """For each star the number of others at most as far as its twin (N,), exactly, in blocks.
+    """For each star the number of stars at most as far as its twin (N,), exactly, in blocks.
 
-    Ties count against the twin, so that latents that say nothing find nothing. Distances are Euclidean in
+    Ties count against the twin, so that latents without information find nothing. Distances are Euclidean in
     double precision, |b|^2 - 2 a.b with the latents centred; `twin` (N,) are row numbers.
     """
     latents = latents - latents.mean(axis=0)
@@ -99,24 +99,24 @@ def doppelgangers(
 def twin_search(latents: Array, twin: NDArray[np.int64], snr: float = np.inf) -> TwinSearch:
     """Search every star's twin among all others by Euclidean distance (paper, sections 5.1 and 5.2)."""
     partner = generator(Stream.RANDOM_PARTNERS).permutation(len(latents))
-    strangers = (partner != np.arange(len(latents))) & (partner != twin)
+    unrelated = (partner != np.arange(len(latents))) & (partner != twin)
     near = np.linalg.norm(latents - latents[twin], axis=1)
-    far = np.linalg.norm(latents - latents[partner], axis=1)[strangers]
+    far = np.linalg.norm(latents - latents[partner], axis=1)[unrelated]
     return TwinSearch(snr, doppelgangers(latents, twin), near, far)
 
 
 def twin_recovery(model: Model, survey: Survey, snr: float = np.inf) -> TwinSearch:
     """Twin search on a noiseless survey of pairs (paper, figure 3). Raises InputError for another survey."""
-    return twin_search(embed_survey(model, survey, snr), twins(survey), snr)
+    return twin_search(embed_survey(model, survey, snr), twin_rows(survey), snr)
 
 
 def twin_covariance(model: Model, survey: Survey) -> Array:
     """Covariance (D, D) of noiseless twins' latent differences, which calibrates `p_same`."""
     latents = embed_survey(model, survey)
-    return np.asarray(np.cov((latents - latents[twins(survey)]).T))
+    return np.asarray(np.cov((latents - latents[twin_rows(survey)]).T))
 
 
-def twins(survey: Survey) -> NDArray[np.int64]:
+def twin_rows(survey: Survey) -> NDArray[np.int64]:
     """The row of each star's twin (N,). Raises InputError for a survey without twins, or with noise."""
     if survey.twin is None:
         raise InputError(f"{survey.path} holds no twins (dataset twin_of)")
@@ -138,17 +138,17 @@ def recast_errors(model: Model, survey: Survey) -> list[RecastError]:
     """Each star's twin recast to the star's parameters, against the star itself, without noise.
 
     "decoder" recasts from the latent, as the service does; "whole residual" is the paper's way for PolyDis.
-    Twins must stand in neighbouring rows, as `chemtwin synthesize` writes them.
+    Twins must be in neighbouring rows, as `chemtwin synthesize` writes them.
     """
     survey.check_grid(model.grid)
-    twin, u = twins(survey), known(survey, model.parameter_names)
+    twin, u = twin_rows(survey), parameter_values(survey, model.parameter_names)
     apart = np.abs(survey.parameters[:, 0] - survey.parameters[twin, 0]) >= 500
     ways = ["decoder"] + (["whole residual"] if isinstance(model, PolyDis) else [])
     absolute, squared = np.empty((len(ways), len(survey))), np.empty((len(ways), len(survey)))
     for rows, block in survey.blocks("recast"):
         local = twin[rows] - rows.start
         if local.min() < 0 or local.max() >= len(block):
-            raise InputError("twins do not stand in neighbouring rows")
+            raise InputError("twins are not in neighbouring rows")
         flux = (block if model.normaliser is None else model.normaliser.batch(block)).astype(np.float64)
         own, other = u[rows], u[rows][local]
         recasts = [model.decode(model.encode(flux[local], other), own)]

@@ -37,7 +37,7 @@ def _panels(rows: int, columns: int, width: float, height: float, **shared: Any)
 
 
 def _grid(count: int, width: float, height: float) -> tuple[Figure, Any]:
-    """Panels for `count` models, four in a row, on the same axes; those left over are hidden."""
+    """Panels for `count` models, four in a row, on the same axes; unused panels are hidden."""
     columns = min(count, 4)
     figure, axes = _panels(-(-count // columns), columns, width, height, sharex=True, sharey=True)
     for axis in axes.flat[count:]:
@@ -66,23 +66,23 @@ def distances(folder: Path, results: list[dict[str, Any]], arrays: dict[str, Arr
     figure, axes = _panels(2 * -(-len(results) // columns), columns, 2.7, 2.4)
     for axis in axes[-2:, (len(results) - 1) % columns + 1 :].flat:
         axis.set_visible(False)
-    for place, result in enumerate(results):
-        above, column = 2 * (place // columns), place % columns
-        held = arrays[result["label"]]
+    for number, result in enumerate(results):
+        above, column = 2 * (number // columns), number % columns
+        data = arrays[result["label"]]
         auc = next(iter(result["twins"].values()))
         for row, level in enumerate(("inf", "50")):
-            axis, near, far = axes[above + row, column], held[f"near {level}"], held[f"far {level}"]
+            axis, near, far = axes[above + row, column], data[f"near {level}"], data[f"far {level}"]
             unit = near.mean()
             edges = np.linspace(0, np.quantile(far / unit, 0.999), 80)
             for values, colour, name in ((near, BLUE, "twins"), (far, ORANGE, "random pairs")):
-                shares = np.full(len(values), 1 / len(values))
-                axis.hist(values / unit, edges, weights=shares, color=colour, alpha=0.65, label=name)
+                weights = np.full(len(values), 1 / len(values))
+                axis.hist(values / unit, edges, weights=weights, color=colour, alpha=0.65, label=name)
             heading = f"{_title(result)}\n" if row == 0 else ""
             axis.set_title(f"{heading}{NOISE[level][0]}, ROC area {auc[level]['auc']:.4f}", fontsize=8)
             if row == 1:
                 axis.set_xlabel("distance / mean twin distance")
             if column == 0:
-                axis.set_ylabel("share of pairs")
+                axis.set_ylabel("fraction of pairs")
     axes[0, 0].legend(fontsize=8)
     return _save(figure, folder, "distances.png", "Figure 2: latent distances of twins and random pairs")
 
@@ -95,9 +95,9 @@ def doppelgangers(
     for axis, result in zip(axes.flat, results, strict=False):
         for pairs, line in zip(result["twins"], ("-", "--"), strict=False):
             for level, (name, colour) in NOISE.items():
-                shares = 100 * arrays[result["label"]][f"curve {pairs} {level}"]
+                percent = 100 * arrays[result["label"]][f"curve {pairs} {level}"]
                 label = f"{name}" if line == "-" else None
-                axis.plot(curve, shares, line, color=colour, label=label, linewidth=1.4)
+                axis.plot(curve, percent, line, color=colour, label=label, linewidth=1.4)
         axis.set(xscale="log", xlim=(1, 1e4), ylim=(0, 101))
         axis.set_title(_title(result), fontsize=8)
         axis.grid(alpha=0.25)
@@ -113,18 +113,18 @@ def doppelgangers(
     return _save(figure, folder, "doppelgangers.png", "Figure 3: doppelganger curves")
 
 
-def abundances(folder: Path, result: dict[str, Any], held: Arrays) -> Picture:
+def abundances(folder: Path, result: dict[str, Any], data: Arrays) -> Picture:
     """Figure 4: abundances estimated from the latents against the true ones."""
     names = result["abundances"]["names"]
     figure, axes = _panels(-(-len(names) // 6), 6, 1.9, 1.9)
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
-    for place, (axis, name) in enumerate(zip(axes.flat, names, strict=False)):
-        truth = held["truth"][:, place]
+    for column, (axis, name) in enumerate(zip(axes.flat, names, strict=False)):
+        truth = data["truth"][:, column]
         for kind, colour in (("linear", ORANGE), ("network", BLUE)):
-            error = result["abundances"][kind][place]
+            error = result["abundances"][kind][column]
             axis.plot(
-                truth, held[f"estimated {kind}"][:, place], ".", markersize=1.2, color=colour,
+                truth, data[f"estimated {kind}"][:, column], ".", markersize=1.2, color=colour,
                 label=f"{kind} {error:.3f}", rasterized=True,
             )  # fmt: skip
         ends = [truth.min(), truth.max()]
@@ -140,13 +140,13 @@ def abundances(folder: Path, result: dict[str, Any], held: Arrays) -> Picture:
 
 
 def twins(
-    folder: Path, result: dict[str, Any], held: Arrays, wavelength: NDArray[np.float64], survey: Survey
+    folder: Path, result: dict[str, Any], data: Arrays, wavelength: NDArray[np.float64], survey: Survey
 ) -> Picture:
-    """Figure 5: two pairs of twins, before and after recasting, and what is left."""
+    """Figure 5: two pairs of twins, before and after recasting, and the residuals."""
     figure, axes = _panels(3, 2, 4.6, 1.5, sharex=True, sharey="row")
     shown = slice(2000, 2400)
-    for column, row in enumerate(held["example rows"].astype(int)):
-        first, second, recast = (spectrum[shown] for spectrum in held[f"example {column}"])
+    for column, row in enumerate(data["example rows"].astype(int)):
+        first, second, recast = (spectrum[shown] for spectrum in data[f"example {column}"])
         x = wavelength[shown]
         labels = [f"{t:.0f} K, log g {g:.2f}" for t, g, _ in survey.parameters[row : row + 2]]
         axes[0, column].plot(x, first, color=ORANGE, linewidth=0.9, label=f"star 1: {labels[0]}")
@@ -174,7 +174,7 @@ def residuals(
     wavelength: NDArray[np.float64],
     pixels: slice,
 ) -> Picture:
-    """Figure 6: the metal-rich pair, and what each model's recast leaves."""
+    """Figure 6: the metal-rich pair, and the residuals of each model's recast."""
     figure, axes = _panels(2, 1, 8, 2.3, sharex=True)
     x = wavelength[pixels]
     upper, lower = axes[:, 0]
@@ -185,9 +185,9 @@ def residuals(
     upper.legend(fontsize=8, ncols=2)
     for result, colour in zip(results, COLOURS * 3, strict=False):
         spectra = arrays[result["label"]]["example 0"]
-        left = spectra[2] - spectra[1]
-        told = f"{result['label']}: mean |R| {np.abs(left).mean():.4f}, $\\sigma_R$ {left.std():.4f}"
-        lower.plot(x, left[pixels], color=colour, linewidth=0.9, label=told)
+        residual = spectra[2] - spectra[1]
+        sizes = f"mean |R| {np.abs(residual).mean():.4f}, $\\sigma_R$ {residual.std():.4f}"
+        lower.plot(x, residual[pixels], color=colour, linewidth=0.9, label=f"{result['label']}: {sizes}")
     lower.set(xlabel="wavelength (vacuum), Å", ylabel="recast - star 2")
     lower.margins(y=0.35)
     lower.legend(fontsize=7, ncols=2)
@@ -195,19 +195,19 @@ def residuals(
 
 
 def robustness(folder: Path, results: list[dict[str, Any]]) -> Picture | None:
-    """Share of recovered twins under each perturbation, and without as a line; None if not measured."""
+    """Fraction of recovered twins under each perturbation, and without as a line; None if not measured."""
     measured = [result for result in results if "robustness" in result]
     if not measured:
         return None
     kinds = [kind for kind in CASES if kind != "none"]
     figure, axes = _panels(1, 1, 7.5, 1.2 + 0.22 * len(kinds) * (1 + len(measured)) / 2)
     axis, height = axes[0, 0], 0.8 / len(measured)
-    for place, (result, colour) in enumerate(zip(measured, COLOURS * 3, strict=False)):
+    for number, (result, colour) in enumerate(zip(measured, COLOURS * 3, strict=False)):
         found = result["robustness"]["cases"]
         drawn = [(row, found[kind]["recovered"]) for row, kind in enumerate(kinds) if kind in found]
-        rows, shares = np.array(drawn).T
-        offset = (place - (len(measured) - 1) / 2) * height
-        axis.barh(rows + offset, 100 * shares, height, color=colour, label=result["label"])
+        rows, fractions = np.array(drawn).T
+        offset = (number - (len(measured) - 1) / 2) * height
+        axis.barh(rows + offset, 100 * fractions, height, color=colour, label=result["label"])
         axis.axvline(100 * found["none"]["recovered"], color=colour, linewidth=1, linestyle="--")
     axis.set_yticks(range(len(kinds)), [CASES[kind] for kind in kinds])
     axis.invert_yaxis()
@@ -218,7 +218,7 @@ def robustness(folder: Path, results: list[dict[str, Any]]) -> Picture | None:
 
 
 def reliability(folder: Path, results: list[dict[str, Any]], arrays: dict[str, Arrays]) -> Picture | None:
-    """Share of true twins with `p_same` below each value, by noise level; None if no model has them.
+    """Fraction of true twins with `p_same` below each value, by noise level; None if no model has them.
 
     A model's `p_same <level>` (M,) are the p-values of its true pairs: calibrated ones lie on the diagonal.
     """
@@ -227,16 +227,16 @@ def reliability(folder: Path, results: list[dict[str, Any]], arrays: dict[str, A
         return None
     figure, axes = _grid(len(measured), 2.7, 2.7)
     for axis, result in zip(axes.flat, measured, strict=False):
-        held = arrays[result["label"]]
+        data = arrays[result["label"]]
         axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
         for level, (name, colour) in NOISE.items():
-            if f"p_same {level}" in held:
-                p = np.sort(held[f"p_same {level}"])
+            if f"p_same {level}" in data:
+                p = np.sort(data[f"p_same {level}"])
                 axis.step(p, np.arange(1, len(p) + 1) / len(p), where="post", color=colour, label=name)
         axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="p")
         axis.set_title(_title(result), fontsize=8)
     for axis in axes[:, 0]:
-        axis.set_ylabel("share of true twins\nwith p_same below p")
+        axis.set_ylabel("fraction of true twins\nwith p_same below p")
     axes[0, 0].legend(fontsize=7, loc="upper left")
     return _save(figure, folder, "reliability.png", "Reliability of p_same over true twins")
 
@@ -252,13 +252,13 @@ def drift(folder: Path, results: list[dict[str, Any]], arrays: dict[str, Arrays]
         return None
     figure, axes = _panels(2, len(measured), 2.7, 2.3, sharex=True, sharey="row")
     for column, result in enumerate(measured):
-        held = arrays[result["label"]]
+        data = arrays[result["label"]]
         for axis, unit in zip(axes[:, column], ("drift sd", "drift spread"), strict=True):
-            offsets = held["drift"] / held[unit]
+            offsets = data["drift"] / data[unit]
             axis.axhline(0, color=GREY, linewidth=0.5)
-            axis.plot(held["drift levels"], offsets, color=BLUE, linewidth=0.5, alpha=0.5)
+            axis.plot(data["drift levels"], offsets, color=BLUE, linewidth=0.5, alpha=0.5)
             rms = np.sqrt(np.mean(offsets**2, axis=1))
-            axis.plot(held["drift levels"], rms, color=ORANGE, marker="o", markersize=3)
+            axis.plot(data["drift levels"], rms, color=ORANGE, marker="o", markersize=3)
         axes[0, column].set_title(_title(result), fontsize=8)
         axes[1, column].set_xlabel("S/N")
     axes[0, 0].invert_xaxis()

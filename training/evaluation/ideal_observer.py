@@ -1,4 +1,4 @@
-"""One who knows the generator of a survey: the emulator's derivatives, and the distribution of abundances."""
+"""The ideal observer of a synthetic survey, whose posteriors follow from the emulator and the abundances."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from training.surveys.survey import Survey
 _NEGLIGIBLE = 1e-10
 
 
-def labels_of(survey: Survey, emulator: Emulator) -> Array:
+def emulator_labels(survey: Survey, emulator: Emulator) -> Array:
     """The emulator's labels (N, 21) of a survey's stars. Raises InputError without known abundances."""
     labels = np.zeros((len(survey), len(emulator.labels)))
     labels[:, [emulator.labels.index(name) for name in ("teff", "logg", "fe_h")]] = survey.parameters
     names, values = survey.abundances()
     if unknown := sorted(set(names) - set(emulator.labels)):
-        raise InputError(f"{survey.path}: the emulator does not know {', '.join(unknown)}")
+        raise InputError(f"{survey.path}: the emulator does not have {', '.join(unknown)}")
     labels[:, [emulator.labels.index(name) for name in names]] = values
     return labels
 
 
 def varied(labels: Array, emulator: Emulator) -> list[int]:
-    """The columns of `labels` (N, 21) that hold chemistry and vary: [Fe/H] first, then [X/Fe]."""
+    """The columns of `labels` (N, 21) that are of chemistry and vary: [Fe/H] first, then [X/Fe]."""
     spread = np.ptp(labels, axis=0) > 1e-9
     return [i for i, name in enumerate(emulator.labels) if spread[i] and name not in ("teff", "logg")]
 
@@ -45,8 +45,8 @@ class Prior:
         """The Gaussian of some true abundances (N, E), without the directions in which they do not vary."""
         scale = abundances.std(axis=0)
         variance, vectors = np.linalg.eigh(np.cov((abundances / scale).T))
-        kept = variance > _NEGLIGIBLE * variance[-1]
-        return cls(abundances.mean(axis=0), scale[:, None] * vectors[:, kept] * np.sqrt(variance[kept]))
+        varying = variance > _NEGLIGIBLE * variance[-1]
+        return cls(abundances.mean(axis=0), scale[:, None] * vectors[:, varying] * np.sqrt(variance[varying]))
 
     def latents(self, abundances: Array) -> Array:
         """The latents (N, D) of abundances (N, E)."""
@@ -58,7 +58,7 @@ class Prior:
 
 
 @dataclass(frozen=True)
-class Oracle:
+class IdealObserver:
     """True latents (N, D) with prior N(0, I), and their Fisher information at unit noise by eigenvalues (N, D)
     and eigenvectors (N, D, D)."""
 
@@ -67,7 +67,7 @@ class Oracle:
     directions: Array
 
     @classmethod
-    def of(cls, abundances: Array, fisher: Array) -> Oracle:
+    def of(cls, abundances: Array, fisher: Array) -> IdealObserver:
         """From true abundances (N, E) and the Fisher information on them (N, E, E) at unit noise."""
         prior = Prior.of(abundances)
         strength, directions = np.linalg.eigh(prior.information(fisher))
@@ -78,7 +78,7 @@ class Oracle:
         strength = snr**2 * self.strength
         noise = generator(Stream.IDEAL_POSTERIORS).standard_normal(strength.shape)
         truth = np.einsum("nij,ni->nj", self.directions, self.latents)
-        seen = (strength * truth + np.sqrt(strength) * noise) / (1 + strength)
-        means = np.einsum("nij,nj->ni", self.directions, seen)
+        observed = (strength * truth + np.sqrt(strength) * noise) / (1 + strength)
+        means = np.einsum("nij,nj->ni", self.directions, observed)
         covariances = (self.directions / (1 + strength)[:, None]) @ self.directions.swapaxes(1, 2)
         return Likelihood.of(means, covariances)

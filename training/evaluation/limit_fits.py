@@ -1,4 +1,4 @@
-"""Is the Gaussian oracle right? The same twin search with abundances fitted to simulated spectra."""
+"""Check the Gaussian ideal observer: the same twin search with abundances fitted to simulated spectra."""
 
 from __future__ import annotations
 
@@ -27,8 +27,11 @@ _BATCH = 50
 def against_fits(
     emulator: Emulator, labels: Array, columns: list[int], twin: NDArray[np.int64]
 ) -> dict[str, dict[str, Any]]:
-    """Per noise level the shares of stars found among the 1,000 of 500 pairs, by the oracle and by fits to the
-    same noise, and the mean chi-square of the fits' errors; `columns` of `labels` (N, 21) are fitted."""
+    """Compare the ideal observer with fits of `columns` of `labels` (N, 21) to the same noise.
+
+    Gives per noise level the fractions of the 1,000 stars of 500 pairs that both find, and the mean chi-square
+    of the fits' errors.
+    """
     prior = Prior.of(labels[:, columns])
     first = np.flatnonzero(np.arange(len(twin)) < twin)
     picked = generator(Stream.FITTED_TWINS).permutation(first)[:FIT_PAIRS]
@@ -36,12 +39,12 @@ def against_fits(
     truth = prior.latents(labels[rows][:, columns])
     levels = {}
     for snr in FIT_LEVELS:
-        oracle, fits = fit(emulator, labels[rows], columns, prior, snr)
+        observer, fits = fit(emulator, labels[rows], columns, prior, snr)
         error = fits.mean - truth
         chi2 = np.einsum("ni,nij,nj->n", error, fits.precision, error)
         levels[f"{snr:g}"] = {
             "stars": len(rows),
-            "oracle": _found(oracle),
+            "oracle": _found(observer),
             "fits": _found(fits),
             "chi2": {
                 "mean": float(chi2.mean()),
@@ -53,7 +56,7 @@ def against_fits(
 
 
 def _found(stars: Likelihood) -> dict[str, float]:
-    """The share of stars whose twin, in the neighbouring row, comes first, with the scatter between pairs."""
+    """Fraction of stars whose twin, in the neighbouring row, ranks first, with the scatter between pairs."""
     rows = np.arange(len(stars))
     hits = ranked_doppelgangers(stars, rows ^ 1, rows, nearest=len(stars), shown=False) == 0
     by_pair = hits.reshape(-1, 2).mean(axis=1)
@@ -63,12 +66,12 @@ def _found(stars: Likelihood) -> dict[str, float]:
 def fit(
     emulator: Emulator, labels: Array, columns: list[int], prior: Prior, snr: float
 ) -> tuple[Likelihood, Likelihood]:
-    """The oracle's posteriors and those of maximum a posteriori fits, given one draw of the noise.
+    """The ideal observer's posteriors and those of maximum a posteriori fits, given one draw of the noise.
 
-    Fits start at the prior's mean; the oracle's mean is one Gauss-Newton step from the truth.
+    Fits start at the prior's mean; the observer's mean is one Gauss-Newton step from the truth.
     """
     random = generator(Stream.FITTED_NOISE, int(snr))
-    oracle: list[tuple[Array, Array]] = []
+    observer: list[tuple[Array, Array]] = []
     fits: list[tuple[Array, Array]] = []
     for start in tqdm(range(0, len(labels), _BATCH), desc=f"fit at S/N {snr:g}", disable=None):
         truth = labels[start : start + _BATCH]
@@ -77,9 +80,9 @@ def fit(
         problem = _Problem(emulator, truth, columns, prior, snr, observed)
         latents = prior.latents(truth[:, columns])
         _, gradient, precision = problem.at(latents)
-        oracle.append((latents + _solve(precision, gradient), np.asarray(np.linalg.inv(precision))))
+        observer.append((latents + _solve(precision, gradient), np.asarray(np.linalg.inv(precision))))
         fits.append(problem.minimum(np.zeros_like(latents)))
-    return _joined(oracle), _joined(fits)
+    return _joined(observer), _joined(fits)
 
 
 def _joined(parts: list[tuple[Array, Array]]) -> Likelihood:

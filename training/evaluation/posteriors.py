@@ -1,4 +1,4 @@
-"""Measuring models whose latents are posteriors: ranking by likelihood, honest errors, no drift with noise."""
+"""Measuring models whose latents are posteriors: ranking by likelihood, errors, drift with noise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model.similarity.same_star import Likelihood, ranked_doppelgangers
 from model.similarity.twin_distances import p_same
 from model.spectra.grid import Array
 from training.random_streams import Stream, generator
-from training.spectral_basis import known
+from training.spectral_basis import parameter_values
 from training.surveys.survey import Survey, add_noise
 
 QUERIES = 5000
@@ -31,12 +31,12 @@ def posteriors(
 ) -> tuple[Array, Array]:
     """Posterior means (N, D) and covariances (N, D, D) of a survey's first `stars`, streamed.
 
-    Noise of 1 / `snr` is added before the model's normaliser, and known to the model.
+    Noise of 1 / `snr` is added before the model's normaliser, and given to the model.
     """
     survey.check_grid(model.grid)
     count, size = len(survey) if stars is None else min(stars, len(survey)), model.card.latent_dim
     means, covariances = np.empty((count, size)), np.empty((count, size, size))
-    u = known(survey, model.parameter_names)
+    u = parameter_values(survey, model.parameter_names)
     for rows, flux in survey.blocks(f"posteriors at S/N {snr:g}"):
         if rows.start >= count:
             break
@@ -44,32 +44,32 @@ def posteriors(
         if model.normaliser is not None:
             noisy = model.normaliser.batch(noisy)
         variance = np.broadcast_to(np.float64(snr**-2), noisy.shape)
-        kept = slice(rows.start, min(rows.stop, count))
+        used = slice(rows.start, min(rows.stop, count))
         found = model.posterior(noisy.astype(np.float64), u[rows], variance)
-        means[kept], covariances[kept] = (values[: kept.stop - kept.start] for values in found)
+        means[used], covariances[used] = (values[: used.stop - used.start] for values in found)
     return means, covariances
 
 
 def likelihoods(model: GaussDis, means: Array, covariances: Array) -> Likelihood:
-    """What ranks pairs of these posteriors, (N, D) and (N, D, D), by their likelihood ratio."""
+    """The likelihood that ranks pairs of posteriors (N, D) and (N, D, D)."""
     return Likelihood.of(model.unit(means), model.unit_covariance(covariances))
 
 
 def likelihood_recovery(
     model: GaussDis, means: Array, covariances: Array, twin: NDArray[np.int64]
 ) -> dict[str, float]:
-    """Share of stars whose twin (N,) has the largest likelihood ratio of all others, and its standard error."""
+    """Fraction of stars whose twin (N,) has the largest likelihood ratio, and its standard error."""
     first = np.flatnonzero(np.arange(len(twin)) < twin)
     queries = generator(Stream.RANKED_TWINS).permutation(first)[:QUERIES]
     count = ranked_doppelgangers(likelihoods(model, means, covariances), twin, np.sort(queries))
-    share = float(np.mean(count == 0))
-    return {"share": share, "error": float(np.sqrt(share * (1 - share) / len(count)))}
+    fraction = float(np.mean(count == 0))
+    return {"share": fraction, "error": float(np.sqrt(fraction * (1 - fraction) / len(count)))}
 
 
 def twin_chi2(
     model: GaussDis, means: Array, covariances: Array, twin: NDArray[np.int64]
 ) -> tuple[float, Array]:
-    """Mean chi-square per dimension of true twins' differences (1: honest), and their `p_same` (N / 2,)."""
+    """Mean chi-square per dimension of true twins' differences (1 is right), and their `p_same` (N / 2,)."""
     first = np.flatnonzero(np.arange(len(twin)) < twin)
     gap = means[first] - means[twin[first]]
     covariance = model.pair_covariance(covariances[first], covariances[twin[first]])
@@ -94,9 +94,9 @@ def drift(model: GaussDis, survey: Survey) -> dict[str, Array]:
     }
 
 
-def measured(
+def posterior_figures(
     model: GaussDis, means: Array, covariances: Array, twin: NDArray[np.int64]
 ) -> tuple[dict[str, Any], Array]:
-    """What a report says of posteriors at one noise level, and the `p_same` of true twins."""
+    """A report's figures of posteriors at one noise level, and the `p_same` of true twins."""
     chi2, p = twin_chi2(model, means, covariances, twin)
     return {"likelihood": likelihood_recovery(model, means, covariances, twin), "chi2": chi2}, p

@@ -1,7 +1,4 @@
-"""What latents hold and what they hide: abundances, the parameters u, groups of stars (paper, 5.3 and 3.2).
-
-These probes see abundances, groups and u. They measure a finished model and never touch its training.
-"""
+"""Probes of a finished model's latents: abundances, dependence on u, groups of stars (paper, 5.3 and 3.2)."""
 
 from __future__ import annotations
 
@@ -81,13 +78,13 @@ def network_map(
 
 
 def explained(predicted: Array, targets: Array) -> Array:
-    """Share (E,) of the targets' variance (N, E) that a prediction explains."""
+    """Fraction (E,) of the targets' variance (N, E) that a prediction explains."""
     return np.asarray(1 - np.mean((predicted - targets) ** 2, axis=0) / targets.var(axis=0))
 
 
 def dependence(latents: Array, parameters: Array) -> dict[str, Array]:
-    """How well u (N, U) is predicted from z (N, D): the share of its variance explained (U,) on the second
-    half of the stars by regressors fitted on the first. 0 is what independence would give."""
+    """How well u (N, U) is predicted from z (N, D): the fraction of its variance explained (U,) on the second
+    half of the stars by regressors fitted on the first. It is 0 for independence."""
     half = len(latents) // 2
     fitted = {
         "linear": linear_map(latents[:half], parameters[:half]),
@@ -97,7 +94,7 @@ def dependence(latents: Array, parameters: Array) -> dict[str, Array]:
 
 
 def nearest_group(latents: Array, group: NDArray[np.int64]) -> float:
-    """Share of true members among each star's n - 1 nearest stars, for groups of n."""
+    """Fraction of true members among each star's n - 1 nearest stars, for groups of n."""
     members = int(np.bincount(group).max())
     _, nearest = cKDTree(latents).query(latents, k=members)
     return float(np.mean(group[nearest[:, 1:]] == group[:, None]))
@@ -120,7 +117,7 @@ def data_space(model: Model, latents: Array) -> Array:
     """Coordinates (N, K) in which Euclidean distance is that of the spectra decoded at common parameters.
 
     The parameters are the middle of the training ranges; spectra are compared in the model's spectral basis,
-    which holds all but 1e-9 of a synthetic survey's variance (paper, section 3.2, last sentence).
+    which has all but 1e-9 of a synthetic survey's variance (paper, section 3.2, last sentence).
     """
     middle = model.ranges.mean(axis=1)
     out = np.empty((len(latents), len(model.basis.components)))

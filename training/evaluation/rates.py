@@ -1,10 +1,11 @@
-"""Doppelganger rates: how many random pairs look more alike than siblings do (de Mijolla & Ness 2022).
+"""Doppelganger rates: the fraction of random pairs more alike than siblings (de Mijolla & Ness 2022).
 
     chemtwin rates a.safetensors b.safetensors --groups realistic_groups.h5 --report report
 
-Siblings are the members of a group. The rate is the share of random pairs of other groups that are at least as
-alike as the median pair of siblings: by a model's latents, alone or among pairs of like [Fe/H]; by abundances
-measured as a survey publishes them; and at the limit, where `chemtwin limit` has measured the same groups.
+Siblings are the members of a group. The rate is the fraction of random pairs of other groups that are at least
+as alike as the median pair of siblings: by a model's latents, alone or among pairs of like [Fe/H]; by
+abundances measured as a survey publishes them; and at the limit, where `chemtwin limit` has measured the same
+groups.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from model.errors import InputError
 from model.methods.gaussdis import GaussDis
 from model.spectra.grid import Array
 from training.evaluation import probes
-from training.evaluation.evaluate import embed_survey, labels_of
-from training.evaluation.limit import doppelganger_rate, name_of, siblings
+from training.evaluation.evaluate import embed_survey, model_labels
+from training.evaluation.limit import doppelganger_rate, siblings, survey_name
 from training.evaluation.posteriors import likelihoods, posteriors
 from training.random_streams import Stream, generator
 from training.reports.html_page import publish
@@ -41,10 +42,10 @@ DISTANCE, WITHIN = "distance", f"distance, [Fe/H] within {FE_H_WITHIN:g}"
 LIKELIHOOD = "likelihood"
 ABUNDANCES, LIMIT = "[Fe/H] and [X/Fe] as published", "the limit"
 
-RATES = "Share of random pairs, in per cent, that are at least as alike as the median pair of siblings."
+RATES = "Fraction of random pairs, in per cent, that are at least as alike as the median pair of siblings."
 
 
-def strangers(group: NDArray[np.int64]) -> NDArray[np.int64]:
+def random_pairs(group: NDArray[np.int64]) -> NDArray[np.int64]:
     """Random pairs of rows (M, 2) of different groups."""
     pairs = generator(Stream.RANDOM_PAIRS).integers(len(group), size=(RANDOM_PAIRS, 2))
     apart: NDArray[np.bool_] = group[pairs[:, 0]] != group[pairs[:, 1]]
@@ -69,9 +70,9 @@ def measure_rates(paths: Sequence[Path], groups: Survey, folder: Path) -> str:
     groups.check_noiseless()
     if groups.group is None:
         raise InputError(f"{groups.path} holds no groups")
-    near, far, fe_h = siblings(groups.group), strangers(groups.group), groups.parameters[:, 2]
+    near, far, fe_h = siblings(groups.group), random_pairs(groups.group), groups.parameters[:, 2]
     found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    for path, label in zip(paths, labels_of(paths), strict=True):
+    for path, label in zip(paths, model_labels(paths), strict=True):
         model, rows = load_model(path), found.setdefault(label, {})
         check_unused(model, label, groups)
         for level in LEVELS:
@@ -87,14 +88,14 @@ def measure_rates(paths: Sequence[Path], groups: Survey, folder: Path) -> str:
                 rows.setdefault(WITHIN, {})[f"{level:g}"] = rates(latents, near, far, fe_h)
     found["a search on abundances"] = {ABUNDANCES: _by_abundances(groups, near, far)}
     limits = folder / "limit.json"
-    if limits.exists() and (limit := json.loads(limits.read_text()).get(name_of(groups))):
-        for removed, oracle in limit["removed"].items():
-            found.setdefault(LIMIT, {})[f"{removed} removed"] = oracle["groups"]
+    if limits.exists() and (limit := json.loads(limits.read_text()).get(survey_name(groups))):
+        for removed, observer in limit["removed"].items():
+            found.setdefault(LIMIT, {})[f"{removed} removed"] = observer["groups"]
     folder.mkdir(parents=True, exist_ok=True)
-    told = {"groups_seed": groups.seed, "stars": len(groups), "rates": found}
-    (folder / "rates.json").write_text(json.dumps(told, indent=1) + "\n")
+    result = {"groups_seed": groups.seed, "stars": len(groups), "rates": found}
+    (folder / "rates.json").write_text(json.dumps(result, indent=1) + "\n")
     counted = f"{len(groups)} stars in groups, seed {groups.seed}. {RATES}"
-    text = "\n\n".join(["# Doppelganger rates", counted, rates_table(told)])
+    text = "\n\n".join(["# Doppelganger rates", counted, rates_table(result)])
     publish(folder, "rates", text)
     return text
 
@@ -111,11 +112,11 @@ def _by_abundances(
     return out
 
 
-def rates_table(told: dict[str, Any]) -> str:
+def rates_table(measured: dict[str, Any]) -> str:
     """The rates in per cent of random pairs, with their standard errors."""
     rows = [
         [label, way, *(f"{100 * r['share']:.4f} ± {100 * r['error']:.4f}" for r in levels.values())]
-        for label, ways in told["rates"].items()
+        for label, ways in measured["rates"].items()
         for way, levels in ways.items()
     ]
     return table(["", "by", *(f"S/N {level:g}, %" for level in LEVELS)], rows)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.bundle import load_model, save_model
 from model.errors import InputError
@@ -25,14 +26,14 @@ from model.methods.base import Model
 from model.methods.gaussdis import GaussDis
 from model.spectra.grid import Array
 from training.evaluation import figures, probes
-from training.evaluation.evaluate import embed_survey, labels_of, recast_errors, twin_search, twins
+from training.evaluation.evaluate import embed_survey, model_labels, recast_errors, twin_rows, twin_search
 from training.evaluation.limit import LEVELS as LIMIT_LEVELS
-from training.evaluation.limit import kind, name_of
-from training.evaluation.posteriors import drift, measured, posteriors
+from training.evaluation.limit import survey_kind, survey_name
+from training.evaluation.posteriors import drift, posterior_figures, posteriors
 from training.evaluation.report_tables import FEW_LEVELS, LEVELS, ROBUSTNESS, tables
 from training.evaluation.robustness import SNR, robustness, robustness_table
 from training.reports.html_page import publish
-from training.spectral_basis import known
+from training.spectral_basis import parameter_values
 from training.surveys.survey import Survey
 from training.surveys.used_surveys import check_apart, check_unused
 
@@ -45,8 +46,11 @@ PIXELS = slice(0, 256)
 
 @dataclass(frozen=True)
 class Surveys:
-    """What models are measured on: the paper's pairs, then perhaps pairs that share [X/Fe] only, groups, and a
-    survey whose abundances teach the maps of section 5.3."""
+    """The surveys that models are measured on.
+
+    The paper's pairs, then perhaps pairs with equal [X/Fe] only, groups, and a survey with abundances to fit
+    the maps of section 5.3.
+    """
 
     pairs: tuple[Survey, ...]
     groups: Survey | None = None
@@ -55,7 +59,7 @@ class Surveys:
     @classmethod
     def sorted(cls, pairs: Sequence[Survey], groups: Survey | None, abundances: Survey | None) -> Surveys:
         """Pairs in any order. Raises InputError unless one survey is of the paper's kind and at most one of
-        the other, for a teacher that shares spectra with a test, and for groups with noise."""
+        the other, for an abundance survey with spectra of a test survey, and for groups with noise."""
         ordered = tuple(sorted(pairs, key=lambda survey: survey.own_fe_h))
         if [survey.own_fe_h for survey in ordered] not in ([False], [False, True]):
             raise InputError(
@@ -69,18 +73,18 @@ class Surveys:
             groups.check_noiseless()
         return cls(ordered, groups, abundances)
 
-    def told(self) -> dict[str, Any]:
-        """Which surveys these are."""
+    def summary(self) -> dict[str, Any]:
+        """The surveys' sizes and seeds, for the report."""
         named = {"groups": self.groups, "abundances": self.abundances}
         return {
-            "pairs": [_told(survey) for survey in self.pairs],
-            **{name: None if survey is None else _told(survey) for name, survey in named.items()},
+            "pairs": [_survey_summary(survey) for survey in self.pairs],
+            **{name: None if survey is None else _survey_summary(survey) for name, survey in named.items()},
         }
 
 
-def _told(survey: Survey) -> dict[str, Any]:
-    further = {"further": list(survey.further)} if survey.further else {}
-    return {"stars": len(survey), "seed": survey.seed, "own_fe_h": survey.own_fe_h, **further}
+def _survey_summary(survey: Survey) -> dict[str, Any]:
+    extra = {"further": list(survey.extra)} if survey.extra else {}
+    return {"stars": len(survey), "seed": survey.seed, "own_fe_h": survey.own_fe_h, **extra}
 
 
 def measure(path: Path, surveys: Surveys, folder: Path) -> None:
@@ -93,58 +97,78 @@ def measure(path: Path, surveys: Surveys, folder: Path) -> None:
     record = path.with_name(path.name + ".json")
     for survey in (*surveys.pairs, *([surveys.groups] if surveys.groups else [])):
         check_unused(model, label, survey)
-    told = {"model": model.card.identity, "surveys": surveys.told()}
+    identity = {"model": model.card.identity, "surveys": surveys.summary()}
     out = folder / f"{label}.json"
-    if out.exists() and {key: json.loads(out.read_text())[key] for key in told} == told:
+    if out.exists() and {key: json.loads(out.read_text())[key] for key in identity} == identity:
         return
     arrays: dict[str, Any] = {}
-    result: dict[str, Any] = {**told, "label": label, "card": _card(model)}
+    result: dict[str, Any] = {**identity, "label": label, "card": _card(model)}
     result["training"] = json.loads(record.read_text()) if record.exists() else None
     result["twins"], result["data_space"], result["recast"] = {}, {}, {}
-    clean: list[Array] = []
     for survey in _comparable(model, surveys.pairs):
-        name, first = kind(survey), survey is surveys.pairs[0]
-        result["twins"][name] = {}
-        for level in LIMIT_LEVELS if isinstance(model, GaussDis) else LEVELS:
-            further: dict[str, Any] = {}
-            if isinstance(model, GaussDis):
-                latents, covariances = posteriors(model, survey, level)
-                further, p = measured(model, latents, covariances, twins(survey))
-                if first:
-                    arrays[f"p_same {level:g}"] = p
-            else:
-                latents = embed_survey(model, survey, level)
-            found = twin_search(latents, twins(survey), level)
-            result["twins"][name][f"{level:g}"] = found.summary() | further
-            below = np.searchsorted(np.sort(found.doppelgangers), CURVE, side="left")
-            arrays[f"curve {name} {level:g}"] = below / len(survey)
-            if first:
-                arrays[f"near {level:g}"], arrays[f"far {level:g}"] = found.near, found.far
-            if first and level in FEW_LEVELS:
-                decoded = twin_search(probes.data_space(model, latents), twins(survey), level)
-                result["data_space"][f"{level:g}"] = decoded.summary()
-            if np.isinf(level):
-                clean.append(latents)
-        result["recast"][name] = [asdict(error) for error in recast_errors(model, survey)]
+        first = survey is surveys.pairs[0]
+        latents = _measure_twins(model, survey, result, arrays, first=first)
+        if first:
+            noiseless = latents
+        recasts = recast_errors(model, survey)
+        result["recast"][survey_kind(survey)] = [asdict(error) for error in recasts]
     if isinstance(model, GaussDis):
         arrays |= drift(model, surveys.pairs[0])
-    result["dependence"] = _dependence(model, surveys.pairs[0], clean[0])
+    result["dependence"] = _dependence(model, surveys.pairs[0], noiseless)
     if surveys.abundances is not None:
-        result["abundances"] = _abundances(model, surveys.abundances, surveys.pairs[0], clean[0], arrays)
+        result["abundances"] = _abundances(model, surveys.abundances, surveys.pairs[0], noiseless, arrays)
     if surveys.groups is not None and surveys.groups.group is not None:
-        result["groups"] = {}
-        for level in FEW_LEVELS:
-            latents, group = embed_survey(model, surveys.groups, level), surveys.groups.group
-            result["groups"][f"{level:g}"] = {
-                "members": probes.nearest_group(latents, group),
-                **probes.kmeans_groups(latents, group),
-            }
+        result["groups"] = _groups(model, surveys.groups, surveys.groups.group)
     _examples(model, surveys.pairs[0], arrays)
-    kept: Any = {name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()}
-    np.savez_compressed(folder / f"{label}.npz", **kept)
+    stored: Any = {name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()}
+    np.savez_compressed(folder / f"{label}.npz", **stored)
     partial = out.with_name(out.name + ".partial")
     partial.write_text(json.dumps(result, indent=1) + "\n")
     partial.replace(out)
+
+
+def _measure_twins(
+    model: Model, survey: Survey, result: dict[str, Any], arrays: dict[str, Any], *, first: bool
+) -> Array:
+    """Search twins at all noise levels, into `result` and `arrays`; returns the noiseless latents (N, D).
+
+    Only the `first` survey is drawn in full, and searched in data space.
+    """
+    name, twin = survey_kind(survey), twin_rows(survey)
+    result["twins"][name] = {}
+    for level in LIMIT_LEVELS if isinstance(model, GaussDis) else LEVELS:
+        errors: dict[str, Any] = {}
+        if isinstance(model, GaussDis):
+            latents, covariances = posteriors(model, survey, level)
+            errors, p = posterior_figures(model, latents, covariances, twin)
+            if first:
+                arrays[f"p_same {level:g}"] = p
+        else:
+            latents = embed_survey(model, survey, level)
+        if np.isinf(level):
+            noiseless = latents
+        found = twin_search(latents, twin, level)
+        result["twins"][name][f"{level:g}"] = found.summary() | errors
+        below = np.searchsorted(np.sort(found.doppelgangers), CURVE, side="left")
+        arrays[f"curve {name} {level:g}"] = below / len(survey)
+        if first:
+            arrays[f"near {level:g}"], arrays[f"far {level:g}"] = found.near, found.far
+        if first and level in FEW_LEVELS:
+            decoded = twin_search(probes.data_space(model, latents), twin, level)
+            result["data_space"][f"{level:g}"] = decoded.summary()
+    return noiseless
+
+
+def _groups(model: Model, survey: Survey, group: NDArray[np.int64]) -> dict[str, dict[str, float]]:
+    """How well groups (N,) are found at each noise level."""
+    figures_at = {}
+    for level in FEW_LEVELS:
+        latents = embed_survey(model, survey, level)
+        figures_at[f"{level:g}"] = {
+            "members": probes.nearest_group(latents, group),
+            **probes.kmeans_groups(latents, group),
+        }
+    return figures_at
 
 
 def _card(model: Model) -> dict[str, Any]:
@@ -155,16 +179,17 @@ def _card(model: Model) -> dict[str, Any]:
 
 
 def _comparable(model: Model, pairs: tuple[Survey, ...]) -> tuple[Survey, ...]:
-    """The surveys whose pairs are twins to the model: where it keeps [Fe/H], twins must share it."""
+    """The surveys that suit the model: one that does not remove [Fe/H] needs twins with equal [Fe/H]."""
     return tuple(s for s in pairs if "fe_h" in model.parameter_names or not s.own_fe_h)
 
 
 def _dependence(model: Model, survey: Survey, latents: Array) -> dict[str, dict[str, float]]:
     """How well u is predicted from noiseless latents; pairs stay on one side of the split."""
     latents = latents[: 2 * PROBED]
-    shares = probes.dependence(latents, known(survey, model.parameter_names)[: len(latents)])
+    fractions = probes.dependence(latents, parameter_values(survey, model.parameter_names)[: len(latents)])
     return {
-        name: dict(zip(model.parameter_names, share.tolist(), strict=True)) for name, share in shares.items()
+        name: dict(zip(model.parameter_names, fraction.tolist(), strict=True))
+        for name, fraction in fractions.items()
     }
 
 
@@ -173,8 +198,8 @@ def _abundances(
 ) -> dict[str, Any]:
     """Root mean squared error (dex) of each abundance estimated from noiseless latents, `fresh` (figure 4)."""
     names, taught = probes.abundances(teacher)
-    others, truth = probes.abundances(survey)
-    if names != others:
+    tested, truth = probes.abundances(survey)
+    if names != tested:
         raise InputError(f"{teacher.path} and {survey.path} vary other elements")
     z = embed_survey(model, teacher)
     maps = {
@@ -205,12 +230,12 @@ def _examples(model: Model, survey: Survey, arrays: dict[str, Any]) -> None:
     """Twins before and after recasting, for figures 5 and 6."""
     rows = example_pairs(survey)
     arrays["example rows"] = rows
-    for place, row in enumerate(rows):
+    for number, row in enumerate(rows):
         flux = survey.flux(slice(row, row + 2))
-        seen = (flux if model.normaliser is None else model.normaliser.batch(flux)).astype(np.float64)
-        u = known(survey, model.parameter_names)[row : row + 2]
-        latent = model.encode(seen[:1], u[:1])
-        arrays[f"example {place}"] = np.concatenate([seen, model.decode(latent, u[1:])])
+        normalised = (flux if model.normaliser is None else model.normaliser.batch(flux)).astype(np.float64)
+        u = parameter_values(survey, model.parameter_names)[row : row + 2]
+        latent = model.encode(normalised[:1], u[:1])
+        arrays[f"example {number}"] = np.concatenate([normalised, model.decode(latent, u[1:])])
 
 
 def write(labels: Sequence[str], surveys: Surveys, folder: Path) -> str:
@@ -248,11 +273,11 @@ def write(labels: Sequence[str], surveys: Surveys, folder: Path) -> str:
 
 
 def _result(folder: Path, label: str) -> dict[str, Any]:
-    """What was measured of a model, with its robustness if that was measured too."""
+    """The measured figures of a model, with its robustness if that was measured too."""
     result: dict[str, Any] = json.loads((folder / f"{label}.json").read_text())
-    further = folder / f"{label}.robustness.json"
-    if further.exists():
-        perturbed = json.loads(further.read_text())
+    path = folder / f"{label}.robustness.json"
+    if path.exists():
+        perturbed = json.loads(path.read_text())
         if perturbed["model"] == result["model"]:
             result["robustness"] = perturbed["robustness"]
     return result
@@ -262,7 +287,7 @@ def measure_robustness(paths: Sequence[Path], survey: Survey, folder: Path, star
     """Measure models on perturbed spectra into `folder`, which a report there shows; returns robustness.md."""
     folder.mkdir(parents=True, exist_ok=True)
     results = []
-    for path, label in zip(paths, labels_of(paths), strict=True):
+    for path, label in zip(paths, model_labels(paths), strict=True):
         model = load_model(path)
         check_unused(model, label, survey)
         result = {
@@ -272,19 +297,21 @@ def measure_robustness(paths: Sequence[Path], survey: Survey, folder: Path, star
         }
         (folder / f"{label}.robustness.json").write_text(json.dumps(result, indent=1) + "\n")
         results.append(result)
-    told = (
+    stars_and_noise = (
         f"{len(survey) if stars is None else min(stars, len(survey))} stars of seed {survey.seed}, S/N {SNR:g}."
     )
-    text = "\n\n".join(["# Robustness", told, ROBUSTNESS, robustness_table(results)])
+    text = "\n\n".join(["# Robustness", stars_and_noise, ROBUSTNESS, robustness_table(results)])
     publish(folder, "robustness", text)
     return text
 
 
 def _limits(surveys: Surveys, folder: Path) -> dict[str, Any]:
-    """The limits of these surveys that `chemtwin limit` has left in `folder`, by what their twins share."""
+    """The limits of these surveys that `chemtwin limit` has written to `folder`, by the kind of their pairs."""
     path = folder / "limit.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    named = {kind(survey): (found.get(name_of(survey)), survey.identity()) for survey in surveys.pairs}
+    named = {
+        survey_kind(survey): (found.get(survey_name(survey)), survey.identity()) for survey in surveys.pairs
+    }
     return {
         pairs: limit for pairs, (limit, identity) in named.items() if limit and limit["identity"] == identity
     }
@@ -293,7 +320,7 @@ def _limits(surveys: Surveys, folder: Path) -> dict[str, Any]:
 def evaluate(paths: Sequence[Path], surveys: Surveys, folder: Path) -> str:
     """Measure the models in `paths` and write the report; a model's label is its file's name."""
     folder.mkdir(parents=True, exist_ok=True)
-    labels = labels_of(paths)
+    labels = model_labels(paths)
     for path in paths:
         measure(path, surveys, folder)
     return write(labels, surveys, folder)
@@ -308,8 +335,8 @@ def describe(path: Path, folder: Path, out: Path) -> None:
     result = json.loads((folder / f"{path.stem}.json").read_text())
     if result["model"] != model.card.identity:
         raise InputError(f"the report in {folder} is of {result['model']}, not of {model.card.identity}")
-    told = ("surveys", "training", "twins", "data_space", "recast", "dependence", "abundances", "groups")
-    quality = {key: result[key] for key in told if result.get(key) is not None}
+    keys = ("surveys", "training", "twins", "data_space", "recast", "dependence", "abundances", "groups")
+    quality = {key: result[key] for key in keys if result.get(key) is not None}
     if "training" in quality:
         quality["training"] = {k: v for k, v in quality["training"].items() if k != "history"}
     model.card = dataclasses.replace(model.card, quality=quality)
@@ -319,7 +346,7 @@ def describe(path: Path, folder: Path, out: Path) -> None:
 def _heading(surveys: Surveys) -> str:
     lines = ["# Evaluation", ""]
     for survey in surveys.pairs:
-        lines.append(f"- {kind(survey)}: {len(survey)} stars, seed {survey.seed}")
+        lines.append(f"- {survey_kind(survey)}: {len(survey)} stars, seed {survey.seed}")
     if surveys.groups is not None:
         lines.append(f"- groups: {len(surveys.groups)} stars, seed {surveys.groups.seed}")
     return "\n".join(lines)

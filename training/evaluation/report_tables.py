@@ -1,4 +1,4 @@
-"""The report's tables, as Markdown, from what was measured; beside them the paper's own numbers."""
+"""The report's tables, as Markdown, from the measured figures, with the paper's own numbers."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ PAPER_RECASTS = (
 
 PAPER_RECOVERY = "The paper's networks and PolyDis on its own survey (its PolyDis ranked by L1, ours by L2):"
 RECOVERY = (
-    "Share of stars whose twin is the nearest of all others; in brackets the area under the ROC curve of twins "
-    "against random pairs."
+    "Fraction of stars whose twin is the nearest of all others; in brackets the area under the ROC curve of "
+    "twins against random pairs."
 )
 LIMIT = (
-    "What an oracle finds who knows the generator (docs/limit.md), and each method; in brackets its share of "
+    "The twins that the ideal observer finds (docs/limit.md), and each method; in brackets its fraction of "
     "the limit. Ranked by Euclidean distance of the latents, or by the likelihood ratio of same against "
-    "different chemistry, as the oracle does."
+    "different chemistry, as the ideal observer does."
 )
-HONESTY = (
-    "Chi-square per dimension of true twins' latent differences, with each pair's own covariance (1: honest)."
+PAIR_CHI2 = (
+    "Chi-square per dimension of true twins' latent differences, with each pair's covariance (1: right errors)."
 )
 ROBUSTNESS = "Twins found by distance, and ROC area, when spectra are perturbed as real ones are."
 DATA_SPACE = "The same for the first survey, between spectra decoded at common parameters."
 RECASTING = "Each star's twin recast to the star's parameters (paper, tables 3 and 4)."
 DEPENDENCE = (
-    "Share of each parameter's variance that a regressor predicts from noiseless latents (0: independent; "
+    "Fraction of each parameter's variance that a regressor predicts from noiseless latents (0: independent; "
     "below 0: worse than the mean; -: not removed)."
 )
 ABUNDANCES = (
@@ -59,8 +59,8 @@ ABUNDANCES = (
     "deviation."
 )
 GROUPS = (
-    "Share of true members among each star's nearest stars, as many as it has siblings; K-means with as many "
-    "clusters as groups."
+    "Fraction of true members among each star's nearest stars, as many as it has siblings; K-means with as "
+    "many clusters as groups."
 )
 
 
@@ -69,14 +69,14 @@ def tables(results: list[dict[str, Any]], limits: dict[str, Any]) -> list[str]:
     out = _models(results)
     out += ["## Twin recovery", RECOVERY, _recovery(results), PAPER_RECOVERY, _paper_recovery()]
     if limits:
-        out += ["## The limit", LIMIT, _shares(results, limits)]
+        out += ["## The limit", LIMIT, _fractions_of_limit(results, limits)]
     if any("chi2" in level for r in results for levels in r["twins"].values() for level in levels.values()):
-        out += ["## Honest errors", HONESTY, _honesty(results)]
+        out += ["## Errors of the latents", PAIR_CHI2, _pair_chi2(results)]
     if any("robustness" in r for r in results):
         out += ["## Robustness", ROBUSTNESS, robustness_table(results)]
     out += ["## Twin recovery in data space", DATA_SPACE, _data_space(results)]
     out += ["## Recasting", RECASTING, _recasts(results)]
-    out += ["## What is left of u", DEPENDENCE, _dependences(results)]
+    out += ["## Dependence on u", DEPENDENCE, _dependences(results)]
     if probed := [r for r in results if "abundances" in r]:
         out += ["## Abundances from the latents", ABUNDANCES, _abundance_errors(probed)]
     if grouped := [r for r in results if "groups" in r]:
@@ -90,14 +90,17 @@ def _models(results: list[dict[str, Any]]) -> list[str]:
         card, training = r["card"], r["training"] or {}
         seeds = "/".join(str(card[key]) for key in ("survey_seed", "validation_seed") if card[key] is not None)
         removed = ", ".join(REMOVED.get(p, p) for p in card["parameters"])
-        told = [str(training.get(key, "-")) for key in ("seconds", "steps", "spectra_per_s", "device")]
-        rows.append([r["label"], r["model"], card["method"], removed, seeds, *told])
+        run = [str(training.get(key, "-")) for key in ("seconds", "steps", "spectra_per_s", "device")]
+        rows.append([r["label"], r["model"], card["method"], removed, seeds, *run])
     head = ["label", "model", "method", "removed", "seeds", "training s", "steps", "spectra/s", "device"]
     return ["## Models", table(head, rows)]
 
 
 def _paper_recovery() -> str:
-    rows = [[method, removed, *(f"{share:.3f}" for share in shares)] for method, removed, shares in PAPER]
+    rows = [
+        [method, removed, *(f"{fraction:.3f}" for fraction in fractions)]
+        for method, removed, fractions in PAPER
+    ]
     return table(["the paper's", "removed", *_level_names()], rows)
 
 
@@ -114,19 +117,19 @@ def _recovery(results: list[dict[str, Any]]) -> str:
     return table(["label", "twins", *_level_names()], rows)
 
 
-def _shares(results: list[dict[str, Any]], limits: dict[str, Any]) -> str:
-    """Every model's recovered share and, in brackets, its share of the limit."""
+def _fractions_of_limit(results: list[dict[str, Any]], limits: dict[str, Any]) -> str:
+    """Every model's fraction of recovered twins and, in brackets, its ratio to the limit."""
     rows = []
     for pairs, limit in limits.items():
-        for removed, oracle in limit["removed"].items():
-            if "twins" not in oracle:
+        for removed, observer in limit["removed"].items():
+            if "twins" not in observer:
                 continue
-            best = {level: found["recovered"] for level, found in oracle["twins"].items()}
-            told = [
+            best = {level: found["recovered"] for level, found in observer["twins"].items()}
+            cells = [
                 f"{best[f'{level:g}']['share']:.3f} ± {best[f'{level:g}']['error']:.3f}"
                 for level in LIMIT_LEVELS
             ]
-            rows.append(["the limit", pairs, removed, "likelihood", *told])
+            rows.append(["the limit", pairs, removed, "likelihood", *cells])
             for r in results:
                 found = r["twins"].get(pairs)
                 if found is None or ", ".join(r["card"]["parameters"]) != removed:
@@ -142,12 +145,14 @@ def _of_limit(found: dict[str, Any], best: dict[str, Any], way: str) -> list[str
     cells = []
     for level in LIMIT_LEVELS:
         at = found.get(f"{level:g}", {})
-        share = at.get("recovered") if way == "distance" else at.get("likelihood", {}).get("share")
-        cells.append("-" if share is None else f"{share:.3f} ({share / best[f'{level:g}']['share']:.2f})")
+        fraction = at.get("recovered") if way == "distance" else at.get("likelihood", {}).get("share")
+        cells.append(
+            "-" if fraction is None else f"{fraction:.3f} ({fraction / best[f'{level:g}']['share']:.2f})"
+        )
     return cells if set(cells) != {"-"} else []
 
 
-def _honesty(results: list[dict[str, Any]]) -> str:
+def _pair_chi2(results: list[dict[str, Any]]) -> str:
     rows = []
     for r in results:
         for pairs, levels in r["twins"].items():
@@ -182,12 +187,12 @@ def _recasts(results: list[dict[str, Any]]) -> str:
 
 
 def _dependences(results: list[dict[str, Any]]) -> str:
-    further = {p: p for r in results for p in r["card"]["parameters"] if p not in REMOVED}
-    columns = REMOVED | further
+    extra = {p: p for r in results for p in r["card"]["parameters"] if p not in REMOVED}
+    columns = REMOVED | extra
     rows = [
-        [r["label"], name, *(f"{shares[p]:.3f}" if p in shares else "-" for p in columns)]
+        [r["label"], name, *(f"{fractions[p]:.3f}" if p in fractions else "-" for p in columns)]
         for r in results
-        for name, shares in r["dependence"].items()
+        for name, fractions in r["dependence"].items()
     ]
     return table(["label", "regressor", *columns.values()], rows)
 

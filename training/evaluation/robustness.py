@@ -1,4 +1,4 @@
-"""How many twins a model still finds when spectra are perturbed as real ones are."""
+"""Twin searches on spectra with the effects of real observations."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from model.methods.base import Model
 from model.methods.gaussdis import GaussDis
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array
-from training.evaluation.evaluate import twin_search, twins
+from training.evaluation.evaluate import twin_rows, twin_search
 from training.random_streams import Stream, generator
 from training.reports.markdown import table
 from training.surveys.observational_effects import CASES, LABEL_SD, perturbed
-from training.surveys.survey import BLOCK, Survey, add_noise
+from training.surveys.survey import BLOCK_STARS, Survey, add_noise
 
 SNR = 100.0
 
@@ -26,7 +26,7 @@ Embed = Callable[[Array, Array, Array], Array]
 
 
 def encoder(model: Model, kind: str) -> Embed:
-    """How the service embeds: the noise's variance, and what the model makes of errors in parameters."""
+    """The encoder as in the service: given the variance, and the errors of parameters if it uses them."""
     if isinstance(model, GaussDis):
         wrong = LABEL_SD if kind == "labels" else {kind: LABEL_SD.get(kind, 0.0)}
         errors = np.array([wrong.get(name, 0.0) for name in model.parameter_names])
@@ -39,7 +39,7 @@ def encoder(model: Model, kind: str) -> Embed:
 
 
 def cases(model: Model) -> list[str]:
-    """The kinds of perturbation that can touch this model: no errors in labels that it is not given."""
+    """The kinds of perturbation that can touch this model: no errors in labels that it does not use."""
     return [kind for kind in CASES if kind not in LABEL_SD or kind in model.parameter_names]
 
 
@@ -53,9 +53,9 @@ def robustness(
     """
     survey.check_grid(model.grid)
     count = len(survey) if stars is None else min(len(survey), stars - stars % 2)
-    twin = twins(survey)[:count]
+    twin = twin_rows(survey)[:count]
     if not np.array_equal(twin, np.arange(count) ^ 1):
-        raise InputError("twins do not stand in neighbouring rows")
+        raise InputError("twins are not in neighbouring rows")
     found = {
         kind: twin_search(perturbed_latents(model, survey, kind, embed, snr, count), twin, snr).summary()
         for kind in cases(model)
@@ -70,8 +70,8 @@ def perturbed_latents(
     embed = embed or encoder(model, kind)
     columns = [list(LABEL_SD).index(name) for name in model.parameter_names]
     parts = []
-    for start in range(0, stars, BLOCK):
-        rows = slice(start, min(start + BLOCK, stars))
+    for start in range(0, stars, BLOCK_STARS):
+        rows = slice(start, min(start + BLOCK_STARS, stars))
         random = generator(Stream.PERTURBATION, start)
         flux, parameters, masked = perturbed(
             survey.flux(rows), survey.parameters[rows], kind, random, survey.wavelength
@@ -92,7 +92,7 @@ def _normalised(normaliser: Normaliser | None, flux: Array, ivar: Array) -> tupl
 
 
 def robustness_table(results: Sequence[dict[str, Any]]) -> str:
-    """Share of recovered twins and ROC area of each case (rows) and model (columns), as Markdown.
+    """Fraction of recovered twins and ROC area of each case (rows) and model (columns), as Markdown.
 
     `results`: each with a `label` and, where measured, what `robustness` returned under "robustness".
     """

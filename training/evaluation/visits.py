@@ -1,9 +1,9 @@
-"""Whether a model recognises real stars: `p_same` between visits of a star, its files, and different stars.
+"""Repeat observations of real stars: `p_same` between visits of a star, its files, and different stars.
 
     chemtwin visits model.safetensors stars.csv
 
 The CSV has columns star, file, teff, logg, fe_h, one line for a file; file names are relative to the CSV's
-folder, and labels left empty are the file's own.
+folder, and empty labels are taken from the file.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ COMBINED, VISIT = "combined", "visit"
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One embedded spectrum of a star: `name` tells which, `part` is "combined" or "visit"."""
+class EmbeddedSpectrum:
+    """One embedded spectrum of a star: `name` says which, `part` is "combined" or "visit"."""
 
     star: str
     name: str
@@ -43,22 +43,22 @@ class Pair:
     """Two spectra, their latent distance and `p_same`, None for a model without a twin covariance."""
 
     what: str
-    first: Seen
-    second: Seen
+    first: EmbeddedSpectrum
+    second: EmbeddedSpectrum
     distance: float
     p_same: float | None
 
 
-def read_stars(path: Path, model: Model) -> list[Seen]:
+def read_stars(path: Path, model: Model) -> list[EmbeddedSpectrum]:
     """Embed every spectrum of the files in a CSV: combined ones and an apStar's visits.
 
-    Raises InputError for a CSV that lacks a column or a label, ChemtwinError for a file that cannot be used.
+    Raises InputError for a CSV without a column or a label, ChemtwinError for a file that cannot be used.
     """
     lines = read_csv(path, ("star", "file", *PARAMETER_UNITS))
-    return [seen for line in lines for seen in _seen(line, path, model)]
+    return [spectrum for line in lines for spectrum in _spectra_of(line, path, model)]
 
 
-def _seen(given_line: Line, path: Path, model: Model) -> Iterator[Seen]:
+def _spectra_of(given_line: Line, path: Path, model: Model) -> Iterator[EmbeddedSpectrum]:
     line = given_line.cells
     content = (path.parent / line["file"]).read_bytes()
     combined = read_fits(content)
@@ -74,16 +74,18 @@ def _seen(given_line: Line, path: Path, model: Model) -> Iterator[Seen]:
             yield _embedded(line["star"], name, VISIT, read_fits(content, row=row), parameters, model)
 
 
-def _embedded(star: str, name: str, part: str, file: StarFile, parameters: Parameters, model: Model) -> Seen:
+def _embedded(
+    star: str, name: str, part: str, file: StarFile, parameters: Parameters, model: Model
+) -> EmbeddedSpectrum:
     observation = Observation(file.flux, parameters, file.ivar, file.bad, file.wavelength, file.normalized)
     spectrum = prepare(observation, model.grid, model.normaliser)
-    return Seen(star, name, part, spectrum, model.embed([spectrum])[0])
+    return EmbeddedSpectrum(star, name, part, spectrum, model.embed([spectrum])[0])
 
 
-def compare(seen: list[Seen], model: Model) -> list[Pair]:
+def compare(spectra: list[EmbeddedSpectrum], model: Model) -> list[Pair]:
     """All pairs of one star's visits, of its combined spectra, and of different stars' combined spectra."""
     pairs = []
-    for first, second in combinations(seen, 2):
+    for first, second in combinations(spectra, 2):
         same = first.star == second.star
         if first.part != second.part or (not same and first.part == VISIT):
             continue
@@ -92,14 +94,15 @@ def compare(seen: list[Seen], model: Model) -> list[Pair]:
     return pairs
 
 
-def _pair(what: str, first: Seen, second: Seen, model: Model) -> Pair:
+def _pair(what: str, first: EmbeddedSpectrum, second: EmbeddedSpectrum, model: Model) -> Pair:
     """`p_same` from both noises and the covariance of twins, as the service has it."""
-    one, other = first.embedding, second.embedding
-    distance = float(np.linalg.norm(one.latent.astype(np.float64) - other.latent))
-    if one.covariance is None or other.covariance is None:
+    left, right = first.embedding, second.embedding
+    distance = float(np.linalg.norm(left.latent.astype(np.float64) - right.latent))
+    if left.covariance is None or right.covariance is None:
         return Pair(what, first, second, distance, None)
-    left, right = one.covariance[None].astype(np.float64), other.covariance[None].astype(np.float64)
-    covariance = model.pair_covariance(left, right)
+    covariance = model.pair_covariance(
+        left.covariance[None].astype(np.float64), right.covariance[None].astype(np.float64)
+    )
     if covariance is None:
         return Pair(what, first, second, distance, None)
     return Pair(what, first, second, distance, float(p_same(np.array([distance]), covariance)[0]))
@@ -107,7 +110,7 @@ def _pair(what: str, first: Seen, second: Seen, model: Model) -> Pair:
 
 def visits(path: Path, model: Model) -> str:
     """A report in Markdown: every spectrum of the stars in a CSV, and the pairs among them."""
-    seen = read_stars(path, model)
+    embedded = read_stars(path, model)
     spectra = [
         [
             each.star,
@@ -117,7 +120,7 @@ def visits(path: Path, model: Model) -> str:
             f"{each.embedding.chi2:.1f}",
             "yes" if each.embedding.in_domain else "no",
         ]
-        for each in seen
+        for each in embedded
     ]
     pairs = [
         [
@@ -127,7 +130,7 @@ def visits(path: Path, model: Model) -> str:
             f"{pair.distance:.2f}",
             "-" if pair.p_same is None else f"{pair.p_same:.2g}",
         ]
-        for pair in sorted(compare(seen, model), key=lambda pair: pair.what, reverse=True)
+        for pair in sorted(compare(embedded, model), key=lambda pair: pair.what, reverse=True)
     ]
     return "\n\n".join(
         [

@@ -1,6 +1,6 @@
-"""Fitting and judging the linear readout of abundances from latents (paper, section 5.3).
+"""Fitting and testing the linear readout of abundances from latents (paper, section 5.3).
 
-It needs a survey with known abundances, and changes nothing of the model: no latent, no distance.
+It needs a survey with known abundances, and does not change the model's latents or distances.
 """
 
 from __future__ import annotations
@@ -10,35 +10,35 @@ from pathlib import Path
 import numpy as np
 
 from model.bundle import load_model, save_model
-from model.methods.abundance_readout import Readout
+from model.methods.abundance_readout import AbundanceReadout
 from model.methods.base import Model
 from model.methods.gaussdis import GaussDis
 from model.spectra.grid import Array
 from training.evaluation.posteriors import posteriors
 from training.evaluation.probes import abundances, linear_map
-from training.spectral_basis import known, training_spectra
+from training.spectral_basis import parameter_values, training_spectra
 from training.surveys.survey import Survey
 from training.surveys.used_surveys import check_apart, check_unused
 
 LEVELS = (100, 50, 30)
 
 
-def fit_readout(model: Model, survey: Survey) -> Readout:
+def fit_readout(model: Model, survey: Survey) -> AbundanceReadout:
     """The least-squares readout of a noiseless survey's abundances; `scatter` from its second half by a fit to
     the first. Raises InputError for a survey without abundances or with noise."""
-    names, values, latents = _seen(model, survey)
+    names, values, latents = _truth_and_latents(model, survey)
     half = len(latents) // 2
-    left = values[half:] - linear_map(latents[:half], values[:half])(latents[half:])
+    residual = values[half:] - linear_map(latents[:half], values[:half])(latents[half:])
     predict = linear_map(latents, values)
     constant = predict(np.zeros((1, latents.shape[1])))[0]
     provenance = {"stars": len(survey), "seed": survey.seed, "survey": survey.identity()}
     slope = predict(np.eye(latents.shape[1])) - constant
-    return Readout(tuple(names), slope, constant, left.std(axis=0), provenance)
+    return AbundanceReadout(tuple(names), slope, constant, residual.std(axis=0), provenance)
 
 
-def judge(model: Model, readout: Readout, survey: Survey) -> str:
-    """A table of the readout's errors on another noiseless survey: rms in dex, and chi-square (1: honest)."""
-    names, values, latents = _seen(model, survey)
+def error_table(model: Model, readout: AbundanceReadout, survey: Survey) -> str:
+    """A table of the readout's errors on another noiseless survey: rms in dex, and chi-square (1 is right)."""
+    names, values, latents = _truth_and_latents(model, survey)
     estimates = {"no noise": readout(latents)}
     if isinstance(model, GaussDis):
         estimates |= {f"S/N {level}": readout(*posteriors(model, survey, level)) for level in LEVELS}
@@ -58,20 +58,20 @@ def add_readout(path: Path, fitted: Path, tested: Path, out: Path) -> str:
 
     Raises InputError for surveys that cannot be used.
     """
-    model, survey, other = load_model(path), Survey.open(fitted), Survey.open(tested)
-    check_apart(other, survey, "the survey that the readout is fitted to")
-    check_unused(model, path.stem, other)
+    model, survey, test = load_model(path), Survey.open(fitted), Survey.open(tested)
+    check_apart(test, survey, "the survey that the readout is fitted to")
+    check_unused(model, path.stem, test)
     model.readout = fit_readout(model, survey)
     save_model(model, out)
-    return judge(model, model.readout, other)
+    return error_table(model, model.readout, test)
 
 
-def _seen(model: Model, survey: Survey) -> tuple[list[str], Array, Array]:
+def _truth_and_latents(model: Model, survey: Survey) -> tuple[list[str], Array, Array]:
     """Names of elements, their [X/Fe] (N, E), and the noiseless latents (N, D)."""
     survey.check_grid(model.grid)
     survey.check_noiseless()
     names, values = abundances(survey)
-    parameters = known(survey, model.parameter_names)
+    parameters = parameter_values(survey, model.parameter_names)
     blocks = training_spectra(survey, model.normaliser, np.inf, "latents")
     latents = np.concatenate([model.encode(flux.astype(np.float64), parameters[rows]) for rows, flux in blocks])
     return names[1:], values[:, 1:], latents

@@ -3,8 +3,8 @@
     chemtwin refine faderdis.safetensors train.h5 --out gaussdis.safetensors
 
 The autoencoder has learned which latents there are and that they do not depend on u. A response of low degree
-in u is fitted to them (ridge regression), then the latents are inferred again with it, in turns. Flux and
-parameters are all that is seen. `training.fitting.calibrate` goes on from there with known pairs.
+in u is fitted to them (ridge regression), then the latents are inferred again with it, in turns. Only flux and
+parameters are used. `training.fitting.calibrate` goes on from there with known pairs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
 from training.networks.batches import coefficients
 from training.networks.preprocessing import coefficient_noise
-from training.spectral_basis import known
+from training.spectral_basis import parameter_values
 from training.surveys.survey import Survey
 from training.surveys.used_surveys import record
 
@@ -42,7 +42,7 @@ ACTIVE = 0.3
 RIDGE = 1e-5
 ROUNDS = 2
 COMPONENTS = 64
-"""Of the autoencoder's basis that are kept; the others add 1 % to what spectra say of Rb, less of the rest."""
+"""Leading components of the autoencoder's basis that are used; the rest add at most 1 % of information (Rb)."""
 
 FLOOR = 0.003
 """Least standard deviation of a coefficient about the response while latents are refined."""
@@ -52,16 +52,16 @@ TOLERANCE = 0.05
 STARS = 16_384
 """Stars that a response is fitted to; more do not make it better."""
 
-BLOCK = 4096
+BATCH_STARS = 4096
 SAMPLE = 4000
 
 
 @dataclass
 class Stars:
-    """A survey's stars while a response is fitted: coefficients `seen` (N, K), `parameters` (N, U) and the
+    """A survey's stars while a response is fitted: `coefficients` (N, K), `parameters` (N, U) and the
     current `latents` (N, D)."""
 
-    seen: Array
+    coefficients: Array
     parameters: Array
     latents: Array
 
@@ -72,21 +72,21 @@ class Stars:
         degrees: tuple[int, int, int] = DEGREES,
         leading: int = 0,
     ) -> tuple[Response, Array]:
-        """The response of these latents, by ridge regression, and the covariance (K, K) of what it leaves.
+        """The response of these latents, by ridge regression, and the covariance (K, K) of the residuals.
 
         `weights` (N,) of the stars are 1 by default; the first `leading` latents come in products of three.
         """
         if weights is None:
-            weights = np.ones(len(self.seen))
-        size, count = self.latents.shape[1], self.seen.shape[1]
+            weights = np.ones(len(self.coefficients))
+        size, count = self.latents.shape[1], self.coefficients.shape[1]
         gram: Array | float = 0.0
         moment: Array | float = 0.0
-        for start in range(0, len(self.seen), BLOCK):
-            rows = slice(start, start + BLOCK)
+        for start in range(0, len(self.coefficients), BATCH_STARS):
+            rows = slice(start, start + BATCH_STARS)
             features = terms(self.latents[rows], self.parameters[rows], ranges, degrees, leading)
             weighted = features * weights[rows, None]
             gram = gram + weighted.T @ features
-            moment = moment + weighted.T @ self.seen[rows]
+            moment = moment + weighted.T @ self.coefficients[rows]
         gram = np.asarray(gram)
         gram[np.diag_indices_from(gram)] += RIDGE * weights.sum()
         solved = np.linalg.solve(gram, np.asarray(moment))
@@ -95,22 +95,24 @@ class Stars:
         response = Response(
             ranges, split[0], split[1].reshape(second, size, count), split[2].reshape(third, -1, count)
         )
-        left = self.seen[:SAMPLE] - response(self.latents[:SAMPLE], self.parameters[:SAMPLE])
-        return response, np.asarray(left.T @ left) / len(left)
+        residual = self.coefficients[:SAMPLE] - response(self.latents[:SAMPLE], self.parameters[:SAMPLE])
+        return response, np.asarray(residual.T @ residual) / len(residual)
 
     def refine(self, response: Response, scatter: Array) -> Array:
         """Infer the latents again. Returns the information (N, D, D) on them."""
         precision = np.asarray(np.linalg.inv(scatter + FLOOR**2 * np.eye(len(scatter))), dtype=np.float64)
         information = np.empty((*self.latents.shape, self.latents.shape[1]))
         self.latents = self.latents.astype(np.float64)
-        with tqdm(total=len(self.seen), unit="star", desc="infer latents", leave=False, disable=None) as bar:
-            for start in range(0, len(self.seen), BLOCK):
-                rows = slice(start, start + BLOCK)
+        with tqdm(
+            total=len(self.coefficients), unit="star", desc="infer latents", leave=False, disable=None
+        ) as bar:
+            for start in range(0, len(self.coefficients), BATCH_STARS):
+                rows = slice(start, start + BATCH_STARS)
                 found = response.fit(
-                    self.seen[rows], self.parameters[rows], precision, self.latents[rows], TOLERANCE
+                    self.coefficients[rows], self.parameters[rows], precision, self.latents[rows], TOLERANCE
                 )
                 self.latents[rows], information[rows] = found.latents, found.information
-                bar.update(len(self.seen[rows]))
+                bar.update(len(self.coefficients[rows]))
         return information
 
     def whiten(self) -> None:
@@ -123,8 +125,8 @@ def stars_of(survey: Survey, model: Autoencoder | GaussDis) -> tuple[Array, Arra
     """Coefficients (N, K) in a model's basis, without noise, and parameters (N, U)."""
     survey.check_grid(model.grid)
     names = model.parameter_names
-    seen = coefficients(survey, model.normaliser, model.basis, names, np.inf)
-    return np.asarray(seen, dtype=np.float64), known(survey, names)
+    values = coefficients(survey, model.normaliser, model.basis, names, np.inf)
+    return np.asarray(values, dtype=np.float64), parameter_values(survey, names)
 
 
 def refine(start: Autoencoder, survey: Survey, name: str) -> GaussDis:
@@ -134,14 +136,17 @@ def refine(start: Autoencoder, survey: Survey, name: str) -> GaussDis:
     """
     if not start.scale.size:
         raise InputError("only an autoencoder between coefficients (inputs = components) can be refined")
-    seen, parameters = (values[:STARS] for values in stars_of(survey, start))
-    inputs = np.concatenate([seen / start.scale, scaled(parameters, start.ranges)], axis=1)
+    observed, parameters = (values[:STARS] for values in stars_of(survey, start))
+    inputs = np.concatenate([observed / start.scale, scaled(parameters, start.ranges)], axis=1)
     latents = np.concatenate(
-        [start.encoder(torch.from_numpy(inputs[i : i + BLOCK])).numpy() for i in range(0, len(inputs), BLOCK)]
+        [
+            start.encoder(torch.from_numpy(inputs[i : i + BATCH_STARS])).numpy()
+            for i in range(0, len(inputs), BATCH_STARS)
+        ]
     )
     active = latents.std(axis=0) > ACTIVE
     basis = start.basis.leading(COMPONENTS)
-    stars = Stars(seen[:, :COMPONENTS], parameters, latents[:, active])
+    stars = Stars(observed[:, :COMPONENTS], parameters, latents[:, active])
     stars.whiten()
     for turn in tqdm(range(ROUNDS), desc="refine", file=sys.stderr, disable=None):
         response, scatter = stars.fitted(start.ranges)
@@ -187,31 +192,31 @@ def _continuum(survey: Survey, normaliser: Normaliser | None, basis: Basis) -> A
     return np.zeros_like(unit) if factor is None else factor @ factor.T - unit
 
 
-def spread(model: GaussDis, parameters: Array, latents: Array, snr: float) -> Array:
-    """Mean posterior covariance (n, D, D) of stars of unit-prior `latents` at white noise of 1 / `snr`."""
+def posterior_covariances(model: GaussDis, parameters: Array, latents: Array, snr: float) -> Array:
+    """Posterior covariances (n, D, D) of stars of unit-prior `latents` at white noise of 1 / `snr`."""
     count = len(model.scatter)
     noise = snr**-2 * (np.eye(count) + model.continuum) + model.scatter
     slope = model.response.by_latents(latents, parameters)
     information = slope @ np.linalg.inv(noise) @ slope.transpose(0, 2, 1)
     unit = np.eye(latents.shape[1])
-    own = unit + information @ (0.5 * model.residue)
-    return np.asarray(np.linalg.solve(own + information, own))
+    residue = unit + information @ (0.5 * model.residue)
+    return np.asarray(np.linalg.solve(residue + information, residue))
 
 
-def changed(model: GaussDis, card: Card, **arrays: NDArray[Any]) -> GaussDis:
-    """`model` with a `card` and other tensors."""
+def with_tensors(model: GaussDis, card: Card, **arrays: NDArray[Any]) -> GaussDis:
+    """`model` with a `card` and some tensors replaced."""
     return GaussDis(card, model.grid, model.normaliser, **{**model.arrays(), **arrays})
 
 
 def with_metric(model: GaussDis, stars: Stars, how: str) -> GaussDis:
     """`model` with the metric in which twins' latent differences at S/N 100, residue included, have unit
     covariance."""
-    noise = spread(model, stars.parameters[:SAMPLE], stars.latents[:SAMPLE], METRIC_SNR)
-    unit = changed(model, model.card, metric=np.eye(len(model.residue)))
+    noise = posterior_covariances(model, stars.parameters[:SAMPLE], stars.latents[:SAMPLE], METRIC_SNR)
+    unit = with_tensors(model, model.card, metric=np.eye(len(model.residue)))
     pair = unit.pair_covariance(noise, np.roll(noise, 1, axis=0)).mean(axis=0)
-    told = (
+    metric = (
         "Euclidean distance of the posterior means, in units of the difference of twins at "
         f"S/N {METRIC_SNR:g}, calibrated {how}"
     )
-    card = dataclasses.replace(model.card, metric=told)
-    return changed(model, card, metric=np.linalg.cholesky(np.linalg.inv(pair)))
+    card = dataclasses.replace(model.card, metric=metric)
+    return with_tensors(model, card, metric=np.linalg.cholesky(np.linalg.inv(pair)))

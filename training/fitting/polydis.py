@@ -26,8 +26,8 @@ def fit(
     """Fit PolyDis on a survey.
 
     `parameters` are those to remove; `snr` adds noise once to the training spectra (the paper uses 100);
-    `normalise` passes every spectrum through the pseudo-continuum normaliser that observed ones will meet,
-    otherwise the survey's own continuum is kept. Uses flux and parameters only.
+    `normalise` passes every spectrum through the pseudo-continuum normaliser of observed ones,
+    otherwise the survey's own continuum stays. Uses flux and parameters only.
     """
     normaliser = fit_normaliser(survey) if normalise else None
     basis = fit_basis(survey, normaliser, parameters=parameters, degree=degree, components=components, snr=snr)

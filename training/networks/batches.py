@@ -1,8 +1,8 @@
 """Training batches: in the device's memory where the survey fits, streamed from its file where it does not.
 
 The order of the stars is a function of seed and epoch alone, and the same in both cases: blocks of the file are
-shuffled, then the stars within each window of several blocks. So a run can be resumed at any step, and a
-streamed run is the same run.
+shuffled, then the stars within each window of several blocks. So a run can be resumed at any step, and
+streaming does not change it.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from model.methods.basis import Basis, scaled
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array
 from training.random_streams import Stream, generator
-from training.spectral_basis import known, training_block, training_spectra
-from training.surveys.survey import BLOCK, Survey
+from training.spectral_basis import parameter_values, training_block, training_spectra
+from training.surveys.survey import BLOCK_STARS, Survey
 
 WINDOW = 8
 """Blocks that are shuffled together, and read ahead when streaming: 4,096 stars, 123 MB at 7,514 pixels."""
 
 
 def order(stars: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order (stars,) in which an epoch shows the stars."""
+    """The order (stars,) of the stars in an epoch."""
     random = generator(Stream.TRAINING_ORDER, epoch, seed=seed)
-    blocks = np.array_split(np.arange(stars), range(BLOCK, stars, BLOCK))
+    blocks = np.array_split(np.arange(stars), range(BLOCK_STARS, stars, BLOCK_STARS))
     chosen = [blocks[i] for i in random.permutation(len(blocks))]
     windows = [np.concatenate(chosen[i : i + WINDOW]) for i in range(0, len(chosen), WINDOW)]
     return np.concatenate([random.permutation(window) for window in windows])
 
 
-class Source(Protocol):
-    """Where network inputs come from, on the training's device."""
+class InputSource(Protocol):
+    """A source of network inputs on the training's device."""
 
     def __call__(self, rows: NDArray[np.int64]) -> torch.Tensor:
         """The inputs (n, M), float32, of these rows (n,)."""
 
     def expect(self, rows: NDArray[np.int64]) -> None:
-        """Say which rows will be asked for soon."""
+        """Announce rows that are needed soon."""
 
 
 @dataclass
 class Batches:
     """The batch of any step: inputs (B, M) and scaled parameters (B, U) on the device."""
 
-    source: Source
+    source: InputSource
     parameters: torch.Tensor
     batch: int
     seed: int
@@ -61,23 +61,23 @@ class Batches:
 
     @property
     def per_epoch(self) -> int:
-        """Batches in an epoch; what is left over waits for another."""
+        """Batches in an epoch; the stars of an incomplete one are not used."""
         return len(self.parameters) // self.batch
 
     def __call__(self, step: int, rank: int = 0, ranks: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
         """The part of the step's batch that belongs to process `rank` of `ranks`."""
-        epoch, place = divmod(step, self.per_epoch)
+        epoch, index = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, order(len(self.parameters), self.seed, epoch)
-        start = place * self.batch
-        self.source.expect(self._order[start : start + WINDOW * BLOCK])
+        start = index * self.batch
+        self.source.expect(self._order[start : start + WINDOW * BLOCK_STARS])
         rows = self._order[start : start + self.batch][rank::ranks]
         return self.source(rows), self.parameters[torch.from_numpy(rows).to(self.parameters.device)]
 
 
 @dataclass
 class Resident:
-    """Inputs that lie in the device's memory."""
+    """Inputs in the device's memory."""
 
     data: torch.Tensor
 
@@ -98,26 +98,26 @@ class Streamed:
         self._block: dict[int, Future[torch.Tensor]] = {}
 
     def expect(self, rows: NDArray[np.int64]) -> None:
-        """Read these rows' blocks in the background; blocks not asked for lately are forgotten."""
-        for block in dict.fromkeys((rows // BLOCK).tolist()):
+        """Read these rows' blocks in the background; blocks that were not used lately are dropped."""
+        for block in dict.fromkeys((rows // BLOCK_STARS).tolist()):
             known = self._block.pop(block) if block in self._block else None
             self._block[block] = known or self._pool.submit(self._read, block)
-        while len(self._block) > max(3 * WINDOW, len(rows) // BLOCK + WINDOW):
+        while len(self._block) > max(3 * WINDOW, len(rows) // BLOCK_STARS + WINDOW):
             del self._block[next(iter(self._block))]
 
     def __call__(self, rows: NDArray[np.int64]) -> torch.Tensor:
         """The inputs of these rows."""
         self.expect(rows)
-        wanted = rows // BLOCK
+        wanted = rows // BLOCK_STARS
         out = torch.empty(len(rows), len(self._survey.wavelength))
         for block in np.unique(wanted):
             mine = torch.from_numpy(wanted == block)
-            out[mine] = self._block[block].result()[torch.from_numpy(rows[wanted == block] % BLOCK)]
+            out[mine] = self._block[block].result()[torch.from_numpy(rows[wanted == block] % BLOCK_STARS)]
         return out.to(self._device, non_blocking=True)
 
     def _read(self, block: int) -> torch.Tensor:
-        start = block * BLOCK
-        flux = self._survey.flux(slice(start, start + BLOCK))
+        start = block * BLOCK_STARS
+        flux = self._survey.flux(slice(start, start + BLOCK_STARS))
         return torch.from_numpy(network_pixels(training_block(flux, start, self._normaliser, self._snr)))
 
 
@@ -128,7 +128,7 @@ def network_pixels(flux: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def pixel_source(
     survey: Survey, normaliser: Normaliser | None, snr: float, device: torch.device, resident: bool
-) -> Source:
+) -> InputSource:
     """The survey's pixels, with fixed noise of 1 / `snr`."""
     if not resident:
         return Streamed(survey, normaliser, snr, device)
@@ -143,7 +143,7 @@ def coefficients(
 ) -> NDArray[np.float32]:
     """The basis's coefficients (N, K) of a survey with fixed noise of 1 / `snr`."""
     out = np.empty((len(survey), len(basis.components)), dtype=np.float32)
-    u = known(survey, parameters)
+    u = parameter_values(survey, parameters)
     for rows, flux in training_spectra(survey, normaliser, snr, "coefficients"):
         out[rows] = basis.project(flux.astype(np.float64), u[rows])
     return out
@@ -160,4 +160,4 @@ def fits(survey: Survey, device: torch.device) -> bool:
 
 def unit_parameters(survey: Survey, parameters: tuple[str, ...], ranges: Array) -> NDArray[np.float32]:
     """The survey's parameters (N, U), the training ranges scaled to -1 to 1."""
-    return scaled(known(survey, parameters), ranges).astype(np.float32)
+    return scaled(parameter_values(survey, parameters), ranges).astype(np.float32)

@@ -1,7 +1,7 @@
 """The two disentanglement losses of the paper: a Wasserstein critic and an auxiliary classifier.
 
-An adversary is a network with a loss of its own, and a penalty that it puts on the autoencoder. Both see the
-network inputs x (B, M), the scaled parameters u (B, U) and the latents z (B, D).
+An adversary is a network with a loss of its own, and a penalty that it puts on the autoencoder. The inputs
+of both are the network inputs x (B, M), the scaled parameters u (B, U) and the latents z (B, D).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ Decoder = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Adversary(ABC, nn.Module):
-    """What pushes z and u apart."""
+    """A network whose penalty makes z independent of u."""
 
     @abstractmethod
     def loss(
         self, x: torch.Tensor, u: torch.Tensor, z: torch.Tensor, decode: Decoder, generator: torch.Generator
     ) -> torch.Tensor:
-        """What the adversary itself minimises."""
+        """The loss that the adversary itself minimises."""
 
     @abstractmethod
     def penalty(
         self, x: torch.Tensor, u: torch.Tensor, z: torch.Tensor, decode: Decoder, generator: torch.Generator
     ) -> torch.Tensor:
-        """What the autoencoder minimises, times lambda, beside its reconstruction."""
+        """The penalty that, times lambda, is added to the autoencoder's loss."""
 
 
 class Auxiliary(Adversary):
@@ -60,9 +60,11 @@ class Auxiliary(Adversary):
         self, x: torch.Tensor, u: torch.Tensor, z: torch.Tensor, decode: Decoder, generator: torch.Generator
     ) -> torch.Tensor:
         """Cross entropy of the predicted classes, nats."""
-        told = self.classes(u)
-        scores = self.network(z).float().chunk(told.shape[1], dim=1)
-        return torch.stack([functional.cross_entropy(s, c) for s, c in zip(scores, told.T, strict=True)]).sum()
+        classes = self.classes(u)
+        scores = self.network(z).float().chunk(classes.shape[1], dim=1)
+        return torch.stack(
+            [functional.cross_entropy(s, c) for s, c in zip(scores, classes.T, strict=True)]
+        ).sum()
 
     def penalty(
         self, x: torch.Tensor, u: torch.Tensor, z: torch.Tensor, decode: Decoder, generator: torch.Generator
@@ -72,10 +74,10 @@ class Auxiliary(Adversary):
 
 
 class Critic(Adversary):
-    """FactorDis: tells (x, u, z) from (D(z, u'), u', z) with u' scrambled in the batch (equations 5 to 7).
+    """FactorDis: separates (x, u, z) from (D(z, u'), u', z) with u' scrambled in the batch (equations 5 to 7).
 
-    In noisy training x has noise that D(z, u') lacks, which tells them apart without a look at u and z; so the
-    critic can be shown D(z, u) in place of x.
+    In noisy training x has noise and D(z, u') has none, which discriminates them without u and z; so the
+    critic's input can be D(z, u) instead of x.
     """
 
     def __init__(self, config: NetworkConfig, inputs: int) -> None:
@@ -88,8 +90,8 @@ class Critic(Adversary):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Samples of p(x, u, z) and of q(x, u, z) = p(x | u, z) p(u) p(z)."""
         scrambled = u[torch.randperm(len(u), generator=generator, device=u.device)]
-        seen = decode(z, u).to(x.dtype) if self.rebuilds else x
-        joint = torch.cat([seen, u, z], dim=1)
+        spectra = decode(z, u).to(x.dtype) if self.rebuilds else x
+        joint = torch.cat([spectra, u, z], dim=1)
         return joint, torch.cat([decode(z, scrambled).to(x.dtype), scrambled, z], dim=1)
 
     def loss(
@@ -97,8 +99,8 @@ class Critic(Adversary):
     ) -> torch.Tensor:
         """Equation 6: Wasserstein distance and gradient penalty (Gulrajani et al. 2017)."""
         joint, factored = self._samples(x, u, z, decode, generator)
-        share = torch.rand(len(x), 1, generator=generator, device=x.device)
-        between = (share * joint + (1 - share) * factored).requires_grad_()
+        fraction = torch.rand(len(x), 1, generator=generator, device=x.device)
+        between = (fraction * joint + (1 - fraction) * factored).requires_grad_()
         (gradient,) = torch.autograd.grad(self.network(between).sum(), between, create_graph=True)
         steepness = torch.linalg.vector_norm(gradient.float(), dim=1)
         distance = self.network(joint).mean() - self.network(factored).mean()

@@ -3,9 +3,9 @@
     chemtwin train train.h5 --validation validation.h5 --method faderdis --preset compact --out m.safetensors
     torchrun --nproc-per-node 4 --no-python chemtwin train ...        # the same, on four GPUs
 
-Every random number is a function of the seed and the step, so a run that was stopped goes on from its last
-checkpoint as if nothing had happened. Flux and parameters are all that training sees; a validation survey's
-pairs decide when to stop and which step to keep (`training.networks.validation`).
+Every random number is a function of the seed and the step, so a stopped run that is resumed from its
+last checkpoint gives the same model. Training uses flux and parameters only; a validation survey's pairs decide
+when to stop and which step is best (`training.networks.validation`).
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ LOG_EVERY = 100
 
 
 class Log:
-    """What a run tells: a progress bar, TensorBoard files, and the history of validations."""
+    """The log of a run: a progress bar, TensorBoard files, and a line for each validation."""
 
     def __init__(self, folder: Path, steps: int, done: int, shown: bool) -> None:
         self._writer = SummaryWriter(str(folder), purge_step=done + 1) if shown else None
         self._bar = tqdm(total=steps, initial=done, unit="step", desc="train", disable=None if shown else True)
 
     def step(self, done: int, losses: dict[str, torch.Tensor]) -> None:
-        """One step is done."""
+        """Log one step."""
         self._bar.update()
         if self._writer is not None and done % LOG_EVERY == 0:
             for name, value in losses.items():
                 self._writer.add_scalar(f"loss/{name}", value.item(), done)
 
     def validation(self, done: int, figures: dict[str, float]) -> None:
-        """A validation was made."""
-        told = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
-        tqdm.write(f"step {done}: {told}", file=sys.stderr)
+        """Log a validation."""
+        values = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+        tqdm.write(f"step {done}: {values}", file=sys.stderr)
         if self._writer is not None:
             for name, value in figures.items():
                 self._writer.add_scalar(f"validation/{name}", value, done)
@@ -76,7 +76,7 @@ class Log:
 
 @dataclass
 class Run:
-    """A trained model and how it came about."""
+    """A trained model and the record of its training."""
 
     model: Autoencoder
     record: dict[str, Any]
@@ -91,12 +91,38 @@ def train(
     name: str,
     device: torch.device,
     resident: bool | None = None,
-    judge: Callable[[int, float], None] | None = None,
+    on_score: Callable[[int, float], None] | None = None,
 ) -> Run:
-    """Train on `survey`; go on from the checkpoint in `folder` if there is one.
+    """Train a network; a run with a checkpoint in `folder` is resumed.
 
-    `judge` is told step and score of every validation. Raises InputError when the checkpoint is of another
-    survey or configuration.
+    Parameters
+    ----------
+    survey : Survey
+        The stars to train on.
+    validation : Survey or None
+        The pairs that decide when to stop and which step is best; without them the last step is taken.
+    config : NetworkConfig
+        The settings.
+    folder : Path
+        Where checkpoints and TensorBoard files are written.
+    name : str
+        The model's name.
+    device : torch.device
+        Where to train.
+    resident : bool, optional
+        Whether pixels stay in the device's memory, by default if they fit.
+    on_score : callable, optional
+        Called with step and score of every validation.
+
+    Returns
+    -------
+    Run
+        The model and the record of its training.
+
+    Raises
+    ------
+    InputError
+        For a checkpoint of another survey or configuration, and for a training that diverges.
     """
     if validation is not None:
         check_validation(survey, validation, config.parameters)
@@ -107,56 +133,78 @@ def train(
         _same_run(folder, survey, validation, config)
     frontend = _frontend(folder, survey, config, processes)
     trainer = Trainer(survey, frontend, config, device, processes, resident=resident)
-    measure = None if validation is None else Validation(validation, frontend, config, device)
-    state: dict[str, Any] = {"best": None, "waited": 0, "history": [], "seconds": 0.0}
-    if (folder / STATE).exists():
-        saved = torch.load(folder / STATE, map_location=device, weights_only=True)
-        trainer.restore(saved.pop("trainer"))
-        state = saved
+    score = None if validation is None else Validation(validation, frontend, config, device)
+    state = _restored(folder, trainer, device)
     log = Log(folder / TENSORBOARD, config.steps, trainer.done, shown=processes.rank == 0)
     started = time.monotonic() - state["seconds"]
-    last = time.monotonic()
+    saved = time.monotonic()
     stop = state["waited"] >= config.patience
     while trainer.done < config.steps and not stop:
         losses = trainer.step()
         log.step(trainer.done, losses)
         due = trainer.done % config.validate_every == 0 or trainer.done == config.steps
-        if due and measure is not None:
+        if due and score is not None:
             if processes.rank == 0:
-                figures = measure(trainer.encode, trainer.decode)
-                log.validation(trainer.done, figures)
-                state["history"].append({"step": trainer.done, **figures})
-                better = state["best"] is None or figures["score"] > state["best"]["score"]
-                state["waited"] = 0 if better else state["waited"] + 1
-                if better:
-                    tensors = {key: torch.from_numpy(value) for key, value in trainer.weights().items()}
-                    state["best"] = {"score": figures["score"], "step": trainer.done, "weights": tensors}
-                if judge is not None:
-                    judge(trainer.done, figures["score"])
+                _validate(trainer, score, state, log, on_score)
             stop = processes.agree(state["waited"] >= config.patience)
-        if processes.rank == 0 and (due or time.monotonic() - last > CHECKPOINT_SECONDS):
+        if processes.rank == 0 and (due or time.monotonic() - saved > CHECKPOINT_SECONDS):
             state["seconds"] = time.monotonic() - started
             _write(folder / STATE, {**state, "trainer": trainer.state()})
-            last = time.monotonic()
+            saved = time.monotonic()
     log.close()
-    best = state["best"]
-    if best is None and not all(np.isfinite(values).all() for values in trainer.weights().values()):
-        raise InputError("the training has diverged: try a lower learning_rate, or clip_norm")
-    kept = trainer.weights() if best is None else {k: v.cpu().numpy() for k, v in best["weights"].items()}
-    model = _model(name, survey, validation, frontend, config, kept)
+    model = _model(name, survey, validation, frontend, config, _best_weights(trainer, state))
     return Run(model, _record(trainer, state, device))
 
 
+def _restored(folder: Path, trainer: Trainer, device: torch.device) -> dict[str, Any]:
+    """The state of a run in `folder`, with its trainer's restored; that of a new run where there is none."""
+    if not (folder / STATE).exists():
+        return {"best": None, "waited": 0, "history": [], "seconds": 0.0}
+    state: dict[str, Any] = torch.load(folder / STATE, map_location=device, weights_only=True)
+    trainer.restore(state.pop("trainer"))
+    return state
+
+
+def _validate(
+    trainer: Trainer,
+    score: Validation,
+    state: dict[str, Any],
+    log: Log,
+    on_score: Callable[[int, float], None] | None,
+) -> None:
+    """Validate the current networks, and write what was found into the run's `state`."""
+    figures = score(trainer.encode, trainer.decode)
+    log.validation(trainer.done, figures)
+    state["history"].append({"step": trainer.done, **figures})
+    better = state["best"] is None or figures["score"] > state["best"]["score"]
+    state["waited"] = 0 if better else state["waited"] + 1
+    if better:
+        tensors = {key: torch.from_numpy(value) for key, value in trainer.weights().items()}
+        state["best"] = {"score": figures["score"], "step": trainer.done, "weights": tensors}
+    if on_score is not None:
+        on_score(trainer.done, figures["score"])
+
+
+def _best_weights(trainer: Trainer, state: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
+    """The weights of the best step, without a validation of the last. Raises InputError if they diverged."""
+    if state["best"] is not None:
+        return {key: value.cpu().numpy() for key, value in state["best"]["weights"].items()}
+    weights = trainer.weights()
+    if not all(np.isfinite(values).all() for values in weights.values()):
+        raise InputError("the training has diverged: try a lower learning_rate, or clip_norm")
+    return weights
+
+
 def _same_run(folder: Path, survey: Survey, validation: Survey | None, config: NetworkConfig) -> None:
-    """Refuse to go on from a checkpoint of something else."""
+    """Raise InputError for a checkpoint of other surveys or another configuration."""
     surveys = [survey.identity(), None if validation is None else validation.identity()]
-    told = json.dumps({"format": FORMAT, "surveys": surveys, **dataclasses.asdict(config)}, indent=1)
+    described = json.dumps({"format": FORMAT, "surveys": surveys, **dataclasses.asdict(config)}, indent=1)
     path = folder / "run.json"
     if not (folder / STATE).exists():
-        if path.exists() and path.read_text() != told:
+        if path.exists() and path.read_text() != described:
             (folder / FRONTEND).unlink(missing_ok=True)
-        path.write_text(told)
-    elif path.read_text() != told:
+        path.write_text(described)
+    elif path.read_text() != described:
         raise InputError(f"{folder} holds a checkpoint of another run: remove it, or write to another file")
 
 
@@ -170,7 +218,7 @@ def _frontend(folder: Path, survey: Survey, config: NetworkConfig, processes: Pr
 
 
 def save_frontend(folder: Path, frontend: Frontend) -> None:
-    """Put a fitted frontend where `train` looks for it."""
+    """Write a fitted frontend to the run's `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"partial-{FRONTEND}"
     arrays: Any = frontend.arrays()
@@ -189,7 +237,7 @@ def _write(path: Path, state: dict[str, Any]) -> None:
 
 
 def _record(trainer: Trainer, state: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """How a run went; rates count training alone, without validation only if there was none."""
+    """The record of a run; its rates include the time of validations."""
     stars = trainer.done * trainer.config.batch
     return {
         "steps": trainer.done,
@@ -205,7 +253,7 @@ def _record(trainer: Trainer, state: dict[str, Any], device: torch.device) -> di
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON can hold it: infinity, no noise, becomes null."""
+    """`value` for JSON: infinity, no noise, becomes null."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple):

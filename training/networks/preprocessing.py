@@ -1,4 +1,4 @@
-"""What stands between spectra and networks: fitted once on the survey, before any training."""
+"""The steps from spectra to network inputs, fitted once on the survey before training."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ NOISE_STARS = 4096
 
 @dataclass(frozen=True)
 class Frontend:
-    """Normaliser, basis, and the scale of the coefficients that the networks see.
+    """Normaliser, basis, and the scale of the coefficients that are the network inputs.
 
-    `scale` (K,) is empty when the networks see pixels; `noise` (M, M), or None for white noise, turns white
+    `scale` (K,) is empty when the inputs are pixels; `noise` (M, M), or None for white noise, turns white
     noise of 1 / snr into that of the network inputs.
     """
 

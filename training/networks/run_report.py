@@ -1,4 +1,4 @@
-"""The report of a training run: how the losses and the validations went, with what, on what."""
+"""The report of a training run: losses, validations, configuration and surveys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from training.surveys.survey import Survey
 
 FACTS = {
     "steps": "steps",
-    "best_step": "step that was kept",
+    "best_step": "best step",
     "seconds": "duration, s",
     "spectra_per_s": "spectra per second",
     "tflop_per_s": "TFLOP/s",
@@ -73,22 +73,22 @@ def training_report(
         text += ["## Losses", "![Losses of single batches (thin) and their running mean](losses.png)"]
     if history:
         pictures["validation.png"] = _draw_validation(history, record["best_step"])
-        text += ["## Validation", VALIDATION, "![Validation; the dashed step was kept](validation.png)"]
+        text += ["## Validation", VALIDATION, "![Validation; dashed: the best step](validation.png)"]
         text.append(_validations(history))
     if "metric" in record:
-        rows = [[level, f"{share:.4f}"] for level, share in record["metric"].items()]
-        text += ["## Metric", METRIC, table(["floor", "share of twins found"], rows)]
-    keys = [[f"`{key}`", _told(value)] for key, value in dataclasses.asdict(config).items()]
+        rows = [[level, f"{fraction:.4f}"] for level, fraction in record["metric"].items()]
+        text += ["## Metric", METRIC, table(["floor", "fraction of twins found"], rows)]
+    keys = [[f"`{key}`", _as_text(value)] for key, value in dataclasses.asdict(config).items()]
     text += ["## Configuration", table(["key", "value"], keys), provenance()]
     return page("\n\n".join(text), pictures.__getitem__)
 
 
 VALIDATION = (
-    "Pairs of the validation survey: share of stars whose twin is the nearest of all others, and mean squared "
-    "error of recast spectra. The score decides which step is kept."
+    "Pairs of the validation survey: fraction of stars whose twin is the nearest of all others, and mean "
+    "squared error of recast spectra. The score decides which step is best."
 )
 METRIC = (
-    "Height of the metric's floor and what it finds of the validation pairs, averaged over the noise levels; "
+    "Height of the metric's floor and the fraction of validation twins found, averaged over the noise levels; "
     "the highest was taken."
 )
 
@@ -102,7 +102,7 @@ def _surveys(survey: Survey, validation: Survey | None) -> str:
     )
 
 
-def _told(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
@@ -163,7 +163,7 @@ def _draw_validation(history: Sequence[dict[str, float]], best: int | None) -> b
                 name, colour = NOISE.get(key[6:], (f"S/N {key[6:]}", GREY))
                 twins.plot(steps, [at[key] for at in history], "o-", color=colour, markersize=3, label=name)
         recast.plot(steps, [at["recast"] for at in history], "o-", color=ORANGE, markersize=3)
-        twins.set(ylabel="share of twins found", ylim=(0, 1))
+        twins.set(ylabel="fraction of twins found", ylim=(0, 1))
         twins.legend()
         recast.set(ylabel="mean squared recast error", yscale="log")
         for axis in (twins, recast):

@@ -54,17 +54,17 @@ class Processes:
             gradient.copy_(mean.view_as(gradient))
 
     def agree(self, value: bool) -> bool:
-        """The first process's answer, in all of them."""
+        """The first process's value, in all of them."""
         if self.count == 1:
             return value
-        answer = torch.tensor([float(value)])
-        answer = answer.cuda() if dist.get_backend() == "nccl" else answer
-        dist.broadcast(answer, 0)
-        return bool(answer.item())
+        tensor = torch.tensor([float(value)])
+        tensor = tensor.cuda() if dist.get_backend() == "nccl" else tensor
+        dist.broadcast(tensor, 0)
+        return bool(tensor.item())
 
 
 class Trainer:
-    """Networks, optimisers and data of one run; `step` is the only thing that changes them."""
+    """Networks, optimisers and data of one run; only `step` and `restore` change them."""
 
     def __init__(
         self,
@@ -78,11 +78,11 @@ class Trainer:
     ) -> None:
         self.config, self.frontend, self.device, self.processes = config, frontend, device, processes
         if config.batch % processes.count:
-            raise InputError(f"a batch of {config.batch} cannot be shared by {processes.count} processes")
+            raise InputError(f"a batch of {config.batch} cannot be divided among {processes.count} processes")
         fixed = config.snr[0] if config.noise == "fixed" else np.inf
         if config.inputs == "pixels":
-            stays = fits(survey, device) if resident is None else resident
-            source: Any = pixel_source(survey, frontend.normaliser, fixed, device, stays)
+            in_memory = fits(survey, device) if resident is None else resident
+            source: Any = pixel_source(survey, frontend.normaliser, fixed, device, in_memory)
             width = len(survey.wavelength)
         else:
             values = coefficients(survey, frontend.normaliser, frontend.basis, config.parameters, fixed)
@@ -113,7 +113,7 @@ class Trainer:
         return torch.from_numpy(values.astype(np.float32)).to(self.device)
 
     def _unit(self, width: int) -> torch.Tensor:
-        """How much each network input (M,) is for one unit of flux or of a coefficient."""
+        """Each network input (M,) for one unit of flux or of a coefficient."""
         if self.config.inputs == "pixels":
             return torch.full((width,), FLUX_SCALE, device=self.device)
         return self._tensor(1 / self.frontend.scale)
@@ -167,7 +167,7 @@ class Trainer:
         return {name: value.detach() for name, value in losses.items()}
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on, beside data and configuration."""
+        """The state that the next step depends on, beside data and configuration."""
         modules = ("encoder", "decoder", "adversary", "optimiser", "opponent")
         return {"done": self.done, **{name: getattr(self, name).state_dict() for name in modules}}
 
@@ -179,7 +179,7 @@ class Trainer:
                 getattr(self, name).load_state_dict(values)
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        """Encoder (its means only) and decoder as a model file holds them."""
+        """Encoder (its means only) and decoder as in a model file."""
         out = {
             f"{name}.{key}": value.detach().float().cpu().numpy().copy()
             for name, network in (("encoder", self.encoder), ("decoder", self.decoder))
@@ -193,17 +193,17 @@ class Trainer:
     def operations(self) -> float:
         """Floating-point operations for one star and step, by the usual count of 6 for each weight.
 
-        The adversary's share counts a forward and backward pass, three of these for a critic, whose step has
+        The adversary's part counts a forward and backward pass, three of these for a critic, whose step has
         the joint, the scrambled and the penalty's samples; the autoencoder's is divided by `critic_steps`. The
-        critic's samples, decoded without gradients, are left out.
+        critic's samples, decoded without gradients, are not counted.
         """
 
         def size(module: nn.Module) -> int:
             return sum(p.numel() for p in module.parameters())
 
         passes = 3 if isinstance(self.adversary, Critic) else 1
-        share = 1 / self.config.critic_steps
-        return 6 * (share * (size(self.encoder) + size(self.decoder)) + passes * size(self.adversary))
+        per_step = 1 / self.config.critic_steps
+        return 6 * (per_step * (size(self.encoder) + size(self.decoder)) + passes * size(self.adversary))
 
     def _schedule(self) -> None:
         config = self.config
@@ -223,9 +223,9 @@ class Trainer:
         low, high = self.config.snr
         if self.config.noise != "redrawn":
             return x, torch.full((len(x), 1), 1 / low, device=self.device)
-        share = torch.rand((self.config.batch, 1), generator=generator, device=self.device)
-        share = share[self.processes.rank :: self.processes.count]
-        sigma = 1 / (low * (high / low) ** share)
+        fraction = torch.rand((self.config.batch, 1), generator=generator, device=self.device)
+        fraction = fraction[self.processes.rank :: self.processes.count]
+        sigma = 1 / (low * (high / low) ** fraction)
         white = self._randn(x.shape[1], generator)
         return x + sigma * self.unit * (white if self.colour is None else white @ self.colour), sigma
 

@@ -1,7 +1,7 @@
-"""What decides when training stops and which step is kept: the pairs of a validation survey, never the test's.
+"""Validation, which decides when training stops and which step is best: on pairs of a survey of its own.
 
-Models that remove [Fe/H] are judged by pairs that share [X/Fe] but not [Fe/H]: pairs that shared [Fe/H] would
-reward a model that leaks it into the latent.
+Models that remove [Fe/H] are validated on pairs with the same [X/Fe] but different [Fe/H]: pairs with the same
+[Fe/H] would reward a model that leaks it into the latent.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from model.methods.autoencoder import FLUX_SCALE
 from model.spectra.grid import Array
 from model.spectra.spectrum import PARAMETER_UNITS
 from training.config import NetworkConfig
-from training.evaluation.evaluate import doppelgangers, twins
-from training.evaluation.metric import SNR, best_floor, twins_found
+from training.evaluation.evaluate import doppelgangers, twin_rows
+from training.evaluation.whitening import SNR, best_floor, twins_found
 from training.networks.batches import coefficients, network_pixels, unit_parameters
 from training.networks.preprocessing import Frontend
 from training.random_streams import FIRST_REPEAT, SECOND_REPEAT, VALIDATION_NOISE
@@ -25,11 +25,11 @@ from training.spectral_basis import training_spectra
 from training.surveys.survey import Survey
 from training.surveys.used_surveys import check_apart
 
-RECAST_PRICE = 1e4
-"""What a unit of mean squared recast error costs: 1e-6 of it, as much as one twin in a hundred."""
+RECAST_WEIGHT = 1e4
+"""Weight of the mean squared recast error in the score: 1e-6 counts as much as one twin in a hundred."""
 
-SHARED = 0.5
-"""The share of pairs, at most, that may have the same value of a further parameter: a few fibres coincide."""
+MAX_EQUAL = 0.5
+"""Largest fraction of pairs that may have the same value of an extra parameter: a few fibres coincide."""
 
 BATCH = 1000
 
@@ -38,12 +38,12 @@ Decode = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def check_validation(survey: Survey, validation: Survey, parameters: tuple[str, ...]) -> None:
-    """Raise InputError for a validation survey that cannot judge a model trained on `survey`.
+    """Raise InputError for a validation survey that is unfit for a model trained on `survey`.
 
     It must be noiseless pairs on the same grid, other stars than the training's, and pairs of the right kind,
-    which differ in every further parameter: a model that leaked one that twins share would be rewarded.
+    which differ in every extra parameter: else a model that leaks one would be rewarded.
     """
-    twin = twins(validation)
+    twin = twin_rows(validation)
     if not np.array_equal(survey.wavelength, validation.wavelength):
         raise InputError(f"{validation.path} is on another wavelength grid than {survey.path}")
     check_apart(validation, survey, "the training survey")
@@ -53,17 +53,20 @@ def check_validation(survey: Survey, validation: Survey, parameters: tuple[str, 
             "(chemtwin synthesize --own-fe-h), any other model on pairs that share it"
         )
     for name in parameters:
-        if name not in PARAMETER_UNITS and np.mean((value := validation.column(name)) == value[twin]) > SHARED:
+        if (
+            name not in PARAMETER_UNITS
+            and np.mean((value := validation.column(name)) == value[twin]) > MAX_EQUAL
+        ):
             raise InputError(
                 f"{validation.path}: twins share their {name}, so they cannot judge a model that removes it"
             )
 
 
 class Validation:
-    """A validation survey, ready to judge networks."""
+    """A validation survey, prepared to score networks."""
 
     def __init__(self, survey: Survey, frontend: Frontend, config: NetworkConfig, device: torch.device) -> None:
-        self.levels, self.twin = config.validate_snr, twins(survey)
+        self.levels, self.twin = config.validate_snr, twin_rows(survey)
         self._whitened = config.metric == "whitened"
         unit = 1 / frontend.scale if frontend.scale.size else np.array([FLUX_SCALE])
         self._unit = torch.from_numpy(unit.astype(np.float32)).to(device)
@@ -90,12 +93,12 @@ class Validation:
         if self._whitened:
             repeats = [_array(self._latents(encode, SNR, seed)) for seed in (FIRST_REPEAT, SECOND_REPEAT)]
             found = twins_found(latents, self.twin, np.cov((repeats[0] - repeats[1]).T))
-            shares = found[best_floor(found)]
+            fractions = found[best_floor(found)]
         else:
-            shares = [float(np.mean(doppelgangers(z, self.twin, shown=False) == 0)) for z in latents]
-        figures = {f"twins_{level:g}": share for level, share in zip(self.levels, shares, strict=True)}
+            fractions = [float(np.mean(doppelgangers(z, self.twin, shown=False) == 0)) for z in latents]
+        figures = {f"twins_{level:g}": fraction for level, fraction in zip(self.levels, fractions, strict=True)}
         figures["recast"] = self._recast(clean[torch.from_numpy(self.twin)], decode)
-        return figures | {"score": float(np.mean(shares)) - RECAST_PRICE * figures["recast"]}
+        return figures | {"score": float(np.mean(fractions)) - RECAST_WEIGHT * figures["recast"]}
 
     def _latents(self, encode: Encode, snr: float, seed: int = VALIDATION_NOISE) -> torch.Tensor:
         """Latents (N, D) with noise of 1 / `snr`, the same in every validation."""

@@ -2,8 +2,8 @@
 
     chemtwin search train.h5 --validation validation.h5 --method faderdis --trials 20 --folder search
 
-Every trial trains from the same start and is judged by the validation survey alone; hopeless ones are stopped
-early (shorten all with --set steps=...). A stopped search goes on where it was.
+Every trial trains from the same start and is scored by the validation survey alone; those with low scores are
+stopped early (shorten all with --set steps=...). A stopped search can be resumed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from training.surveys.survey import Survey
 DECADES = 10.0
 """Weights are drawn log-uniformly within this factor of the configuration's own, either way."""
 
+ENDED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+
 
 def search(
     survey: Survey,
@@ -36,9 +38,32 @@ def search(
     trials: int,
     device: torch.device,
 ) -> str:
-    """Try `trials` settings of the weights `keys`; returns the best as options for `chemtwin train`.
+    """Search for the best loss weights.
 
-    Raises InputError for a key that is no positive number in `config`.
+    Parameters
+    ----------
+    survey, validation : Survey
+        The stars to train on, and the pairs that score a trial.
+    config : NetworkConfig
+        The settings that all trials share.
+    folder : Path
+        Where the study and the trials are written; a study there is resumed.
+    keys : tuple of str
+        The settings to search.
+    trials : int
+        Number of trials, those of a resumed study included.
+    device : torch.device
+        Where to train.
+
+    Returns
+    -------
+    str
+        A line for each trial, and the best settings as options for `chemtwin train`.
+
+    Raises
+    ------
+    InputError
+        For a key that is no positive number in `config`, and for a folder of another search.
     """
     for key in keys:
         value = getattr(config, key, None)
@@ -49,14 +74,14 @@ def search(
     frontend = Frontend.fit(survey, config)
 
     def objective(trial: optuna.Trial) -> float:
-        drawn: dict[str, Any] = {
+        weights: dict[str, Any] = {
             key: trial.suggest_float(key, value / DECADES, value * DECADES, log=True)
             for key, value in ((key, getattr(config, key)) for key in keys)
         }
-        place = folder / f"trial-{trial.number}"
-        save_frontend(place, frontend)
+        trial_folder = folder / f"trial-{trial.number}"
+        save_frontend(trial_folder, frontend)
 
-        def judge(step: int, score: float) -> None:
+        def report(step: int, score: float) -> None:
             trial.report(score, step)
             if trial.should_prune():
                 raise optuna.TrialPruned
@@ -64,38 +89,47 @@ def search(
         run = train(
             survey,
             validation,
-            dataclasses.replace(config, **drawn),
-            place,
+            dataclasses.replace(config, **weights),
+            trial_folder,
             name="trial",
             device=device,
-            judge=judge,
+            on_score=report,
         )
         return max(float(figures["score"]) for figures in run.record["history"])
 
+    study = _study(folder, [survey.identity(), validation.identity(), str(config), list(keys)])
+    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
+    study.enqueue_trial({key: getattr(config, key) for key in keys}, skip_if_exists=True)
+    remaining = trials - len(study.get_trials(deepcopy=False, states=ENDED))
+    study.optimize(objective, n_trials=max(0, remaining), catch=(InputError,))
+    return _summary(study)
+
+
+def _study(folder: Path, identity: list[Any]) -> optuna.Study:
+    """The study in `folder`, where interrupted trials are queued again. Raises InputError for another's."""
     study = optuna.create_study(
         study_name="weights",
         storage=f"sqlite:///{folder / 'study.db'}",
         load_if_exists=True,
         direction="maximize",
     )
-    identity = [survey.identity(), validation.identity(), str(config), list(keys)]
     if study.user_attrs.setdefault("identity", identity) != identity:
         raise InputError(f"{folder} holds a search of something else: remove it, or search in another folder")
     study.set_user_attr("identity", identity)
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         study.enqueue_trial(trial.params)
-    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
-    study.enqueue_trial({key: getattr(config, key) for key in keys}, skip_if_exists=True)
-    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    left = trials - len(study.get_trials(deepcopy=False, states=ended))
-    study.optimize(objective, n_trials=max(0, left), catch=(InputError,))
+    return study
+
+
+def _summary(study: optuna.Study) -> str:
+    """A line for each trial, and the best weights as options for `chemtwin train`."""
     lines = [
         f"trial {t.number}: {', '.join(f'{key} {value:.3g}' for key, value in t.params.items())}: "
         + (t.state.name.lower() if t.value is None else f"score {t.value:.4f}")
         for t in study.trials
     ]
-    if not study.get_trials(deepcopy=False, states=ended[:1]):
-        return "\n".join([*lines, "no trial came to its end"])
+    if not study.get_trials(deepcopy=False, states=ENDED[:1]):
+        return "\n".join([*lines, "no trial was completed"])
     best = " ".join(f"--set {key}={value:.4g}" for key, value in study.best_params.items())
     return "\n".join([*lines, f"best: {best} (score {study.best_value:.4f})"])

@@ -35,7 +35,7 @@ def publish(folder: Path, name: str, markdown: str) -> None:
 
 
 def provenance() -> str:
-    """What wrote a page and when, as a section of Markdown; of absolute paths the last part."""
+    """The command, versions and time of a page, as a section of Markdown; of absolute paths the last part."""
     command = shlex.join([Path(given).name if Path(given).is_absolute() else given for given in sys.argv])
     rows = [
         ["written", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"],
@@ -97,15 +97,15 @@ def _images(tokens: Sequence[Token]) -> Iterator[Token]:
                 yield child
 
 
-def _figure(renderer: Any, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
-    token = tokens[place]
+def _figure(renderer: Any, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+    token = tokens[index]
     caption = html.escape(token.content)
     return f'<img src="{token.attrs["src"]}" alt="{caption}"><span class="caption">{caption}</span>'
 
 
-def _table_opened(renderer: Any, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
+def _table_opened(renderer: Any, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
     return '<div class="table" tabindex="0"><table>\n'
 
 
-def _table_closed(renderer: Any, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
+def _table_closed(renderer: Any, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
     return "</table></div>\n"

@@ -41,7 +41,7 @@ FOLLOWERS: dict[str, tuple[str | None, float]] = {
     "P": ("Mg", 0.10),
     "Rb": (None, 0.10),
 }
-"""Elements that the table cannot tell of: the [X/Fe] they follow (none: 0) and their scatter about it, dex."""
+"""Elements that the table does not have: the [X/Fe] they follow (none: 0) and their scatter about it, dex."""
 
 ROUNDS = 1000
 
@@ -97,16 +97,16 @@ class Chemistry:
     ) -> Array:
         """Labels (groups * members, len(names)) inside `lo` to `hi` (len(names),), group after group.
 
-        A group shares its chemistry; each member has its own Teff and logg, on the branch of the group's
+        All members of a group have one chemistry; each has its own Teff and logg, on the branch of the group's
         [Fe/H]. What falls outside the box or beyond CARBON_LIMIT is drawn again.
         """
         own = [names.index(name) for name in BRANCH[:2]]
-        shared = [i for i in range(len(names)) if i not in own]
+        common = [i for i in range(len(names)) if i not in own]
         carbon, oxygen, iron = (names.index(name) for name in ("C", "O", "fe_h"))
 
         def chemistry(rows: NDArray[np.int64]) -> Array:
             drawn = np.tile(lo, (len(rows), 1))
-            drawn[:, shared] = self._chemistry(generator, len(rows), [names[i] for i in shared])
+            drawn[:, common] = self._chemistry(generator, len(rows), [names[i] for i in common])
             return drawn
 
         def covered(drawn: Array) -> NDArray[np.bool_]:
@@ -207,10 +207,10 @@ def _redraw(
     """Rows (count, D) of `draw`, each drawn until it is accepted."""
     rows = draw(np.arange(count))
     for _ in range(ROUNDS):
-        refused = np.flatnonzero(~accept(rows))
-        if len(refused) == 0:
+        rejected = np.flatnonzero(~accept(rows))
+        if len(rejected) == 0:
             return rows
-        rows[refused] = draw(refused)
+        rows[rejected] = draw(rejected)
     raise InputError("the box has next to no room for this chemistry")
 
 

@@ -32,12 +32,12 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[Line]:
     """The lines of a CSV file that has `columns`, named in its first line.
 
     Values are separated by commas, semicolons or tabs. A byte order mark, spaces around values, the case of
-    column names, empty lines and lines that begin with # do not matter; a value that is not there is empty.
+    column names, empty lines and lines that begin with # do not matter; a missing value is empty.
 
     Raises
     ------
     InputError
-        For a file that is not UTF-8 text, or lacks a column.
+        For a file that is not UTF-8 text, or without one of the columns.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

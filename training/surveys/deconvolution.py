@@ -33,8 +33,8 @@ class Mixture:
         rest = self.covariances[:, :-1, :-1] - np.einsum("ki,kj,k->kij", slope, slope, variance)
         offset = last[:, None] - self.means[:, -1]
         logs = np.log(self.weights) - 0.5 * (offset**2 / variance + np.log(variance))
-        shares = np.exp(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True))
-        chosen = (generator.uniform(size=(len(last), 1)) > np.cumsum(shares, axis=1)[:, :-1]).sum(axis=1)
+        weights = np.exp(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True))
+        chosen = (generator.uniform(size=(len(last), 1)) > np.cumsum(weights, axis=1)[:, :-1]).sum(axis=1)
         moved = slope[chosen] * offset[np.arange(len(last)), chosen, None]
         drawn: Array = self.means[chosen, :-1] + moved + _deviates(generator, rest, chosen)
         return drawn
@@ -47,7 +47,7 @@ class Mixture:
         return total
 
     def covariance_given(self, columns: list[int]) -> Array:
-        """Covariance (D, D) that is left, averaged over components, where some coordinates are known."""
+        """Mean conditional covariance (D, D) of the components, given some coordinates."""
         total = np.zeros(self.covariances.shape[1:])
         for weight, covariance in zip(self.weights, self.covariances, strict=True):
             known = covariance[np.ix_(columns, columns)]
@@ -111,14 +111,14 @@ def _expect(mixture: Mixture, x: Array, errors: Array) -> list[tuple[Array, Arra
     return terms
 
 
-def _maximise(mixture: Mixture, shares: Array, terms: list[tuple[Array, Array, Array]]) -> Mixture:
+def _maximise(mixture: Mixture, weights: Array, terms: list[tuple[Array, Array, Array]]) -> Mixture:
     means, covariances = [], []
-    for share, (_, expected, precision), old in zip(shares, terms, mixture.covariances, strict=True):
-        share = share / share.sum()
-        mean = share @ expected
+    for weight, (_, expected, precision), old in zip(weights, terms, mixture.covariances, strict=True):
+        weight = weight / weight.sum()
+        mean = weight @ expected
         offset = expected - mean
-        new = (share * offset.T) @ offset + old - old @ np.tensordot(share, precision, 1) @ old
+        new = (weight * offset.T) @ offset + old - old @ np.tensordot(weight, precision, 1) @ old
         values, vectors = np.linalg.eigh(0.5 * (new + new.T))
         means.append(mean)
         covariances.append((vectors * np.maximum(values, 1.0)) @ vectors.T)
-    return Mixture(shares.mean(axis=1), np.stack(means), np.stack(covariances))
+    return Mixture(weights.mean(axis=1), np.stack(means), np.stack(covariances))

@@ -1,4 +1,4 @@
-"""What real spectra have and synthetic ones lack: errors in labels and velocity, masks, another LSF, slopes."""
+"""Effects of observation for synthetic spectra: errors in labels and velocity, masks, another LSF, slopes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VELOCITY_SD = 0.5
 """Residual radial velocity, km/s."""
 
 MASKED, BLOCK_PIXELS = 0.1, 50
-"""Share of masked pixels, and how many stand together in a block."""
+"""Fraction of masked pixels, and the length of a block."""
 
 RESOLUTION, LOWER_RESOLUTION = 22_500.0, 21_375.0
 SLOPE_SD = 0.01
@@ -44,7 +44,7 @@ def perturbed(
     """Flux (N, P), labels (N, 3) in the order of `LABEL_SD`, and masked pixels (N, P) of perturbed stars.
 
     `wavelength` (P,) Angstrom, logarithmic within each chip; `kind` is one of `CASES`. Each star has its own
-    draw; "resolution" broadens every other star, the first of each pair of neighbouring twins.
+    draw; "resolution" broadens every second star, the first of each pair of neighbouring twins.
     """
     flux: Array = spectra.astype(np.float64)
     parameters = parameters.astype(np.float64)
@@ -97,7 +97,7 @@ def broadened(
 
 
 def blocks(shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.bool_]:
-    """Masked pixels (N, P): each star is cut into blocks from its own start, and a share of them chosen."""
+    """Masked pixels (N, P): each star is cut into blocks from its own start, and a fraction of them chosen."""
     stars, pixels = shape
     start = generator.integers(BLOCK_PIXELS, size=(stars, 1))
     cell = (np.arange(pixels) + start) // BLOCK_PIXELS

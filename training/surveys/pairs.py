@@ -1,4 +1,4 @@
-"""Known pairs of chemically identical stars: the CSV file that names them, and the groups that they make up."""
+"""Known pairs of chemically identical stars: the CSV file that names them, and the groups that they form."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from model.errors import InputError
 from training.surveys.csv_file import read_csv
 from training.surveys.survey import Survey
 
-COLUMNS = "star_id", "twin_id"
+PAIR_COLUMNS = "star_id", "twin_id"
 FEWEST = 20
-"""Pairs that a calibration takes, or more."""
+"""Least number of pairs for a calibration."""
 
-NAMED = 5
-"""Lines that a problem names."""
+LINES_NAMED = 5
+"""Lines that the text of a problem names."""
 
 
 def read_pairs(path: Path, survey: Survey) -> NDArray[np.int64]:
@@ -35,7 +35,7 @@ def read_pairs(path: Path, survey: Survey) -> NDArray[np.int64]:
     row = {star_id: number for number, star_id in enumerate(survey.star_id)}
     problems: dict[str, list[str]] = {}
     pairs: dict[tuple[int, int], None] = {}
-    for line, names in ((line.number, list(line.cells.values())) for line in read_csv(path, COLUMNS)):
+    for line, names in ((line.number, list(line.cells.values())) for line in read_csv(path, PAIR_COLUMNS)):
         unknown = [name for name in names if name not in row]
         if not all(names):
             problems.setdefault("a star's id is empty", []).append(f"line {line}")
@@ -48,20 +48,22 @@ def read_pairs(path: Path, survey: Survey) -> NDArray[np.int64]:
             if (second, first) not in pairs:
                 pairs[first, second] = None
     if problems:
-        found_lines = [f"{what}: {len(found)} ({'; '.join(found[:NAMED])})" for what, found in problems.items()]
+        found_lines = [
+            f"{what}: {len(found)} ({'; '.join(found[:LINES_NAMED])})" for what, found in problems.items()
+        ]
         raise InputError(
             f"{path} cannot be used:" + "".join(f"\n  {text}" for text in found_lines), found_lines
         )
     if len(pairs) < FEWEST:
         raise InputError(f"{path} holds {len(pairs)} pairs: a calibration takes {FEWEST} or more")
     rows = np.array(list(pairs), dtype=np.int64)
-    if groups(rows).max() == 0:
+    if pair_groups(rows).max() == 0:
         raise InputError(f"{path}: all pairs belong to one group of stars, and a calibration takes two or more")
     return rows
 
 
-def groups(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The group (P,) of each pair (P, 2): those that share a star, directly or through others, are of one.
+def pair_groups(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The group (P,) of each pair (P, 2): pairs connected by common stars are of one group.
 
     Groups are numbered in the order of their first pairs.
     """

@@ -28,13 +28,13 @@ DR12 = {
 """A, B, C, D of ln sigma = A + B (Teff - 4500 K) / 1000 K + C [M/H] + D (S/N - 100) / 100, sigma in dex.
 
 Holtzman et al. (2015, AJ 150, 148) and sdss.org/dr12/irspec/abundances, from the scatter within star
-clusters. They are of [X/H] and are used here for [X/Fe]. V has an error as well, 0.20 dex, and is left out.
+clusters. They are of [X/H] and are used here for [X/Fe]. V, with an error of 0.20 dex, is not used.
 """
 
 PUBLISHED = tuple(DR12)
 
 HIGHEST_SNR = 200.0
-"""Where APOGEE's errors stop falling."""
+"""S/N above which APOGEE's errors no longer fall."""
 
 
 def published_errors(teff: Array, fe_h: Array, snr: float) -> Array:

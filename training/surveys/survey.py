@@ -1,27 +1,21 @@
-"""Synthetic twin surveys, as in the paper's section 4.1, and the HDF5 file that holds a survey."""
+"""The HDF5 file of a survey of spectra."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import ascii_uppercase
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import truncnorm
 from tqdm import tqdm
 
 from model.errors import InputError
 from model.spectra.grid import Array, Grid, apogee_wavelength
-from model.spectra.spectrum import MAX_OTHER, PARAMETER_UNITS, may_name_parameter
-from training.emulator.broadening import broaden
-from training.emulator.emulator import CARBON_LIMIT, Emulator
+from model.spectra.spectrum import MAX_EXTRA, PARAMETER_UNITS, may_name_parameter
 from training.random_streams import Stream, generator
-from training.surveys.chemistry import Chemistry
 from training.surveys.survey_check import (
     ABUNDANCE,
     FluxCheck,
@@ -35,159 +29,12 @@ from training.surveys.survey_check import (
     check_wavelength,
 )
 
-TABLE_1 = {"teff": (4000.0, 5000.0), "logg": (1.5, 3.0)}
-"""Ranges of the paper's table 1, sampled uniformly: K, dex."""
-
-TABLE_2 = {
-    "fe_h": (-0.13, 0.24),
-    "N": (0.28, 0.11),
-    "O": (0.03, 0.08),
-    "Na": (-0.05, 0.38),
-    "Mg": (0.06, 0.08),
-    "Al": (0.07, 0.09),
-    "Si": (0.05, 0.07),
-    "S": (0.05, 0.07),
-    "K": (0.04, 0.07),
-    "Ca": (0.02, 0.04),
-    "Ti": (-0.01, 0.06),
-    "V": (-0.01, 0.11),
-    "Mn": (-0.04, 0.07),
-    "Ni": (0.02, 0.04),
-    "P": (-0.04, 0.18),
-    "Cr": (-0.01, 0.06),
-    "Co": (0.0, 0.15),
-    "Rb": (-0.03, 0.29),
-}
-"""Mean and standard deviation (dex) of the paper's table 2: [Fe/H], and [X/Fe] of 17 elements."""
-
-BLOCK = 512
+BLOCK_STARS = 512
 SLOW = 2.0
 """Seconds that the check of a survey takes before its progress is shown."""
 
 OWN_FE_H = "[X/Fe]"
-"""What twins share in a survey whose every star has its own [Fe/H]."""
-
-
-def draw_labels(
-    groups: int,
-    seed: int,
-    names: tuple[str, ...],
-    lo: NDArray[np.float64],
-    hi: NDArray[np.float64],
-    *,
-    members: int = 2,
-    own_fe_h: bool = False,
-    chemistry: Chemistry | None = None,
-) -> NDArray[np.float64]:
-    """Labels (groups * members, len(names)): each run of `members` rows shares its chemistry.
-
-    Teff and logg are uniform over table 1, each star its own; [Fe/H] and [X/Fe] are table 2's independent
-    Gaussians truncated to the box `lo`, `hi` (L,); [C/Fe], which the tables do not list, is 0, so [O/Fe] is
-    cut at -CARBON_LIMIT. With `own_fe_h` a group shares [X/Fe] only and each star has its own [Fe/H].
-    With a `chemistry` the labels are drawn from it, within table 1 and the box.
-    """
-    random = generator(Stream.SURVEY_LABELS, seed=seed)
-    if chemistry is not None:
-        if own_fe_h:
-            raise InputError("real [X/Fe] depend on [Fe/H]: stars of one [X/Fe] cannot have their own [Fe/H]")
-        lo, hi = lo.copy(), hi.copy()
-        for name, (low, high) in TABLE_1.items():
-            column = names.index(name)
-            lo[column], hi[column] = max(lo[column], low), min(hi[column], high)
-        return chemistry.draw(random, groups, members, names, lo, hi)
-    stars = groups * members
-    labels = np.zeros((stars, len(names)))
-    for column, name in enumerate(names):
-        if name in TABLE_1:
-            labels[:, column] = random.uniform(*TABLE_1[name], size=stars)
-        elif name in TABLE_2:
-            mean, sd = TABLE_2[name]
-            low = max(lo[column], -CARBON_LIMIT) if name == "O" else lo[column]
-            own = own_fe_h and name == "fe_h"
-            uniform = random.uniform(size=stars if own else groups)
-            chosen = mean + sd * truncnorm.ppf(uniform, (low - mean) / sd, (hi[column] - mean) / sd)
-            labels[:, column] = chosen if own else np.repeat(chosen, members)
-    return labels
-
-
-def synthesize(
-    path: Path,
-    emulator: Emulator,
-    groups: int,
-    seed: int,
-    snr: float = np.inf,
-    *,
-    members: int = 2,
-    own_fe_h: bool = False,
-    chemistry: Chemistry | None = None,
-    broadening: tuple[float, float] | None = None,
-) -> None:
-    """Draw a survey of `groups` of `members` twins into an HDF5 file, streamed; the same seed, the same file.
-
-    Flux is normalised by the true continuum; Gaussian noise of standard deviation 1 / `snr` is added to
-    every pixel (paper, section 4.2). Star ids are SYN-<seed>-<group>A, B and so on; pairs get `twin_of`.
-    Groups share all abundances, or with `own_fe_h` all [X/Fe] but not [Fe/H]. Labels are the paper's, or
-    those of a `chemistry`. With `broadening` each star's
-    lines are widened by a Gaussian of its own, whose standard deviation (km/s), uniform between the two, is
-    dataset vbroad. Raises InputError for a `broadening` that does not rise from 0 or more.
-    """
-    if broadening is not None and not 0 <= broadening[0] < broadening[1] < np.inf:
-        raise InputError(f"broadening must be two rising numbers, 0 or more, not {broadening}")
-    labels = draw_labels(
-        groups,
-        seed,
-        emulator.labels,
-        emulator.lo,
-        emulator.hi,
-        members=members,
-        own_fe_h=own_fe_h,
-        chemistry=chemistry,
-    )
-    stars, pixels = len(labels), len(emulator.wavelength)
-    letters = ascii_uppercase[:members]
-    ids = np.array([f"SYN-{seed}-{i:06d}{letter}" for i in range(groups) for letter in letters], dtype="S64")
-    vbroad = None
-    if broadening is not None:
-        vbroad = generator(Stream.SURVEY_BROADENING, seed=seed).uniform(*broadening, size=stars)
-    grid = Grid(emulator.wavelength)
-    elements = [i for i, name in enumerate(emulator.labels) if name not in ("teff", "logg", "fe_h")]
-    partial = path.with_name(path.name + ".partial")
-    with (
-        h5py.File(partial, "w") as file,
-        tqdm(total=stars, unit="star", desc="synthesize", disable=None) as bar,
-    ):
-        file.attrs.update(
-            kind="synthetic twin survey",
-            seed=seed,
-            snr=snr,
-            continuum="true",
-            shared=OWN_FE_H if own_fe_h else "[Fe/H] and [X/Fe]",
-            chemistry="paper" if chemistry is None else json.dumps(chemistry.provenance),
-            emulator=json.dumps(emulator.provenance),
-        )
-        file["wavelength"] = emulator.wavelength
-        file["wavelength"].attrs["unit"] = "Angstrom (vacuum)"
-        file["star_id"] = ids
-        file["group"] = np.repeat(np.arange(groups), members)
-        if members == 2:
-            file["twin_of"] = ids.reshape(-1, 2)[:, ::-1].reshape(-1)
-        for name in ("teff", "logg", "fe_h"):
-            file[name] = labels[:, emulator.labels.index(name)]
-        if vbroad is not None:
-            file["vbroad"] = vbroad
-            file["vbroad"].attrs["unit"] = "km/s"
-        file["abundances"] = labels[:, elements]
-        file["abundances"].attrs["names"] = [emulator.labels[i] for i in elements]
-        file["abundances"].attrs["unit"] = "[X/Fe], dex"
-        file["snr"] = np.full(stars, snr)
-        flux = file.create_dataset("flux", (stars, pixels), "f4", chunks=(min(64, stars), pixels))
-        for start in range(0, stars, BLOCK):
-            block = emulator(labels[start : start + BLOCK])
-            if vbroad is not None:
-                block = broaden(block, vbroad[start : start + BLOCK], grid)
-            flux[start : start + len(block)] = add_noise(block, snr, Stream.SURVEY_NOISE, start, seed=seed)
-            bar.update(len(block))
-    partial.replace(path)
+"""Attribute `shared` of a survey whose twins have the same [X/Fe] but differ in [Fe/H]."""
 
 
 def add_noise(
@@ -206,7 +53,7 @@ class Survey:
 
     `parameters` (N, 3) are teff, logg, fe_h; `snr` (N,) is infinite without noise and NaN where it is not
     known; `twin` (N,) is each star's twin's row, or None; `group` (N,) the number of each star's chemistry, or
-    None; `own_fe_h` says that twins differ in [Fe/H]. `further` names the file's other datasets of one number
+    None; `own_fe_h` says that twins differ in [Fe/H]. `extra` names the file's extra datasets of one number
     per star, which any model may be conditioned on. `digests` (N,) are of each star's flux alone. `pixels` are
     those of the file's that are used, P of them.
     """
@@ -220,7 +67,7 @@ class Survey:
     group: NDArray[np.int64] | None
     own_fe_h: bool
     seed: int | None
-    further: tuple[str, ...]
+    extra: tuple[str, ...]
     digests: NDArray[np.uint64]
     pixels: NDArray[np.intp] | None
 
@@ -254,7 +101,7 @@ class Survey:
                 group=file["group"][:].astype(np.int64) if "group" in file else None,
                 own_fe_h=file.attrs.get("shared") == OWN_FE_H,
                 seed=int(file.attrs["seed"]) if "seed" in file.attrs else None,
-                further=tuple(name for name in file if _is_further(name, file[name], len(ids))),
+                extra=tuple(name for name in file if _is_extra(name, file[name], len(ids))),
                 digests=np.zeros(len(ids), dtype=np.uint64),
                 pixels=pixels,
             )
@@ -282,16 +129,16 @@ class Survey:
         return len(self.star_id)
 
     def column(self, name: str) -> Array:
-        """One number per star (N,): teff, logg, fe_h or any of `further`. Raises InputError for any other,
+        """One number per star (N,): teff, logg, fe_h or any of `extra`. Raises InputError for any other,
         and where it is not known for every star."""
         if name in PARAMETER_UNITS:
             return self.parameters[:, list(PARAMETER_UNITS).index(name)]
-        if name not in self.further:
-            has = ", ".join((*PARAMETER_UNITS, *self.further))
+        if name not in self.extra:
+            has = ", ".join((*PARAMETER_UNITS, *self.extra))
             raise InputError(f"{self.path} lacks {name}, one number per star: it has {has}")
         with h5py.File(self.path, "r") as file:
             values = file[name][:].astype(np.float64)
-        check_column(self.path, name, values, self.star_id, MAX_OTHER)
+        check_column(self.path, name, values, self.star_id, MAX_EXTRA)
         return np.asarray(values)
 
     def abundances(self) -> tuple[list[str], Array]:
@@ -307,11 +154,11 @@ class Survey:
     def check_grid(self, grid: Grid) -> None:
         """Raise InputError unless the survey's pixels are those of `grid`, a model's."""
         if not grid.is_own(self.wavelength, len(self.wavelength)):
-            own, other = self.wavelength, grid.wavelength
+            own, wanted = self.wavelength, grid.wavelength
             raise InputError(
                 f"{self.path} is not on the model's wavelength grid: it has {len(own)} pixels from "
-                f"{own[0]:.2f} to {own[-1]:.2f} Angstrom, the model {len(other)} from {other[0]:.2f} to "
-                f"{other[-1]:.2f}. "
+                f"{own[0]:.2f} to {own[-1]:.2f} Angstrom, the model {len(wanted)} from {wanted[0]:.2f} to "
+                f"{wanted[-1]:.2f}. "
                 "Resample its spectra to the model's wavelengths, or train a model on its own"
             )
 
@@ -321,19 +168,19 @@ class Survey:
             raise InputError(f"{self.path} has noise of its own: draw it without --snr, evaluation adds noise")
 
     def units(self, names: Sequence[str]) -> dict[str, str]:
-        """The units that the file gives for those of `names` that are in `further`."""
+        """The units that the file gives for those of `names` that are in `extra`."""
         with h5py.File(self.path, "r") as file:
-            told = {name: file[name].attrs.get("unit", "") for name in names if name in self.further}
-        return {name: unit.decode() if isinstance(unit, bytes) else str(unit) for name, unit in told.items()}
+            units = {name: file[name].attrs.get("unit", "") for name in names if name in self.extra}
+        return {name: unit.decode() if isinstance(unit, bytes) else str(unit) for name, unit in units.items()}
 
     def identity(self) -> str:
-        """A digest of all that training or evaluation reads, fluxes too: what tells one survey from another."""
+        """A digest of all that training or evaluation reads, fluxes too, which identifies the survey."""
         digest = hashlib.sha256("\n".join(self.star_id).encode())
         arrays = [self.parameters, self.snr, self.wavelength, self.digests]
         for values in (*arrays, *(kind for kind in (self.twin, self.group) if kind is not None)):
             digest.update(np.ascontiguousarray(values).tobytes())
         with h5py.File(self.path, "r") as file:
-            for name in self.further:
+            for name in self.extra:
                 digest.update(name.encode() + file[name][:].tobytes())
         return digest.hexdigest()[:16]
 
@@ -343,7 +190,7 @@ class Survey:
             return self._read(file, rows)
 
     def blocks(
-        self, description: str, size: int = BLOCK, delay: float = 0.0
+        self, description: str, size: int = BLOCK_STARS, delay: float = 0.0
     ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Rows and flux (n, P) of the survey, block by block, behind a progress bar shown after `delay` s."""
         with (
@@ -367,12 +214,12 @@ def _rows_of(wanted: Sequence[str], ids: Sequence[str]) -> NDArray[np.int64]:
     return np.array([row.get(star_id, -1) for star_id in wanted], dtype=np.int64)
 
 
-def _is_further(name: str, held: h5py.Dataset | h5py.Group, stars: int) -> bool:
-    """Whether a dataset holds one number per star that a model may be conditioned on."""
+def _is_extra(name: str, item: h5py.Dataset | h5py.Group, stars: int) -> bool:
+    """Whether an item is a dataset of one number per star that a model may be conditioned on."""
     return (
-        isinstance(held, h5py.Dataset)
-        and held.shape == (stars,)
-        and held.dtype.kind in "iuf"
+        isinstance(item, h5py.Dataset)
+        and item.shape == (stars,)
+        and item.dtype.kind in "iuf"
         and name not in PARAMETER_UNITS
         and may_name_parameter(name)
     )

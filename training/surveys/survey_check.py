@@ -1,6 +1,6 @@
-"""What is wrong with a survey file: every problem at once, with the number and the first ids of its stars.
+"""Check a survey file: all problems at once, with the number and the first ids of their stars.
 
-docs/file-formats.md has the table of what is accepted and what is refused.
+docs/file-formats.md has the table of accepted and invalid values.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from model.spectra.grid import Array
 from model.spectra.spectrum import PARAMETER_UNITS, POSSIBLE
 from model.spectra.units import is_stored_unit
 
-NAMED = 5
-"""Stars that a problem names."""
+STARS_NAMED = 5
+"""Stars that the text of a problem names."""
 
 FLUX = -10.0, 10.0
 """Limits of normalised flux in any pixel: 9 sigma of the noise at S/N 1."""
@@ -40,7 +40,7 @@ ABUNDANCE = 10.0
 """Largest [X/Fe] or [Fe/H], either way, dex."""
 
 UNKNOWN = -9999
-"""What surveys write for a value that they do not have, with or without decimals."""
+"""The number that surveys write for an unknown value, with or without decimals."""
 
 REQUIRED = ("flux", "wavelength", "star_id", *PARAMETER_UNITS)
 NUMBERS, TEXT = "fiu", "text"
@@ -84,8 +84,8 @@ class Problems:
 
 def named(ids: Sequence[str]) -> str:
     """The number of some stars and the first ids of them."""
-    more = f", and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
-    return f"{len(ids)} star{'s' if len(ids) > 1 else ''} ({', '.join(ids[:NAMED])}{more})"
+    more = f", and {len(ids) - STARS_NAMED} more" if len(ids) > STARS_NAMED else ""
+    return f"{len(ids)} star{'s' if len(ids) > 1 else ''} ({', '.join(ids[:STARS_NAMED])}{more})"
 
 
 def check_structure(file: h5py.File, path: Path) -> None:
@@ -151,7 +151,7 @@ def check_units(file: h5py.File, problems: Problems) -> None:
 
 
 def _guess(values: Array) -> str:
-    """Which unit wavelengths look like."""
+    """A guess of the wavelengths' unit, for the message."""
     for low, high, unit in (
         (3.3, 4.7, "log10 of Angstrom"),
         (7.6, 10.8, "the natural logarithm of Angstrom"),
@@ -207,7 +207,7 @@ class FluxCheck:
         self._wrong = np.zeros((4, len(digests)), dtype=np.bool_)
 
     def block(self, rows: slice, flux: NDArray[np.float32]) -> None:
-        """Look at the flux (n, P) of some rows."""
+        """Check the flux (n, P) of some rows."""
         low, high, mean = flux.min(axis=1), flux.max(axis=1), flux.mean(axis=1, dtype=np.float64)
         unknown = ~np.isfinite(low) | ~np.isfinite(high)
         beyond = ~unknown & ((low < FLUX[0]) | (high > FLUX[1]))
@@ -218,7 +218,7 @@ class FluxCheck:
         self._digests[rows] = np.frombuffer(b"".join(digests), dtype="<u8")
 
     def report(self, ids: Sequence[str], problems: Problems) -> None:
-        """Add what was found."""
+        """Add the problems found to `problems`."""
         fill = "fill bad pixels in, with a fit of the others or the mean spectrum"
         texts = (
             f"flux is not finite ({fill})",

@@ -1,7 +1,7 @@
-"""Which surveys a model was made with, as its card records it, so that it is never measured on them.
+"""The surveys that a model was made with, as its card records them, so that it is never measured on them.
 
 A card records each survey's seed, where it has one, and digests of 32 of its spectra, the smallest. They depend
-on the spectra alone, not on their order, ids or labels. A survey that holds a fraction f of the spectra is
+on the spectra alone, not on their order, ids or labels. A survey with a fraction f of the spectra is
 recognised with a probability of 1 - (1 - f)^32.
 """
 
@@ -23,7 +23,7 @@ SEED, SPECTRA = "_seed", "_spectra"
 
 
 def record(survey: Survey, role: str = "survey") -> dict[str, Any]:
-    """What a card's training record says of a survey: `<role>_seed` and `<role>_spectra`."""
+    """The entries of a survey in a card's training record: `<role>_seed` and `<role>_spectra`."""
     smallest = np.unique(survey.digests)[:SAMPLED]
     return {role + SEED: survey.seed, role + SPECTRA: " ".join(f"{digest:016x}" for digest in smallest)}
 
@@ -50,7 +50,7 @@ def check_unused(model: Model, label: str, survey: Survey) -> None:
 
 
 def check_apart(survey: Survey, other: Survey, what: str) -> None:
-    """Raise InputError if any spectrum of `survey` is one of `other`'s; `what` says what `other` is."""
+    """Raise InputError if any spectrum of `survey` is one of `other`'s; `what` describes `other`."""
     same = np.isin(survey.digests, other.digests)
     if same.all():
         raise InputError(f"{survey.path} is {what}: it holds the same spectra as {other.path}")

@@ -24,7 +24,8 @@ from index.stores.store import Store
 from tests import forked
 from tests.conftest import APSTAR, ASPCAP, GIANT
 from tests.forked import Command, run
-from training.surveys.survey import Survey, synthesize
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import synthesize
 
 
 def start(*arguments: object, **environment: str) -> Command:

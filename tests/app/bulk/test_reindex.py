@@ -153,7 +153,7 @@ def test_stars_without_a_spectrum_and_those_refused_are_told(tmp_path, survey, n
     kept = [
         done for done in Embedder(Settings(keep_spectra=True)).embed(jobs) if not isinstance(done, Exception)
     ]
-    other = Observation(flux[0], dataclasses.replace(parameters, others={"vbroad": 1.0}))
+    other = Observation(flux[0], dataclasses.replace(parameters, extra={"vbroad": 1.0}))
     grid = load_model(SHIPPED).grid
     store.upsert([done.star for done in kept], [kept[0].kept, None, pack(other, grid)])
     store.close()

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from model.bundle import SHIPPED, load_model, save_model
-from model.methods.abundance_readout import Readout
+from model.methods.abundance_readout import AbundanceReadout
 from training.emulator.emulator import Emulator
-from training.fitting.abundance_readout import add_readout, fit_readout, judge
-from training.surveys.survey import Survey, synthesize
+from training.fitting.abundance_readout import add_readout, error_table, fit_readout
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import synthesize
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def others(tmp_path_factory, emulator: Emulator) -> Survey:
 
 def test_values_and_errors_follow_the_latent():
     slope = np.array([[0.1, 0.0], [0.0, 0.2], [0.05, 0.0]])
-    readout = Readout(("N", "O"), slope, np.array([0.3, 0.0]), np.array([0.01, 0.02]), {})
+    readout = AbundanceReadout(("N", "O"), slope, np.array([0.3, 0.0]), np.array([0.01, 0.02]), {})
     latents = np.array([[1.0, 2.0, -1.0], [0.0, 0.0, 0.0]])
     values, bare = readout(latents)
     assert np.allclose(values, [[0.35, 0.4], [0.3, 0.0]])
@@ -29,9 +30,9 @@ def test_values_and_errors_follow_the_latent():
 
 
 def test_the_shipped_readout_is_right_within_its_errors(model, others):
-    """The share of its errors is what the documentation says, on stars that nothing was fitted to."""
+    """The fraction of its errors is what the documentation says, on stars that nothing was fitted to."""
     readout = model.readout
-    lines = [line.split(" | ") for line in judge(model, readout, others).splitlines()[2:]]
+    lines = [line.split(" | ") for line in error_table(model, readout, others).splitlines()[2:]]
     table = {
         line[0].strip("| []").removesuffix("/Fe"): [float(x.strip(" |")) for x in line[1:]] for line in lines
     }
@@ -45,12 +46,12 @@ def test_the_shipped_readout_is_right_within_its_errors(model, others):
 
 def test_a_readout_does_not_make_another_model(tmp_path, model, survey, others):
     path = tmp_path / "model.safetensors"
-    said = add_readout(SHIPPED, survey.path, others.path, path)
+    report = add_readout(SHIPPED, survey.path, others.path, path)
     written = load_model(path)
     assert written.card.identity == model.card.identity
     assert written.readout.names == model.readout.names
     assert written.readout.provenance["seed"] == 101
-    assert said.splitlines()[2].startswith("| [N/Fe] |")
+    assert report.splitlines()[2].startswith("| [N/Fe] |")
     fitted = fit_readout(model, survey)
     latents = np.random.default_rng(1).standard_normal((4, model.card.latent_dim))
     assert np.allclose(written.readout(latents)[0], fitted(latents)[0], atol=1e-5)

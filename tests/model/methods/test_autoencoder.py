@@ -83,8 +83,8 @@ def test_the_covariance_is_that_of_the_error(model, masked):
     (flux,), (known,) = stars(model, 1)
     good = np.arange(PIXELS) >= masked
     noisy = flux + generator.normal(0, sigma, (repeats, PIXELS))
-    told = known + generator.normal(size=(repeats, 3)) * list(errors.values())
-    found = model.encode(noisy, told, np.tile(np.where(good, sigma**2, np.inf), (repeats, 1)))
+    given = known + generator.normal(size=(repeats, 3)) * list(errors.values())
+    found = model.encode(noisy, given, np.tile(np.where(good, sigma**2, np.inf), (repeats, 1)))
     spectrum = Spectrum(flux, np.where(good, sigma**-2, 0), Parameters(*known, **errors), has_errors=True)
     expected, measured = model.covariance(spectrum), np.cov(found.T)
     assert np.linalg.norm(measured - expected) < 0.12 * np.linalg.norm(expected)
@@ -131,13 +131,13 @@ def test_the_same_star_gets_the_same_latent_from_a_file_in_another_process(model
     np.savez(tmp_path / "star.npz", flux=star.flux, known=star.parameters.values(tuple(RANGES)))
     code = (
         "import sys, numpy as np; from pathlib import Path; from model.bundle import load_model;"
-        "from model.spectrum import Parameters, Spectrum; s = np.load(sys.argv[2]);"
+        "from model.spectra.spectrum import Parameters, Spectrum; s = np.load(sys.argv[2]);"
         "e = load_model(Path(sys.argv[1])).embed([Spectrum(s['flux'], np.full(len(s['flux']), 1e4),"
         "Parameters(*s['known']), has_errors=True)]); print(e[0].latent.tobytes().hex())"
     )
     files = [str(tmp_path / "m.safetensors"), str(tmp_path / "star.npz")]
-    told = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == loaded.embed([star])[0].latent.tobytes().hex()
+    process = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == loaded.embed([star])[0].latent.tobytes().hex()
 
 
 def test_saving_keeps_every_bit(model, tmp_path):

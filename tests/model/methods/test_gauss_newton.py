@@ -21,7 +21,7 @@ def problem():
 
 
 def test_a_linear_response_has_the_answer_of_linear_algebra(problem):
-    mean, linear, products, seen = problem
+    mean, linear, products, observed = problem
     weight = np.linspace(1, 30, COEFFICIENTS)
     begin = np.zeros((STARS, LATENTS))
     forms = {
@@ -31,22 +31,24 @@ def test_a_linear_response_has_the_answer_of_linear_algebra(problem):
     }
     for name, precision in forms.items():
         latents, information, _ = gauss_newton(
-            mean, linear, 0 * products, LEADING, seen, precision, begin, 1e-9
+            mean, linear, 0 * products, LEADING, observed, precision, begin, 1e-9
         )
         for star in range(STARS):
             own = (linear[star] * weight) @ linear[star].T
-            pull = (linear[star] * weight) @ (seen[star] - mean[star])
+            pull = (linear[star] * weight) @ (observed[star] - mean[star])
             np.testing.assert_allclose(information[star], own, rtol=1e-12, err_msg=name)
             expected = np.linalg.solve(own + np.eye(LATENTS), pull)
             np.testing.assert_allclose(latents[star], expected, rtol=1e-9, err_msg=name)
 
 
 def test_a_fit_ends_where_the_posterior_is_flat(problem):
-    mean, linear, products, seen = problem
+    mean, linear, products, observed = problem
     root = np.random.default_rng(4).normal(size=(STARS, COEFFICIENTS, COEFFICIENTS))
     precision = root @ root.transpose(0, 2, 1) + np.eye(COEFFICIENTS)
     start = np.full((STARS, LATENTS), 0.3)
-    latents, information, steps = gauss_newton(mean, linear, products, LEADING, seen, precision, start, 1e-10)
+    latents, information, steps = gauss_newton(
+        mean, linear, products, LEADING, observed, precision, start, 1e-10
+    )
     assert np.all(steps <= STEPS)
     pairs = list(zip(*np.triu_indices(LATENTS), strict=True))
 
@@ -57,16 +59,16 @@ def test_a_fit_ends_where_the_posterior_is_flat(problem):
     step = 1e-6 * np.eye(LATENTS)
     for star, latent in enumerate(latents):
         slope = np.stack([(response(star, latent + s) - response(star, latent - s)) / 2e-6 for s in step])
-        left = seen[star] - response(star, latent)
-        np.testing.assert_allclose(slope @ precision[star] @ left, latent, rtol=1e-5, atol=1e-5)
+        residual = observed[star] - response(star, latent)
+        np.testing.assert_allclose(slope @ precision[star] @ residual, latent, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(information[star], slope @ precision[star] @ slope.T, rtol=1e-5, atol=1e-6)
     assert np.all(start == 0.3)
 
 
 def test_a_strongly_curved_response_is_fitted_too(problem):
     """Far from the data Gauss-Newton alone goes to and fro: the objective decreases, and the end is flat."""
-    mean, linear, products, seen = problem
-    bent, far = 20 * products, mean + 5 * (seen - mean)
+    mean, linear, products, observed = problem
+    bent, far = 20 * products, mean + 5 * (observed - mean)
     precision = 100 * np.eye(COEFFICIENTS)
     response = Response(np.array([[0.0, 1.0]]), mean[:1], linear[:1], bent[:1])
     parameters = np.full((STARS, 1), 0.5)
@@ -78,9 +80,9 @@ def test_a_strongly_curved_response_is_fitted_too(problem):
 
 
 def test_a_fit_that_does_not_converge_is_reported(problem):
-    """One star's seen coefficients are not finite: no step can decrease its objective."""
-    mean, linear, products, seen = problem
-    spoilt = seen.copy()
+    """One star's observed coefficients are not finite: no step can decrease its objective."""
+    mean, linear, products, observed = problem
+    spoilt = observed.copy()
     spoilt[2] = np.nan
     response = Response(np.array([[0.0, 1.0]]), mean[:1], linear[:1], products[:1])
     fit = response.fit(spoilt, np.full((STARS, 1), 0.5), np.eye(COEFFICIENTS))
@@ -93,15 +95,15 @@ def test_a_response_gives_back_the_latents_it_was_computed_from(problem):
     assert (response.degrees, response.leading) == ((3, 2, 1), LEADING)
     generator = np.random.default_rng(5)
     latents, parameters = 0.5 * generator.normal(size=(STARS, LATENTS)), generator.uniform(size=(STARS, 1))
-    seen = response(latents, parameters)
-    found, information, _ = response.fit(seen, parameters, 1e8 * np.eye(COEFFICIENTS), tolerance=1e-9)
+    observed = response(latents, parameters)
+    found, information, _ = response.fit(observed, parameters, 1e8 * np.eye(COEFFICIENTS), tolerance=1e-9)
     np.testing.assert_allclose(found, latents, atol=1e-6)
     slope = response.by_latents(latents, parameters)
     np.testing.assert_allclose(information, 1e8 * slope @ slope.transpose(0, 2, 1), rtol=1e-4)
     features = terms(latents, parameters, response.ranges, response.degrees, LEADING)
     tensors = (response.mean, response.linear, response.products)
     stacked = np.concatenate([tensor.reshape(-1, COEFFICIENTS) for tensor in tensors])
-    np.testing.assert_allclose(features @ stacked, seen, rtol=1e-12)
+    np.testing.assert_allclose(features @ stacked, observed, rtol=1e-12)
 
 
 def test_beyond_the_range_latents_do_what_they_do_at_its_edge(problem):
@@ -116,12 +118,12 @@ def test_beyond_the_range_latents_do_what_they_do_at_its_edge(problem):
 
 def test_arrays_of_different_lengths_are_refused(problem):
     """Compiled code would read past the end of the shorter."""
-    mean, linear, products, seen = problem
+    mean, linear, products, observed = problem
     response = Response(np.array([[0.0, 1.0]]), mean[:1], linear[:1], products[:1])
     precision, parameters = np.eye(COEFFICIENTS), np.full((STARS, 1), 0.5)
-    assert response.fit(seen, parameters, precision)[0].shape == (STARS, LATENTS)
+    assert response.fit(observed, parameters, precision)[0].shape == (STARS, LATENTS)
     start, own = np.zeros((STARS, LATENTS)), np.tile(precision, (STARS, 1, 1))
-    whole = (seen, parameters, own, start)
-    for place in range(len(whole)):
+    whole = (observed, parameters, own, start)
+    for argument in range(len(whole)):
         with pytest.raises(ValueError, match="lengths"):
-            response.fit(*whole[:place], whole[place][:-1], *whole[place + 1 :])
+            response.fit(*whole[:argument], whole[argument][:-1], *whole[argument + 1 :])

@@ -81,10 +81,10 @@ def test_masked_pixels_carry_nothing():
     model = toy()
     _, known, flux = drawn(model, 20)
     variance = uneven(flux.shape)
-    seen = noisy(flux, variance)
-    spoilt = np.where(np.isfinite(variance), seen, 5.0)
+    observed = noisy(flux, variance)
+    spoilt = np.where(np.isfinite(variance), observed, 5.0)
     for one, other in zip(
-        model.posterior(seen, known, variance), model.posterior(spoilt, known, variance), strict=True
+        model.posterior(observed, known, variance), model.posterior(spoilt, known, variance), strict=True
     ):
         assert np.array_equal(one, other)
 
@@ -95,9 +95,9 @@ def test_weighted_and_plain_inference_agree_where_all_pixels_are_alike():
     plain = np.full(flux.shape, SNR**-2)
     nearly = plain.copy()
     nearly[:, 0] *= 1 + 1e-9
-    seen = noisy(flux, plain)
+    observed = noisy(flux, plain)
     for one, other in zip(
-        model.posterior(seen, known, plain), model.posterior(seen, known, nearly), strict=True
+        model.posterior(observed, known, plain), model.posterior(observed, known, nearly), strict=True
     ):
         np.testing.assert_allclose(one, other, atol=2e-5)
 
@@ -118,7 +118,7 @@ def test_differences_of_twins_have_the_covariance_that_is_said_of_them():
 
 
 def test_what_a_normaliser_takes_from_the_noise_leaves_variances_positive():
-    """Also where a third of the pixels is ten times as noisy as the others."""
+    """Also where a third of the pixels is ten times as noisy as the rest."""
     model = toy()
     model.continuum = -0.5 * np.eye(COMPONENTS)
     _, known, flux = drawn(model, 50)
@@ -147,12 +147,12 @@ def test_errors_of_the_parameters_widen_the_posterior_honestly():
     errors = np.array([25.0, 0.05, 0.03])
     given = known + np.random.default_rng(8).normal(size=known.shape) * errors
     variance = np.full(flux.shape, 100.0**-2)
-    seen = noisy(flux, variance)
-    means, covariances = model.posterior(seen, given, variance, np.broadcast_to(errors, given.shape))
+    observed = noisy(flux, variance)
+    means, covariances = model.posterior(observed, given, variance, np.broadcast_to(errors, given.shape))
     gap = means - latents
     chi2 = np.einsum("ni,ni->n", gap, np.linalg.solve(covariances, gap[:, :, None])[:, :, 0]).mean()
     assert chi2 == pytest.approx(LATENTS, rel=0.1)
-    blind, narrow = model.posterior(seen, given, variance)
+    blind, narrow = model.posterior(observed, given, variance)
     gap = blind - latents
     assert np.einsum("ni,ni->n", gap, np.linalg.solve(narrow, gap[:, :, None])[:, :, 0]).mean() > 1.3 * chi2
 
@@ -161,9 +161,11 @@ def test_a_star_has_the_same_latent_in_any_batch():
     model = toy()
     _, known, flux = drawn(model, 300)
     variance = uneven(flux.shape)
-    seen = noisy(flux, variance)
-    together = model.encode(seen, known, variance)
-    alone = [model.encode(seen[i : i + 1], known[i : i + 1], variance[i : i + 1])[0] for i in range(0, 300, 7)]
+    observed = noisy(flux, variance)
+    together = model.encode(observed, known, variance)
+    alone = [
+        model.encode(observed[i : i + 1], known[i : i + 1], variance[i : i + 1])[0] for i in range(0, 300, 7)
+    ]
     assert np.allclose(together[::7], alone, rtol=0, atol=1e-5)
 
 
@@ -231,11 +233,11 @@ def test_fits_of_stars_in_the_range_converge(model, spectra, survey, snr):
     flux = model.normaliser.batch((spectra[rows] + noise).astype(np.float32))
     parameters = survey.parameters[rows]
     precision = np.linalg.inv((np.eye(len(model.scatter)) + model.continuum) / snr**2 + model.scatter)
-    seen = model.basis.project(flux.astype(float), parameters)
-    fit = model.response.fit(seen, parameters, precision)
+    observed = model.basis.project(flux.astype(float), parameters)
+    fit = model.response.fit(observed, parameters, precision)
     assert fit.converged.all()
     assert fit.steps.max() < 25
-    again = model.response.fit(seen, parameters, precision, start=fit.latents, tolerance=1e-7)
+    again = model.response.fit(observed, parameters, precision, start=fit.latents, tolerance=1e-7)
     moved = again.latents - fit.latents
     assert np.einsum("ni,nij,nj->n", moved, fit.information, moved).max() < 0.01**2
 

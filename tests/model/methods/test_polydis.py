@@ -77,7 +77,7 @@ def test_the_papers_recast_moves_the_whole_residual(toy, stars):
 
 @pytest.mark.parametrize("masked", [0, 40, 150])
 def test_the_covariance_is_that_of_the_error(toy, masked):
-    """Stars drawn from the model with what its components leave out, noisy, told wrong parameters: their latents
+    """Stars drawn from the model with variance outside its components, noisy, given wrong parameters: their latents
     miss the truth as the covariance says."""
     generator = np.random.default_rng(4)
     errors = {"teff_err": 20.0, "logg_err": 0.05, "fe_h_err": 0.02}
@@ -88,10 +88,10 @@ def test_the_covariance_is_that_of_the_error(toy, masked):
     drawn = generator.normal(size=(repeats, LATENTS)) * np.sqrt(rough.basis.variances - rough.basis.discarded)
     flux = rough.decode(drawn, known) + generator.normal(0, np.sqrt(rough.basis.discarded), (repeats, PIXELS))
     truth = rough.encode(flux, known)
-    told = known + generator.normal(size=(repeats, 3)) * list(errors.values())
+    given = known + generator.normal(size=(repeats, 3)) * list(errors.values())
     good = np.arange(PIXELS) >= masked
     noisy = flux + generator.normal(0, sigma, flux.shape)
-    found = rough.encode(noisy, told, np.tile(np.where(good, sigma**2, np.inf), (repeats, 1)))
+    found = rough.encode(noisy, given, np.tile(np.where(good, sigma**2, np.inf), (repeats, 1)))
     spectrum = Spectrum(flux[0], np.where(good, sigma**-2, 0), Parameters(*known[0], **errors), has_errors=True)
     expected, measured = rough.covariance(spectrum), np.cov((found - truth).T)
     assert np.allclose(np.diag(measured), np.diag(expected), rtol=0.1)

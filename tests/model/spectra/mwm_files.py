@@ -13,9 +13,9 @@ BOSS = (3.5523, 1e-4, 4648)
 
 def primary(**changes) -> fits.PrimaryHDU:
     hdu = fits.PrimaryHDU()
-    told = {"V_ASTRA": "0.6.0", "SDSS_ID": 54323421, "APOGEEID": APOGEE_ID, "GAIA3_ID": 2772104109112208256}
-    told |= {"RA": 0.208093, "DEC": 16.365355, "V_RAD": "NaN"}
-    for name, value in (told | changes).items():
+    header = {"V_ASTRA": "0.6.0", "SDSS_ID": 54323421, "APOGEEID": APOGEE_ID, "GAIA3_ID": 2772104109112208256}
+    header |= {"RA": 0.208093, "DEC": 16.365355, "V_RAD": "NaN"}
+    for name, value in (header | changes).items():
         if value is not None:
             hdu.header[name] = value
     hdu.add_checksum()

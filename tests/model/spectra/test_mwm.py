@@ -36,7 +36,7 @@ def test_it_is_the_apstar_in_another_layout():
 
 
 def test_a_pipelines_columns_give_labels_and_errors():
-    told = {
+    pipeline = {
         "teff": [4700.0],
         "logg": [2.5],
         "fe_h": [0.1],
@@ -44,7 +44,7 @@ def test_a_pipelines_columns_give_labels_and_errors():
         "e_logg": [np.nan],
         "flag_bad": [True],
     }
-    star = read_fits(mwm([row()], columns=told))
+    star = read_fits(mwm([row()], columns=pipeline))
     assert star.labels == pytest.approx({"teff": 4700, "logg": 2.5, "fe_h": 0.1})
     assert star.errors == {"teff": 40}
     distrusted = "flag_bad is set: the pipeline does not trust these parameters"
@@ -150,8 +150,8 @@ def test_a_row_beyond_the_last_is_refused():
 
 def test_a_header_that_claims_terabytes_allocates_nothing():
     file = mwm([row()])
-    place = file.index(b"NAXIS2  =                    1")
-    claimed = file[:place] + b"NAXIS2  =         100000000000" + file[place + 30 :]
+    offset = file.index(b"NAXIS2  =                    1")
+    claimed = file[:offset] + b"NAXIS2  =         100000000000" + file[offset + 30 :]
     with pytest.raises(FormatError):
         read_fits(claimed)
 

@@ -132,7 +132,7 @@ def test_a_detector_that_is_lost_is_named(observation, model, errors):
     assert spectrum.masked_fraction > 0.33
     assert spectrum.warnings == (
         "detector 2 of 3, 15868 to 16424 Angstrom, is masked whole: no continuum could be fitted there",
-        "33.2% of the model's pixels are masked or not covered: the latent is of the others alone",
+        "33.2% of the model's pixels are masked or not covered: the latent is of the rest alone",
     )
     (embedding,) = model.embed([spectrum])
     assert set(spectrum.warnings) <= set(embedding.warnings)
@@ -178,7 +178,7 @@ def test_whatever_masks_a_quarter_of_the_pixels_is_reported(observation, model, 
     assert spectrum.masked_fraction == pytest.approx(3028 / 7514, abs=1e-3)
     assert spectrum.warnings == (
         f"detector 1 of 3, 15152 to 15799 Angstrom, is masked whole: {reason}",
-        "40.3% of the model's pixels are masked or not covered: the latent is of the others alone",
+        "40.3% of the model's pixels are masked or not covered: the latent is of the rest alone",
     )
 
 
@@ -206,7 +206,7 @@ def test_impossible_parameters_are_named(change):
 
 def test_further_parameters_stand_beside_the_usual_ones():
     known = Parameters(
-        4500, 2.0, 0.0, teff_err=50, others={"vbroad": 6.2, "fibre": 17}, others_err={"vbroad": 0.5}
+        4500, 2.0, 0.0, teff_err=50, extra={"vbroad": 6.2, "fibre": 17}, extra_err={"vbroad": 0.5}
     )
     assert known.values(["vbroad", "teff", "fibre"]).tolist() == [6.2, 4500, 17]
     assert known.errors(["vbroad", "teff", "fibre"]).tolist() == [0.5, 50, 0]
@@ -215,7 +215,7 @@ def test_further_parameters_stand_beside_the_usual_ones():
 
 
 @pytest.mark.parametrize(
-    ("others", "code", "named"),
+    ("extra", "code", "named"),
     [
         ({}, "missing_parameters", "fibre, vbroad"),
         ({"vbroad": 1.0}, "missing_parameters", "fibre"),
@@ -223,21 +223,21 @@ def test_further_parameters_stand_beside_the_usual_ones():
         ({"vbroad": 1.0, "fibre": 2, "teff": 4500.0}, "unknown_parameters", "teff"),
     ],
 )
-def test_missing_and_unknown_parameters_are_named(others, code, named):
+def test_missing_and_unknown_parameters_are_named(extra, code, named):
     with pytest.raises(ParameterError, match=named) as caught:
-        Parameters(4500, 2.0, 0.0, others=others).check(["teff", "fibre", "vbroad"])
+        Parameters(4500, 2.0, 0.0, extra=extra).check(["teff", "fibre", "vbroad"])
     assert caught.value.code == code
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"others": {"vbroad": float("nan")}},
-        {"others_err": {"vbroad": 1.0}},
-        {"others": {"vbroad": 1.0}, "others_err": {"vbroad": -1.0}},
+        {"extra": {"vbroad": float("nan")}},
+        {"extra_err": {"vbroad": 1.0}},
+        {"extra": {"vbroad": 1.0}, "extra_err": {"vbroad": -1.0}},
     ],
 )
-def test_impossible_further_parameters_are_refused(change):
+def test_impossible_extra_parameters_are_errors(change):
     with pytest.raises(ParameterError, match="vbroad"):
         Parameters(4500, 2.0, 0.0, **change)
 

@@ -4,7 +4,7 @@ import pytest
 
 from model.spectra.grid import Grid
 from training.emulator.broadening import LIGHT, broaden
-from training.surveys.survey import synthesize
+from training.surveys.synthetic_survey import synthesize
 
 
 def lines(sd: np.ndarray, grid: Grid) -> np.ndarray:

@@ -11,7 +11,7 @@ RESULTS = [{"label": label, "card": {"parameters": ["teff", "logg"]}} for label 
 def arrays():
     """What two models measured, and one that measured nothing."""
     generator = np.random.default_rng(1)
-    held = {
+    data = {
         "p_same inf": generator.uniform(size=500),
         "p_same 50": generator.uniform(size=500) ** 0.3,
         "drift levels": np.array([100, 50, 20]),
@@ -19,7 +19,7 @@ def arrays():
         "drift sd": np.full((3, 8), 0.5),
         "drift spread": np.full(8, 2.0),
     }
-    return {"first": held, "second": {"p_same 30": generator.uniform(size=50)}, "bare": {}}
+    return {"first": data, "second": {"p_same 30": generator.uniform(size=50)}, "bare": {}}
 
 
 @pytest.mark.parametrize("draw", [figures.reliability, figures.drift])

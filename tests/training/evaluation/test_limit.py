@@ -6,15 +6,16 @@ import pytest
 
 from training.emulator.derivatives import flux_and_slopes, information
 from training.evaluation import limit as limits
-from training.evaluation.ideal_observer import Oracle, Prior, labels_of, varied
+from training.evaluation.ideal_observer import IdealObserver, Prior, emulator_labels, varied
 from training.evaluation.limit import doppelganger_rate, group_rate, limit, measure, recovery, siblings
 from training.evaluation.limit_fits import fit
-from training.surveys.survey import Survey, synthesize
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import synthesize
 
 
 @pytest.fixture(scope="module")
 def labels(survey, emulator):
-    return labels_of(survey, emulator)
+    return emulator_labels(survey, emulator)
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +29,8 @@ def fisher(emulator, labels, columns):
 
 
 @pytest.fixture(scope="module")
-def oracle(labels, columns, fisher):
-    return Oracle.of(labels[:, columns], fisher)
+def observer(labels, columns, fisher):
+    return IdealObserver.of(labels[:, columns], fisher)
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +57,12 @@ def test_slopes_are_those_of_finite_differences(emulator, labels):
     inside[:, emulator.labels.index("C")] = -0.1
     flux, slopes = flux_and_slopes(emulator, inside, wanted)
     np.testing.assert_allclose(flux.numpy(), emulator(inside), atol=1e-6)
-    for place, column in enumerate(wanted):
+    for number, column in enumerate(wanted):
         step = np.zeros(inside.shape[1])
         step[column] = steps[column]
         above, below = emulator(inside + step).astype(float), emulator(inside - step).astype(float)
         expected = (above - below) / (2 * steps[column])
-        assert slopes[:, place].numpy() == pytest.approx(expected, abs=2e-3 * np.abs(expected).max())
+        assert slopes[:, number].numpy() == pytest.approx(expected, abs=2e-3 * np.abs(expected).max())
 
 
 def test_information_is_the_product_of_the_slopes(emulator, labels, columns, fisher):
@@ -81,37 +82,37 @@ def test_the_prior_leaves_out_what_does_not_vary():
 
 
 @pytest.mark.parametrize("snr", [100, 30])
-def test_the_oracle_errs_as_much_as_it_says(oracle, snr):
-    stars = oracle.draw(snr)
-    error = stars.mean - oracle.latents
+def test_the_oracle_errs_as_much_as_it_says(observer, snr):
+    stars = observer.draw(snr)
+    error = stars.mean - observer.latents
     chi2 = np.einsum("ni,nij,nj->n", error, stars.precision, error)
-    freedom = oracle.latents.shape[1]
+    freedom = observer.latents.shape[1]
     assert chi2.mean() == pytest.approx(freedom, abs=5 * np.sqrt(2 * freedom / len(chi2)))
 
 
-def test_noise_hides_twins(oracle, survey):
-    found = [recovery(oracle, survey.twin, 200, snr) for snr in (np.inf, 20, 5)]
-    shares = [level["recovered"]["share"] for level in found]
-    assert shares[0] == 1
-    assert 1 > shares[1] > shares[2]
+def test_noise_hides_twins(observer, survey):
+    found = [recovery(observer, survey.twin, 200, snr) for snr in (np.inf, 20, 5)]
+    fractions = [level["recovered"]["share"] for level in found]
+    assert fractions[0] == 1
+    assert 1 > fractions[1] > fractions[2]
     assert all(level["changed"] == 0 for level in found)
     assert all(level["within_ten"]["share"] >= level["recovered"]["share"] for level in found)
 
 
-def test_chemistry_without_fe_h_tells_less(oracle, labels, columns, fisher, survey):
-    fewer = Oracle.of(labels[:, columns[1:]], fisher[:, 1:, 1:])
-    with_fe_h, without = (recovery(o, survey.twin, 200, 20)["recovered"]["share"] for o in (oracle, fewer))
+def test_chemistry_without_fe_h_tells_less(observer, labels, columns, fisher, survey):
+    fewer = IdealObserver.of(labels[:, columns[1:]], fisher[:, 1:, 1:])
+    with_fe_h, without = (recovery(o, survey.twin, 200, 20)["recovered"]["share"] for o in (observer, fewer))
     assert with_fe_h > without
 
 
 def test_fits_to_spectra_find_the_twins_that_the_oracle_finds(emulator, labels, columns):
     prior = Prior.of(labels[:, columns])
-    oracle, fits = fit(emulator, labels[:60], columns, prior, 100)
+    observer, fits = fit(emulator, labels[:60], columns, prior, 100)
     error = fits.mean - prior.latents(labels[:60][:, columns])
     chi2 = np.einsum("ni,nij,nj->n", error, fits.precision, error)
     assert chi2.mean() == pytest.approx(18, abs=5 * np.sqrt(2 * 18 / 60))
     first = np.arange(0, 60, 2)
-    ours, theirs = (stars.pairs(first, first + 1) for stars in (fits, oracle))
+    ours, theirs = (stars.pairs(first, first + 1) for stars in (fits, observer))
     assert np.corrcoef(ours, theirs)[0, 1] > 0.9
     assert ours.mean() == pytest.approx(theirs.mean(), abs=1)
 
@@ -124,7 +125,7 @@ def test_siblings_are_all_pairs_of_a_group():
 def test_the_doppelganger_rate_counts_pairs_as_alike_as_the_median_siblings():
     rate = doppelganger_rate(np.array([1.0, 3.0, 10.0]), np.array([0.0, 3.0, 4.0, 5.0]))
     assert rate == {"share": 0.75, "error": pytest.approx(0.2165, abs=1e-4)}
-    assert doppelganger_rate(np.array([3.0]), np.array([3.0, 0.0]), unseen=8)["share"] == 0.1
+    assert doppelganger_rate(np.array([3.0]), np.array([3.0, 0.0]), unlike=8)["share"] == 0.1
 
 
 def test_groups_have_a_rate_and_no_twins(groups, emulator):
@@ -133,9 +134,9 @@ def test_groups_have_a_rate_and_no_twins(groups, emulator):
     for found in rates.values():
         assert set(found) == {"abundances", "groups"}
         assert found["groups"]["100"]["share"] <= found["groups"]["50"]["share"] < 0.02
-    labels = labels_of(groups, emulator)
+    labels = emulator_labels(groups, emulator)
     columns = varied(labels, emulator)
-    blind = Oracle.of(labels[:, columns], np.zeros((len(labels), 18, 18)))
+    blind = IdealObserver.of(labels[:, columns], np.zeros((len(labels), 18, 18)))
     assert group_rate(blind, groups.group, 50)["share"] == 1
 
 
@@ -143,17 +144,17 @@ def test_the_limit_is_measured_once(xfe_survey, tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "LEVELS", (50.0,))
     monkeypatch.setattr("training.evaluation.limit_fits.FIT_LEVELS", (50.0,))
     monkeypatch.setattr("training.evaluation.limit_fits.FIT_PAIRS", 10)
-    told = measure([xfe_survey.path], tmp_path, 20)
-    kept = json.loads((tmp_path / "limit.json").read_text())
-    found = kept["[X/Fe] pairs/404"]["removed"]
+    report = measure([xfe_survey.path], tmp_path, 20)
+    stored = json.loads((tmp_path / "limit.json").read_text())
+    found = stored["[X/Fe] pairs/404"]["removed"]
     assert list(found) == ["teff, logg, fe_h"]
     assert len(found["teff, logg, fe_h"]["abundances"]) == 17
     recovered = found["teff, logg, fe_h"]["twins"]["50"]["recovered"]["share"]
-    assert f"| 50 | {recovered:.3f} ± " in told
-    assert (tmp_path / "limit.md").read_text().strip() == told
+    assert f"| 50 | {recovered:.3f} ± " in report
+    assert (tmp_path / "limit.md").read_text().strip() == report
     assert "[X/Fe] pairs/404, teff, logg, fe_h removed</h2>" in (tmp_path / "limit.html").read_text()
     monkeypatch.delattr(limits, "limit")
-    assert measure([xfe_survey.path], tmp_path, 20) == told
+    assert measure([xfe_survey.path], tmp_path, 20) == report
 
 
 def test_a_survey_without_twins_has_no_limit(xfe_survey, emulator):

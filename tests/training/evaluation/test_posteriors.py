@@ -5,7 +5,7 @@ import pytest
 
 from model.bundle import SHIPPED, load_model
 from model.methods.gaussdis import GaussDis
-from training.evaluation.evaluate import twins
+from training.evaluation.evaluate import twin_rows
 from training.evaluation.posteriors import drift, likelihood_recovery, posteriors, twin_chi2
 from training.surveys.survey import Survey
 
@@ -27,10 +27,10 @@ def measured(shipped, xfe_survey: Survey):
 def test_errors_of_the_shipped_model_are_honest(shipped, measured, xfe_survey: Survey, snr):
     """Chi-square of true twins' differences, residue included, and p-values uniform enough to use."""
     means, covariances = measured(snr)
-    chi2, p = twin_chi2(shipped, means, covariances, twins(xfe_survey))
+    chi2, p = twin_chi2(shipped, means, covariances, twin_rows(xfe_survey))
     assert chi2 == pytest.approx(1, abs=0.15)
-    for share in (0.05, 0.5):
-        assert np.mean(p < share) == pytest.approx(share, abs=0.08)
+    for fraction in (0.05, 0.5):
+        assert np.mean(p < fraction) == pytest.approx(fraction, abs=0.08)
 
 
 def test_noise_does_not_move_the_shipped_model_s_latents(shipped, xfe_survey: Survey):
@@ -40,7 +40,7 @@ def test_noise_does_not_move_the_shipped_model_s_latents(shipped, xfe_survey: Su
 
 def test_likelihood_finds_more_twins_than_distance_in_noise(shipped, measured, xfe_survey: Survey):
     means, covariances = measured(30.0)
-    twin = twins(xfe_survey)
+    twin = twin_rows(xfe_survey)
     by_likelihood = likelihood_recovery(shipped, means, covariances, twin)["share"]
     squares = np.square(means).sum(axis=1)
     apart = squares[:, None] + squares - 2 * means @ means.T

@@ -7,11 +7,12 @@ from model.bundle import save_model
 from tests.training.small_surveys import thinned
 from training.emulator.emulator import Emulator
 from training.evaluation import rates
-from training.evaluation.rates import FE_H_WITHIN, measure_rates, strangers
+from training.evaluation.rates import FE_H_WITHIN, measure_rates, random_pairs
 from training.evaluation.report import measure_robustness
 from training.fitting.polydis import fit
 from training.surveys.chemistry import Chemistry
-from training.surveys.survey import Survey, synthesize
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import synthesize
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def groups(tmp_path_factory, emulator: Emulator) -> Survey:
 def test_the_rate_of_values_that_say_nothing_is_a_half_and_of_perfect_ones_nil(groups):
     generator = np.random.default_rng(1)
     assert groups.group is not None
-    near, far = rates.siblings(groups.group), strangers(groups.group)
+    near, far = rates.siblings(groups.group), random_pairs(groups.group)
     assert np.all(groups.group[near[:, 0]] == groups.group[near[:, 1]])
     assert np.all(groups.group[far[:, 0]] != groups.group[far[:, 1]])
     nothing = rates.rates(generator.normal(size=(len(groups), 4)), near, far)
@@ -35,7 +36,7 @@ def test_the_rate_of_values_that_say_nothing_is_a_half_and_of_perfect_ones_nil(g
 
 
 def test_unlike_metallicity_counts_as_unlike(groups):
-    near, far = rates.siblings(groups.group), strangers(groups.group)
+    near, far = rates.siblings(groups.group), random_pairs(groups.group)
     same = np.zeros((len(groups), 1))
     fe_h = groups.parameters[:, 2]
     within = np.abs(fe_h[far[:, 0]] - fe_h[far[:, 1]]) <= FE_H_WITHIN

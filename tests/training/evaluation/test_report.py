@@ -9,7 +9,8 @@ from model.bundle import save_model
 from tests.pages import check_self_contained, look
 from tests.training.small_surveys import thinned
 from training.fitting.polydis import fit
-from training.surveys.survey import Survey, synthesize
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import synthesize
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_the_report_has_every_figure_and_table(report):
     assert set(results[1]["dependence"]["network"]) == {"teff", "logg"}
     assert set(first["groups"]) == {"inf", "100", "50"}
     assert len(first["abundances"]["linear"]) == 18
-    for heading in ("Twin recovery", "data space", "Recasting", "What is left of u", "Abundances", "Groups"):
+    for heading in ("Twin recovery", "data space", "Recasting", "Dependence on u", "Abundances", "Groups"):
         assert heading in text
     for picture in ("distances", "doppelgangers", "abundances-two", "twins-three", "residuals"):
         assert imread(folder / f"{picture}.png").std() > 0.05

@@ -4,7 +4,7 @@ from matplotlib.image import imread
 
 from model.spectra.grid import Grid
 from training.evaluation import figures
-from training.evaluation.evaluate import embed_survey, twin_search, twins
+from training.evaluation.evaluate import embed_survey, twin_rows, twin_search
 from training.evaluation.robustness import perturbed_latents, robustness, robustness_table
 from training.fitting.polydis import fit
 from training.surveys.observational_effects import (
@@ -162,7 +162,7 @@ def results(model, survey, thin_survey):
 def test_label_errors_cost_fewer_twins_when_they_are_known(model, survey):
     def recovered(embed=None):
         latents = perturbed_latents(model, survey, "labels", embed, stars=400)
-        return twin_search(latents, twins(survey)[:400]).recovered
+        return twin_search(latents, twin_rows(survey)[:400]).recovered
 
     blind = recovered(lambda flux, parameters, variance: model.encode(flux, parameters, variance))
     assert blind < recovered() - 0.05
@@ -175,17 +175,17 @@ def test_slopes_meet_the_normaliser(results):
 
 
 def test_a_models_own_way_of_embedding_is_used(model, survey):
-    seen = []
+    masked = []
 
     def useless(flux, parameters, variance):
-        seen.append(np.isinf(variance).mean())
+        masked.append(np.isinf(variance).mean())
         assert flux.shape == variance.shape
         assert parameters.shape == (len(flux), 3)
         return np.random.default_rng(1).normal(size=(len(flux), 4))
 
     found = robustness(model, survey, useless, stars=100)["cases"]
     assert found["none"]["recovered"] < 0.1
-    assert dict(zip(found, seen, strict=True))["pixels"] == pytest.approx(0.1, abs=0.01)
+    assert dict(zip(found, masked, strict=True))["pixels"] == pytest.approx(0.1, abs=0.01)
 
 
 def test_only_labels_that_a_model_is_given_can_be_wrong(results):

@@ -26,10 +26,10 @@ def stars(tmp_path_factory):
 
 
 def test_visits_of_a_star_lie_nearer_than_different_stars(stars, model):
-    seen = read_stars(stars, model)
-    assert [each.name for each in seen[:4]] == ["apStar", *(f"apStar visit {n}" for n in (1, 2, 3))]
-    pairs = {what: [p for p in compare(seen, model) if p.what == what] for what in ("visits", "files")}
-    different = [p for p in compare(seen, model) if p.what == "different stars"]
+    spectra = read_stars(stars, model)
+    assert [each.name for each in spectra[:4]] == ["apStar", *(f"apStar visit {n}" for n in (1, 2, 3))]
+    pairs = {what: [p for p in compare(spectra, model) if p.what == what] for what in ("visits", "files")}
+    different = [p for p in compare(spectra, model) if p.what == "different stars"]
     assert [len(pairs["visits"]), len(pairs["files"]), len(different)] == [3, 1, 2]
     assert max(p.distance for p in pairs["visits"]) < min(p.distance for p in different)
     assert min(p.p_same for p in pairs["visits"]) > 0.05 > max(p.p_same for p in different)

@@ -12,8 +12,16 @@ from model.methods.gaussdis import GaussDis
 from model.methods.response import Response
 from model.spectra.grid import Grid
 from tests.training.small_surveys import contents, write
-from training.fitting.calibrate import FREEDOMS, Frame, _calibrated, _together, align, calibrate, share_latents
-from training.fitting.gaussdis import DEGREES, Stars, changed, refine
+from training.fitting.calibrate import (
+    MAP_PRIORS,
+    PairMap,
+    _calibrated,
+    _refitted,
+    align,
+    average_latents,
+    calibrate,
+)
+from training.fitting.gaussdis import DEGREES, Stars, refine, with_tensors
 from training.fitting.twins_found import fewest_pairs, find_twins
 from training.networks.network import train
 from training.surveys.survey import Survey
@@ -43,19 +51,19 @@ def world() -> Stars:
     )
     latents = np.repeat(generator.normal(size=(STARS // 2, LATENTS)), 2, axis=0)
     known = generator.uniform(RANGES[:, 0], RANGES[:, 1], (STARS, 3))
-    seen = truth(latents, known)
+    observed = truth(latents, known)
     angle = 0.5 * scaled(known, RANGES)[:, 0]
     turned = latents.copy()
     turned[:, 0] = np.cos(angle) * latents[:, 0] - np.sin(angle) * latents[:, 1]
     turned[:, 1] = np.sin(angle) * latents[:, 0] + np.cos(angle) * latents[:, 1]
-    return Stars(seen, known, turned)
+    return Stars(observed, known, turned)
 
 
 @pytest.fixture(scope="module")
 def small(world) -> Stars:
     """The first 800 stars of the world."""
     rows = slice(0, 800)
-    return Stars(world.seen[rows], world.parameters[rows], world.latents[rows])
+    return Stars(world.coefficients[rows], world.parameters[rows], world.latents[rows])
 
 
 def gaps(latents: np.ndarray) -> float:
@@ -87,16 +95,16 @@ def model_of(stars: Stars) -> GaussDis:
 @pytest.fixture(scope="module")
 def first(world) -> GaussDis:
     """The world's model, calibrated on the known pairs."""
-    return _calibrated(model_of(world), world.seen, world.parameters, KNOWN, "on some")
+    return _calibrated(model_of(world), world.coefficients, world.parameters, KNOWN, "on some")
 
 
 def test_a_response_is_found_again(world):
     """The features that are fitted are those that the response computes."""
     response, scatter = world.fitted(RANGES)
-    again = dataclasses.replace(world, seen=response(world.latents, world.parameters))
-    refitted, left = again.fitted(RANGES)
+    again = dataclasses.replace(world, coefficients=response(world.latents, world.parameters))
+    refitted, covariance = again.fitted(RANGES)
     assert response.degrees == DEGREES
-    assert np.sqrt(np.trace(left)) < 1e-2 * np.sqrt(np.trace(scatter))
+    assert np.sqrt(np.trace(covariance)) < 1e-2 * np.sqrt(np.trace(scatter))
     np.testing.assert_allclose(refitted.linear, response.linear, atol=1e-3)
 
 
@@ -110,29 +118,29 @@ def test_pairs_turn_latents_back(world):
 
 def test_a_calibrated_model_finds_the_other_twins_and_learns_from_them(world, first):
     known, others = KNOWN, np.arange(2 * PAIRS, STARS - 2 * HELD_OUT)
-    found = others[find_twins(first, world.seen[others], world.parameters[others])]
+    found = others[find_twins(first, world.coefficients[others], world.parameters[others])]
     assert (found // 2 == found[:, :1] // 2).all(), "two stars that are no twins"
     assert len(found) > 0.9 * len(others) / 2
-    second = _together(first, world.seen, world.parameters, known, found, "on many")
+    second = _refitted(first, world.coefficients, world.parameters, known, found, "on many")
 
-    def left(model: GaussDis) -> float:
+    def mean_gap(model: GaussDis) -> float:
         stars = dataclasses.replace(world)
         stars.refine(model.response, model.scatter)
         assert stars.latents.std(axis=0) == pytest.approx(1, abs=0.15), "the latents shrank instead"
         return gaps(stars.latents)
 
-    assert left(second) < 0.3 * left(first)
+    assert mean_gap(second) < 0.3 * mean_gap(first)
     residue = np.trace(second.residue) / LATENTS
-    assert residue == pytest.approx(left(second), rel=0.5), "the known pairs tell it"
+    assert residue == pytest.approx(mean_gap(second), rel=0.5), "as the known pairs show"
     with pytest.raises(ValueError, match="700 pairs of twins are found in the survey, and 1816 are needed"):
-        _together(first, world.seen, world.parameters, known, found[:700], "on too few")
+        _refitted(first, world.coefficients, world.parameters, known, found[:700], "on too few")
 
 
 def test_a_calibrated_model_measures_in_its_own_metric(world, first):
     """Differences of twins at S/N 100 have about unit covariance, without a detour by a file."""
     held = np.arange(STARS - 2 * HELD_OUT, STARS)
     noise = np.random.default_rng(5).normal(0, 0.01, (len(held), COMPONENTS))
-    flux = first.basis.rebuild(world.seen[held] + noise, world.parameters[held])
+    flux = first.basis.rebuild(world.coefficients[held] + noise, world.parameters[held])
     means = first.encode(flux, world.parameters[held], np.full(flux.shape, 1e-4))
     gap = means[::2] - means[1::2]
     assert np.square(gap).mean() == pytest.approx(1, abs=0.4)
@@ -140,22 +148,22 @@ def test_a_calibrated_model_measures_in_its_own_metric(world, first):
 
 def test_none_is_found_where_no_star_has_a_twin(world, first):
     for rows in (np.arange(2 * PAIRS, STARS, 2), np.arange(1), np.arange(0)):
-        assert len(find_twins(first, world.seen[rows], world.parameters[rows])) == 0
+        assert len(find_twins(first, world.coefficients[rows], world.parameters[rows])) == 0
 
 
 def test_pairs_that_are_no_twins_change_little(world):
     generator = np.random.default_rng(3)
     wrong = generator.permutation(STARS - 2 * HELD_OUT)[: 2 * PAIRS].reshape(-1, 2)
     both = wrong.T
-    frame = Frame.of(np.diag([0.2, 0.4, 0.6, 0.8]), RANGES, world.parameters[:500])
-    frame.fit(world.latents[both], world.parameters[both])
-    moved = frame(world.latents, world.parameters) - world.latents
+    pair_map = PairMap.of(np.diag([0.2, 0.4, 0.6, 0.8]), RANGES, world.parameters[:500])
+    pair_map.fit(world.latents[both], world.parameters[both])
+    moved = pair_map(world.latents, world.parameters) - world.latents
     assert np.square(moved).mean() < 0.05
 
 
-def test_stars_of_several_pairs_share_one_latent():
+def test_stars_of_several_pairs_get_one_latent():
     latents = np.arange(16.0).reshape(8, 2)
-    share_latents(latents, np.array([[0, 1], [4, 5], [1, 2], [5, 4]]))
+    average_latents(latents, np.array([[0, 1], [4, 5], [1, 2], [5, 4]]))
     assert latents.tolist() == [[2, 3]] * 3 + [[6, 7]] + [[9, 10]] * 2 + [[12, 13], [14, 15]]
 
 
@@ -163,7 +171,7 @@ def test_the_residue_is_measured_on_groups_left_out(small):
     """Strangers in threes, each with both others: no star helps to fit what it is judged by."""
     threes = np.random.default_rng(6).permutation(90).reshape(-1, 3)
     pairs = threes[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
-    residue = _calibrated(model_of(small), small.seen, small.parameters, pairs, "").residue
+    residue = _calibrated(model_of(small), small.coefficients, small.parameters, pairs, "").residue
     assert np.trace(residue) / LATENTS > 1, "0.1 if pairs were left out one by one"
 
 
@@ -174,8 +182,8 @@ def test_a_calibration_shows_its_progress(small, monkeypatch):
 
     shown = Terminal()
     monkeypatch.setattr(sys, "stderr", shown)
-    _calibrated(model_of(small), small.seen, small.parameters, np.arange(60).reshape(-1, 2), "on some")
-    for bar, total in (("calibrate", 7), ("map", len(FREEDOMS)), ("infer latents", 800)):
+    _calibrated(model_of(small), small.coefficients, small.parameters, np.arange(60).reshape(-1, 2), "on some")
+    for bar, total in (("calibrate", 7), ("map", len(MAP_PRIORS)), ("infer latents", 800)):
         assert f"{bar}:   0%|" in shown.getvalue()
         assert f"/{total} [" in shown.getvalue()
 
@@ -184,9 +192,9 @@ def test_a_new_calibration_writes_its_own_record(small, tmp_path):
     """What an earlier calibration found is not what this one found."""
     start = model_of(small)
     earlier = {"pairs": 300, "pairs_survey_seed": 8, "found_pairs": 46069}
-    start = changed(start, dataclasses.replace(start.card, training={"survey_seed": 1, **earlier}))
-    datasets = contents(len(small.seen), 50) | dict(zip(NAMES, small.parameters.T, strict=True))
-    flux = start.basis.rebuild(small.seen, small.parameters).astype(np.float32)
+    start = with_tensors(start, dataclasses.replace(start.card, training={"survey_seed": 1, **earlier}))
+    datasets = contents(len(small.coefficients), 50) | dict(zip(NAMES, small.parameters.T, strict=True))
+    flux = start.basis.rebuild(small.coefficients, small.parameters).astype(np.float32)
     path = write(tmp_path / "s.h5", datasets | {"flux": flux, "wavelength": start.grid.wavelength})
     model = calibrate(start, Survey.open(path), np.arange(60).reshape(-1, 2), "mine")
     training = model.card.training

@@ -5,7 +5,8 @@ from model.methods.basis import design
 from model.methods.polydis import PolyDis
 from tests.training.small_surveys import thinned
 from training.fitting.polydis import fit
-from training.surveys.survey import Survey, synthesize
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import synthesize
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +32,16 @@ def test_the_streamed_fit_is_the_plain_one(fitted, thin_survey):
 
 
 def test_the_latent_knows_less_of_u_than_the_spectrum(fitted, emulator, tmp_path):
-    """On a survey that the fit has not seen, by a quadratic regression of each parameter."""
+    """On a survey that the fit has not used, by a quadratic regression of each parameter."""
     synthesize(tmp_path / "whole.h5", emulator, 400, seed=303)
     fresh = Survey.open(thinned(tmp_path / "whole.h5", tmp_path / "fresh.h5"))
     flux = np.concatenate([block for _, block in fresh.blocks("read")]).astype(float)
     latents = fitted.encode(flux, fresh.parameters)
     spectral = (flux - flux.mean(axis=0)) @ fitted.basis.components.T
     for i in range(3):
-        told, hidden = (_explained(x[:, :8], fresh.parameters[:, i]) for x in (spectral, latents))
-        assert told > 0.5
-        assert hidden < 0.25 * told
+        explained, hidden = (_explained(x[:, :8], fresh.parameters[:, i]) for x in (spectral, latents))
+        assert explained > 0.5
+        assert hidden < 0.25 * explained
 
 
 def _explained(inputs, target):

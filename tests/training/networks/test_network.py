@@ -119,11 +119,11 @@ def test_two_processes_train_what_one_does(thin_survey, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run_here(*common, "--out", str(one))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    shared_run = [sys.executable, *launch, *command(*common, "--out", str(two))]
-    subprocess.run(shared_run, check=True, env=environment, capture_output=True, timeout=300)
-    alone, shared = load_file(one), load_file(two)
+    run_of_two = [sys.executable, *launch, *command(*common, "--out", str(two))]
+    subprocess.run(run_of_two, check=True, env=environment, capture_output=True, timeout=300)
+    alone, together = load_file(one), load_file(two)
     for name, values in alone.items():
-        assert np.allclose(values, shared[name], atol=2e-4), name
+        assert np.allclose(values, together[name], atol=2e-4), name
     assert json.loads((tmp_path / "two.safetensors.json").read_text())["processes"] == 2
 
 
@@ -175,7 +175,7 @@ def test_a_survey_smaller_than_a_batch_is_refused_before_any_work(tiny, tmp_path
         train(survey, None, tiny(), tmp_path / "run", name="t", device=CPU)
 
 
-def test_training_does_not_look_at_abundances_or_twins(tiny, thin_survey, tmp_path):
+def test_training_does_not_use_abundances_or_twins(tiny, thin_survey, tmp_path):
     bare = tmp_path / "bare.h5"
     bare.write_bytes(thin_survey.path.read_bytes())
     with h5py.File(bare, "a") as file:
@@ -212,9 +212,9 @@ def test_a_deliberate_leak_does_not_win(tiny, thin_survey, thin_xfe_survey):
     trainer = Trainer(thin_survey, frontend, config, CPU, Processes())
     for _ in range(config.steps):
         trainer.step()
-    judge = Validation(thin_xfe_survey, frontend, config, CPU)
+    validate = Validation(thin_xfe_survey, frontend, config, CPU)
     decode = lambda z, u: trainer.decode(z[:, : config.latents], u)  # noqa: E731
-    honest = judge(trainer.encode, decode)
+    honest = validate(trainer.encode, decode)
 
     def leaking(weight: float, column: int):
         def encode(x, u):
@@ -224,7 +224,7 @@ def test_a_deliberate_leak_does_not_win(tiny, thin_survey, thin_xfe_survey):
 
     for weight in (0.5, 3.0):
         for column in range(3):
-            assert judge(leaking(weight, column), decode)["score"] < honest["score"], (weight, column)
+            assert validate(leaking(weight, column), decode)["score"] < honest["score"], (weight, column)
 
 
 def test_the_cuda_path(tiny, thin_survey, tmp_path):
@@ -251,9 +251,9 @@ def test_polydis_is_trained_by_the_same_command(thin_survey, thin_xfe_survey, tm
 
     out = tmp_path / "poly.safetensors"
     config = read_config(PRESETS / "polydis-paper.toml", ["components=10"])
-    told = train_model(thin_survey.path, thin_xfe_survey.path, config, out, name="poly", device=None)
+    summary = train_model(thin_survey.path, thin_xfe_survey.path, config, out, name="poly", device=None)
     model = load_model(out)
-    assert model.card.identity in told
+    assert model.card.identity in summary
     page = (tmp_path / "poly.safetensors.html").read_text()
     check_self_contained(page, pictures=0)
     assert f"{len(thin_survey)} stars, seed {thin_survey.seed}" in page

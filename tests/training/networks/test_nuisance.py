@@ -8,8 +8,9 @@ from tests.training.small_surveys import thinned
 from training.evaluation import probes
 from training.evaluation.evaluate import twin_recovery
 from training.fitting.polydis import fit
-from training.spectral_basis import known
-from training.surveys.survey import Survey, synthesize
+from training.spectral_basis import parameter_values
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import synthesize
 
 FOUR = ("teff", "logg", "fe_h", "vbroad")
 
@@ -24,19 +25,24 @@ def surveys(tmp_path_factory, emulator):
     return surveys
 
 
-def test_a_model_that_knows_the_broadening_hides_it_and_finds_more_twins(surveys):
-    """On a survey that the fit has not seen, against a model that was not told."""
+def test_a_model_conditioned_on_the_broadening_hides_it_and_finds_more_twins(surveys):
+    """On a survey that the fit has not used, against a model that is not conditioned on it."""
     train, fresh = surveys
-    told, untold = (fit(train, components=30, normalise=False, parameters=p) for p in (FOUR, FOUR[:3]))
+    conditioned, unconditioned = (
+        fit(train, components=30, normalise=False, parameters=p) for p in (FOUR, FOUR[:3])
+    )
     flux = np.concatenate([block for _, block in fresh.blocks("read")]).astype(float)
     hidden, shown = (
-        probes.dependence(model.encode(flux, known(fresh, model.parameter_names)), known(fresh, ("vbroad",)))
-        for model in (told, untold)
+        probes.dependence(
+            model.encode(flux, parameter_values(fresh, model.parameter_names)),
+            parameter_values(fresh, ("vbroad",)),
+        )
+        for model in (conditioned, unconditioned)
     )
     assert shown["linear"][0] > 0.9
     assert hidden["linear"][0] < 0.1
     assert hidden["network"][0] < shown["network"][0] - 0.2
-    assert twin_recovery(told, fresh).recovered > 3 * twin_recovery(untold, fresh).recovered
+    assert twin_recovery(conditioned, fresh).recovered > 3 * twin_recovery(unconditioned, fresh).recovered
 
 
 def test_a_label_of_two_values_is_removed_too(thin_survey, tmp_path):
@@ -49,16 +55,16 @@ def test_a_label_of_two_values_is_removed_too(thin_survey, tmp_path):
         file["flux"][:] = file["flux"][:] + second[:, None] * tilt
         file["second"] = second
     opened = Survey.open(path)
-    told, untold = (
+    conditioned, unconditioned = (
         fit(opened, components=20, normalise=False, parameters=p) for p in ((*FOUR[:3], "second"), FOUR[:3])
     )
-    assert np.abs(told.basis.polynomial).max() < 3
+    assert np.abs(conditioned.basis.polynomial).max() < 3
     flux = np.concatenate([block for _, block in opened.blocks("read")]).astype(float)
     hidden, shown = (
         probes.dependence(
-            model.encode(flux, known(opened, model.parameter_names)), second[:, None].astype(float)
+            model.encode(flux, parameter_values(opened, model.parameter_names)), second[:, None].astype(float)
         )
-        for model in (told, untold)
+        for model in (conditioned, unconditioned)
     )
     assert shown["linear"][0] > 0.9
     assert max(hidden["linear"][0], hidden["network"][0]) < 0.1

@@ -8,15 +8,15 @@ CPU = torch.device("cpu")
 
 def test_the_search_tries_its_trials_and_goes_on(tiny, thin_survey, thin_xfe_survey, tmp_path):
     config = tiny()
-    told = search(
+    first = search(
         thin_survey, thin_xfe_survey, config, tmp_path, keys=("disentangle", "kl"), trials=2, device=CPU
     )
-    assert told.startswith("trial 0: disentangle 30, kl 1")
-    assert "best: --set disentangle=" in told
+    assert first.startswith("trial 0: disentangle 30, kl 1")
+    assert "best: --set disentangle=" in first
     more = search(
         thin_survey, thin_xfe_survey, config, tmp_path, keys=("disentangle", "kl"), trials=3, device=CPU
     )
-    assert more.splitlines()[:2] == told.splitlines()[:2]
+    assert more.splitlines()[:2] == first.splitlines()[:2]
     assert len({line.partition(": ")[2] for line in more.splitlines()[:3]}) == 3
     assert len(more.splitlines()) == 4
     with pytest.raises(ValueError, match="search of something else"):

@@ -36,11 +36,11 @@ def test_a_page_holds_its_pictures(folder):
 
 
 def test_a_report_is_markdown_and_a_page_with_its_provenance(folder):
-    publish(folder, "told", TEXT)
-    assert (folder / "told.md").read_text() == TEXT + "\n"
-    told = (folder / "told.html").read_text()
+    publish(folder, "report", TEXT)
+    assert (folder / "report.md").read_text() == TEXT + "\n"
+    html = (folder / "report.html").read_text()
     for name in ("written", "command", "Python", "chemtwin", "numpy", "torch"):
-        assert f"<td>{name}</td>" in told.partition("Provenance</h2>")[2]
+        assert f"<td>{name}</td>" in html.partition("Provenance</h2>")[2]
 
 
 def test_a_page_does_not_tell_where_its_maker_keeps_files(folder, monkeypatch):
@@ -55,22 +55,22 @@ def test_a_page_does_not_tell_where_its_maker_keeps_files(folder, monkeypatch):
     ]
     monkeypatch.setattr("sys.argv", given)
     publish(folder, "report", TEXT)
-    told = (folder / "report.html").read_text()
-    assert "chemtwin evaluate a.safetensors --survey test.h5 --report docs/report" in told
-    assert "/home" not in told
-    assert "/opt" not in told
+    html = (folder / "report.html").read_text()
+    assert "chemtwin evaluate a.safetensors --survey test.h5 --report docs/report" in html
+    assert "/home" not in html
+    assert "/opt" not in html
 
 
 def test_a_picture_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
-        publish(tmp_path, "told", TEXT)
+        publish(tmp_path, "report", TEXT)
 
 
 @pytest.mark.slow
 def test_a_browser_shows_it_light_and_dark(folder):
-    publish(folder, "told", TEXT)
-    light = look(folder / "told.html")
-    dark = look(folder / "told.html", "--blink-settings=preferredColorScheme=0")
+    publish(folder, "report", TEXT)
+    light = look(folder / "report.html")
+    dark = look(folder / "report.html", "--blink-settings=preferredColorScheme=0")
     assert light[..., :3].mean() > 0.8
     assert dark[..., :3].mean() < 0.3
     assert light.std() > 0.03

@@ -57,7 +57,7 @@ def test_draws_at_a_given_last_coordinate_have_the_joint_moments():
 
 
 def test_what_known_coordinates_leave():
-    left = TRUTH.covariance_given([0])
-    assert np.allclose(left[0], 0, atol=1e-12)
+    conditional = TRUTH.covariance_given([0])
+    assert np.allclose(conditional[0], 0, atol=1e-12)
     drawn = Mixture(np.ones(1), TRUTH.means[:1], TRUTH.covariances[:1])
     assert drawn.covariance_given([0])[1, 1] == pytest.approx(0.004 - 0.004**2 / 0.03)

@@ -6,7 +6,7 @@ import pytest
 from tests.training.small_surveys import contents, write
 from training.surveys.chemistry import fit_chemistry
 from training.surveys.csv_file import read_csv
-from training.surveys.pairs import groups, read_pairs
+from training.surveys.pairs import pair_groups, read_pairs
 from training.surveys.survey import Survey
 
 
@@ -96,8 +96,8 @@ def test_files_that_cannot_be_used_are_named(read, text, message):
 
 def test_pairs_that_share_stars_are_one_group():
     pairs = np.array([[8, 9], [0, 1], [2, 3], [9, 7], [4, 3], [7, 8]])
-    assert groups(pairs).tolist() == [0, 1, 2, 0, 2, 0]
-    assert groups(np.arange(40).reshape(-1, 2)).tolist() == list(range(20))
+    assert pair_groups(pairs).tolist() == [0, 1, 2, 0, 2, 0]
+    assert pair_groups(np.arange(40).reshape(-1, 2)).tolist() == list(range(20))
 
 
 def test_other_tables_are_read_alike(tmp_path):

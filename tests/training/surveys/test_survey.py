@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from training.emulator.emulator import CARBON_LIMIT
-from training.spectral_basis import known, training_ranges
-from training.surveys.survey import TABLE_1, TABLE_2, Survey, draw_labels, synthesize
+from training.spectral_basis import parameter_values, training_ranges
+from training.surveys.survey import Survey
+from training.surveys.synthetic_survey import TABLE_1, TABLE_2, draw_labels, synthesize
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def with_fibre(tmp_path, survey):
     """Changes a copy of the survey's labels and opens it, with two pixels of flux."""
 
     def make(**datasets):
-        path = tmp_path / "further.h5"
+        path = tmp_path / "extra.h5"
         with h5py.File(survey.path) as old, h5py.File(path, "w") as file:
             for name in ("star_id", "teff", "logg", "fe_h", "twin_of", "abundances"):
                 old.copy(name, file)
@@ -126,22 +127,24 @@ def with_fibre(tmp_path, survey):
 def test_any_dataset_of_one_number_per_star_can_be_asked_for(with_fibre, survey):
     fibre = np.arange(1200) % 300
     opened = with_fibre(fibre=fibre, fibre_err=np.ones(1200), comment=np.array([b"x"] * 1200), short=np.ones(7))
-    assert opened.further == ("fibre",)
-    assert np.array_equal(known(opened, ("fe_h", "fibre")), np.stack([survey.parameters[:, 2], fibre], axis=1))
+    assert opened.extra == ("fibre",)
+    assert np.array_equal(
+        parameter_values(opened, ("fe_h", "fibre")), np.stack([survey.parameters[:, 2], fibre], axis=1)
+    )
     assert opened.units(("teff", "fibre")) == {"fibre": "number"}
     with pytest.raises(ValueError, match="lacks vbroad, one number per star: it has teff, logg, fe_h, fibre"):
-        known(opened, ("teff", "vbroad"))
+        parameter_values(opened, ("teff", "vbroad"))
     with pytest.raises(ValueError, match="lacks abundances"):
-        known(opened, ("abundances",))
+        parameter_values(opened, ("abundances",))
 
 
 def test_values_that_cannot_be_conditioned_on_are_refused(with_fibre):
     with pytest.raises(ValueError, match="fibre is not finite, or -9999: 2 stars"):
-        known(with_fibre(fibre=np.r_[np.nan, np.inf, np.ones(1198)]), ("fibre",))
+        parameter_values(with_fibre(fibre=np.r_[np.nan, np.inf, np.ones(1198)]), ("fibre",))
     with pytest.raises(ValueError, match="all stars have the same fibre"):
         training_ranges(with_fibre(fibre=np.ones(1200)), ("teff", "fibre"))
 
 
-def test_further_labels_tell_surveys_apart(with_fibre, survey):
+def test_extra_labels_are_part_of_a_surveys_identity(with_fibre, survey):
     identities = {with_fibre(fibre=np.arange(1200) + i).identity() for i in range(2)}
     assert len(identities | {survey.identity()}) == 3

@@ -8,7 +8,7 @@ import pytest
 
 from model.spectra.grid import Grid, apogee_wavelength
 from tests.training.small_surveys import PIXELS, STARS, contents, write
-from training.evaluation.evaluate import twins
+from training.evaluation.evaluate import twin_rows
 from training.evaluation.probes import abundances
 from training.surveys.survey import Survey
 from training.surveys.survey_check import ZEROS
@@ -145,7 +145,7 @@ def test_an_snr_that_is_not_positive_is_not_known(opened, value):
     survey = opened(snr=np.r_[float(value), np.full(STARS - 1, np.inf)])
     assert np.isnan(survey.snr[0])
     with pytest.raises(ValueError, match="noise of its own"):
-        twins(survey)
+        twin_rows(survey)
 
 
 def test_abundances_are_asked_for_where_they_are_needed(opened):
@@ -161,7 +161,7 @@ def test_abundances_are_asked_for_where_they_are_needed(opened):
         abundances(opened(abundances=values))
 
 
-def test_a_further_label_may_not_be_a_sentinel(opened):
+def test_an_extra_label_may_not_be_a_sentinel(opened):
     survey = opened(vbroad=np.r_[np.full(2, -9999.0), np.arange(2, STARS)])
     with pytest.raises(ValueError, match=re.escape("vbroad is not finite, or -9999: 2 stars (S1-000, S1-001)")):
         survey.column("vbroad")

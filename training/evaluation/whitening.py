@@ -1,8 +1,8 @@
-"""The metric: a linear map of the latents after which plain Euclidean distance is a good search.
+"""Whitening: a linear map of the latents, after which Euclidean distance is a good search.
 
 Noise does not move all latents alike. The map whitens what noise at S/N 100 does to them, plus a floor that is
-equal in all directions, for what is left of u. The noise part needs no labels; the floor's height is chosen on
-the validation survey's pairs.
+equal in all directions, for the remaining dependence on u. The noise part needs no labels; the floor's height
+is chosen on the validation survey's pairs.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from model.methods.autoencoder import Autoencoder
 from model.methods.base import Model
 from model.spectra.grid import Array
-from training.evaluation.evaluate import doppelgangers, embed_survey, twins
+from training.evaluation.evaluate import doppelgangers, embed_survey, twin_rows
 from training.random_streams import Stream
-from training.spectral_basis import known
+from training.spectral_basis import parameter_values
 from training.surveys.survey import Survey, add_noise
 
 SNR = 100.0
@@ -30,7 +30,7 @@ FLOORS = (np.inf, 0.2, 0.1, 0.05, 0.02)
 def noise_covariance(model: Model, survey: Survey) -> Array:
     """Covariance (D, D) of the difference between two noisy latents of one star at S/N 100."""
     differences = []
-    u = known(survey, model.parameter_names)
+    u = parameter_values(survey, model.parameter_names)
     for rows, flux in survey.blocks("repeats"):
         pair = []
         for repeat in (0, 1):
@@ -53,7 +53,7 @@ def whitening(noise: Array, variance: float, floor: float) -> Array:
 
 
 def twins_found(latents: Sequence[Array], pairs: NDArray[np.int64], noise: Array) -> dict[float, list[float]]:
-    """For each floor the share of twins found at each noise level.
+    """For each floor the fraction of twins found at each noise level.
 
     `latents` are (N, D) for each level, the first noiseless; `pairs` (N,) the row of each star's twin; `noise`
     (D, D) the covariance to be whitened.
@@ -61,8 +61,8 @@ def twins_found(latents: Sequence[Array], pairs: NDArray[np.int64], noise: Array
     variance = float(latents[0].var(axis=0).mean())
     found = {}
     for floor in FLOORS:
-        metric = whitening(noise, variance, floor)
-        counts = [doppelgangers(z @ metric, pairs, shown=False) for z in latents]
+        whiten = whitening(noise, variance, floor)
+        counts = [doppelgangers(z @ whiten, pairs, shown=False) for z in latents]
         found[floor] = [float(np.mean(count == 0)) for count in counts]
     return found
 
@@ -72,21 +72,21 @@ def best_floor(found: dict[float, list[float]]) -> float:
     return max(found, key=lambda floor: float(np.mean(found[floor])))
 
 
-def fit_metric(
+def fit_whitening(
     model: Autoencoder, survey: Survey, validation: Survey, levels: tuple[float, ...]
 ) -> dict[str, float]:
     """Give `model` the whitening that finds most twins of the validation survey, averaged over noise `levels`.
 
-    Returns that share for each floor. Noise is measured on `survey`, without labels.
+    Returns that fraction for each floor. Noise is measured on `survey`, without labels.
     """
     latents = [embed_survey(model, validation, level, Stream.METRIC_NOISE) for level in levels]
     noise = noise_covariance(model, survey)
-    found = twins_found(latents, twins(validation), noise)
+    found = twins_found(latents, twin_rows(validation), noise)
     floor = best_floor(found)
     model.metric = model.metric @ whitening(noise, float(latents[0].var(axis=0).mean()), floor)
     if np.isfinite(floor):
-        told = (
+        metric = (
             f"Euclidean distance of the latents, whitened by the noise at S/N {SNR:g} plus a floor of {floor:g}"
         )
-        model.card = dataclasses.replace(model.card, metric=told)
-    return {f"{floor:g}": float(np.mean(shares)) for floor, shares in found.items()}
+        model.card = dataclasses.replace(model.card, metric=metric)
+    return {f"{floor:g}": float(np.mean(fractions)) for floor, fractions in found.items()}

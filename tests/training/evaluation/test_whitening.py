@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from training.evaluation.metric import FLOORS, best_floor, fit_metric, noise_covariance, twins_found, whitening
+from training.evaluation.whitening import (
+    FLOORS,
+    best_floor,
+    fit_whitening,
+    noise_covariance,
+    twins_found,
+    whitening,
+)
 from training.networks.network import train
 
 
@@ -37,7 +44,7 @@ def test_the_metric_that_finds_most_twins_is_kept(network, thin_survey, thin_xfe
     noise = noise_covariance(network, thin_survey)
     flux, u = thin_survey.flux(slice(0, 5)).astype(float), thin_survey.parameters[:5]
     latents = network.encode(flux, u)
-    found = fit_metric(network, thin_survey, thin_xfe_survey, (np.inf, 50.0))
+    found = fit_whitening(network, thin_survey, thin_xfe_survey, (np.inf, 50.0))
     assert set(found) == {f"{floor:g}" for floor in FLOORS}
     assert np.allclose(network.encode(flux, u), latents @ network.metric)
     best = max(found, key=found.__getitem__)

@@ -1,4 +1,4 @@
-"""The service's answers as dataclasses, astropy tables and specutils spectra."""
+"""The service's responses as dataclasses, astropy tables and specutils spectra."""
 
 from __future__ import annotations
 
@@ -15,16 +15,34 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from specutils import Spectrum
 
-Answer = dict[str, Any]
+Response = dict[str, Any]
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Measured:
-    """What a model makes of a star's spectrum.
+    """A star's latent and what is known of its spectrum.
 
-    `latent` (D,) and its standard deviations `latent_sd` (D,), which like `snr` (median per pixel) and `chi2`
-    (reduced) are None for a star without errors. Latents compare only under the same `model` (name@version).
+    Attributes
+    ----------
+    star_id : str
+        The star's id.
+    latent : array (D,)
+        Latents compare only under the same `model`.
+    latent_sd : array (D,) or None
+        Standard deviations of `latent`; None for a star without errors.
+    model : str
+        The model as name@version.
+    snr : float or None
+        Median S/N per pixel; None without errors.
+    chi2 : float or None
+        Reduced chi-square of the reconstruction; None without errors.
+    masked_fraction : float
+        Fraction of the model's pixels that carry no information.
+    in_domain : bool
+        Whether the model was trained on such stars.
+    warnings : tuple of str
+        Reasons to doubt the latent.
     """
 
     star_id: str
@@ -40,23 +58,35 @@ class Measured:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Embedded(Measured):
-    """A star that is on the service's disk now."""
+    """A star that was just stored: `replaced` if its id was stored before, `processing` the steps."""
 
     replaced: bool
     processing: tuple[str, ...]
 
     @classmethod
-    def of(cls, answer: Answer) -> Embedded:
-        """The answer of POST /embed."""
-        told = {"replaced": answer["replaced"], "processing": tuple(answer["processing"])}
-        return cls(**_measured(answer), **told)
+    def of(cls, response: Response) -> Embedded:
+        """From the response of POST /embed."""
+        return cls(
+            **_measured(response),
+            replaced=response["replaced"],
+            processing=tuple(response["processing"]),
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Star(Measured):
-    """A stored star: its parameters `teff` (K), `logg` (dex, cgs) and `fe_h` (dex), and what is known of it.
+    """A stored star: the attributes of `Measured`, its parameters and its position.
 
-    `ra` and `dec` are in degrees (ICRS); `parameters` are what else the model is conditioned on, by name.
+    Attributes
+    ----------
+    teff, logg, fe_h : float
+        Effective temperature in K, surface gravity in dex (cgs), [Fe/H] in dex.
+    parameters : dict of str to float
+        The extra parameters that the model is conditioned on, in its units.
+    ra, dec : float or None
+        Position in degrees (ICRS).
+    meta : dict
+        What was stored with the star.
     """
 
     teff: float
@@ -68,33 +98,33 @@ class Star(Measured):
     meta: dict[str, Any]
 
     @classmethod
-    def of(cls, answer: Answer) -> Star:
-        """A star of GET /stars."""
-        told = {name: answer[name] for name in ("teff", "logg", "fe_h", "ra", "dec", "meta")}
-        return cls(**_measured(answer), **told, parameters=answer.get("parameters", {}))
+    def of(cls, response: Response) -> Star:
+        """From a star of GET /stars."""
+        fields = {name: response[name] for name in ("teff", "logg", "fe_h", "ra", "dec", "meta")}
+        return cls(**_measured(response), **fields, parameters=response.get("parameters", {}))
 
     @property
     def labels(self) -> dict[str, Any]:
         """Its parameters, as `Chemtwin.recast` takes them for `to`."""
-        further = {"parameters": self.parameters} if self.parameters else {}
-        return {"teff": self.teff, "logg": self.logg, "fe_h": self.fe_h, **further}
+        extra = {"parameters": self.parameters} if self.parameters else {}
+        return {"teff": self.teff, "logg": self.logg, "fe_h": self.fe_h, **extra}
 
 
-def _measured(answer: Answer) -> dict[str, Any]:
+def _measured(response: Response) -> dict[str, Any]:
     """The fields of `Measured`."""
-    sd = answer["latent_sd"]
+    sd = response["latent_sd"]
     return {
-        **{name: answer[name] for name in ("star_id", "snr", "chi2", "masked_fraction", "in_domain")},
-        "latent": np.array(answer["latent"]),
+        **{name: response[name] for name in ("star_id", "snr", "chi2", "masked_fraction", "in_domain")},
+        "latent": np.array(response["latent"]),
         "latent_sd": None if sd is None else np.array(sd),
-        "model": identity(answer),
-        "warnings": tuple(answer["warnings"]),
+        "model": identity(response),
+        "warnings": tuple(response["warnings"]),
     }
 
 
-def identity(answer: Answer) -> str:
-    """The model of an answer, as name@version."""
-    return f"{answer['model']['name']}@{answer['model']['version']}"
+def identity(response: Response) -> str:
+    """The model of a response, as name@version."""
+    return f"{response['model']['name']}@{response['model']['version']}"
 
 
 ABOUT = {
@@ -168,8 +198,8 @@ STAR = (
 )  # fmt: skip
 
 
-def table(rows: Sequence[Mapping[str, Any]], names: Iterable[str], further: Mapping[str, str]) -> Table:
-    """A table of the columns `names` and of the parameters `further`, with their units; None becomes NaN."""
+def table(rows: Sequence[Mapping[str, Any]], names: Iterable[str], extra: Mapping[str, str]) -> Table:
+    """A table of the columns `names` and the extra parameters, with their units; None becomes NaN."""
     made = Table()
     for name in names:
         description, unit, ucd = ABOUT[name]
@@ -180,7 +210,7 @@ def table(rows: Sequence[Mapping[str, Any]], names: Iterable[str], further: Mapp
             meta={"ucd": ucd},
             format=SHOWN.get(name),
         )
-    for name, unit in further.items():
+    for name, unit in extra.items():
         values = _values(name, [row["parameters"][name] for row in rows])
         made[name] = Column(values, unit=unit or None, description="a parameter of the model")
     return made
@@ -200,41 +230,52 @@ def _values(name: str, values: list[Any]) -> NDArray[Any]:
 
 
 def twins_table(
-    answers: Sequence[Answer],
-    further: Mapping[str, str],
+    responses: Sequence[Response],
+    extra: Mapping[str, str],
     by_likelihood: bool,
-    asked: Sequence[str] | None = None,
+    queries: Sequence[str] | None = None,
 ) -> Table:
-    """The twins of `answers` below one another, with a column `asked_star_id` if `asked` names their stars."""
+    """The twins of all `responses`, with a column `asked_star_id` if `queries` gives the stars searched for."""
     names = [name for name in TWIN if by_likelihood or name != "log_likelihood_ratio"]
-    rows = [twin for answer in answers for twin in answer["twins"]]
-    if asked is not None:
+    rows = [twin for response in responses for twin in response["twins"]]
+    if queries is not None:
         names = ["asked_star_id", *names]
-        owners = [star for star, answer in zip(asked, answers, strict=True) for _ in answer["twins"]]
+        owners = [star for star, one in zip(queries, responses, strict=True) for _ in one["twins"]]
         rows = [{"asked_star_id": star, **twin} for star, twin in zip(owners, rows, strict=True)]
-    return table(rows, names, further)
+    return table(rows, names, extra)
 
 
-def as_table(stars: Iterable[Star], further: Mapping[str, str] | None = None) -> Table:
-    """Stars, of `Chemtwin.iter_stars` say, as a table with units and UCDs; `further` gives the units of a
-    model's further parameters, whose columns are left out without it.
+def as_table(stars: Iterable[Star], extra: Mapping[str, str] | None = None) -> Table:
+    """Stars as a table with units and UCDs.
+
+    Parameters
+    ----------
+    stars : iterable of Star
+        Those of `Chemtwin.iter_stars`, say.
+    extra : mapping of str to str, optional
+        The units of the model's extra parameters by name; without it they have no columns.
+
+    Returns
+    -------
+    Table
+        A row for each star.
     """
     rows = [{**vars(star), "warnings": "; ".join(star.warnings)} for star in stars]
-    return table(rows, STAR, further or {})
+    return table(rows, STAR, extra or {})
 
 
-def spectrum(answer: Answer) -> Spectrum:
-    """The answer of POST /recast: flux over the continuum at vacuum wavelengths in Angstrom.
+def spectrum(response: Response) -> Spectrum:
+    """The response of POST /recast as a spectrum: flux over the continuum at vacuum wavelengths in Angstrom.
 
-    The detectors' gaps have no pixels. `meta` holds `star_id`, `from`, `to`, `model`, `in_domain`, `warnings`.
+    The detectors' gaps have no pixels. `meta` has `star_id`, `from`, `to`, `model`, `in_domain`, `warnings`.
     """
     from specutils import Spectrum
 
-    sd = answer["flux_sd"]
+    sd = response["flux_sd"]
     names = ("star_id", "from", "to", "in_domain", "warnings")
     return Spectrum(
-        flux=np.array(answer["flux"]) * u.dimensionless_unscaled,
-        spectral_axis=np.array(answer["wavelength"]) * u.AA,
+        flux=np.array(response["flux"]) * u.dimensionless_unscaled,
+        spectral_axis=np.array(response["wavelength"]) * u.AA,
         uncertainty=None if sd is None else StdDevUncertainty(np.array(sd)),
-        meta={**{name: answer[name] for name in names}, "model": identity(answer)},
+        meta={**{name: response[name] for name in names}, "model": identity(response)},
     )

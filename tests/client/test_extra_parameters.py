@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.utils.masked import Masked
-from chemtwin_client import Chemtwin, Refused
+from chemtwin_client import Chemtwin, InvalidRequest
 from click.testing import CliRunner
 
 from app.cli.main import cli
@@ -67,7 +67,7 @@ def test_a_fourth_parameter(chem, folder):
     recast = chem.recast(star_id, {"parameters": {"vbroad": 0.5}})
     assert recast.meta["from"] == star.labels
     assert recast.meta["to"]["parameters"] == {"vbroad": 0.5}
-    with pytest.raises(Refused, match="vbroad"):
+    with pytest.raises(InvalidRequest, match="vbroad"):
         chem.embed(APSTAR, **GIANT)
     of_file = chem.embed(
         APSTAR, **GIANT, parameters={"vbroad": 3000 * u.m / u.s}, parameters_err={"vbroad": 0.5}

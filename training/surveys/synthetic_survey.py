@@ -1,0 +1,201 @@
+"""Synthetic surveys of twins, as in the paper's section 4.1, drawn by the emulator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from string import ascii_uppercase
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import truncnorm
+from tqdm import tqdm
+
+from model.errors import InputError
+from model.spectra.grid import Array, Grid
+from model.spectra.spectrum import PARAMETER_UNITS
+from training.emulator.broadening import broaden
+from training.emulator.emulator import CARBON_LIMIT, Emulator
+from training.random_streams import Stream, generator
+from training.surveys.chemistry import Chemistry
+from training.surveys.survey import BLOCK_STARS, OWN_FE_H, add_noise
+
+TABLE_1 = {"teff": (4000.0, 5000.0), "logg": (1.5, 3.0)}
+"""Ranges of the paper's table 1, sampled uniformly: K, dex."""
+
+TABLE_2 = {
+    "fe_h": (-0.13, 0.24),
+    "N": (0.28, 0.11),
+    "O": (0.03, 0.08),
+    "Na": (-0.05, 0.38),
+    "Mg": (0.06, 0.08),
+    "Al": (0.07, 0.09),
+    "Si": (0.05, 0.07),
+    "S": (0.05, 0.07),
+    "K": (0.04, 0.07),
+    "Ca": (0.02, 0.04),
+    "Ti": (-0.01, 0.06),
+    "V": (-0.01, 0.11),
+    "Mn": (-0.04, 0.07),
+    "Ni": (0.02, 0.04),
+    "P": (-0.04, 0.18),
+    "Cr": (-0.01, 0.06),
+    "Co": (0.0, 0.15),
+    "Rb": (-0.03, 0.29),
+}
+"""Mean and standard deviation (dex) of the paper's table 2: [Fe/H], and [X/Fe] of 17 elements."""
+
+
+def draw_labels(
+    groups: int,
+    seed: int,
+    names: tuple[str, ...],
+    lo: NDArray[np.float64],
+    hi: NDArray[np.float64],
+    *,
+    members: int = 2,
+    own_fe_h: bool = False,
+    chemistry: Chemistry | None = None,
+) -> NDArray[np.float64]:
+    """Labels (groups * members, len(names)): each run of `members` rows shares its chemistry.
+
+    Teff and logg are uniform over table 1, each star its own; [Fe/H] and [X/Fe] are table 2's independent
+    Gaussians truncated to the box `lo`, `hi` (L,); [C/Fe], which the tables do not list, is 0, so [O/Fe] is
+    cut at -CARBON_LIMIT. With `own_fe_h` a group shares [X/Fe] only and each star has its own [Fe/H].
+    With a `chemistry` the labels are drawn from it, within table 1 and the box.
+    """
+    random = generator(Stream.SURVEY_LABELS, seed=seed)
+    if chemistry is not None:
+        if own_fe_h:
+            raise InputError("real [X/Fe] depend on [Fe/H]: stars of one [X/Fe] cannot have their own [Fe/H]")
+        lo, hi = lo.copy(), hi.copy()
+        for name, (low, high) in TABLE_1.items():
+            column = names.index(name)
+            lo[column], hi[column] = max(lo[column], low), min(hi[column], high)
+        return chemistry.draw(random, groups, members, names, lo, hi)
+    stars = groups * members
+    labels = np.zeros((stars, len(names)))
+    for column, name in enumerate(names):
+        if name in TABLE_1:
+            labels[:, column] = random.uniform(*TABLE_1[name], size=stars)
+        elif name in TABLE_2:
+            mean, sd = TABLE_2[name]
+            low = max(lo[column], -CARBON_LIMIT) if name == "O" else lo[column]
+            own = own_fe_h and name == "fe_h"
+            uniform = random.uniform(size=stars if own else groups)
+            chosen = mean + sd * truncnorm.ppf(uniform, (low - mean) / sd, (hi[column] - mean) / sd)
+            labels[:, column] = chosen if own else np.repeat(chosen, members)
+    return labels
+
+
+def synthesize(
+    path: Path,
+    emulator: Emulator,
+    groups: int,
+    seed: int,
+    snr: float = np.inf,
+    *,
+    members: int = 2,
+    own_fe_h: bool = False,
+    chemistry: Chemistry | None = None,
+    broadening: tuple[float, float] | None = None,
+) -> None:
+    """Draw a survey of groups of twins into an HDF5 file, streamed; the same seed gives the same file.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write.
+    emulator : Emulator
+        Gives the spectra, normalised by the true continuum.
+    groups : int
+        Number of groups.
+    seed : int
+        Seed of all random numbers.
+    snr : float
+        Gaussian noise of standard deviation 1 / `snr` is added to every pixel (paper, section 4.2).
+    members : int
+        Stars of a group. Their ids are SYN-<seed>-<group>A, B and so on; pairs get `twin_of`.
+    own_fe_h : bool
+        Members have equal [X/Fe], but each its own [Fe/H]; otherwise all abundances are equal.
+    chemistry : Chemistry, optional
+        The distribution of labels, by default the paper's.
+    broadening : (float, float), optional
+        Each star's lines are widened by a Gaussian of its own. Its standard deviation (km/s), uniform between
+        the two, is dataset vbroad.
+
+    Raises
+    ------
+    InputError
+        For a `broadening` that does not rise from 0 or more.
+    """
+    if broadening is not None and not 0 <= broadening[0] < broadening[1] < np.inf:
+        raise InputError(f"broadening must be two rising numbers, 0 or more, not {broadening}")
+    labels = draw_labels(
+        groups,
+        seed,
+        emulator.labels,
+        emulator.lo,
+        emulator.hi,
+        members=members,
+        own_fe_h=own_fe_h,
+        chemistry=chemistry,
+    )
+    vbroad = None
+    if broadening is not None:
+        vbroad = generator(Stream.SURVEY_BROADENING, seed=seed).uniform(*broadening, size=len(labels))
+    partial = path.with_name(path.name + ".partial")
+    with h5py.File(partial, "w") as file:
+        file.attrs.update(
+            kind="synthetic twin survey",
+            seed=seed,
+            snr=snr,
+            continuum="true",
+            shared=OWN_FE_H if own_fe_h else "[Fe/H] and [X/Fe]",
+            chemistry="paper" if chemistry is None else json.dumps(chemistry.provenance),
+            emulator=json.dumps(emulator.provenance),
+        )
+        _write_stars(file, emulator, labels, vbroad, members, seed)
+        file["snr"] = np.full(len(labels), snr)
+        _write_flux(file, emulator, labels, vbroad, seed, snr)
+    partial.replace(path)
+
+
+def _write_stars(
+    file: h5py.File, emulator: Emulator, labels: Array, vbroad: Array | None, members: int, seed: int
+) -> None:
+    """Write ids, groups, twins and `labels` (N, L) of the stars, and `vbroad` (N,) in km/s if there is one."""
+    groups, letters = len(labels) // members, ascii_uppercase[:members]
+    ids = np.array([f"SYN-{seed}-{i:06d}{letter}" for i in range(groups) for letter in letters], dtype="S64")
+    file["wavelength"] = emulator.wavelength
+    file["wavelength"].attrs["unit"] = "Angstrom (vacuum)"
+    file["star_id"] = ids
+    file["group"] = np.repeat(np.arange(groups), members)
+    if members == 2:
+        file["twin_of"] = ids.reshape(-1, 2)[:, ::-1].reshape(-1)
+    for name in PARAMETER_UNITS:
+        file[name] = labels[:, emulator.labels.index(name)]
+    if vbroad is not None:
+        file["vbroad"] = vbroad
+        file["vbroad"].attrs["unit"] = "km/s"
+    elements = [i for i, name in enumerate(emulator.labels) if name not in PARAMETER_UNITS]
+    file["abundances"] = labels[:, elements]
+    file["abundances"].attrs["names"] = [emulator.labels[i] for i in elements]
+    file["abundances"].attrs["unit"] = "[X/Fe], dex"
+
+
+def _write_flux(
+    file: h5py.File, emulator: Emulator, labels: Array, vbroad: Array | None, seed: int, snr: float
+) -> None:
+    """Write the flux of stars with `labels` (N, L), block by block, behind a progress bar."""
+    stars, pixels = len(labels), len(emulator.wavelength)
+    grid = Grid(emulator.wavelength)
+    flux = file.create_dataset("flux", (stars, pixels), "f4", chunks=(min(64, stars), pixels))
+    with tqdm(total=stars, unit="star", desc="synthesize", disable=None) as bar:
+        for start in range(0, stars, BLOCK_STARS):
+            block = emulator(labels[start : start + BLOCK_STARS])
+            if vbroad is not None:
+                block = broaden(block, vbroad[start : start + BLOCK_STARS], grid)
+            flux[start : start + len(block)] = add_noise(block, snr, Stream.SURVEY_NOISE, start, seed=seed)
+            bar.update(len(block))
