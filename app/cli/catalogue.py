@@ -1,16 +1,15 @@
-"""The commands on the store as a whole (docs/bulk.md)."""
+"""`chemtwin catalogue`: the commands on the store as a whole (docs/bulk.md)."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from app.cli.path_options import FILE, OUT
+from app.cli.options import FILE, OUT, example, on_store
 from model.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,29 +21,12 @@ SHOWN = 20
 """Refused stars that are named; the others are counted."""
 
 
-def on_store(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that name a store; it gets `settings`, in which they win over variables."""
-
-    @click.option(
-        "--data-dir",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="folder of the store, instead of CHEMTWIN_DATA_DIR and CHEMTWIN_STORE",
-    )
-    @click.option("--store", metavar="PATH_OR_URL", help="the store itself, instead of both")
-    @wraps(command)
-    def chosen(data_dir: Path | None, store: str | None, **options: Any) -> None:
-        from app.settings import read_settings
-
-        if data_dir is not None and store is not None:
-            raise click.UsageError("--data-dir and --store both name a store: give one")
-        if store == "":
-            raise click.UsageError("--store is empty")
-        command(settings=read_settings(data_dir, store), **options)
-
-    return chosen
+@click.group(epilog=example("catalogue ingest survey.h5"))
+def catalogue() -> None:
+    """Fill, save and export the store of stars (docs/bulk.md)."""
 
 
-@click.command()
+@catalogue.command(epilog=example("catalogue ingest survey.h5"))
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option("--labels", type=FILE, help="CSV, ECSV, FITS, VOTable or Parquet table of a folder's stars")
 @click.option(
@@ -90,7 +72,7 @@ def ingest(
         raise SystemExit(1)
 
 
-@click.command()
+@catalogue.command(epilog=example("catalogue reindex --model new.safetensors"))
 @click.option("--model", type=FILE, required=True, help="the model file to embed with")
 @click.option("--drop-old", is_flag=True, help="then delete other models' rows of stars that have the new one")
 @on_store
@@ -113,7 +95,7 @@ def reindex(model: Path, drop_old: bool, settings: Settings) -> None:
         raise SystemExit(1)
 
 
-@click.command()
+@catalogue.command(epilog=example("catalogue export catalogue.parquet"))
 @click.argument("out", type=OUT)
 @click.option("--format", "form", type=click.Choice(FORMS), help="instead of what OUT's suffix says")
 @click.option("--all-models", is_flag=True, help="rows of every model, not only CHEMTWIN_MODEL's")
@@ -143,7 +125,7 @@ def export(out: Path, form: str | None, all_models: bool, replace: bool, setting
     click.echo(f"{count} rows written to {out}")
 
 
-@click.command()
+@catalogue.command(epilog=example("catalogue backup stars.backup.sqlite"))
 @click.argument("file", type=OUT)
 @on_store
 def backup(file: Path, settings: Settings) -> None:
@@ -158,7 +140,7 @@ def backup(file: Path, settings: Settings) -> None:
         store.close()
 
 
-@click.command()
+@catalogue.command(epilog=example("catalogue restore stars.backup.sqlite --to data/stars.sqlite"))
 @click.argument("file", type=FILE, metavar="BACKUP")
 @click.option(
     "--to", "target", required=True, metavar="TARGET", help="the store: a path, or a postgresql:// URL"
@@ -203,6 +185,3 @@ def _name_failed(shown: Sequence[str], failed: int) -> None:
         click.echo(line, err=True)
     if failed > len(shown):
         click.echo(f"and {failed - len(shown)} more", err=True)
-
-
-COMMANDS = (ingest, reindex, export, backup, restore)

@@ -39,7 +39,7 @@ ASTRAY = 1.0
 """How far from its latent, in units of the noise at S/N 100, a model may embed its own noiseless spectrum."""
 
 
-_RESTORE = "Move it away and restore a backup to its path (chemtwin restore BACKUP --to PATH)"
+_RESTORE = "Move it away and restore a backup to its path (chemtwin catalogue restore BACKUP --to PATH)"
 
 
 @dataclass(frozen=True)
@@ -208,8 +208,8 @@ def _contents(store: Store, model: Model | None, settings: Settings) -> Iterator
         yield Finding(
             "warn",
             "store",
-            f"no star was embedded with {own}: twins of the others are refused until chemtwin reindex, "
-            "or another chemtwin ingest, has embedded them",
+            f"no star was embedded with {own}: embed them by chemtwin catalogue reindex or chemtwin catalogue "
+            "ingest, for a star embedded with another model has no twins",
         )
     start = time.perf_counter()
     index = TwinIndex(store, own, model.card.latent_dim, settings.cache_folder)

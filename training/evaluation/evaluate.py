@@ -138,7 +138,7 @@ def recast_errors(model: Model, survey: Survey) -> list[RecastError]:
     """Each star's twin recast to the star's parameters, against the star itself, without noise.
 
     "decoder" recasts from the latent, as the service does; "whole residual" is the paper's way for PolyDis.
-    Twins must stand in neighbouring rows, as `chemtwin synthesize` writes them.
+    Twins must stand in neighbouring rows, as `chemtwin survey synthesize` writes them.
     """
     survey.check_grid(model.grid)
     twin, u = twins(survey), known(survey, model.parameter_names)

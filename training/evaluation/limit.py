@@ -1,6 +1,6 @@
 """The limit: how many twins could be found from the noise alone, by one who knows the generator.
 
-    chemtwin limit test.h5 test_xfe.h5 groups.h5 --report limit
+    chemtwin lab limit test.h5 test_xfe.h5 groups.h5 --report limit
 
 The oracle knows u, the derivatives of the spectra by the abundances and how abundances are distributed; its
 estimate of a star's abundances is Gaussian about the truth with the inverse of the Fisher information as its

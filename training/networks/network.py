@@ -1,7 +1,7 @@
 """Training FactorDis and FaderDis (paper, sections 3.2 to 4.2, appendix A).
 
-    chemtwin train train.h5 --validation validation.h5 --method faderdis --preset compact --out m.safetensors
-    torchrun --nproc-per-node 4 --no-python chemtwin train ...        # the same, on four GPUs
+    chemtwin model train train.h5 --validation validation.h5 --method faderdis --out m.safetensors
+    torchrun --nproc-per-node 4 --no-python chemtwin model train ...        # the same, on four GPUs
 
 Every random number is a function of the seed and the step, so a run that was stopped goes on from its last
 checkpoint as if nothing had happened. Flux and parameters are all that training sees; a validation survey's

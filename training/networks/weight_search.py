@@ -1,6 +1,6 @@
 """Search for the loss weights, of which the paper says that they decide (section 3.3.1), by Optuna.
 
-    chemtwin search train.h5 --validation validation.h5 --method faderdis --trials 20 --folder search
+    chemtwin lab search-weights train.h5 --validation validation.h5 --method faderdis --trials 9 --folder search
 
 Every trial trains from the same start and is judged by the validation survey alone; hopeless ones are stopped
 early (shorten all with --set steps=...). A stopped search goes on where it was.
@@ -36,7 +36,7 @@ def search(
     trials: int,
     device: torch.device,
 ) -> str:
-    """Try `trials` settings of the weights `keys`; returns the best as options for `chemtwin train`.
+    """Try `trials` settings of the weights `keys`; returns the best as options for `chemtwin model train`.
 
     Raises InputError for a key that is no positive number in `config`.
     """

@@ -33,7 +33,7 @@ def start(*arguments: object, **environment: str) -> Command:
 
 def ingest(*arguments: object, **environment: str) -> tuple[int, str]:
     """By one process: several, and a cluster, have tests of their own."""
-    return run("ingest", *arguments, "--workers", 1, **environment)
+    return run("catalogue", "ingest", *arguments, "--workers", 1, **environment)
 
 
 def rows(store: Store) -> dict[str, bytes]:
@@ -65,7 +65,7 @@ def large(tmp_path_factory, emulator) -> Path:
 def whole(large, tmp_path_factory) -> dict[str, bytes]:
     """What an ingest without interruption stores of it."""
     folder = tmp_path_factory.mktemp("whole")
-    code, said = run("ingest", large, "--data-dir", folder, "--workers", 2)
+    code, said = run("catalogue", "ingest", large, "--data-dir", folder, "--workers", 2)
     assert (code, said.strip()) == (0, "1500 stars stored, 0 already there, 0 refused")
     return rows_at(folder)
 
@@ -85,7 +85,7 @@ def npz(path: Path, survey: Survey, **fields: object) -> Path:
 def test_killed_at_random_moments_it_ends_as_if_never_stopped(large, whole, tmp_path):
     generator, stored = random.Random(4), 0
     for _ in range(3):
-        process = start("ingest", large, "--data-dir", tmp_path, "--workers", 2)
+        process = start("catalogue", "ingest", large, "--data-dir", tmp_path, "--workers", 2)
         before, deadline = stored, time.monotonic() + 120
         while process.poll() is None and stored == before and time.monotonic() < deadline:
             time.sleep(generator.random() * 0.2)
@@ -94,7 +94,7 @@ def test_killed_at_random_moments_it_ends_as_if_never_stopped(large, whole, tmp_
         process.communicate()
         if stored == len(whole):
             break
-    code, said = run("ingest", large, "--data-dir", tmp_path, "--workers", 2)
+    code, said = run("catalogue", "ingest", large, "--data-dir", tmp_path, "--workers", 2)
     assert (code, rows_at(tmp_path)) == (0, whole)
     new, there, refused = map(int, re.findall(r"\d+", said))
     assert (new + there, refused) == (1500, 0)
@@ -113,7 +113,7 @@ def children(process: int) -> list[int]:
 
 @pytest.mark.slow
 def test_a_killed_ingest_leaves_no_worker(large, tmp_path):
-    process = start("ingest", large, "--data-dir", tmp_path, "--workers", 2)
+    process = start("catalogue", "ingest", large, "--data-dir", tmp_path, "--workers", 2)
     workers: list[int] = []
     while len(workers) < 2:  # they are children of the server that forks them
         assert process.poll() is None, "it ended before its workers were seen"
@@ -290,7 +290,9 @@ def test_a_cluster_of_processes_that_are_killed_fills_one_postgres(large, whole,
     url, generator = postgres.create(), random.Random(5)
     store = open_store(url)
     with LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        process = start("ingest", large, "--scheduler", cluster.scheduler_address, CHEMTWIN_STORE=url)
+        process = start(
+            "catalogue", "ingest", large, "--scheduler", cluster.scheduler_address, CHEMTWIN_STORE=url
+        )
         killed, deadline = 0, time.monotonic() + 240
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.5 + generator.random())
@@ -302,7 +304,9 @@ def test_a_cluster_of_processes_that_are_killed_fills_one_postgres(large, whole,
         assert process.returncode == 0, error
         assert killed >= 1
         assert rows(store) == whole
-        code, said = run("ingest", large, "--scheduler", cluster.scheduler_address, CHEMTWIN_STORE=url)
+        code, said = run(
+            "catalogue", "ingest", large, "--scheduler", cluster.scheduler_address, CHEMTWIN_STORE=url
+        )
         assert "0 stars stored, 1500 already there" in said
     store.close()
     postgres.drop(url)
@@ -310,7 +314,9 @@ def test_a_cluster_of_processes_that_are_killed_fills_one_postgres(large, whole,
 
 @pytest.mark.slow
 def test_a_cluster_elsewhere_gets_no_file_of_this_machine(tmp_path, large):
-    code, said = run("ingest", large, "--scheduler", "tcp://192.0.2.1:8786", "--data-dir", tmp_path)
+    code, said = run(
+        "catalogue", "ingest", large, "--scheduler", "tcp://192.0.2.1:8786", "--data-dir", tmp_path
+    )
     assert code == 1
     assert "set CHEMTWIN_STORE to a postgresql:// URL" in said
 
@@ -330,7 +336,7 @@ def test_of_rows_with_one_id_the_first_is_stored_and_the_same_command_again_stor
     snr = np.where(np.arange(300) < 200, 50.0, 100.0)
     source = npz(tmp_path / "s.npz", survey, stars=300, star_id=ids, snr=snr)
     for stored in (200, 0):
-        code, said = run("ingest", source, "--data-dir", tmp_path, "--workers", 2)
+        code, said = run("catalogue", "ingest", source, "--data-dir", tmp_path, "--workers", 2)
         assert code == 1
         assert f"{stored} stars stored, {200 - stored} already there, 0 refused, 100 repeat an id" in said
         assert "TWICE-000: row 200 repeats the id of row 0" in said

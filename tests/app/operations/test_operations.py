@@ -258,4 +258,4 @@ def test_the_doctor_finds_a_damaged_store(service, tmp_path, free_port):
     path.write_bytes(content)
     status, lines = doctor(CHEMTWIN_DATA_DIR=str(tmp_path), CHEMTWIN_PORT=free_port)
     assert status == 1
-    assert "chemtwin restore" in lines["FAIL store"][0]
+    assert "chemtwin catalogue restore" in lines["FAIL store"][0]

@@ -28,7 +28,7 @@ def test_every_worker_knows_what_any_has_answered_for(start_server, star, catalo
     fresh("DELETE", server.url + "/stars/S-5")
     for _ in range(6):
         assert "S-5" not in [twin["star_id"] for twin in fresh("GET", search)["twins"]]
-    ingest = start("ingest", catalogue, "--data-dir", server.data_dir, "--workers", 2)
+    ingest = start("catalogue", "ingest", catalogue, "--data-dir", server.data_dir, "--workers", 2)
     known = 11
     while ingest.poll() is None:
         searched = fresh("GET", search)["searched"]
