@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 FORMS = ("h5", "parquet", "fits", "vot")
-SHOWN = 20
-"""Refused stars that are named; the others are counted."""
+NAMED = 20
+"""How many refused stars are named; all are counted."""
 
 
 @click.group(epilog=example("catalogue ingest survey.h5"))
@@ -60,12 +60,12 @@ def ingest(
     if scheduler is None and workers > 1:
         processes.get_ready("app.bulk.ingest", "model.methods.gaussdis")
     from app.bulk.ingest import ingest as run
-    from app.bulk.sources import Place
+    from app.bulk.star_reader import InputFiles
 
-    place = Place.of(source, labels, meta or None)
-    done = run(place, settings, workers, scheduler, report)
+    files = InputFiles.of(source, labels, meta or None)
+    done = run(files, settings, workers, scheduler, report)
     failed = done.report.refused + done.report.repeated
-    _name_failed([str(note) for note in done.shown], failed)
+    _print_failed([str(note) for note in done.shown], failed)
     for line in _summary(done):
         click.echo(line)
     if failed:
@@ -77,19 +77,19 @@ def ingest(
 @click.option("--drop-old", is_flag=True, help="then delete other models' rows of stars that have the new one")
 @on_store
 def reindex(model: Path, drop_old: bool, settings: Settings) -> None:
-    """Embed the kept spectra with another MODEL, beside what is there; a running service goes on.
+    """Embed the stored spectra with another MODEL, beside the rows there are; a running service goes on.
 
     Stopped, it goes on where it was when it is run again.
     """
     from app.bulk.reindex import reindex as run
 
     done = run(settings.model_copy(update={"model": model, "keep_spectra": False}), drop_old)
-    _name_failed(
-        [f"{star.star_id}: {star.reason}" for star in list(done.refused.values())[:SHOWN]], len(done.refused)
+    _print_failed(
+        [f"{star.star_id}: {star.reason}" for star in list(done.refused.values())[:NAMED]], len(done.refused)
     )
     click.echo(
         f"{done.written} stars embedded with {done.model}, {len(done.refused)} refused, "
-        f"{done.without} without a kept spectrum, {done.dropped} rows of other models deleted"
+        f"{done.without_spectrum} without a stored spectrum, {done.dropped} rows of other models deleted"
     )
     if done.refused:
         raise SystemExit(1)
@@ -99,7 +99,7 @@ def reindex(model: Path, drop_old: bool, settings: Settings) -> None:
 @click.argument("out", type=OUT)
 @click.option("--format", "form", type=click.Choice(FORMS), help="instead of what OUT's suffix says")
 @click.option("--all-models", is_flag=True, help="rows of every model, not only CHEMTWIN_MODEL's")
-@click.option("--replace", is_flag=True, help="OUT may be there, and is replaced")
+@click.option("--replace", is_flag=True, help="replace OUT if it exists")
 @on_store
 def export(out: Path, form: str | None, all_models: bool, replace: bool, settings: Settings) -> None:
     """Write the catalogue to a table OUT: HDF5 (.h5), Parquet, FITS (.fits) or VOTable (.vot)."""
@@ -112,7 +112,7 @@ def export(out: Path, form: str | None, all_models: bool, replace: bool, setting
     if form not in FORMS:
         raise click.ClickException(f"{out}: the suffix, or --format, must be one of {', '.join(FORMS)}")
     if out.exists() and not replace:
-        raise InputError(f"{out} exists: --replace puts the table in its place")
+        raise InputError(f"{out} exists: --replace replaces it")
     if out.exists() and "://" not in settings.place and out.samefile(settings.place):
         raise InputError(f"{out} is the store itself")
     card, store = load_model(settings.model).card, open_store(settings.place, create=False)
@@ -129,7 +129,7 @@ def export(out: Path, form: str | None, all_models: bool, replace: bool, setting
 @click.argument("file", type=OUT)
 @on_store
 def backup(file: Path, settings: Settings) -> None:
-    """Write the whole store, with kept spectra, to a new FILE, while services run on it."""
+    """Write the whole store, with its spectra, to a new FILE, while services run on it."""
     from app.bulk.backup import backup as run
     from index.stores.open_store import open_store
 
@@ -156,31 +156,31 @@ def restore(file: Path, target: str, replace: bool) -> None:
     done = run(file, target, replace)
     click.echo(f"{done.rows} rows of {file} are now {done.store}")
     if done.previous is not None:
-        click.echo(f"its rows before are in {done.previous}: delete it when you do not need them")
+        click.echo(f"the rows before are in {done.previous}: delete that file when you do not need them")
 
 
 def _summary(done: Done) -> Iterator[str]:
-    """What became of the stars of an ingest, line by line."""
-    total, ignored = done.report, done.ignored
+    """Lines of text on the outcome of an ingest."""
+    total, ignored = done.report, done.ignored_columns
     repeated = f", {total.repeated} repeat an id" if total.repeated else ""
-    yield f"{total.stored} stars stored, {total.there} already there, {total.refused} refused{repeated}"
+    yield f"{total.stored} stars stored, {total.unchanged} already stored, {total.refused} refused{repeated}"
     if total.replaced:
-        yield f"of the stored {total.replaced} replaced an earlier star of the same id"
+        yield f"of those stored {total.replaced} replaced an earlier star of the same id"
     if total.outside or total.warned:
         yield (
-            f"of these in the catalogue {total.outside} are outside the model's domain, "
-            f"{total.warned} others have warnings"
+            f"of the stars in the catalogue {total.outside} are outside the model's domain, "
+            f"{total.warned} more have warnings"
         )
     if done.listed is not None:
         yield f"each of them is listed in {done.listed}"
-    if done.extra:
-        yield f"stored in meta: {', '.join(done.extra)}"
+    if done.meta_columns:
+        yield f"stored in meta: {', '.join(done.meta_columns)}"
     if ignored:
         more = f" and {len(ignored) - 10} more" if len(ignored) > 10 else ""
         yield f"not stored: {', '.join(ignored[:10])}{more}; --meta COLUMN stores one"
 
 
-def _name_failed(shown: Sequence[str], failed: int) -> None:
+def _print_failed(shown: Sequence[str], failed: int) -> None:
     for line in shown:
         click.echo(line, err=True)
     if failed > len(shown):

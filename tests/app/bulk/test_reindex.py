@@ -141,7 +141,7 @@ def test_a_killed_reindex_goes_on(folder, new_model):
     left = len(store.waiting(identity, "", 2000))
     code, said = run("catalogue", "reindex", "--model", new_model, "--data-dir", folder)
     assert (code, store.waiting(identity, "", 1)) == (0, [])
-    assert f"{left} stars embedded with {identity}, 0 refused, 0 without a kept spectrum" in said
+    assert f"{left} stars embedded with {identity}, 0 refused, 0 without a stored spectrum" in said
     store.close()
 
 
@@ -161,4 +161,4 @@ def test_stars_without_a_spectrum_and_those_refused_are_told(tmp_path, survey, n
     assert code == 1
     assert "S2: this model does not know vbroad" in said
     assert "1 stars embedded" in said
-    assert "1 refused, 1 without a kept spectrum" in said
+    assert "1 refused, 1 without a stored spectrum" in said

@@ -34,7 +34,7 @@ def test_every_worker_knows_what_any_has_answered_for(start_server, star, catalo
         searched = fresh("GET", search)["searched"]
         assert searched >= known, "a worker forgot, or had not yet heard"
         known = searched
-    assert ingest.communicate() == ("1200 stars stored, 0 already there, 0 refused\n", "")
+    assert ingest.communicate() == ("1200 stars stored, 0 already stored, 0 refused\n", "")
     for _ in range(6):
         assert fresh("GET", search)["searched"] == 11 + 1200
     assert [folder.name[:17] for folder in own.iterdir()] == ["chemtwin-metrics-"]
