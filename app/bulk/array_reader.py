@@ -47,12 +47,8 @@ class ArrayReader(StarReader):
         self, files: InputFiles, arrays: Mapping[str, Any], settings: Settings, extra_units: Mapping[str, str]
     ) -> None:
         path = files.path
-        self._path, self._arrays, self._bad_bits, self._extra_units = (
-            path,
-            arrays,
-            settings.bad_bits,
-            extra_units,
-        )
+        self._path, self._arrays = path, arrays
+        self._bad_bits, self._extra_units = settings.bad_bits, extra_units
         survey = path.suffix in HDF5
         needed = {"flux", "star_id", *LABELS, *(["wavelength"] if survey else [])}
         if missing := needed - set(arrays):

@@ -17,13 +17,11 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 FORMS = ("h5", "parquet", "fits", "vot")
-NAMED = 20
-"""How many refused stars are named; all are counted."""
 
 
 @click.group(epilog=example("catalogue ingest survey.h5"))
 def catalogue() -> None:
-    """Fill, save and export the store of stars (docs/bulk.md)."""
+    """Fill, export and back up the store of stars (docs/bulk.md)."""
 
 
 @catalogue.command(epilog=example("catalogue ingest survey.h5"))
@@ -49,10 +47,12 @@ def ingest(
     scheduler: str | None,
     settings: Settings,
 ) -> None:
-    """Embed SOURCE's stars into the store: a survey.h5, an npz, or a folder of FITS files with --labels.
+    """Embed the stars of SOURCE into the store.
 
-    A running service sees them at once. Stopped, it goes on where it was when it is run again. Extra columns go
-    into each star's meta, all if they are few, or those named by --meta.
+    SOURCE is a survey.h5, an npz, or a folder of FITS files with --labels.
+
+    A running service finds them at once. After a stop the same command goes on where it was. Extra columns
+    go into each star's meta, all if they are few, or those named by --meta.
     """
     from app.bulk import processes
 
@@ -77,21 +77,21 @@ def ingest(
 @click.option("--drop-old", is_flag=True, help="then delete other models' rows of stars that have the new one")
 @on_store
 def reindex(model: Path, drop_old: bool, settings: Settings) -> None:
-    """Embed the stored spectra with another MODEL, beside the rows there are; a running service goes on.
+    """Embed the stored spectra with another MODEL, beside the old rows.
 
-    Stopped, it goes on where it was when it is run again.
+    Services may run meanwhile. After a stop the same command goes on where it was.
     """
+    from app.bulk.ingest_report import SHOWN
     from app.bulk.reindex import reindex as run
 
     done = run(settings.model_copy(update={"model": model, "keep_spectra": False}), drop_old)
-    _print_failed(
-        [f"{star.star_id}: {star.reason}" for star in list(done.refused.values())[:NAMED]], len(done.refused)
-    )
+    refused = list(done.refused.values())
+    _print_failed([f"{star.star_id}: {star.reason}" for star in refused[:SHOWN]], len(refused))
     click.echo(
-        f"{done.written} stars embedded with {done.model}, {len(done.refused)} refused, "
+        f"{done.written} stars embedded with {done.model}, {len(refused)} refused, "
         f"{done.without_spectrum} without a stored spectrum, {done.dropped} rows of other models deleted"
     )
-    if done.refused:
+    if refused:
         raise SystemExit(1)
 
 
@@ -102,7 +102,9 @@ def reindex(model: Path, drop_old: bool, settings: Settings) -> None:
 @click.option("--replace", is_flag=True, help="replace OUT if it exists")
 @on_store
 def export(out: Path, form: str | None, all_models: bool, replace: bool, settings: Settings) -> None:
-    """Write the catalogue to a table OUT: HDF5 (.h5), Parquet, FITS (.fits) or VOTable (.vot)."""
+    """Write the catalogue to a table.
+
+    OUT is HDF5 (.h5), Parquet, FITS (.fits) or VOTable (.vot)."""
     from app.bulk.export import WHOLE
     from app.bulk.export import export as run
     from index.stores.open_store import open_store
@@ -129,7 +131,9 @@ def export(out: Path, form: str | None, all_models: bool, replace: bool, setting
 @click.argument("file", type=OUT)
 @on_store
 def backup(file: Path, settings: Settings) -> None:
-    """Write the whole store, with its spectra, to a new FILE, while services run on it."""
+    """Write the whole store, with its spectra, to a new FILE.
+
+    Services may run meanwhile."""
     from app.bulk.backup import backup as run
     from index.stores.open_store import open_store
 
@@ -147,7 +151,9 @@ def backup(file: Path, settings: Settings) -> None:
 )
 @click.option("--replace", is_flag=True, help="if TARGET has stars: save them to a file, then replace them")
 def restore(file: Path, target: str, replace: bool) -> None:
-    """Make the rows of a BACKUP the content of the store TARGET; running services see them at once.
+    """Make the rows of a BACKUP the content of the store TARGET.
+
+    Running services find them at once.
 
     BACKUP is only read. TARGET changes as a whole, once the new rows have been read back, or not at all.
     """

@@ -12,7 +12,7 @@ from app.cli.options import CHANGES, DEVICE, FILE, FOLDER, MODELS, OUT, PRESET, 
 
 
 class LazyGroup(click.Group):
-    """A group whose commands stand in a module that is imported when one of them is asked for.
+    """A group whose module is imported when one of its commands is needed.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ class LazyGroup(click.Group):
     module
         The name of the module.
     commands
-        The commands' names in the module.
+        The names of the commands in the module.
     """
 
     def __init__(self, name: str, help: str, epilog: str, module: str, commands: Sequence[str]) -> None:
@@ -77,7 +77,7 @@ lab.add_command(
     "--pairs", default=5000, show_default=True, type=click.IntRange(1), help="twin pairs picked at random"
 )
 def limit(surveys: tuple[Path, ...], report: Path, pairs: int) -> None:
-    """Measure how many twins the noise lets one find who knows the generator (docs/limit.md)."""
+    """Measure the most twins that can be found (docs/limit.md)."""
     from training.evaluation.limit import measure
 
     click.echo(measure(surveys, report, pairs))
@@ -88,7 +88,9 @@ def limit(surveys: tuple[Path, ...], report: Path, pairs: int) -> None:
 @click.option("--groups", type=FILE, required=True, help="a survey of groups without noise")
 @REPORT
 def rates(models: tuple[Path, ...], groups: Path, report: Path) -> None:
-    """Measure how many random pairs look more alike than siblings do (doppelganger rates)."""
+    """Measure doppelganger rates.
+
+    They are the fractions of random pairs at least as alike as siblings."""
     from training.evaluation.rates import measure_rates
     from training.surveys.survey import Survey
 
@@ -101,7 +103,7 @@ def rates(models: tuple[Path, ...], groups: Path, report: Path) -> None:
 @REPORT
 @click.option("--stars", type=click.IntRange(2), help="use the survey's first stars only")
 def robustness(models: tuple[Path, ...], survey: Path, report: Path, stars: int | None) -> None:
-    """Measure how many twins models find in spectra perturbed as real ones are."""
+    """Measure twins found in spectra perturbed as real ones are."""
     from training.evaluation.report import measure_robustness
     from training.surveys.survey import Survey
 
@@ -113,7 +115,9 @@ def robustness(models: tuple[Path, ...], survey: Path, report: Path, stars: int 
 @click.argument("stars", type=FILE)
 @click.option("--report", type=FOLDER, help="folder of visits.md and .html")
 def visits(model: Path, stars: Path, report: Path | None) -> None:
-    """Compare a model's latents of real stars: visits of one star, its files, and different stars.
+    """Compare the latents of repeat observations of real stars.
+
+    They are compared by visits of one star, by its files, and with different stars.
 
     STARS is a CSV with columns star, file, teff, logg, fe_h.
     """
@@ -133,13 +137,21 @@ def visits(model: Path, stars: Path, report: Path | None) -> None:
     "search-weights", epilog=example("lab search-weights train.h5 --validation pairs.h5 --folder search")
 )
 @click.argument("survey", type=FILE)
-@click.option("--validation", type=FILE, required=True, help="the survey of pairs that judges")
-@click.option("--folder", type=FOLDER, required=True, help="for the trials")
-@click.option("--method", type=click.Choice(["factordis", "faderdis"]), default="faderdis", show_default=True)
+@click.option(
+    "--validation", type=FILE, required=True, help="the survey of pairs that the trials are judged by"
+)
+@click.option("--folder", type=FOLDER, required=True, help="folder of the trials")
+@click.option(
+    "--method",
+    type=click.Choice(["factordis", "faderdis"]),
+    default="faderdis",
+    show_default=True,
+    help="how to train",
+)
 @PRESET
 @CHANGES
 @click.option("--weights", default="disentangle", show_default=True, help="keys to search, comma-separated")
-@click.option("--trials", default=20, show_default=True, type=click.IntRange(1))
+@click.option("--trials", default=20, show_default=True, type=click.IntRange(1), help="how many trials")
 @DEVICE
 def search_weights(
     survey: Path,
@@ -169,7 +181,9 @@ def search_weights(
 @click.argument("labels", type=FILE)
 @click.option("--out", type=OUT, required=True, help="the chemistry file to write")
 def chemistry(labels: Path, out: Path) -> None:
-    """Fit the distribution of real giants' labels to a CSV table (docs/realistic-survey.md)."""
+    """Fit the distribution of labels of real giants.
+
+    LABELS is a CSV table (docs/realistic-survey.md)."""
     from training.emulator.emulator import Emulator
     from training.surveys.chemistry import fit_chemistry
     from training.surveys.survey import TABLE_1

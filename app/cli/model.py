@@ -19,7 +19,11 @@ def model() -> None:
 @click.argument("survey", type=FILE)
 @MODEL_OUT
 @click.option(
-    "--method", type=click.Choice(["polydis", "factordis", "faderdis"]), default="faderdis", show_default=True
+    "--method",
+    type=click.Choice(["polydis", "factordis", "faderdis"]),
+    default="faderdis",
+    show_default=True,
+    help="how to train",
 )
 @PRESET
 @click.option("--config", "config_file", type=FILE, help="a TOML file instead of a preset")
@@ -38,7 +42,9 @@ def train(
     name: str | None,
     device: str | None,
 ) -> None:
-    """Fit a model on a survey file; a stopped run goes on where it was (docs/training.md)."""
+    """Train a model on a survey (docs/training.md).
+
+    After a stop the same command goes on where it was."""
     from training.config import PRESETS, read_config
     from training.train import train_model
 
@@ -52,7 +58,9 @@ def train(
 @MODEL_OUT
 @NAME
 def refine(start: Path, survey: Path, out: Path, name: str) -> None:
-    """Make GaussDis, noise-aware, of the compact FaderDis or FactorDis START, on its training survey."""
+    """Make a noise-aware GaussDis from the compact FaderDis or FactorDis START.
+
+    SURVEY is the survey that START was trained on."""
     from model.bundle import load_model, save_model
     from model.methods.autoencoder import Autoencoder
     from training.fitting import gaussdis
@@ -75,7 +83,9 @@ def refine(start: Path, survey: Path, out: Path, name: str) -> None:
 @MODEL_OUT
 @NAME
 def calibrate(model: Path, survey: Path, pairs: Path, find: bool, out: Path, name: str) -> None:
-    """Calibrate a GaussDis MODEL on known pairs of chemically identical stars in SURVEY."""
+    """Calibrate a GaussDis MODEL on pairs known as twins.
+
+    The pairs are of chemically identical stars in SURVEY."""
     from model.bundle import load_model, save_model
     from model.methods.gaussdis import GaussDis
     from training.fitting.calibrate import calibrate as calibrate_model
@@ -100,7 +110,9 @@ def calibrate(model: Path, survey: Path, pairs: Path, find: bool, out: Path, nam
 @click.argument("test", type=FILE)
 @MODEL_OUT
 def readout(model: Path, survey: Path, test: Path, out: Path) -> None:
-    """Write a model with a linear readout of SURVEY's abundances, and print its errors on TEST.
+    """Write a copy of MODEL with a linear readout of abundances.
+
+    It is fitted to SURVEY, and its errors on TEST are printed.
 
     Both are noiseless surveys with known abundances. No latent changes: the model keeps its version.
     """
@@ -119,8 +131,8 @@ def readout(model: Path, survey: Path, test: Path, out: Path) -> None:
     required=True,
     help="pairs without noise, not used in training",
 )
-@click.option("--groups", type=FILE, help="a survey of groups, for group finding")
-@click.option("--abundances", type=FILE, help="a survey that teaches the map from latents to abundances")
+@click.option("--groups", type=FILE, help="a survey of groups, to measure how well groups are found")
+@click.option("--abundances", type=FILE, help="a survey to fit the map from latents to abundances to")
 @REPORT
 def evaluate(
     models: tuple[Path, ...],
@@ -129,7 +141,9 @@ def evaluate(
     abundances: Path | None,
     report: Path,
 ) -> None:
-    """Measure models on test surveys and write a report (the paper's figures 2 to 6, tables 3 and 4)."""
+    """Measure models on test surveys, and write a report.
+
+    It has the paper's figures 2 to 6 and tables 3 and 4."""
     from training.evaluation import report as reports
     from training.surveys.survey import Survey
 
@@ -151,7 +165,7 @@ def evaluate(
 )
 @MODEL_OUT
 def card(model: Path, report: Path, out: Path) -> None:
-    """Write a model with a report's figures in its card."""
+    """Write a copy of MODEL with a report's figures in its card."""
     from training.evaluation.report import describe
 
     describe(model, report, out)

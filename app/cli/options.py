@@ -43,8 +43,13 @@ MODELS = click.argument("models", type=FILE, nargs=-1, required=True, metavar="M
 MODEL_OUT = click.option("--out", type=OUT, required=True, help="the model file to write")
 NAME = click.option("--name", default="gaussdis", show_default=True, help="the model's name")
 REPORT = click.option("--report", type=FOLDER, required=True, help="folder of the report")
-PAIRS_SURVEY = "pairs without noise, not used in training"
-PRESET = click.option("--preset", type=click.Choice(["compact", "paper"]), default="compact", show_default=True)
+PRESET = click.option(
+    "--preset",
+    type=click.Choice(["compact", "paper"]),
+    default="compact",
+    show_default=True,
+    help="the network's configuration",
+)
 CHANGES = click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="change one key, e.g. --set kl=0.5; repeatable"
 )

@@ -9,7 +9,9 @@ from app.cli.options import example
 
 @click.command(epilog=example("serve"))
 def serve() -> None:
-    """Run the service; settings are environment variables CHEMTWIN_... (docs/settings.md)."""
+    """Run the service.
+
+    Settings are environment variables CHEMTWIN_... (docs/settings.md)."""
     import os
     import tempfile
     from contextlib import ExitStack
@@ -47,7 +49,9 @@ def serve() -> None:
 
 @click.command(epilog=example("doctor"))
 def doctor() -> None:
-    """Check settings, model, data folder, store and search, and say what to do about what is wrong."""
+    """Check settings, model, data folder, store and search.
+
+    Each problem is printed with what to do about it."""
     from app.cli.doctor import examine
 
     failed = False

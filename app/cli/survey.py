@@ -11,7 +11,7 @@ from app.cli.options import FILE, OUT, example
 
 @click.group(epilog=example("survey synthesize survey.h5 --pairs 1000"))
 def survey() -> None:
-    """Make and check surveys: files of many spectra with labels."""
+    """Make and check surveys, files of many spectra with labels."""
 
 
 @survey.command(epilog=example("survey synthesize survey.h5 --pairs 1000 --snr 100"))
@@ -19,7 +19,7 @@ def survey() -> None:
 @click.option(
     "--pairs", default=25_000, show_default=True, type=click.IntRange(1), help="twin pairs, or groups"
 )
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0))
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="of every random draw")
 @click.option(
     "--snr", default=float("inf"), show_default=True, type=click.FloatRange(1), help="noise of 1/snr per pixel"
 )
@@ -71,7 +71,7 @@ def synthesize(
 @survey.command(epilog=example("survey check survey.h5"))
 @click.argument("surveys", type=FILE, nargs=-1, required=True, metavar="SURVEY...")
 def check(surveys: tuple[Path, ...]) -> None:
-    """Read surveys whole and name all that is wrong with one, or say what it has."""
+    """Print what surveys have, or all that is wrong with one."""
     from training.surveys.survey import Survey
 
     for path in surveys:

@@ -65,10 +65,11 @@ def twins(
     form: str,
     settings: Settings,
 ) -> None:
-    """Print the chemically nearest stars of the store to the spectrum in FILE, which is not stored.
+    """Print the twins of the spectrum in FILE.
 
     FILE is a survey's FITS file: apStar, aspcapStar or mwmStar. Labels that are not given come from it, if it
-    has any. No service is needed, and one may run on the same store.
+    has any. Its twins are the chemically nearest stars of the store; the spectrum itself is not stored. No
+    service is needed, and one may run on the same store.
     """
     labels = {"teff": teff, "logg": logg, "fe_h": fe_h, **dict(map(_named, extra))}
     given = {name: value for name, value in labels.items() if value is not None}
