@@ -22,8 +22,8 @@ serve: $(CATALOGUE)
 # The small catalogue: 2,000 synthetic stars at S/N 100, drawn by the shipped emulator, embedded by the shipped model.
 $(CATALOGUE): model/default.safetensors training/emulator/emulator.safetensors | $(VENV)/installed
 	mkdir -p data
-	$(BIN)/chemtwin synthesize $(SYNTHETIC) --pairs 1000 --seed 2021 --snr 100
-	$(BIN)/chemtwin ingest $(SYNTHETIC)
+	$(BIN)/chemtwin survey synthesize $(SYNTHETIC) --pairs 1000 --seed 2021 --snr 100
+	$(BIN)/chemtwin catalogue ingest $(SYNTHETIC)
 	rm $(SYNTHETIC)
 	touch $@
 

@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     )
     keep_spectra: bool = Field(
         False,
-        description="Keep every spectrum in the store, for the explorer and for `chemtwin reindex`.",
+        description="Keep every spectrum in the store, for the explorer and for `chemtwin catalogue reindex`.",
     )
 
     @property

@@ -133,7 +133,7 @@ class Arena:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
             sys.argv = ["chemtwin", *arguments]
-            app.cli.main()
+            app.cli.main.main()
 
         process = FORK.Process(target=run)
         process.start()
@@ -160,7 +160,7 @@ class Arena:
             "ingest": [str(self.bulk), "--workers", self.workers],
             "reindex": ["--model", str(self.other)],
         }
-        return self.start(kind, kind, *arguments[kind])
+        return self.start(kind, "catalogue", kind, *arguments[kind])
 
     def round(self, number: int, tally: Tally) -> None:
         """One life of the service, and the check of the one before."""

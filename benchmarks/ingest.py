@@ -1,4 +1,4 @@
-"""Time, CPU and peak memory of `chemtwin ingest` of a source into an empty store.
+"""Time, CPU and peak memory of `chemtwin catalogue ingest` of a source into an empty store.
 
 OMP_NUM_THREADS=1 python benchmarks/ingest.py survey.h5 [--workers N]
 """
@@ -45,7 +45,7 @@ def cpu(process: int) -> dict[int, float]:
     return used
 
 
-command = [sys.executable, "-c", "from app.cli import main; main()", "ingest", *sys.argv[1:]]
+command = [sys.executable, "-c", "from app.cli.main import main; main()", "catalogue", "ingest", *sys.argv[1:]]
 with tempfile.TemporaryDirectory() as folder:
     begun = time.monotonic()
     process = subprocess.Popen([*command, "--data-dir", folder], stdout=subprocess.PIPE, text=True)

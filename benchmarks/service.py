@@ -130,7 +130,7 @@ def serving(command: list[str], **environment: str) -> Iterator[tuple[str, int]]
 
 
 def service(folder: Path) -> list[str]:
-    return [sys.executable, "-c", "from app.cli import main; main()", "serve"]
+    return [sys.executable, "-c", "from app.cli.main import main; main()", "serve"]
 
 
 def quantiles(seconds: list[float]) -> str:

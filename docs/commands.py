@@ -14,8 +14,11 @@ from app.cli.main import cli
 LINK = re.compile(r"docs/([a-z-]+)\.md")
 HEAD = """# Commands
 
-`chemtwin COMMAND --help` says the same. Commands on the store take their settings from the
-[environment](settings.md); an option wins over it. This page is what `python docs/commands.py` prints.
+`chemtwin COMMAND --help` says the same. Commands are grouped by subject: `chemtwin catalogue` for the store,
+`chemtwin model`, `chemtwin survey`, and `chemtwin lab` for research. This page is what
+`python docs/commands.py` prints.
+
+Commands on the store take their settings from the [environment](settings.md); an option wins over it.
 
 An error that you can mend is one line, and the exit status is 1. Any other error is a defect of Chemtwin and
 shows its traceback. `chemtwin --debug COMMAND` shows the traceback of every error."""
@@ -34,7 +37,7 @@ def leaves(group: click.Group, context: click.Context) -> Iterator[tuple[str, cl
 
 
 def section(name: str, command: click.Command) -> str:
-    """Usage, help and options of one command."""
+    """Usage, help, options and example of one command."""
     context = click.Context(command, info_name=name)
     usage = " ".join([name, *command.collect_usage_pieces(context)])
     parts = [f"## {name}", f"```text\n{usage}\n```", LINK.sub(r"[\1](\1.md)", cleandoc(command.help or ""))]
@@ -45,6 +48,7 @@ def section(name: str, command: click.Command) -> str:
     ]
     if rows:
         parts.append("\n".join(["| option | |", "|---|---|", *rows]))
+    parts.append(re.sub("Example: (.*)", r"Example: `\1`", cleandoc(command.epilog or "").lstrip("\b\n")))
     return "\n\n".join(parts)
 
 

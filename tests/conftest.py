@@ -195,7 +195,7 @@ def catalogue_data(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """A data folder with the catalogue's stars, to be copied."""
 
     def make(folder: Path) -> None:
-        assert forked.run("ingest", catalogue, "--data-dir", folder)[0] == 0
+        assert forked.run("catalogue", "ingest", catalogue, "--data-dir", folder)[0] == 0
 
     return made_once(tmp_path_factory, "data", make)
 
@@ -203,13 +203,13 @@ def catalogue_data(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def catalogue_of_make(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data folder that `make serve` fills, by the Makefile's own commands, to be copied."""
-    options = re.search(r"chemtwin synthesize \$\(SYNTHETIC\) (.*)", (ROOT / "Makefile").read_text())
+    options = re.search(r"chemtwin survey synthesize \$\(SYNTHETIC\) (.*)", (ROOT / "Makefile").read_text())
     assert options is not None
 
     def make(folder: Path) -> None:
         survey = folder / "catalogue.h5"
-        assert forked.run("synthesize", survey, *options[1].split())[0] == 0
-        assert forked.run("ingest", survey, "--data-dir", folder / "data")[0] == 0
+        assert forked.run("survey", "synthesize", survey, *options[1].split())[0] == 0
+        assert forked.run("catalogue", "ingest", survey, "--data-dir", folder / "data")[0] == 0
         survey.unlink()
 
     return made_once(tmp_path_factory, "make", make) / "data"

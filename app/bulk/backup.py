@@ -23,7 +23,7 @@ Row = tuple[Star, bytes | None]
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore did: the store's name, its rows now, and the file of its rows before, if it had any."""
+    """What a restore did: the store's name, its rows now, and the file with its rows before, if it had any."""
 
     store: str
     rows: int
@@ -42,7 +42,7 @@ def backup(store: Store, path: Path) -> int:
     try:
         copy = SqliteStore(partial)
         try:
-            rows = copy.restore(_shown(store.dump(), "backup"))
+            rows = copy.restore(_with_progress(store.dump(), "backup"))
         finally:
             copy.close()
         _sync(partial)
@@ -81,7 +81,7 @@ def restore(path: Path, target: str, replace: bool) -> Restored:
     """
     _check_target(path, target)
     try:
-        for _ in _shown(read_backup(path), "check"):
+        for _ in _with_progress(read_backup(path), "check"):
             pass
     except StoreError as error:
         raise StoreError(f"{error}. Nothing was changed.") from error
@@ -100,7 +100,7 @@ def restore(path: Path, target: str, replace: bool) -> Restored:
         previous.append(file)
 
     try:
-        rows = store.restore(_shown(read_backup(path), "restore"), save)
+        rows = store.restore(_with_progress(read_backup(path), "restore"), save)
     finally:
         store.close()
     return Restored(store.name, rows, previous[0] if previous else None)
@@ -117,14 +117,14 @@ def _check_target(path: Path, target: str) -> None:
 
 
 def _previous(store: Store) -> Path:
-    """A new file for what a store has now."""
+    """The path of a new file for the rows that a store has now."""
     end = f"replaced-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     if isinstance(store, SqliteStore):
         return store.path.with_name(f"{store.path.name}.{end}")
     return Path(f"chemtwin-{end}.sqlite")
 
 
-def _shown(rows: Iterable[Row], description: str) -> Iterator[Row]:
+def _with_progress(rows: Iterable[Row], description: str) -> Iterator[Row]:
     yield from tqdm(rows, unit="row", desc=description, disable=None)
 
 

@@ -1,7 +1,7 @@
 """Bulk embedding by the workers of a dask cluster.
 
-The workers read the source where it lies, so it must have the same path on all machines, and write to the store
-themselves. A block whose worker dies is done again by another.
+The workers read the files themselves, so these must have the same path on all machines, and write to the store
+too. A block whose worker is killed is done again by another.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from distributed import Client, KilledWorker, as_completed
 
-from app.bulk.ingest import Block, Report, ingest_block
-from app.bulk.sources import Place
+from app.bulk.ingest_block import Block, Report, ingest_block
+from app.bulk.star_reader import InputFiles
 from app.settings import Settings
 from index.errors import StoreError
 from model.errors import InputError
@@ -21,9 +21,9 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def reports_of_cluster(
-    scheduler: str, settings: Settings, place: Place, blocks: Sequence[Block]
+    scheduler: str, settings: Settings, files: InputFiles, blocks: Sequence[Block]
 ) -> Iterator[Report]:
-    """What became of each block. Raises InputError for a store that the cluster cannot write to."""
+    """The report of each block. Raises InputError for a store that the cluster cannot write to."""
     if "://" not in settings.place and urlsplit(scheduler).hostname not in LOCAL:
         raise InputError(
             f"{settings.place} is a file of this machine, and the workers of {scheduler} may be on others: "
@@ -32,7 +32,7 @@ def reports_of_cluster(
     with Client(scheduler) as client:
         futures = [
             client.submit(
-                ingest_block, settings, place, block, pure=False, key=f"ingest-{place.path}-{block.rows.start}"
+                ingest_block, settings, files, block, pure=False, key=f"ingest-{files.path}-{block.rows.start}"
             )
             for block in blocks
         ]
@@ -41,4 +41,6 @@ def reports_of_cluster(
                 yield future.result()
                 future.release()
         except KilledWorker as error:
-            raise StoreError("workers die of this source; run the same command again to go on") from error
+            raise StoreError(
+                "workers were killed at this input; run the same command again to go on"
+            ) from error

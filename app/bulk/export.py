@@ -23,18 +23,20 @@ BLOCK = 4096
 def export(store: Store, path: Path, model: str | None, units: dict[str, str], form: str) -> int:
     """Write the rows by `model`, or by every model if None, to a table at `path`; returns how many.
 
-    `units` are those of the further parameters that are known; `form` is one of `FORMS`. All rows are of one
+    `units` are those of the extra parameters that are known; `form` is one of `FORMS`. All rows are of one
     moment: one pass over them finds what columns there are, another writes them. Stored spectra are not read.
     """
     partial = path.with_name(path.name + ".partial")
     try:
         with store.snapshot() as rows:
-            dimension, further = 0, dict[str, str]()
+            dimension, extra_units = 0, dict[str, str]()
             for star in rows(model):
                 dimension = max(dimension, len(star.latent))
-                further.update({name: units.get(name, "") for name in star.others if name not in further})
+                extra_units.update(
+                    {name: units.get(name, "") for name in star.others if name not in extra_units}
+                )
             blocks = _blocks(tqdm(rows(model), unit="star", desc="export", disable=None))
-            count = FORMS[form](partial, star_columns(max(dimension, 1), further), blocks)
+            count = FORMS[form](partial, star_columns(max(dimension, 1), extra_units), blocks)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
@@ -55,15 +57,15 @@ def _hdf5(path: Path, fields: list[Column], blocks: Iterator[list[Star]]) -> int
         for field in fields:
             shape = (0, field.width) if field.width else (0,)
             kind = h5py.string_dtype() if field.dtype == "O" else field.dtype
-            held = file.create_dataset(
+            dataset = file.create_dataset(
                 field.name, shape, kind, maxshape=(None, *shape[1:]), chunks=(BLOCK, *shape[1:])
             )
-            held.attrs.update(description=field.description, unit=field.unit, ucd=field.ucd)
+            dataset.attrs.update(description=field.description, unit=field.unit, ucd=field.ucd)
         for stars in blocks:
             for field in fields:
-                held = file[field.name]
-                held.resize(count + len(stars), axis=0)
-                held[count:] = field.of(stars)
+                dataset = file[field.name]
+                dataset.resize(count + len(stars), axis=0)
+                dataset[count:] = field.of(stars)
             count += len(stars)
     return count
 
@@ -77,9 +79,9 @@ def _parquet(path: Path, fields: list[Column], blocks: Iterator[list[Star]]) -> 
     def kind(field: Column) -> Any:
         return pa.list_(kinds[field.dtype], field.width) if field.width else kinds[field.dtype]
 
-    told = [{"description": f.description, "unit": f.unit, "ucd": f.ucd} for f in fields]
+    metadata = [{"description": f.description, "unit": f.unit, "ucd": f.ucd} for f in fields]
     schema = pa.schema(
-        [pa.field(f.name, kind(f), metadata=notes) for f, notes in zip(fields, told, strict=True)]
+        [pa.field(f.name, kind(f), metadata=notes) for f, notes in zip(fields, metadata, strict=True)]
     )
     count = 0
     with parquet.ParquetWriter(path, schema) as writer:

@@ -1,4 +1,4 @@
-"""A folder of the survey's FITS files with a table of labels, as a source of bulk work."""
+"""Stars in a folder of the survey's FITS files, with a table of their labels."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.bulk.label_tables import LabelTable, read_label_table
-from app.bulk.sources import (
+from app.bulk.star_files import NoFile, StarFiles
+from app.bulk.star_reader import (
     COORDINATES,
     LABELS,
     READING,
-    Place,
-    Read,
-    Source,
-    Unread,
+    InputFiles,
+    ReadStar,
+    RejectedStar,
+    StarReader,
     check_id,
     extra_meta,
     parameters_of,
 )
-from app.bulk.star_files import NoFile, StarFiles
 from app.inference.embedder import Job
 from app.settings import Settings
 from app.values.columns import NUMBER, Numbers, meta_value
@@ -30,45 +30,47 @@ from model.spectra.spectrum import Observation
 from model.spectra.star_file import StarFile, same_star, spectrum_notes
 
 FLAGS = ("aspcapflag", "aspcapflags", "flag_bad", "starflag")
-"""Columns of a table that say of a star not to trust its labels or its spectrum: bits, texts, truth values."""
+"""Columns of a table that flag a star's labels or spectrum as not to be trusted: bits, texts, truth values."""
 
 
-class FitsFolder(Source):
+class FitsFolderReader(StarReader):
     """The survey's FITS files with a table of labels.
 
     Column `file` names a star's file in the folder; without it the file is `<star_id>.fits`, or the survey's
-    product of that star. Columns teff, logg, fe_h, and a model's further parameters, may have errors
-    `<name>_err`; `ra` and `dec` go before the file's own. Without `star_id` the file says which star it is.
+    product of that star. Columns teff, logg, fe_h, and a model's extra parameters, may have errors
+    `<name>_err`; its `ra` and `dec` replace the file's own. Without `star_id` the file says which star it is.
     """
 
-    def __init__(self, place: Place, settings: Settings, further: Mapping[str, str]) -> None:
-        assert place.labels is not None
-        self._folder, self._settings, self._further = place.path, settings, tuple(further)
-        labels = (*LABELS, *further)
+    def __init__(self, files: InputFiles, settings: Settings, extra_units: Mapping[str, str]) -> None:
+        assert files.labels is not None
+        self._folder, self._settings, self._extra = files.path, settings, tuple(extra_units)
+        labels = (*LABELS, *extra_units)
         numeric = (*labels, *(f"{name}_err" for name in labels), *COORDINATES)
         used = {*numeric, "file", "star_id", *FLAGS}
 
         def choose(names: Sequence[str]) -> set[str]:
-            self.extra = place.extra([name for name in names if name and name not in used])
-            return {*used, "apogee_id", *self.extra}
+            self.meta_columns = files.meta_columns([name for name in names if name and name not in used])
+            return {*used, "apogee_id", *self.meta_columns}
 
-        self._table: LabelTable = read_label_table(place.labels, choose)
+        self._table: LabelTable = read_label_table(files.labels, choose)
         names = self._table.columns
         if missing := {*labels} - set(names):
             there = ", ".join(self._table.names[:40])
-            raise InputError(f"{place.labels} lacks columns {', '.join(sorted(missing))}: it has {there}")
+            raise InputError(f"{files.labels} lacks columns {', '.join(sorted(missing))}: it has {there}")
         if not {"file", "star_id"} & set(names):
-            raise InputError(f"{place.labels} has neither a column file nor star_id")
-        self.extra = tuple(name for name in self.extra if name in names)
-        self.ignored = tuple(name for name in self._table.names if name not in {*used, *self.extra})
+            raise InputError(f"{files.labels} has neither a column file nor star_id")
+        self.meta_columns = tuple(name for name in self.meta_columns if name in names)
+        self.ignored_columns = tuple(
+            name for name in self._table.names if name not in {*used, *self.meta_columns}
+        )
         self._ids, self._names = self._table.identifiers("star_id"), self._table.identifiers("file")
         self._numbers: dict[str, Numbers] = {
-            name: self._table.numbers(name, further.get(name.removesuffix("_err")))
+            name: self._table.numbers(name, extra_units.get(name.removesuffix("_err")))
             for name in numeric
             if name in names
         }
         self._designations = self._table.identifiers("apogee_id")
-        self._files = StarFiles.of(place.path)
+        self._files = StarFiles.of(files.path)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -100,22 +102,22 @@ class FitsFolder(Source):
         return self._files.named(name)
 
     def _file(self, path: str) -> tuple[bytes, StarFile]:
-        """A file's bytes, and what it holds of its star. Raises ChemtwinError or OSError."""
+        """A file's bytes, and what it says of its star. Raises ChemtwinError or OSError."""
         content = (self._folder / path).read_bytes()
         return content, read_fits(content, self._settings.bad_bits)
 
-    def read(self, rows: slice) -> list[Read | Unread]:
+    def read(self, rows: slice) -> list[ReadStar | RejectedStar]:
         """The stars of some rows."""
         return [self._star(row) for row in range(*rows.indices(len(self)))]
 
-    def _star(self, row: int) -> Read | Unread:
+    def _star(self, row: int) -> ReadStar | RejectedStar:
         star_id = self._ids[row] if self._ids is not None else None
         try:
             return self._read(row, star_id)
         except (NoFile, ChemtwinError, OSError) as error:
-            return Unread(star_id or "", f"{self.row_name(row)}: {error}")
+            return RejectedStar(star_id or "", f"{self.row_name(row)}: {error}")
 
-    def _read(self, row: int, star_id: str | None) -> Read:
+    def _read(self, row: int, star_id: str | None) -> ReadStar:
         """Raises NoFile, ChemtwinError or OSError."""
         if row in self._table.damaged:
             raise ParameterError("damaged_row", self._table.damaged[row])
@@ -126,8 +128,8 @@ class FitsFolder(Source):
         if wrong:
             raise ParameterError("bad_labels", "; ".join(wrong))
         values = {name: float(column.values[row]) for name, column in self._numbers.items()}
-        parameters = parameters_of(values, self._further)
-        meta = extra_meta({name: self._table.columns[name].values[row] for name in self.extra})
+        parameters = parameters_of(values, self._extra)
+        meta = extra_meta({name: self._table.columns[name].values[row] for name in self.meta_columns})
         path = self._path(row)
         content, file = self._file(path)
         star_id = star_id or file.star_id
@@ -141,20 +143,20 @@ class FitsFolder(Source):
         digest.update(repr((READING, settings.keep_spectra, settings.bad_bits)).encode())
         digest.update(repr((sorted(values.items()), meta)).encode())
         own = position(*(values.get(name) for name in COORDINATES))
-        its = position(file.ra, file.dec)
+        of_file = position(file.ra, file.dec)
         job = Job(
             observation,
             star_id,
-            *(its if own[0] is None else own),
+            *(of_file if own[0] is None else own),
             {**meta, "file": file.kind, "source": path},
             (
                 *file.notes_of(()),
                 *file.disagreements(values),
                 *left_out(values.get("ra"), values.get("dec")),
-                *self._warnings(row, own, its),
+                *self._warnings(row, own, of_file),
             ),
         )
-        return Read(job, digest.hexdigest()[:32])
+        return ReadStar(job, digest.hexdigest()[:32])
 
     def _check_designation(self, row: int, star_id: str) -> None:
         """Raise ParameterError where the table has two ids of a row that are of different stars."""
@@ -163,11 +165,11 @@ class FitsFolder(Source):
             raise ParameterError("another_star", f"apogee_id {other} is another star than star_id {star_id}")
 
     def _warnings(
-        self, row: int, own: tuple[float | None, float | None], its: tuple[float | None, float | None]
+        self, row: int, own: tuple[float | None, float | None], of_file: tuple[float | None, float | None]
     ) -> list[str]:
         """What is strange about a row's labels and its file, beside the table's own position and the file's."""
         found = []
-        degrees = apart(own, its)
+        degrees = apart(own, of_file)
         if degrees > FAR:
             found.append(f"the table's position is {degrees:.2g} degrees from the file's: is it another star?")
         for name in FLAGS:

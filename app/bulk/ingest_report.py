@@ -13,15 +13,15 @@ from typing import Literal, Self
 from model.errors import InputError
 
 SHOWN = 20
-"""Stars that failed and are named on the screen; the others are counted, and listed in the report."""
+"""How many stars that failed are named on the screen; the report lists all."""
 
-Outcome = Literal["stored", "replaced", "already there", "refused", "repeated"]
+Outcome = Literal["stored", "replaced", "already stored", "refused", "repeated"]
 FAILED = ("refused", "repeated")
 
 
 @dataclass(frozen=True)
 class Note:
-    """A star to be looked at: what became of it, if the model knows such stars, and what is wrong or odd.
+    """A star to be looked at: its outcome, whether it is in the model's domain, and what is wrong or odd.
 
     `star_id` is "" where it is not known.
     """
@@ -39,13 +39,13 @@ HEADER = [field.name for field in fields(Note)]
 
 
 class ReportFile:
-    """The file that lists notes. It takes the place of an earlier report, and of nothing else.
+    """The file that lists notes. It replaces an earlier report, and no other file.
 
-    It is written under another name and renamed at the end, so several ingests do not meet in it.
+    It is written under another name and renamed at the end, so that several ingests can write it.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises InputError where `path` is there and is no report of an ingest."""
+        """Raises InputError where `path` exists and is no report of an ingest."""
         if path.exists() and not _is_report(path):
             raise InputError(f"{path} exists and is no report of an ingest: name another file with --report")
         self._path, self._partial = path, path.with_name(f".{path.name}.{os.getpid()}")
@@ -59,7 +59,7 @@ class ReportFile:
         return self
 
     def write(self, notes: Sequence[Note]) -> None:
-        """Add notes; the first `SHOWN` of stars that failed stay in `failed`."""
+        """Add notes; the first `SHOWN` of stars that failed are in `failed`."""
         self._rows.writerows(map(astuple, notes))
         self.count += len(notes)
         failed = (note for note in notes if note.outcome in FAILED)

@@ -28,7 +28,7 @@ ALIASES = {
 
 DELIMITERS = (",", ";", "\t", "|")
 CELL_KINDS = "SUOiufb"
-"""Of numpy's types, for columns that hold one value a row."""
+"""Of numpy's types, for columns of one value a row."""
 
 
 class TableError(InputError):
@@ -113,10 +113,10 @@ def _names(path: Path, written: Sequence[str]) -> list[str]:
         raise TableError(
             f"{path} has more than one column {', '.join(twice)}: upper and lower case are the same here"
         )
-    for name, others in ALIASES.items():
-        other = next((other for other in others if other in names), None)
-        if name not in names and other is not None:
-            names[names.index(other)] = name
+    for name, aliases in ALIASES.items():
+        alias = next((alias for alias in aliases if alias in names), None)
+        if name not in names and alias is not None:
+            names[names.index(alias)] = name
     return names
 
 
@@ -137,8 +137,8 @@ def _csv_rows(path: Path, file: IO[str], choose: Choice) -> LabelTable:
     delimiter = next((one for one in DELIMITERS if one in first), ",")
     names = _names(path, next(csv.reader([first], delimiter=delimiter, skipinitialspace=True), []))
     chosen = set(choose(names))
-    places = {name: place for place, name in enumerate(names) if name in chosen}
-    cells: dict[str, list[str]] = {name: [] for name in places}
+    indices = {name: index for index, name in enumerate(names) if name in chosen}
+    cells: dict[str, list[str]] = {name: [] for name in indices}
     lines: list[str] = []
     damaged: dict[Row, str] = {}
     reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
@@ -149,8 +149,8 @@ def _csv_rows(path: Path, file: IO[str], choose: Choice) -> LabelTable:
             damaged[len(lines)] = f"has {len(row)} values, the header {len(names)}"
             row = [""] * len(names)
         lines.append(f"line {before + reader.line_num}")
-        for name, place in places.items():
-            cells[name].append(row[place])
+        for name, index in indices.items():
+            cells[name].append(row[index])
     columns = {name: TableColumn(values) for name, values in cells.items()}
     return LabelTable(path, tuple(names), columns, len(lines), damaged, lines)
 
@@ -191,7 +191,7 @@ def _fits(path: Path, choose: Choice) -> LabelTable:
             several = ", ".join(hdu.name or "without a name" for hdu in of_labels)
             raise TableError(f"{path} has several tables of labels ({several}): keep one")
         if not tables:
-            raise TableError(f"{path} holds no table")
+            raise TableError(f"{path} has no table")
         hdu = (of_labels or tables)[0]
         names = _names(path, hdu.columns.names)
         chosen, found = set(choose(names)), {}

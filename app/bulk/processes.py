@@ -1,4 +1,4 @@
-"""Worker processes that begin as copies of one that has imported what they need and done nothing yet."""
+"""Worker processes, forked from a process that has imported what they need and done nothing else."""
 
 from __future__ import annotations
 

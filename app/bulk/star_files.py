@@ -22,7 +22,7 @@ PRODUCTS = {
     "aspcapStar": re.compile(rf"aspcapStar-[^-]+(?:-[^-]+)??-{ID}\Z"),
     "mwmVisit": re.compile(rf"mwmVisit-[^-]+-{ID}\Z"),
 }
-"""The products that hold a star's spectrum at rest, in the order in which they are preferred."""
+"""The products with a star's spectrum at rest, in the order in which they are preferred."""
 
 ENDINGS = (".fits", ".fits.gz")
 

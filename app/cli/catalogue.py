@@ -1,16 +1,15 @@
-"""The commands on the store as a whole (docs/bulk.md)."""
+"""`chemtwin catalogue`: the commands on the store as a whole (docs/bulk.md)."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from app.cli.path_options import FILE, OUT
+from app.cli.options import FILE, OUT, example, on_store
 from model.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,33 +17,14 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 FORMS = ("h5", "parquet", "fits", "vot")
-SHOWN = 20
-"""Refused stars that are named; the others are counted."""
 
 
-def on_store(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that name a store; it gets `settings`, in which they win over variables."""
-
-    @click.option(
-        "--data-dir",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="folder of the store, instead of CHEMTWIN_DATA_DIR and CHEMTWIN_STORE",
-    )
-    @click.option("--store", metavar="PATH_OR_URL", help="the store itself, instead of both")
-    @wraps(command)
-    def chosen(data_dir: Path | None, store: str | None, **options: Any) -> None:
-        from app.settings import read_settings
-
-        if data_dir is not None and store is not None:
-            raise click.UsageError("--data-dir and --store both name a store: give one")
-        if store == "":
-            raise click.UsageError("--store is empty")
-        command(settings=read_settings(data_dir, store), **options)
-
-    return chosen
+@click.group(epilog=example("catalogue ingest survey.h5"))
+def catalogue() -> None:
+    """Fill, export and back up the store of stars (docs/bulk.md)."""
 
 
-@click.command()
+@catalogue.command(epilog=example("catalogue ingest survey.h5"))
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option("--labels", type=FILE, help="CSV, ECSV, FITS, VOTable or Parquet table of a folder's stars")
 @click.option(
@@ -67,10 +47,12 @@ def ingest(
     scheduler: str | None,
     settings: Settings,
 ) -> None:
-    """Embed SOURCE's stars into the store: a survey.h5, an npz, or a folder of FITS files with --labels.
+    """Embed the stars of SOURCE into the store.
 
-    A running service sees them at once. Stopped, it goes on where it was when it is run again. Extra columns go
-    into each star's meta, all if they are few, or those named by --meta.
+    SOURCE is a survey.h5, an npz, or a folder of FITS files with --labels.
+
+    A running service finds them at once. After a stop the same command goes on where it was. Extra columns
+    go into each star's meta, all if they are few, or those named by --meta.
     """
     from app.bulk import processes
 
@@ -78,49 +60,51 @@ def ingest(
     if scheduler is None and workers > 1:
         processes.get_ready("app.bulk.ingest", "model.methods.gaussdis")
     from app.bulk.ingest import ingest as run
-    from app.bulk.sources import Place
+    from app.bulk.star_reader import InputFiles
 
-    place = Place.of(source, labels, meta or None)
-    done = run(place, settings, workers, scheduler, report)
+    files = InputFiles.of(source, labels, meta or None)
+    done = run(files, settings, workers, scheduler, report)
     failed = done.report.refused + done.report.repeated
-    _name_failed([str(note) for note in done.shown], failed)
+    _print_failed([str(note) for note in done.shown], failed)
     for line in _summary(done):
         click.echo(line)
     if failed:
         raise SystemExit(1)
 
 
-@click.command()
+@catalogue.command(epilog=example("catalogue reindex --model new.safetensors"))
 @click.option("--model", type=FILE, required=True, help="the model file to embed with")
 @click.option("--drop-old", is_flag=True, help="then delete other models' rows of stars that have the new one")
 @on_store
 def reindex(model: Path, drop_old: bool, settings: Settings) -> None:
-    """Embed the kept spectra with another MODEL, beside what is there; a running service goes on.
+    """Embed the stored spectra with another MODEL, beside the old rows.
 
-    Stopped, it goes on where it was when it is run again.
+    Services may run meanwhile. After a stop the same command goes on where it was.
     """
+    from app.bulk.ingest_report import SHOWN
     from app.bulk.reindex import reindex as run
 
     done = run(settings.model_copy(update={"model": model, "keep_spectra": False}), drop_old)
-    _name_failed(
-        [f"{star.star_id}: {star.reason}" for star in list(done.refused.values())[:SHOWN]], len(done.refused)
-    )
+    refused = list(done.refused.values())
+    _print_failed([f"{star.star_id}: {star.reason}" for star in refused[:SHOWN]], len(refused))
     click.echo(
-        f"{done.written} stars embedded with {done.model}, {len(done.refused)} refused, "
-        f"{done.without} without a kept spectrum, {done.dropped} rows of other models deleted"
+        f"{done.written} stars embedded with {done.model}, {len(refused)} refused, "
+        f"{done.without_spectrum} without a stored spectrum, {done.dropped} rows of other models deleted"
     )
-    if done.refused:
+    if refused:
         raise SystemExit(1)
 
 
-@click.command()
+@catalogue.command(epilog=example("catalogue export catalogue.parquet"))
 @click.argument("out", type=OUT)
 @click.option("--format", "form", type=click.Choice(FORMS), help="instead of what OUT's suffix says")
 @click.option("--all-models", is_flag=True, help="rows of every model, not only CHEMTWIN_MODEL's")
-@click.option("--replace", is_flag=True, help="OUT may be there, and is replaced")
+@click.option("--replace", is_flag=True, help="replace OUT if it exists")
 @on_store
 def export(out: Path, form: str | None, all_models: bool, replace: bool, settings: Settings) -> None:
-    """Write the catalogue to a table OUT: HDF5 (.h5), Parquet, FITS (.fits) or VOTable (.vot)."""
+    """Write the catalogue to a table.
+
+    OUT is HDF5 (.h5), Parquet, FITS (.fits) or VOTable (.vot)."""
     from app.bulk.export import WHOLE
     from app.bulk.export import export as run
     from index.stores.open_store import open_store
@@ -130,7 +114,7 @@ def export(out: Path, form: str | None, all_models: bool, replace: bool, setting
     if form not in FORMS:
         raise click.ClickException(f"{out}: the suffix, or --format, must be one of {', '.join(FORMS)}")
     if out.exists() and not replace:
-        raise InputError(f"{out} exists: --replace puts the table in its place")
+        raise InputError(f"{out} exists: --replace replaces it")
     if out.exists() and "://" not in settings.place and out.samefile(settings.place):
         raise InputError(f"{out} is the store itself")
     card, store = load_model(settings.model).card, open_store(settings.place, create=False)
@@ -143,11 +127,13 @@ def export(out: Path, form: str | None, all_models: bool, replace: bool, setting
     click.echo(f"{count} rows written to {out}")
 
 
-@click.command()
+@catalogue.command(epilog=example("catalogue backup stars.backup.sqlite"))
 @click.argument("file", type=OUT)
 @on_store
 def backup(file: Path, settings: Settings) -> None:
-    """Write the whole store, with kept spectra, to a new FILE, while services run on it."""
+    """Write the whole store, with its spectra, to a new FILE.
+
+    Services may run meanwhile."""
     from app.bulk.backup import backup as run
     from index.stores.open_store import open_store
 
@@ -158,14 +144,16 @@ def backup(file: Path, settings: Settings) -> None:
         store.close()
 
 
-@click.command()
+@catalogue.command(epilog=example("catalogue restore stars.backup.sqlite --to data/stars.sqlite"))
 @click.argument("file", type=FILE, metavar="BACKUP")
 @click.option(
     "--to", "target", required=True, metavar="TARGET", help="the store: a path, or a postgresql:// URL"
 )
 @click.option("--replace", is_flag=True, help="if TARGET has stars: save them to a file, then replace them")
 def restore(file: Path, target: str, replace: bool) -> None:
-    """Make the rows of a BACKUP the content of the store TARGET; running services see them at once.
+    """Make the rows of a BACKUP the content of the store TARGET.
+
+    Running services find them at once.
 
     BACKUP is only read. TARGET changes as a whole, once the new rows have been read back, or not at all.
     """
@@ -174,35 +162,32 @@ def restore(file: Path, target: str, replace: bool) -> None:
     done = run(file, target, replace)
     click.echo(f"{done.rows} rows of {file} are now {done.store}")
     if done.previous is not None:
-        click.echo(f"its rows before are in {done.previous}: delete it when you do not need them")
+        click.echo(f"the rows before are in {done.previous}: delete that file when you do not need them")
 
 
 def _summary(done: Done) -> Iterator[str]:
-    """What became of the stars of an ingest, line by line."""
-    total, ignored = done.report, done.ignored
+    """Lines of text on the outcome of an ingest."""
+    total, ignored = done.report, done.ignored_columns
     repeated = f", {total.repeated} repeat an id" if total.repeated else ""
-    yield f"{total.stored} stars stored, {total.there} already there, {total.refused} refused{repeated}"
+    yield f"{total.stored} stars stored, {total.unchanged} already stored, {total.refused} refused{repeated}"
     if total.replaced:
-        yield f"of the stored {total.replaced} replaced an earlier star of the same id"
+        yield f"of those stored {total.replaced} replaced an earlier star of the same id"
     if total.outside or total.warned:
         yield (
-            f"of these in the catalogue {total.outside} are outside the model's domain, "
-            f"{total.warned} others have warnings"
+            f"of the stars in the catalogue {total.outside} are outside the model's domain, "
+            f"{total.warned} more have warnings"
         )
     if done.listed is not None:
         yield f"each of them is listed in {done.listed}"
-    if done.extra:
-        yield f"stored in meta: {', '.join(done.extra)}"
+    if done.meta_columns:
+        yield f"stored in meta: {', '.join(done.meta_columns)}"
     if ignored:
         more = f" and {len(ignored) - 10} more" if len(ignored) > 10 else ""
         yield f"not stored: {', '.join(ignored[:10])}{more}; --meta COLUMN stores one"
 
 
-def _name_failed(shown: Sequence[str], failed: int) -> None:
+def _print_failed(shown: Sequence[str], failed: int) -> None:
     for line in shown:
         click.echo(line, err=True)
     if failed > len(shown):
         click.echo(f"and {failed - len(shown)} more", err=True)
-
-
-COMMANDS = (ingest, reindex, export, backup, restore)

@@ -1,4 +1,4 @@
-"""`chemtwin doctor`: what the service needs, looked at piece by piece, and what to do about what is wrong."""
+"""`chemtwin doctor`: each thing that the service needs is checked, and a finding says what to do."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from model.bundle import load_model
 from model.errors import ModelFileError
 from model.methods.base import Model
 
-ROOM = 2**30
+MIN_FREE = 2**30
 """Free disk, in bytes, below which an operator should act."""
 
-ASTRAY = 1.0
+MAX_OFFSET = 1.0
 """How far from its latent, in units of the noise at S/N 100, a model may embed its own noiseless spectrum."""
 
 
-_RESTORE = "Move it away and restore a backup to its path (chemtwin restore BACKUP --to PATH)"
+_RESTORE = "Move it away and restore a backup to its path (chemtwin catalogue restore BACKUP --to PATH)"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one subject, with what to do where `level` is not ok."""
+    """The result of one check, with what to do where `level` is not ok."""
 
     level: Literal["ok", "warn", "FAIL"]
     subject: str
@@ -52,7 +52,7 @@ class Finding:
 
 
 def examine() -> Iterator[Finding]:
-    """Look at everything, in the order in which a start needs it; what cannot be looked at is left out."""
+    """Check everything, in the order in which a start needs it; what cannot be checked is left out."""
     yield from _packages()
     yield from _names()
     try:
@@ -72,7 +72,7 @@ def examine() -> Iterator[Finding]:
         store_file = Path(settings.place)
         yield _folder(store_file.parent)
         if not store_file.exists():
-            yield Finding("ok", "store", f"{store_file} is not there yet: the first start makes it")
+            yield Finding("ok", "store", f"{store_file} does not exist yet: the first start makes it")
             return
     try:
         store = open_store(settings.place)
@@ -100,16 +100,16 @@ def _packages() -> Iterator[Finding]:
             continue
         if not wanted.specifier.contains(found, prereleases=True):
             wrong.append(f"{wanted.name} is {found}, not {wanted.specifier}")
-    told = f"chemtwin {metadata.version('chemtwin')}, Python {platform.python_version()}"
+    text = f"chemtwin {metadata.version('chemtwin')}, Python {platform.python_version()}"
     if wrong:
-        yield Finding("FAIL", "packages", f"{told}: {'; '.join(wrong)}: install chemtwin again")
+        yield Finding("FAIL", "packages", f"{text}: {'; '.join(wrong)}: install chemtwin again")
         return
     try:
         import app.application  # noqa: F401
     except OSError as error:
         yield Finding("FAIL", "packages", f"cannot start ({error}): set HOME to a folder of the user's own")
     else:
-        yield Finding("ok", "packages", f"{told}, torch {metadata.version('torch')}")
+        yield Finding("ok", "packages", f"{text}, torch {metadata.version('torch')}")
 
 
 def _names() -> Iterator[Finding]:
@@ -118,8 +118,8 @@ def _names() -> Iterator[Finding]:
     for name in given:
         if name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, 1)
-            meant = f": {near[0]} is meant?" if near else ""
-            yield Finding("FAIL", "settings", f"{name} is no setting{meant} (docs/settings.md)")
+            hint = f": did you mean {near[0]}?" if near else ""
+            yield Finding("FAIL", "settings", f"{name} is not a setting{hint} (docs/settings.md)")
     if all(name.upper() in known for name in given):
         yield Finding("ok", "settings", ", ".join(given) or "all at their defaults")
 
@@ -129,7 +129,7 @@ def _access(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "FAIL",
             "access",
-            f"{settings.host} can be reached from outside and no key is asked: set CHEMTWIN_API_KEYS",
+            f"{settings.host} can be reached from outside and no key is needed: set CHEMTWIN_API_KEYS",
         )
     weak = sum(len(key) < 16 for key in keys(settings.api_keys) + keys(settings.read_keys))
     if weak:
@@ -149,13 +149,13 @@ def _access(settings: Settings) -> Iterator[Finding]:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
     try:
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with direct.open(f"http://{host}:{settings.port}/readyz", timeout=5) as answer:
-            ready = json.load(answer)
-        told = f"{ready['model']['name']}@{ready['model']['version']}, {ready['stars']} stars"
-        yield Finding("ok", "access", f"a service answers on {where}: {told}")
+        with direct.open(f"http://{host}:{settings.port}/readyz", timeout=5) as response:
+            ready = json.load(response)
+        text = f"{ready['model']['name']}@{ready['model']['version']}, {ready['stars']} stars"
+        yield Finding("ok", "access", f"a service runs on {where}: {text}")
     except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         yield Finding(
-            "warn", "access", f"{where} is taken by what is no ready service ({error}): set CHEMTWIN_PORT"
+            "warn", "access", f"{where} is in use, but not by a ready service ({error}): set CHEMTWIN_PORT"
         )
 
 
@@ -164,17 +164,21 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def _self_test(model: Model) -> Finding:
-    """Whether the model embeds a spectrum of its own where it came from, and how fast."""
+    """Whether the model embeds a spectrum of its own at the latent that made it, and how fast."""
     card = model.card
     spectrum = model.example()
-    astray = float(np.linalg.norm(model.embed([spectrum])[0].latent))
+    offset = float(np.linalg.norm(model.embed([spectrum])[0].latent))
     start = time.perf_counter()
     model.embed([spectrum])
     seconds = time.perf_counter() - start
-    told = f"{card.identity}, {card.latent_dim} latents, {len(model.grid)} pixels"
-    if not astray < ASTRAY:
-        return Finding("FAIL", "model", f"{told}: embeds its own spectrum {astray:.2f} away; take another copy")
-    return Finding("ok", "model", f"{told}; embeds a spectrum in {1e3 * seconds:.0f} ms")
+    text = f"{card.identity}, {card.latent_dim} latents, {len(model.grid)} pixels"
+    if not offset < MAX_OFFSET:
+        return Finding(
+            "FAIL",
+            "model",
+            f"{text}: embeds its own spectrum at {offset:.2f} from its latent; take another copy",
+        )
+    return Finding("ok", "model", f"{text}; embeds a spectrum in {1e3 * seconds:.0f} ms")
 
 
 def _folder(folder: Path) -> Finding:
@@ -187,10 +191,10 @@ def _folder(folder: Path) -> Finding:
     except OSError as error:
         return Finding("FAIL", "data", f"cannot write to {folder} ({error.strerror}): set CHEMTWIN_DATA_DIR")
     free = shutil.disk_usage(there).free
-    told = f"{folder.resolve()}, {free / 2**30:.1f} GiB free"
-    if free < ROOM:
-        return Finding("warn", "data", f"{told}: writes are refused once the disk is full; make room")
-    return Finding("ok", "data", told)
+    text = f"{folder.resolve()}, {free / 2**30:.1f} GiB free"
+    if free < MIN_FREE:
+        return Finding("warn", "data", f"{text}: writes are refused once the disk is full; make room")
+    return Finding("ok", "data", text)
 
 
 def _contents(store: Store, model: Model | None, settings: Settings) -> Iterator[Finding]:
@@ -199,8 +203,8 @@ def _contents(store: Store, model: Model | None, settings: Settings) -> Iterator
         yield Finding("FAIL", "store", f"{store.name} is damaged ({damage}). {_RESTORE}")
         return
     counts = store.stars_by_model()
-    told = ", ".join(f"{count} by {name}" for name, count in sorted(counts.items()))
-    yield Finding("ok", "store", f"{store.name} is sound: {told or 'no stars'}")
+    text = ", ".join(f"{count} by {name}" for name, count in sorted(counts.items()))
+    yield Finding("ok", "store", f"{store.name} is intact: {text or 'no stars'}")
     if model is None:
         return
     own = model.card.identity
@@ -208,8 +212,8 @@ def _contents(store: Store, model: Model | None, settings: Settings) -> Iterator
         yield Finding(
             "warn",
             "store",
-            f"no star was embedded with {own}: twins of the others are refused until chemtwin reindex, "
-            "or another chemtwin ingest, has embedded them",
+            f"no star was embedded with {own}: embed them by chemtwin catalogue reindex or chemtwin catalogue "
+            "ingest, for a star embedded with another model has no twins",
         )
     start = time.perf_counter()
     index = TwinIndex(store, own, model.card.latent_dim, settings.cache_folder)

@@ -35,8 +35,11 @@ Source = str | tuple[Parameters, Embedding]
 class Service:
     """A model, a store and the index over it."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises ModelFileError or StoreError."""
+    def __init__(self, settings: Settings, wait: bool = False) -> None:
+        """Open model and store, and the search in a thread; with `wait` the search is open on return.
+
+        Raises ModelFileError or StoreError.
+        """
         self.settings = settings
         self.embedder = Embedder(settings)
         self.model = self.embedder.model
@@ -48,15 +51,23 @@ class Service:
         self.store = open_store(settings.place)
         self._index: TwinIndex | None = None
         self._stopped = threading.Event()
-        threading.Thread(target=self._open_index, name="catch up", daemon=True).start()
+        if wait:
+            self._index = self._open_index()
+        else:
+            threading.Thread(target=self._keep_opening, name="catch up", daemon=True).start()
 
-    def _open_index(self) -> None:
+    def _open_index(self) -> TwinIndex:
+        """The search, caught up with the store. Raises StoreError."""
+        card = self.model.card
+        return TwinIndex(self.store, card.identity, card.latent_dim, self.settings.cache_folder)
+
+    def _keep_opening(self) -> None:
         """Let the search catch up with the store; where that fails, try again until the service stops."""
-        card, pause = self.model.card, 0.0
+        pause = 0.0
         while not self._stopped.wait(pause):
             pause = RETRY
             try:
-                index = TwinIndex(self.store, card.identity, card.latent_dim, self.settings.cache_folder)
+                index = self._open_index()
                 index.doppelganger_rates([])  # draws its pairs, so that no request has to wait for them
                 self.model.embed([self.model.example()])  # nor until what embeds is compiled
                 self._index = index
@@ -64,7 +75,7 @@ class Service:
                 if not self._stopped.is_set():
                     log.exception("the search cannot catch up with the store; trying again in %d s", RETRY)
             else:
-                log.info("ready: %s, %d stars, store %s", card.identity, len(index), self.store.name)
+                log.info("ready: %s, %d stars, store %s", self.model.card.identity, len(index), self.store.name)
                 return
 
     @property

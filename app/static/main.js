@@ -271,7 +271,7 @@ function showCatalogue() {
   const { stars, model } = card;
   const told = stars ? `${stars.toLocaleString("en")} ${stars === 1 ? "star" : "stars"}` : "empty catalogue";
   $("catalogue").textContent = `${told} \u00b7 model ${model.name} ${model.version}`;
-  $("hint").textContent = stars ? "" : "The catalogue is empty: chemtwin ingest or POST /embed fills it, or store a spectrum from here.";
+  $("hint").textContent = stars ? "" : "The catalogue is empty: chemtwin catalogue ingest or POST /embed fills it, or store a spectrum from here.";
 }
 
 async function loadMap() {

@@ -37,7 +37,7 @@ def read_backup(path: Path) -> Iterator[tuple[Star, bytes | None]]:
     if log.exists() and log.stat().st_size:
         raise StoreError(
             f"{path} is a store in use, or one that was not closed: {log.name} is beside it. "
-            f"Make a backup of it first: chemtwin backup FILE --store {path}"
+            f"Make a backup of it first: chemtwin catalogue backup FILE --store {path}"
         )
     address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
     try:

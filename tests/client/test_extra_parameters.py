@@ -20,9 +20,9 @@ FOUR = ("--set", 'parameters=["teff", "logg", "fe_h", "vbroad"]', "--set", "comp
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("further")
     for arguments in (
-        ("synthesize", f"{folder}/train.h5", "--pairs", "300", "--seed", "11", "--own-fe-h", "--broadening", "0", "12"),
-        ("synthesize", f"{folder}/stars.h5", "--pairs", "10", "--seed", "13", "--snr", "100", "--broadening", "0", "12"),
-        ("train", f"{folder}/train.h5", "--method", "polydis", "--out", f"{folder}/four.safetensors", *FOUR),
+        ("survey", "synthesize", f"{folder}/train.h5", "--pairs", "300", "--seed", "11", "--own-fe-h", "--broadening", "0", "12"),
+        ("survey", "synthesize", f"{folder}/stars.h5", "--pairs", "10", "--seed", "13", "--snr", "100", "--broadening", "0", "12"),
+        ("model", "train", f"{folder}/train.h5", "--method", "polydis", "--out", f"{folder}/four.safetensors", *FOUR),
     ):  # fmt: skip
         assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
     return folder

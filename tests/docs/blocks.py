@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from app.cli.main import cli
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -154,3 +156,19 @@ def commands(text: str) -> list[list[str]]:
                 ends = [i for i, other in enumerate(rest) if set(other) <= set("();<>|&")]
                 found.append(rest[: ends[0]] if ends else rest)
     return found
+
+
+def check(words: list[str]) -> None:
+    """That the words call a command that exists with options that it has."""
+    command: click.Command = cli
+    rest = words[1:]
+    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        found = command.get_command(click.Context(command), rest[0])
+        assert found is not None or rest[0] in ("...", "COMMAND"), f"there is no {' '.join(words)}"
+        if found is None:
+            return
+        command, rest = found, rest[1:]
+    options = {option for param in command.params for option in param.opts} | {"--help"}
+    for word in rest:
+        if word.startswith("--"):
+            assert word.partition("=")[0] in options, f"{word} in {' '.join(words)}"

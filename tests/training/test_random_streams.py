@@ -106,7 +106,7 @@ def test_training_leaves_seed_0_to_the_evaluation():
 
 
 def test_a_published_seed_gives_the_same_survey(emulator, tmp_path):
-    """The labels as `chemtwin synthesize --seed 2021` drew them before streams had names."""
+    """The labels as `chemtwin survey synthesize --seed 2021` drew them before streams had names."""
     synthesize(tmp_path / "s.h5", emulator, 2, seed=2021, snr=100)
     with h5py.File(tmp_path / "s.h5") as file:
         labels = np.stack([file[name][:] for name in ("teff", "logg", "fe_h")], axis=1)

@@ -1,6 +1,6 @@
 """Measure an emulator against spectra that no fit has used.
 
-chemtwin emulator evaluate --report DIR
+chemtwin lab emulator evaluate --report DIR
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def draw_error(emulator: Emulator, result: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-@click.command("evaluate")
+@click.command("evaluate", epilog="\b\nExample: chemtwin lab emulator evaluate --report report")
 @click.option("--emulator", "path", type=_FILE, help="Default: the shipped one.")
 @click.option("--validation", type=_FILE, help="Default: the shipped file.")
 @click.option("--report", type=click.Path(file_okay=False), help="Folder for HTML, Markdown, JSON and PNG.")

@@ -1,7 +1,7 @@
 """Fit the spectral emulator and measure it.
 
-    chemtwin emulator fit GRID.h5 --out training/emulator/emulator.safetensors
-    chemtwin emulator evaluate --report docs
+    chemtwin lab emulator fit GRID.h5 --out training/emulator/emulator.safetensors
+    chemtwin lab emulator evaluate --report docs
 
 The fit alternates between the two kinds of component (see `training.emulator.emulator`). Gaussian processes on
 the principal components of what the lines leave over do not see the line elements. Their leave-one-out
@@ -85,7 +85,7 @@ def fit(grid_paths: Sequence[str | Path], out_path: str | Path, settings: Settin
             "held_out": int((~used).sum()),
             "synthesis": "Turbospectrum, LTE, plane-parallel, ATLAS9 atmospheres, R = 22500, "
             "vmic = 2.478 - 0.325 logg km/s",
-            "command": "chemtwin emulator fit",
+            "command": "chemtwin lab emulator fit",
             "settings": asdict(settings),
         },
     }
@@ -253,7 +253,7 @@ def _ridge(growth: Floats, target: Floats, ridge: float) -> Floats:
     return explained
 
 
-@click.command("fit")
+@click.command("fit", epilog="\b\nExample: chemtwin lab emulator fit grid.h5 --out emulator.safetensors")
 @click.argument("grids", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="Emulator file to write.")
 @click.option("--components", default=Settings.components, show_default=True, help="Principal components.")

@@ -1,6 +1,6 @@
 """The spectra that the emulator is made from and measured with: grids and the validation file.
 
-chemtwin emulator validation GRID.h5 RESPONSES --out training/emulator/emulator_validation.h5
+chemtwin lab emulator validation GRID.h5 RESPONSES --out training/emulator/emulator_validation.h5
 """
 
 from __future__ import annotations
@@ -140,10 +140,12 @@ def _read_response(folder: Path, point: int, label: int, sign: int) -> tuple[Flo
         return file["labels"], file["flux"][PIXELS]
 
 
-@click.command("validation")
+@click.command(
+    "validation", epilog="\b\nExample: chemtwin lab emulator validation grid.h5 responses --out validation.h5"
+)
 @click.argument("grid", type=click.Path(exists=True, dir_okay=False))
 @click.argument("responses", type=click.Path(exists=True, file_okay=False))
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="ValidationSpectra file to write.")
 def emulator_validation(grid: str, responses: str, out: str) -> None:
-    """Build the file that `emulator evaluate` measures against."""
+    """Build the file that `lab emulator evaluate` measures against."""
     build_validation(grid, responses, out)

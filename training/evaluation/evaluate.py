@@ -138,7 +138,7 @@ def recast_errors(model: Model, survey: Survey) -> list[RecastError]:
     """Each star's twin recast to the star's parameters, against the star itself, without noise.
 
     "decoder" recasts from the latent, as the service does; "whole residual" is the paper's way for PolyDis.
-    Twins must be in neighbouring rows, as `chemtwin synthesize` writes them.
+    Twins must be in neighbouring rows, as `chemtwin survey synthesize` writes them.
     """
     survey.check_grid(model.grid)
     twin, u = twin_rows(survey), parameter_values(survey, model.parameter_names)

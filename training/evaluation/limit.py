@@ -1,6 +1,6 @@
 """The limit: the upper bound on twin recovery, set by the noise alone and reached by the ideal observer.
 
-    chemtwin limit test.h5 test_xfe.h5 groups.h5 --report limit
+    chemtwin lab limit test.h5 test_xfe.h5 groups.h5 --report limit
 
 The ideal observer is given u, the derivatives of the spectra by the abundances and the distribution of these;
 its estimate of a star's abundances is Gaussian about the truth with the inverse of the Fisher information as

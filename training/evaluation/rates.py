@@ -1,11 +1,11 @@
 """Doppelganger rates: the fraction of random pairs more alike than siblings (de Mijolla & Ness 2022).
 
-    chemtwin rates a.safetensors b.safetensors --groups realistic_groups.h5 --report report
+    chemtwin lab rates a.safetensors b.safetensors --groups realistic_groups.h5 --report report
 
 Siblings are the members of a group. The rate is the fraction of random pairs of other groups that are at least
 as alike as the median pair of siblings: by a model's latents, alone or among pairs of like [Fe/H]; by
-abundances measured as a survey publishes them; and at the limit, where `chemtwin limit` has measured the same
-groups.
+abundances measured as a survey publishes them; and at the limit, where `chemtwin lab limit` has measured the
+same groups.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The evaluation report: every figure and table of the paper, for several models side by side.
 
-    chemtwin evaluate a.safetensors b.safetensors --survey test.h5 --survey test_xfe.h5 \\
+    chemtwin model evaluate a.safetensors b.safetensors --survey test.h5 --survey test_xfe.h5 \\
         --groups groups.h5 --abundances train.h5 --report report
 
 Each model's figures are written to the report's folder as soon as they are measured (<model>.json and .npz); a
@@ -64,7 +64,7 @@ class Surveys:
         if [survey.own_fe_h for survey in ordered] not in ([False], [False, True]):
             raise InputError(
                 "a report needs one survey whose twins share all abundances, and takes one more whose twins "
-                "share [X/Fe] only (chemtwin synthesize --own-fe-h)"
+                "share [X/Fe] only (chemtwin survey synthesize --own-fe-h)"
             )
         if abundances is not None:
             for survey in ordered:
@@ -90,7 +90,7 @@ def _survey_summary(survey: Survey) -> dict[str, Any]:
 def measure(path: Path, surveys: Surveys, folder: Path) -> None:
     """Measure one model into `folder`, unless it has been measured there on these surveys.
 
-    The record that `chemtwin train` writes beside a model goes into the report. Raises InputError for a
+    The record that `chemtwin model train` writes beside a model goes into the report. Raises InputError for a
     survey that the model was made with.
     """
     model, label = load_model(path), path.stem
@@ -306,7 +306,7 @@ def measure_robustness(paths: Sequence[Path], survey: Survey, folder: Path, star
 
 
 def _limits(surveys: Surveys, folder: Path) -> dict[str, Any]:
-    """The limits of these surveys that `chemtwin limit` has written to `folder`, by the kind of their pairs."""
+    """The limits of these surveys that `chemtwin lab limit` has written to `folder`, by kind of pair."""
     path = folder / "limit.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     named = {

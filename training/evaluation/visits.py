@@ -1,6 +1,6 @@
 """Repeat observations of real stars: `p_same` between visits of a star, its files, and different stars.
 
-    chemtwin visits model.safetensors stars.csv
+    chemtwin lab visits model.safetensors stars.csv
 
 The CSV has columns star, file, teff, logg, fe_h, one line for a file; file names are relative to the CSV's
 folder, and empty labels are taken from the file.

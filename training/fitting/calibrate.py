@@ -1,6 +1,6 @@
 """Calibrating GaussDis on a few hundred known pairs of chemically identical stars.
 
-    chemtwin calibrate gaussdis.safetensors survey.h5 --pairs pairs.csv --find --out calibrated.safetensors
+    chemtwin model calibrate gaussdis.safetensors survey.h5 --pairs pairs.csv --find --out mine.safetensors
 
 Independence of latent and u does not say which latent at one u means the same as which at another; pairs do, in
 the manner of RSCA (de Mijolla & Ness 2022), but with a map that depends on u: z' = z + sum of polynomials of u

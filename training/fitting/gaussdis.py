@@ -1,6 +1,6 @@
 """GaussDis from a trained autoencoder: a polynomial response, fitted to its latents and refined.
 
-    chemtwin refine faderdis.safetensors train.h5 --out gaussdis.safetensors
+    chemtwin model refine faderdis.safetensors train.h5 --out gaussdis.safetensors
 
 The autoencoder has learned which latents there are and that they do not depend on u. A response of low degree
 in u is fitted to them (ridge regression), then the latents are inferred again with it, in turns. Only flux and

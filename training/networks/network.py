@@ -1,7 +1,7 @@
 """Training FactorDis and FaderDis (paper, sections 3.2 to 4.2, appendix A).
 
-    chemtwin train train.h5 --validation validation.h5 --method faderdis --preset compact --out m.safetensors
-    torchrun --nproc-per-node 4 --no-python chemtwin train ...        # the same, on four GPUs
+    chemtwin model train train.h5 --validation validation.h5 --method faderdis --out m.safetensors
+    torchrun --nproc-per-node 4 --no-python chemtwin model train ...        # the same, on four GPUs
 
 Every random number is a function of the seed and the step, so a stopped run that is resumed from its
 last checkpoint gives the same model. Training uses flux and parameters only; a validation survey's pairs decide

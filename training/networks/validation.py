@@ -50,7 +50,7 @@ def check_validation(survey: Survey, validation: Survey, parameters: tuple[str, 
     if validation.own_fe_h != ("fe_h" in parameters):
         raise InputError(
             f"{validation.path}: a model that removes [Fe/H] is selected on pairs that differ in it "
-            "(chemtwin synthesize --own-fe-h), any other model on pairs that share it"
+            "(chemtwin survey synthesize --own-fe-h), any other model on pairs that share it"
         )
     for name in parameters:
         if (

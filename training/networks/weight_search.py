@@ -1,6 +1,6 @@
 """Search for the loss weights, of which the paper says that they decide (section 3.3.1), by Optuna.
 
-    chemtwin search train.h5 --validation validation.h5 --method faderdis --trials 20 --folder search
+    chemtwin lab search-weights train.h5 --validation validation.h5 --method faderdis --trials 9 --folder search
 
 Every trial trains from the same start and is scored by the validation survey alone; those with low scores are
 stopped early (shorten all with --set steps=...). A stopped search can be resumed.
@@ -58,7 +58,7 @@ def search(
     Returns
     -------
     str
-        A line for each trial, and the best settings as options for `chemtwin train`.
+        A line for each trial, and the best settings as options for `chemtwin model train`.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def _study(folder: Path, identity: list[Any]) -> optuna.Study:
 
 
 def _summary(study: optuna.Study) -> str:
-    """A line for each trial, and the best weights as options for `chemtwin train`."""
+    """A line for each trial, and the best weights as options for `chemtwin model train`."""
     lines = [
         f"trial {t.number}: {', '.join(f'{key} {value:.3g}' for key, value in t.params.items())}: "
         + (t.state.name.lower() if t.value is None else f"score {t.value:.4f}")

@@ -58,7 +58,7 @@ def test_a_backup_under_load_holds_every_star_acknowledged_before(start_server, 
                 stop.wait(0.01)
             before = dict(acknowledged)
             file = tmp_path / f"backup-{round_}.sqlite"
-            code, said = run("backup", file, "--data-dir", tmp_path / "data")
+            code, said = run("catalogue", "backup", file, "--data-dir", tmp_path / "data")
             assert code == 0, said
             copy = SqliteStore(file)
             held = {one.star_id: (one.latent.tolist(), kept) for one, kept in copy.dump()}
@@ -73,7 +73,7 @@ def test_a_backup_under_load_holds_every_star_acknowledged_before(start_server, 
     assert not list(tmp_path.glob("*.partial*"))
     assert len(acknowledged) > len(held)
     # back to the second backup, before the eyes of the running service
-    code, said = run("restore", file, "--to", tmp_path / "data" / "stars.sqlite", "--replace")
+    code, said = run("catalogue", "restore", file, "--to", tmp_path / "data" / "stars.sqlite", "--replace")
     assert code == 0, said
     assert httpx.get(server.url + "/readyz").json()["stars"] == len(held)
     gone = next(star_id for star_id in acknowledged if star_id not in held)
@@ -87,7 +87,7 @@ def test_a_backup_under_load_holds_every_star_acknowledged_before(start_server, 
 def test_a_backup_overwrites_nothing(tmp_path):
     SqliteStore(tmp_path / "stars.sqlite").close()
     (tmp_path / "b.sqlite").write_text("mine")
-    code, said = run("backup", tmp_path / "b.sqlite", "--data-dir", tmp_path)
+    code, said = run("catalogue", "backup", tmp_path / "b.sqlite", "--data-dir", tmp_path)
     assert (code, "exists and is not overwritten" in said) == (1, True)
     assert (tmp_path / "b.sqlite").read_text() == "mine"
 
@@ -111,7 +111,7 @@ def test_a_broken_backup_changes_nothing(tmp_path):
     with sqlite3.connect(file) as connection:
         connection.execute("UPDATE stars SET latent = x'0102' WHERE star_id = (SELECT max(star_id) FROM stars)")
     connection.close()
-    code, said = run("restore", file, "--to", target, "--replace")
+    code, said = run("catalogue", "restore", file, "--to", target, "--replace")
     assert (code, said.count("\n")) == (1, 1)
     assert "Nothing was changed" in said
     assert everything(store) == before
@@ -131,7 +131,7 @@ def test_a_backup_goes_from_and_to_any_store(tmp_path, postgres, monkeypatch):
     backup(ours, tmp_path / "c.sqlite")
     here.mkdir()
     monkeypatch.chdir(here)
-    code, said = run("restore", tmp_path / "c.sqlite", "--to", url, "--replace")
+    code, said = run("catalogue", "restore", tmp_path / "c.sqlite", "--to", url, "--replace")
     assert (code, "s3cret" in said) == (0, False), said
     (previous,) = here.iterdir()
     assert previous.name in said
@@ -267,5 +267,5 @@ def test_a_target_is_a_store_and_not_the_backup(file, tmp_path):
     with pytest.raises(StoreError, match="mysql:// is no store"):
         restore(file, "mysql://me:secret@host/db", replace=True)
     assert file.read_bytes() == before
-    code, said = run("restore", file)
+    code, said = run("catalogue", "restore", file)
     assert (code, "Missing option '--to'" in said) == (2, True)

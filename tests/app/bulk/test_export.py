@@ -81,7 +81,7 @@ def read(path: Path) -> tuple[dict[str, list], dict[str, tuple[str, str]]]:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_table_says_what_the_store_holds(form, folder):
     out = folder / f"out.{form}"
-    code, said = run("export", out, "--data-dir", folder)
+    code, said = run("catalogue", "export", out, "--data-dir", folder)
     assert code == 0, said
     assert f"7 rows written to {out}" in said
     assert ("whole in memory" in said) == (form in ("fits", "vot"))
@@ -101,7 +101,7 @@ def test_a_table_says_what_the_store_holds(form, folder):
 
 
 def test_a_votable_goes_into_fits(folder):
-    assert run("export", folder / "o.vot", "--all-models", "--data-dir", folder)[0] == 0
+    assert run("catalogue", "export", folder / "o.vot", "--all-models", "--data-dir", folder)[0] == 0
     table = Table.read(folder / "o.vot", format="votable")
     table.write(folder / "o.fits")
     back = Table.read(folder / "o.fits")
@@ -113,7 +113,7 @@ def test_a_votable_goes_into_fits(folder):
 @pytest.mark.parametrize("form", FORMS)
 def test_every_models_rows_are_told_apart(form, folder):
     out = folder / "out.table"
-    code, said = run("export", out, "--format", form, "--all-models", "--data-dir", folder)
+    code, said = run("catalogue", "export", out, "--format", form, "--all-models", "--data-dir", folder)
     assert code == 0, said
     values, _ = read(out.rename(folder / f"out.{form}"))
     assert sorted(set(values["model"])) == sorted({IDENTITY, "other@1"})
@@ -206,6 +206,6 @@ def test_columns_and_rows_are_of_one_moment(place, tmp_path):
 
 
 def test_another_suffix_is_refused(folder):
-    code, said = run("export", folder / "out.txt", "--data-dir", folder)
+    code, said = run("catalogue", "export", folder / "out.txt", "--data-dir", folder)
     assert (code, "must be one of h5, parquet, fits, vot" in said) == (1, True)
     assert not (folder / "out.txt").exists()

@@ -16,7 +16,7 @@ import pytest
 from astropy.table import Table
 
 from app.bulk.ingest import ingest as ingest_all
-from app.bulk.sources import DIGEST, Place
+from app.bulk.star_reader import DIGEST, InputFiles
 from app.settings import Settings
 from index.stores.open_store import open_store
 from index.stores.sqlite import SqliteStore
@@ -34,7 +34,7 @@ def start(*arguments: object, **environment: str) -> Command:
 
 def ingest(*arguments: object, **environment: str) -> tuple[int, str]:
     """By one process: several, and a cluster, have tests of their own."""
-    return run("ingest", *arguments, "--workers", 1, **environment)
+    return run("catalogue", "ingest", *arguments, "--workers", 1, **environment)
 
 
 def rows(store: Store) -> dict[str, bytes]:
@@ -66,8 +66,8 @@ def large(tmp_path_factory, emulator) -> Path:
 def whole(large, tmp_path_factory) -> dict[str, bytes]:
     """What an ingest without interruption stores of it."""
     folder = tmp_path_factory.mktemp("whole")
-    code, said = run("ingest", large, "--data-dir", folder, "--workers", 2)
-    assert (code, said.strip()) == (0, "1500 stars stored, 0 already there, 0 refused")
+    code, said = run("catalogue", "ingest", large, "--data-dir", folder, "--workers", 2)
+    assert (code, said.strip()) == (0, "1500 stars stored, 0 already stored, 0 refused")
     return rows_at(folder)
 
 
@@ -86,7 +86,7 @@ def npz(path: Path, survey: Survey, **fields: object) -> Path:
 def test_killed_at_random_moments_it_ends_as_if_never_stopped(large, whole, tmp_path):
     generator, stored = random.Random(4), 0
     for _ in range(3):
-        process = start("ingest", large, "--data-dir", tmp_path, "--workers", 2)
+        process = start("catalogue", "ingest", large, "--data-dir", tmp_path, "--workers", 2)
         before, deadline = stored, time.monotonic() + 120
         while process.poll() is None and stored == before and time.monotonic() < deadline:
             time.sleep(generator.random() * 0.2)
@@ -95,12 +95,12 @@ def test_killed_at_random_moments_it_ends_as_if_never_stopped(large, whole, tmp_
         process.communicate()
         if stored == len(whole):
             break
-    code, said = run("ingest", large, "--data-dir", tmp_path, "--workers", 2)
+    code, said = run("catalogue", "ingest", large, "--data-dir", tmp_path, "--workers", 2)
     assert (code, rows_at(tmp_path)) == (0, whole)
     new, there, refused = map(int, re.findall(r"\d+", said))
     assert (new + there, refused) == (1500, 0)
     assert there >= 512
-    assert "0 stars stored, 1500 already there" in ingest(large, "--data-dir", tmp_path)[1]
+    assert "0 stars stored, 1500 already stored" in ingest(large, "--data-dir", tmp_path)[1]
 
 
 def children(process: int) -> list[int]:
@@ -114,7 +114,7 @@ def children(process: int) -> list[int]:
 
 @pytest.mark.slow
 def test_a_killed_ingest_leaves_no_worker(large, tmp_path):
-    process = start("ingest", large, "--data-dir", tmp_path, "--workers", 2)
+    process = start("catalogue", "ingest", large, "--data-dir", tmp_path, "--workers", 2)
     workers: list[int] = []
     while len(workers) < 2:  # they are children of the server that forks them
         assert process.poll() is None, "it ended before its workers were seen"
@@ -135,7 +135,7 @@ def test_one_worker_is_the_command_itself(survey, tmp_path):
     """It starts no process, and leaves nothing open that a second ingest would take for its own."""
     settings, source, before = Settings(data_dir=tmp_path), tmp_path / "s.npz", children(os.getpid())
     for count in (3, 5):
-        done = ingest_all(Place.of(npz(source, survey, stars=count), None, None), settings, workers=1)
+        done = ingest_all(InputFiles.of(npz(source, survey, stars=count), None, None), settings, workers=1)
         assert len(done.report) == count
         assert children(os.getpid()) == before
     assert len(rows_at(tmp_path)) == 5
@@ -148,7 +148,7 @@ def test_only_what_changed_in_a_source_is_embedded_again(survey, tmp_path):
     flux = survey.flux(slice(0, 40))
     flux[7] = flux[8]
     npz(source, survey, stars=40, flux=flux)
-    assert "1 stars stored, 39 already there" in ingest(source, "--data-dir", folder)[1]
+    assert "1 stars stored, 39 already stored" in ingest(source, "--data-dir", folder)[1]
     after = rows_at(folder)
     assert [star for star in after if after[star] != before[star]] == [survey.star_id[7]]
     assert "40 stars stored" in ingest(source, "--data-dir", folder, CHEMTWIN_KEEP_SPECTRA="true")[1]
@@ -202,7 +202,7 @@ def test_refused_stars_are_named_and_stop_no_other(survey, tmp_path):
     source = npz(tmp_path / "s.npz", survey, stars=60, flux=flux, teff=teff, star_id=ids)
     code, said = ingest(source, "--data-dir", tmp_path)
     assert code == 1
-    assert "32 stars stored, 0 already there, 28 refused" in said
+    assert "32 stars stored, 0 already stored, 28 refused" in said
     assert sum(line.startswith("SYN-") for line in said.splitlines()) == 20
     assert "and 8 more" in said
     assert "'4.29581E+18' is no star id" in (tmp_path / "ingest-report.csv").read_text()
@@ -231,10 +231,10 @@ def test_a_folder_of_fits_files(kind, tmp_path, client):
     table.write(labels, format={"csv": "ascii.csv", "fits": "fits", "vot": "votable"}[kind])
     code, said = ingest(folder, "--labels", labels, "--data-dir", tmp_path / "data")
     assert code == 1
-    assert "2 stars stored, 0 already there, 2 refused" in said
+    assert "2 stars stored, 0 already stored, 2 refused" in said
     assert re.search(r"2M1: (line 4|row 3): the FITS file ends within the header", said)
     assert "no file 2M2.fits" in said
-    assert "2 already there" in ingest(folder, "--labels", labels, "--data-dir", tmp_path / "data")[1]
+    assert "2 already stored" in ingest(folder, "--labels", labels, "--data-dir", tmp_path / "data")[1]
     if kind == "csv":
         params = {**GIANT, "teff_err": 50, "star_id": "AS-API"}
         headers = {"Content-Type": "application/fits"}
@@ -265,7 +265,7 @@ def test_file_names_may_be_given_and_stay_in_the_folder(tmp_path):
         ("folder", "--labels must name the table"),
         ("other.txt", "is neither a survey"),
         ("bad.npz", "is not an npz"),
-        ("words.npz", "teff holds <U4, not numbers"),
+        ("words.npz", "teff has the type <U4, not numbers"),
         ("lacks.npz", "lacks fe_h, logg, star_id, teff"),
         ("pickled.npz", "is not an npz that can be read"),
     ],
@@ -291,7 +291,9 @@ def test_a_cluster_of_processes_that_are_killed_fills_one_postgres(large, whole,
     url, generator = postgres.create(), random.Random(5)
     store = open_store(url)
     with LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        process = start("ingest", large, "--scheduler", cluster.scheduler_address, CHEMTWIN_STORE=url)
+        process = start(
+            "catalogue", "ingest", large, "--scheduler", cluster.scheduler_address, CHEMTWIN_STORE=url
+        )
         killed, deadline = 0, time.monotonic() + 240
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.5 + generator.random())
@@ -303,15 +305,19 @@ def test_a_cluster_of_processes_that_are_killed_fills_one_postgres(large, whole,
         assert process.returncode == 0, error
         assert killed >= 1
         assert rows(store) == whole
-        code, said = run("ingest", large, "--scheduler", cluster.scheduler_address, CHEMTWIN_STORE=url)
-        assert "0 stars stored, 1500 already there" in said
+        code, said = run(
+            "catalogue", "ingest", large, "--scheduler", cluster.scheduler_address, CHEMTWIN_STORE=url
+        )
+        assert "0 stars stored, 1500 already stored" in said
     store.close()
     postgres.drop(url)
 
 
 @pytest.mark.slow
 def test_a_cluster_elsewhere_gets_no_file_of_this_machine(tmp_path, large):
-    code, said = run("ingest", large, "--scheduler", "tcp://192.0.2.1:8786", "--data-dir", tmp_path)
+    code, said = run(
+        "catalogue", "ingest", large, "--scheduler", "tcp://192.0.2.1:8786", "--data-dir", tmp_path
+    )
     assert code == 1
     assert "set CHEMTWIN_STORE to a postgresql:// URL" in said
 
@@ -331,9 +337,9 @@ def test_of_rows_with_one_id_the_first_is_stored_and_the_same_command_again_stor
     snr = np.where(np.arange(300) < 200, 50.0, 100.0)
     source = npz(tmp_path / "s.npz", survey, stars=300, star_id=ids, snr=snr)
     for stored in (200, 0):
-        code, said = run("ingest", source, "--data-dir", tmp_path, "--workers", 2)
+        code, said = run("catalogue", "ingest", source, "--data-dir", tmp_path, "--workers", 2)
         assert code == 1
-        assert f"{stored} stars stored, {200 - stored} already there, 0 refused, 100 repeat an id" in said
+        assert f"{stored} stars stored, {200 - stored} already stored, 0 refused, 100 repeat an id" in said
         assert "TWICE-000: row 200 repeats the id of row 0" in said
         assert "and 80 more" in said
     store = SqliteStore(tmp_path / "stars.sqlite")
@@ -358,7 +364,7 @@ def test_stars_to_look_at_are_counted_and_listed(survey, tmp_path):
     report = tmp_path / "look.csv"
     code, said = ingest(source, "--data-dir", tmp_path / "data", "--report", report)
     assert code == 1
-    assert "19 stars stored, 0 already there, 1 refused\n" in said
+    assert "19 stars stored, 0 already stored, 1 refused\n" in said
     assert "1 are outside the model's domain" in said
     assert f"listed in {report}" in said
     assert "stored in meta: cluster\nnot stored: extent; --meta COLUMN stores one" in said
@@ -394,7 +400,7 @@ def test_stars_of_another_source_under_the_same_ids_are_named(survey, tmp_path):
         labels = {label: survey.column(label)[rows] for label in ("teff", "logg", "fe_h")}
         source = npz(tmp_path / name, survey, stars=4, flux=survey.flux(rows), star_id=ids, **labels)
         code, said = ingest(source, "--data-dir", tmp_path)
-    assert (code, "of the stored 4 replaced an earlier star of the same id" in said) == (0, True)
+    assert (code, "of those stored 4 replaced an earlier star of the same id" in said) == (0, True)
     with (tmp_path / "ingest-report.csv").open() as file:
         listed = [(row["outcome"], row["text"]) for row in csv.DictReader(file)]
     assert listed == [("replaced", "replaces a star from first.npz")] * 4

@@ -90,7 +90,7 @@ def test_no_answer_mixes_two_models(folder, new_model, survey, star, start_serve
     threads = [threading.Thread(target=ask), threading.Thread(target=change)]
     for thread in threads:
         thread.start()
-    first = start("reindex", "--model", new_model, "--data-dir", folder)
+    first = start("catalogue", "reindex", "--model", new_model, "--data-dir", folder)
     try:
         out, error = first.communicate(timeout=300)
     finally:
@@ -104,7 +104,7 @@ def test_no_answer_mixes_two_models(folder, new_model, survey, star, start_serve
     assert deleted
     assert distances(server.url) == before
     # what came after the reindexing had ended waits for the next
-    assert run("reindex", "--model", new_model, "--data-dir", folder)[0] == 0
+    assert run("catalogue", "reindex", "--model", new_model, "--data-dir", folder)[0] == 0
     newer = start_server(folder, CHEMTWIN_MODEL=str(new_model))
     for url, card in ((server.url, old), (newer.url, new)):
         assert httpx.get(url + "/readyz").json()["stars"] == len(_ids(folder))
@@ -115,7 +115,7 @@ def test_no_answer_mixes_two_models(folder, new_model, survey, star, start_serve
         assert told["model"]["version"] == new.version
         np.testing.assert_allclose(told["latent"], FACTOR * np.array(latent), atol=1e-3)
     assert not set(deleted) & _ids(folder)
-    code, said = run("reindex", "--model", new_model, "--drop-old", "--data-dir", folder)
+    code, said = run("catalogue", "reindex", "--model", new_model, "--drop-old", "--data-dir", folder)
     assert code == 0
     assert f"{len(_ids(folder))} rows of other models deleted" in said
     assert httpx.get(server.url + f"/twins/{fixed[0]}").status_code == 409
@@ -131,7 +131,7 @@ def _ids(folder: Path) -> set[str]:
 
 
 def test_a_killed_reindex_goes_on(folder, new_model):
-    process = start("reindex", "--model", new_model, "--data-dir", folder)
+    process = start("catalogue", "reindex", "--model", new_model, "--data-dir", folder)
     identity = load_model(new_model).card.identity
     store = SqliteStore(folder / "stars.sqlite")
     while process.poll() is None and len(store.waiting(identity, "", 2000)) == 600:
@@ -139,9 +139,9 @@ def test_a_killed_reindex_goes_on(folder, new_model):
     process.kill()
     process.communicate()
     left = len(store.waiting(identity, "", 2000))
-    code, said = run("reindex", "--model", new_model, "--data-dir", folder)
+    code, said = run("catalogue", "reindex", "--model", new_model, "--data-dir", folder)
     assert (code, store.waiting(identity, "", 1)) == (0, [])
-    assert f"{left} stars embedded with {identity}, 0 refused, 0 without a kept spectrum" in said
+    assert f"{left} stars embedded with {identity}, 0 refused, 0 without a stored spectrum" in said
     store.close()
 
 
@@ -157,8 +157,8 @@ def test_stars_without_a_spectrum_and_those_refused_are_told(tmp_path, survey, n
     grid = load_model(SHIPPED).grid
     store.upsert([done.star for done in kept], [kept[0].kept, None, pack(other, grid)])
     store.close()
-    code, said = run("reindex", "--model", new_model, "--data-dir", tmp_path)
+    code, said = run("catalogue", "reindex", "--model", new_model, "--data-dir", tmp_path)
     assert code == 1
     assert "S2: this model does not know vbroad" in said
     assert "1 stars embedded" in said
-    assert "1 refused, 1 without a kept spectrum" in said
+    assert "1 refused, 1 without a stored spectrum" in said

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+
+import click
 import h5py
 import numpy as np
 import pytest
@@ -5,15 +9,46 @@ from click.testing import CliRunner
 
 from app.cli.main import cli
 from model.bundle import SHIPPED
+from tests.conftest import ROOT
+from tests.docs.blocks import check, commands
 
 
-@pytest.mark.parametrize(
-    "command", [[], *([name] for name in cli.list_commands(None)), ["emulator", "evaluate"]]
-)
-def test_every_command_has_help(command):
-    result = CliRunner().invoke(cli, [*command, "--help"])
+def commands_below(group: click.Group, name: str) -> dict[str, click.Command]:
+    """All commands and groups of a group, by their full names."""
+    found = {}
+    for own in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), own)
+        found[f"{name} {own}"] = command
+        if isinstance(command, click.Group):
+            found |= commands_below(command, f"{name} {own}")
+    return found
+
+
+COMMANDS = {"chemtwin": cli, **commands_below(cli, "chemtwin")}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name):
+    result = CliRunner().invoke(cli, [*name.split()[1:], "--help"], prog_name="chemtwin")
     assert result.exit_code == 0, result.output
-    assert "Usage" in result.output
+    assert f"Usage: {name} " in result.output
+    last = result.output.splitlines()[-1]
+    assert last.startswith(f"  Example: {name} ") or last == f"  Example: {name}"
+    check(commands(last.partition(": ")[2])[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [[], ["catalogue"], ["model", "train"], ["lab"]])
+def test_help_imports_nothing_heavy(arguments):
+    """It took 6 s when it imported the emulator."""
+    code = (
+        "import sys; from app.cli.main import cli; cli([*sys.argv[1:], '--help'], standalone_mode=False); "
+        "print([name for name in ('torch', 'numpy', 'astropy', 'pydantic') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_service_refuses_the_open_without_keys(monkeypatch):
@@ -29,7 +64,7 @@ def test_evaluation_refuses_the_training_survey(survey, tmp_path, monkeypatch, m
     with h5py.File(copy, "a") as file:
         file.attrs["seed"] = model.card.training["survey_seed"]
     result = CliRunner().invoke(
-        cli, ["evaluate", str(SHIPPED), "--survey", str(copy), "--report", str(tmp_path / "r")]
+        cli, ["model", "evaluate", str(SHIPPED), "--survey", str(copy), "--report", str(tmp_path / "r")]
     )
     assert "seed of a survey that default was trained or selected on" in str(result.exception)
 
@@ -38,5 +73,17 @@ def test_a_file_that_is_no_survey_is_refused(tmp_path):
     path = tmp_path / "other.h5"
     with h5py.File(path, "w") as file:
         file["flux"] = np.zeros((2, 3))
-    result = CliRunner().invoke(cli, ["ingest", str(path), "--data-dir", str(tmp_path / "data")])
+    result = CliRunner().invoke(cli, ["catalogue", "ingest", str(path), "--data-dir", str(tmp_path / "data")])
     assert "is not a survey: it lacks fe_h" in str(result.exception)
+
+
+def test_a_survey_is_checked(survey, tmp_path):
+    result = CliRunner().invoke(cli, ["survey", "check", str(survey.path)], catch_exceptions=False)
+    assert result.output == (
+        f"{survey.path}: 1200 stars, with twins, 7514 pixels from 15152.2 to 16943.5 Angstrom\n"
+    )
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes(survey.path.read_bytes())
+    with h5py.File(copy, "a") as file:
+        file["teff"][3] = np.nan
+    assert "1 star" in str(CliRunner().invoke(cli, ["survey", "check", str(copy)]).exception)

@@ -87,7 +87,7 @@ def test_a_defect_has_its_traceback_and_a_message_has_none(capsys):
 
 @pytest.mark.slow
 def test_debug_shows_the_traceback_of_every_error(tmp_path):
-    command = ("backup", tmp_path / "b.sqlite", "--data-dir", tmp_path / "typo")
+    command = ("catalogue", "backup", tmp_path / "b.sqlite", "--data-dir", tmp_path / "typo")
     assert run(*command) == (1, f"chemtwin: there is no store {tmp_path}/typo/stars.sqlite\n")
     code, said = run("--debug", *command)
     assert (code, said.startswith("Traceback")) == (1, True)

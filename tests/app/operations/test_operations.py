@@ -187,21 +187,21 @@ def test_the_doctor_finds_a_sound_service_sound(service, free_port):
     status, lines = doctor(CHEMTWIN_DATA_DIR=str(service.data_dir), CHEMTWIN_PORT=free_port)
     assert status == 0
     assert not any(key.startswith(("FAIL", "warn")) for key in lines)
-    assert "is sound" in lines["ok store"][0]
+    assert "is intact" in lines["ok store"][0]
     assert lines["ok search"][0].startswith("1200 stars")
     assert "is free" in lines["ok access"][0]
     status, lines = doctor(
         CHEMTWIN_DATA_DIR=str(service.data_dir), CHEMTWIN_PORT=service.url.rpartition(":")[2]
     )
     assert status == 0
-    assert "a service answers" in lines["ok access"][0]
+    assert "a service runs" in lines["ok access"][0]
 
 
 @pytest.mark.slow
 def test_the_doctor_makes_no_store(tmp_path, free_port):
     status, lines = doctor(CHEMTWIN_DATA_DIR=str(tmp_path / "a" / "b"), CHEMTWIN_PORT=free_port)
     assert status == 0
-    assert "is not there yet" in lines["ok store"][0]
+    assert "does not exist yet" in lines["ok store"][0]
     assert not (tmp_path / "a").exists()
 
 
@@ -209,7 +209,7 @@ def test_the_doctor_makes_no_store(tmp_path, free_port):
 @pytest.mark.parametrize(
     ("environment", "subject", "message"),
     [
-        ({"CHEMTWIN_WORKES": "2"}, "settings", "CHEMTWIN_WORKERS is meant?"),
+        ({"CHEMTWIN_WORKES": "2"}, "settings", "did you mean CHEMTWIN_WORKERS?"),
         ({"CHEMTWIN_PORT": "http"}, "settings", "CHEMTWIN_PORT: "),
         ({"CHEMTWIN_HOST": "0.0.0.0"}, "access", "set CHEMTWIN_API_KEYS"),
         ({"CHEMTWIN_HOST": "192.0.2.1", "CHEMTWIN_API_KEYS": "k" * 24}, "access", "set CHEMTWIN_HOST"),
@@ -258,4 +258,4 @@ def test_the_doctor_finds_a_damaged_store(service, tmp_path, free_port):
     path.write_bytes(content)
     status, lines = doctor(CHEMTWIN_DATA_DIR=str(tmp_path), CHEMTWIN_PORT=free_port)
     assert status == 1
-    assert "chemtwin restore" in lines["FAIL store"][0]
+    assert "chemtwin catalogue restore" in lines["FAIL store"][0]

@@ -28,13 +28,13 @@ def test_every_worker_knows_what_any_has_answered_for(start_server, star, catalo
     fresh("DELETE", server.url + "/stars/S-5")
     for _ in range(6):
         assert "S-5" not in [twin["star_id"] for twin in fresh("GET", search)["twins"]]
-    ingest = start("ingest", catalogue, "--data-dir", server.data_dir, "--workers", 2)
+    ingest = start("catalogue", "ingest", catalogue, "--data-dir", server.data_dir, "--workers", 2)
     known = 11
     while ingest.poll() is None:
         searched = fresh("GET", search)["searched"]
         assert searched >= known, "a worker forgot, or had not yet heard"
         known = searched
-    assert ingest.communicate() == ("1200 stars stored, 0 already there, 0 refused\n", "")
+    assert ingest.communicate() == ("1200 stars stored, 0 already stored, 0 refused\n", "")
     for _ in range(6):
         assert fresh("GET", search)["searched"] == 11 + 1200
     assert [folder.name[:17] for folder in own.iterdir()] == ["chemtwin-metrics-"]

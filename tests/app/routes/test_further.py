@@ -38,12 +38,25 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("further")
     for name, seed, pairs in (("train", 11, 300), ("validation", 12, 100)):
         out = folder / f"{name}.h5"
-        run("synthesize", out, "--pairs", pairs, "--seed", seed, "--own-fe-h", "--broadening", 0, 12)
-    run("synthesize", folder / "stars.h5", "--pairs", 30, "--seed", 13, "--snr", 100, "--broadening", 0, 12)
+        run("survey", "synthesize", out, "--pairs", pairs, "--seed", seed, "--own-fe-h", "--broadening", 0, 12)
+    run(
+        "survey",
+        "synthesize",
+        folder / "stars.h5",
+        "--pairs",
+        30,
+        "--seed",
+        13,
+        "--snr",
+        100,
+        "--broadening",
+        0,
+        12,
+    )
     for method, changes in TINY.items():
         told = [option for change in (FOUR, *changes) for option in ("--set", change)]
         surveys = (folder / "train.h5", "--validation", folder / "validation.h5")
-        run("train", *surveys, "--method", method, "--out", folder / f"{method}.safetensors", *told)
+        run("model", "train", *surveys, "--method", method, "--out", folder / f"{method}.safetensors", *told)
     return folder
 
 
@@ -77,8 +90,16 @@ def test_the_card_knows_the_fourth_parameter(folder, method):
 
 
 def test_the_report_measures_what_is_left_of_it(folder):
-    run("synthesize", folder / "test.h5", "--pairs", 150, "--seed", 14, "--broadening", 0, 12)
-    run("evaluate", folder / "polydis.safetensors", "--survey", folder / "test.h5", "--report", folder / "out")
+    run("survey", "synthesize", folder / "test.h5", "--pairs", 150, "--seed", 14, "--broadening", 0, 12)
+    run(
+        "model",
+        "evaluate",
+        folder / "polydis.safetensors",
+        "--survey",
+        folder / "test.h5",
+        "--report",
+        folder / "out",
+    )
     assert "| label | regressor | Teff | logg | [Fe/H] | vbroad |" in (folder / "out" / "report.md").read_text()
 
 
@@ -89,6 +110,7 @@ def test_pairs_that_share_it_cannot_judge(folder, tmp_path):
         file["vbroad"][:] = np.repeat(file["vbroad"][::2], 2)
     with pytest.raises(ValueError, match="twins share their vbroad"):
         run(
+            "model",
             "train",
             folder / "train.h5",
             "--validation",
@@ -104,16 +126,16 @@ def test_pairs_that_share_it_cannot_judge(folder, tmp_path):
 
 def test_a_survey_that_lacks_it_is_refused(folder, survey, catalogue, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="lacks vbroad"):
-        run("train", survey.path, "--method", "polydis", "--out", tmp_path / "m", "--set", FOUR)
+        run("model", "train", survey.path, "--method", "polydis", "--out", tmp_path / "m", "--set", FOUR)
     monkeypatch.setenv("CHEMTWIN_MODEL", str(folder / "polydis.safetensors"))
     with pytest.raises(ValueError, match="lacks vbroad"):
-        run("ingest", catalogue, "--data-dir", tmp_path / "data")
+        run("catalogue", "ingest", catalogue, "--data-dir", tmp_path / "data")
 
 
 def test_ingest_takes_it_from_the_survey(folder, tmp_path, monkeypatch, start_server):
     model = str(folder / "polydis.safetensors")
     monkeypatch.setenv("CHEMTWIN_MODEL", model)
-    run("ingest", folder / "stars.h5", "--data-dir", tmp_path / "data")
+    run("catalogue", "ingest", folder / "stars.h5", "--data-dir", tmp_path / "data")
     url = start_server(CHEMTWIN_MODEL=model).url
     stars = httpx.get(f"{url}/stars").json()["stars"]
     with h5py.File(folder / "stars.h5") as file:

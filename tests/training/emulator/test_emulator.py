@@ -133,7 +133,7 @@ def test_a_fit_never_sees_the_validation_stars(emulator):
 @pytest.mark.slow
 def test_its_report_is_one_file_with_the_figure(tmp_path):
     result = CliRunner().invoke(
-        cli, ["emulator", "evaluate", "--report", str(tmp_path)], catch_exceptions=False
+        cli, ["lab", "emulator", "evaluate", "--report", str(tmp_path)], catch_exceptions=False
     )
     page = (tmp_path / "emulator_quality.html").read_text()
     check_self_contained(page, pictures=1)

@@ -26,7 +26,7 @@ def report(tmp_path_factory, emulator, thin_survey, thin_xfe_survey):
         )
         save_model(model, folder / f"{name}.safetensors")
     arguments = [
-        "evaluate", str(folder / "three.safetensors"), str(folder / "two.safetensors"), "--survey", str(thin_survey.path),
+        "model", "evaluate", str(folder / "three.safetensors"), str(folder / "two.safetensors"), "--survey", str(thin_survey.path),
         "--survey", str(thin_xfe_survey.path), "--groups", str(folder / "groups.h5"),
         "--abundances", str(folder / "groups.h5"), "--report", str(folder / "out"),
     ]  # fmt: skip
@@ -90,5 +90,5 @@ def test_two_models_of_one_name_are_refused(report, tmp_path):
     folder, _, arguments = report
     other = tmp_path / "three.safetensors"
     other.write_bytes((folder.parent / "three.safetensors").read_bytes())
-    result = CliRunner().invoke(cli, ["evaluate", str(other), *arguments[1:]])
+    result = CliRunner().invoke(cli, ["model", "evaluate", str(other), *arguments[2:]])
     assert "same name" in str(result.exception)

@@ -46,6 +46,7 @@ def test_a_report_is_markdown_and_a_page_with_its_provenance(folder):
 def test_a_page_does_not_tell_where_its_maker_keeps_files(folder, monkeypatch):
     given = [
         "/opt/bin/chemtwin",
+        "model",
         "evaluate",
         "a.safetensors",
         "--survey",
@@ -56,7 +57,7 @@ def test_a_page_does_not_tell_where_its_maker_keeps_files(folder, monkeypatch):
     monkeypatch.setattr("sys.argv", given)
     publish(folder, "report", TEXT)
     html = (folder / "report.html").read_text()
-    assert "chemtwin evaluate a.safetensors --survey test.h5 --report docs/report" in html
+    assert "chemtwin model evaluate a.safetensors --survey test.h5 --report docs/report" in html
     assert "/home" not in html
     assert "/opt" not in html
 

@@ -119,7 +119,9 @@ def test_a_file_says_its_chemistry_and_may_hold_field_stars(emulator, shipped, t
 @pytest.mark.slow
 def test_the_command_makes_the_file_that_is_loaded_and_recovers_the_truth(table, shipped, tmp_path):
     out = tmp_path / "chemistry.json"
-    result = CliRunner().invoke(cli, ["chemistry", str(table), "--out", str(out)], catch_exceptions=False)
+    result = CliRunner().invoke(
+        cli, ["lab", "chemistry", str(table), "--out", str(out)], catch_exceptions=False
+    )
     assert "| [Fe/H] | 0.2" in result.output
     found = Chemistry.load(out)
     assert found.provenance["stars"] == 1500

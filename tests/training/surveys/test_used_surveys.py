@@ -134,11 +134,11 @@ def test_every_evaluation_refuses_the_training_survey(trained, folder):
     survey, report = write(folder / "again.h5", renamed(known)), folder / "report"
     other = write(folder / "other.h5", contents(STARS, seed=2, abundances=True))
     for arguments in (
-        ("evaluate", path, "--survey", survey, "--report", report),
-        ("robustness", path, "--survey", survey, "--report", report),
-        ("rates", path, "--groups", survey, "--report", report),
-        ("readout", path, other, survey, "--out", folder / "out.safetensors"),
-        ("evaluate", path, "--survey", other, "--groups", survey, "--report", report),
+        ("model", "evaluate", path, "--survey", survey, "--report", report),
+        ("lab", "robustness", path, "--survey", survey, "--report", report),
+        ("lab", "rates", path, "--groups", survey, "--report", report),
+        ("model", "readout", path, other, survey, "--out", folder / "out.safetensors"),
+        ("model", "evaluate", path, "--survey", other, "--groups", survey, "--report", report),
     ):
         result = run(*arguments)
         assert "holds spectra that mine was trained or selected on" in str(result.exception), arguments
@@ -152,7 +152,7 @@ def test_a_survey_cannot_judge_or_teach_itself(trained, folder):
     with pytest.raises(ValueError, match=r"part\.h5 is the training survey"):
         train_model(survey, part, config, folder / "m.safetensors", name="m", device="cpu")
     assert "is the survey that the readout is fitted to" in str(
-        run("readout", path, survey, part, "--out", folder / "o").exception
+        run("model", "readout", path, survey, part, "--out", folder / "o").exception
     )
     with pytest.raises(ValueError, match=r"holds spectra of the other, .*part\.h5: those of 50 stars"):
         check_apart(Survey.open(survey), Survey.open(part), "the other")

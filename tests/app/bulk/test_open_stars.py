@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from app.bulk.sources import Place, Read, Source, Unread
+from app.bulk.open_stars import open_stars
+from app.bulk.star_reader import InputFiles, ReadStar, RejectedStar, StarReader
 from app.settings import Settings
 from tests.conftest import APSTAR, ASPCAP
 from training.surveys.survey import Survey
@@ -16,7 +17,7 @@ from training.surveys.survey import Survey
 STAR = "2M00004994+1621552"
 
 
-def hdf5(path: Path, survey: Survey, units: dict[str, str] | None = None, **changes: object) -> Source:
+def hdf5(path: Path, survey: Survey, units: dict[str, str] | None = None, **changes: object) -> StarReader:
     """A survey file of two stars with some datasets changed, opened as ingest does; None leaves one out."""
     values = {
         "flux": survey.flux(slice(0, 2)),
@@ -31,15 +32,15 @@ def hdf5(path: Path, survey: Survey, units: dict[str, str] | None = None, **chan
             if value is not None:
                 kind = h5py.string_dtype() if isinstance(value, list) else None
                 file.create_dataset(name, data=value, dtype=kind).attrs["unit"] = (units or {}).get(name, "")
-    return Place.of(path, None).open(Settings(), {})
+    return open_stars(InputFiles.of(path, None), Settings(), {})
 
 
-def stars(source: Source) -> list[Read | Unread]:
+def stars(source: StarReader) -> list[ReadStar | RejectedStar]:
     return source.read(slice(0, len(source)))
 
 
-def reason(star: Read | Unread) -> str:
-    assert isinstance(star, Unread)
+def reason(star: ReadStar | RejectedStar) -> str:
+    assert isinstance(star, RejectedStar)
     return star.reason
 
 
@@ -78,7 +79,7 @@ def test_an_unknown_label_stops_its_star_only(name, value, survey, tmp_path):
     column = survey.column(name)[:2].copy()
     column[1] = value
     first, second = stars(hdf5(tmp_path / "s.h5", survey, **{name: column}))
-    assert isinstance(first, Read)
+    assert isinstance(first, ReadStar)
     assert f"{name} unknown" in reason(second)
 
 
@@ -110,9 +111,9 @@ def test_a_mask_of_any_type_of_number_is_understood(kind, survey, tmp_path):
     ("changes", "message"),
     [
         ({"wavelength": np.ones((2, 7514))}, r"wavelength has shape \(2, 7514\)"),
-        ({"teff": ["4705", "4600"]}, "teff holds object, not numbers"),
-        ({"teff": np.array([True, True])}, "teff holds bool, not numbers"),
-        ({"flux": np.ones((2, 7514), complex)}, "flux holds complex128, not numbers"),
+        ({"teff": ["4705", "4600"]}, "teff has the type object, not numbers"),
+        ({"teff": np.array([True, True])}, "teff has the type bool, not numbers"),
+        ({"flux": np.ones((2, 7514), complex)}, "flux has the type complex128, not numbers"),
         ({"star_id": None}, "lacks star_id"),
     ],
 )
@@ -139,7 +140,7 @@ def test_extra_datasets_of_a_survey_go_into_meta(survey, tmp_path):
     first, second = stars(source)
     assert first.job.meta == {"cluster": "M67", "gaia": "4295806720123456789", "source": "s.h5"}
     assert second.job.meta == {"source": "s.h5"}
-    assert (source.extra, source.ignored) == (("cluster", "gaia"), ("matrix",))
+    assert (source.meta_columns, source.ignored_columns) == (("cluster", "gaia"), ("matrix",))
     first_digest = first.digest
     extra["cluster"] = ["NGC 188", ""]
     assert stars(hdf5(tmp_path / "s.h5", survey, **extra))[0].digest != first_digest
@@ -148,13 +149,13 @@ def test_extra_datasets_of_a_survey_go_into_meta(survey, tmp_path):
 HEADER = "star_id,file,teff,logg,fe_h\n"
 
 
-def folder(path: Path, labels: str, *files: Path, meta: tuple[str, ...] | None = None) -> Source:
+def folder(path: Path, labels: str, *files: Path, meta: tuple[str, ...] | None = None) -> StarReader:
     """A folder of files with a table of labels, opened as ingest does."""
     path.mkdir(exist_ok=True)
     for file in files:
         (path / file.name).write_bytes(file.read_bytes())
     (path / "labels.csv").write_text(labels, encoding="utf-8")
-    return Place.of(path, path / "labels.csv", meta).open(Settings(), {})
+    return open_stars(InputFiles.of(path, path / "labels.csv", meta), Settings(), {})
 
 
 def test_a_byte_order_mark_does_not_hide_the_id(tmp_path):
@@ -174,7 +175,7 @@ def test_a_damaged_row_names_column_row_and_star_and_stops_no_other(tmp_path):
         "G,,4705,2.58,0.05",
     ]
     first, *others = stars(folder(tmp_path / "f", HEADER + "\n".join(rows), APSTAR))
-    assert isinstance(first, Read)
+    assert isinstance(first, ReadStar)
     found = [f"{star.star_id}: {reason(star)}" for star in others]
     expected = [
         "B: line 3: teff unknown",
@@ -241,10 +242,10 @@ def test_extra_columns_of_a_table_go_into_meta(tmp_path):
     source = folder(tmp_path / "f", header + row, APSTAR)
     (star,) = stars(source)
     assert star.job.meta == {"cluster": "M67", "members": "85", "file": "apStar", "source": APSTAR.name}
-    assert (source.extra, source.ignored) == (("cluster", "members"), ("source",))
+    assert (source.meta_columns, source.ignored_columns) == (("cluster", "members"), ("source",))
     chosen = folder(tmp_path / "f", header + row, meta=("cluster",))
     assert stars(chosen)[0].job.meta.keys() == {"cluster", "file", "source"}
-    assert chosen.ignored == ("source", "members")
+    assert chosen.ignored_columns == ("source", "members")
     with pytest.raises(ValueError, match="has no extra column radius"):
         folder(tmp_path / "f", header + row, meta=("radius",))
 
@@ -254,8 +255,8 @@ def test_of_very_many_extra_columns_none_is_stored_unless_named(tmp_path):
     header = "star_id,file,teff,logg,fe_h," + ",".join(names) + "\n"
     row = f"A,{APSTAR.name},4705,2.58,0.05," + ",".join(["1"] * 30) + "\n"
     source = folder(tmp_path / "f", header + row, APSTAR)
-    assert (source.extra, source.ignored) == ((), tuple(names))
-    assert folder(tmp_path / "f", header + row, meta=("x3",)).extra == ("x3",)
+    assert (source.meta_columns, source.ignored_columns) == ((), tuple(names))
+    assert folder(tmp_path / "f", header + row, meta=("x3",)).meta_columns == ("x3",)
     long = folder(tmp_path / "f", header + row.replace(",1,", f",{'x' * 5000},", 1), meta=("x0",))
     assert "take more than 4096 bytes" in reason(stars(long)[0])
 
@@ -280,7 +281,7 @@ def test_a_fits_table_in_the_surveys_words_is_enough(tmp_path):
         fits.Column("TEFF_ERR", "E", array=[-9999.0]),
     ]
     fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "allStar.fits")
-    (star,) = stars(Place.of(path, tmp_path / "allStar.fits").open(Settings(), {}))
+    (star,) = stars(open_stars(InputFiles.of(path, tmp_path / "allStar.fits"), Settings(), {}))
     assert star.job.star_id == STAR
     assert star.job.observation.parameters.teff == 4705
     assert star.job.observation.parameters.teff_err == 0
@@ -307,7 +308,7 @@ def test_a_row_of_two_stars_is_refused(tmp_path):
         f"{STAR},{APSTAR.name},4705,2.58,0.05,{one}\n" for one in ("AP00004994+1621552", "2M17334253-1654573")
     ]
     good, bad = stars(folder(tmp_path / "f", header + "".join(rows), APSTAR))
-    assert isinstance(good, Read)
+    assert isinstance(good, ReadStar)
     assert "apogee_id 2M17334253-1654573 is another star than star_id" in reason(bad)
 
 

@@ -1,0 +1,143 @@
+"""One block of an ingest: read, embedded and written in one transaction, by whichever worker does it."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from app.bulk.ingest_report import Note, Outcome
+from app.bulk.open_stars import open_stars
+from app.bulk.star_reader import DIGEST, InputFiles, ReadStar, RejectedStar, StarReader
+from app.inference.embedder import Embedder, conditioned_on, stored_or_refused
+from app.settings import Settings
+from index.stores.open_store import open_store
+from index.stores.star import Star
+from index.stores.store import Store
+from model.bundle import load_card
+
+BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Report:
+    """The numbers of stars by outcome, and the `notes` of all that should be looked at.
+
+    Attributes
+    ----------
+    stored, unchanged
+        Stars written, and stars that the store had from the same spectrum and labels.
+    replaced
+        Of the stored ones, those that replaced an earlier star of their id.
+    refused, repeated
+        Stars that cannot be embedded, and rows whose id an earlier row has.
+    outside, warned
+        Of the stars in the catalogue, those outside the model's domain, and those with warnings inside it.
+    """
+
+    stored: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    refused: int = 0
+    repeated: int = 0
+    outside: int = 0
+    warned: int = 0
+    notes: tuple[Note, ...] = ()
+
+    def __add__(self, other: Report) -> Report:
+        return Report(*(one + two for one, two in zip(_fields(self), _fields(other), strict=True)))
+
+    def __len__(self) -> int:
+        return self.stored + self.unchanged + self.refused + self.repeated
+
+
+def _fields(report: Report) -> tuple[Any, ...]:
+    return tuple(getattr(report, field.name) for field in fields(report))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of a source that are done in one transaction, without those of them that `repeat` an earlier id."""
+
+    rows: slice
+    repeat: frozenset[int] = frozenset()
+
+
+def extra_units(settings: Settings) -> dict[str, str]:
+    """The units of the extra parameters that the settings' model is conditioned on, by their names."""
+    card = load_card(settings.model)
+    return {name: card.units.get(name, "") for name in conditioned_on(card)}
+
+
+def ingest_block(settings: Settings, files: InputFiles, block: Block) -> Report:
+    """Embed and store some rows of a source in one transaction; those stored already are left alone."""
+    embedder, source, store = opened(settings, files)
+    numbered = zip(range(block.rows.start, block.rows.stop), source.read(block.rows), strict=True)
+    read = [star for row, star in numbered if row not in block.repeat]
+    notes = [
+        Note(star.star_id, "refused", None, star.reason) for star in read if isinstance(star, RejectedStar)
+    ]
+    found = {
+        star.job.star_id: star for star in read if isinstance(star, ReadStar) and star.job.star_id is not None
+    }
+    before = store.get(list(found), embedder.identity)
+    unchanged = {
+        star_id: row
+        for star_id, row in before.items()
+        if (row.model, row.meta.get(DIGEST)) == (embedder.identity, found[star_id].digest)
+    }
+    new = [star for star_id, star in found.items() if star_id not in unchanged]
+    jobs = [replace(star.job, meta=star.job.meta | {DIGEST: star.digest}) for star in new]
+    stars, spectra = [], []
+    for job, done in zip(jobs, embedder.embed(jobs), strict=True):
+        row_or_reason = stored_or_refused(done)
+        if isinstance(row_or_reason, str):
+            notes.append(Note(str(job.star_id), "refused", None, row_or_reason))
+        else:
+            stars.append(row_or_reason[0])
+            spectra.append(row_or_reason[1])
+    if stars:
+        store.upsert(stars, spectra)
+    refused = len(notes)
+    earlier = {
+        star_id: row
+        for star_id, row in before.items()
+        if row.model == embedder.identity and star_id not in unchanged
+    }
+    notes += [note for star in stars if (note := _note(star, earlier.get(star.star_id)))]
+    notes += [note for star in unchanged.values() if (note := _note(star, star))]
+    catalogued = [*stars, *unchanged.values()]
+    outside = sum(not star.in_domain for star in catalogued)
+    return Report(
+        stored=len(stars),
+        replaced=sum(star.star_id in earlier for star in stars),
+        unchanged=len(unchanged),
+        refused=refused,
+        outside=outside,
+        warned=sum(bool(star.warnings) and star.in_domain for star in catalogued),
+        notes=tuple(notes),
+    )
+
+
+def _note(star: Star, before: Star | None) -> Note | None:
+    """What should be looked at of a star in the catalogue; `before` is the star of its id before."""
+    warnings = list(star.warnings)
+    outcome: Outcome = "stored" if before is None else "already stored" if before is star else "replaced"
+    if outcome == "replaced":
+        assert before is not None
+        warnings.insert(0, f"replaces a star from {before.meta.get('source', 'elsewhere')}")
+    if not warnings and star.in_domain:
+        return None
+    return Note(star.star_id, outcome, star.in_domain, "; ".join(warnings))
+
+
+@lru_cache(maxsize=1)
+def opened(settings: Settings, files: InputFiles) -> tuple[Embedder, StarReader, Store]:
+    """What a worker uses for all its blocks; it has one thread, for it has a core."""
+    embedder = Embedder(settings)
+    threadpool_limits(1)
+    gc.freeze()  # these live as long as the process: no later collection has to look through them
+    return embedder, open_stars(files, settings, extra_units(settings)), open_store(settings.place)

@@ -1,0 +1,186 @@
+"""`chemtwin twins`: the twins of a spectrum in a file, searched for in the store, without a service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli.options import FILE, example, on_store
+from model.errors import InputError
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+Response = dict[str, Any]
+
+COLUMNS = {
+    "star_id": "",
+    "distance": ".2f",
+    "p_same": ".2g",
+    "doppelganger_rate": ".1e",
+    "teff": ".0f",
+    "logg": ".2f",
+    "fe_h": "z.2f",
+    "snr": ".0f",
+}
+"""Columns of the table on the screen, and how their numbers are written."""
+
+UNITS = {"teff": "K", "ra": "deg", "dec": "deg"}
+
+
+@click.command(epilog=example("twins apStar-r5-2M00004994+1621552.fits --teff 4705 --logg 2.58 --fe-h 0.05"))
+@click.argument("file", type=FILE)
+@click.option("--teff", metavar="K", help="effective temperature")
+@click.option("--logg", metavar="DEX", help="log10 of the surface gravity in cm/s2")
+@click.option("--fe-h", metavar="DEX", help="[Fe/H]")
+@click.option(
+    "--parameter",
+    "extra",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="an extra parameter of the model, or an error such as teff_err=60; repeatable",
+)
+@click.option("--k", default=10, show_default=True, type=click.IntRange(1, 1000), help="how many twins")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "ecsv", "json"]),
+    default="table",
+    show_default=True,
+    help="a table to read, or ECSV or JSON for a program",
+)
+@on_store
+def twins(
+    file: Path,
+    teff: str | None,
+    logg: str | None,
+    fe_h: str | None,
+    extra: tuple[str, ...],
+    k: int,
+    form: str,
+    settings: Settings,
+) -> None:
+    """Print the twins of the spectrum in FILE.
+
+    FILE is a survey's FITS file: apStar, aspcapStar or mwmStar. Labels that are not given come from it, if it
+    has any. Its twins are the chemically nearest stars of the store; the spectrum itself is not stored. No
+    service is needed, and one may run on the same store.
+    """
+    labels = {"teff": teff, "logg": logg, "fe_h": fe_h, **dict(map(_named, extra))}
+    given = {name: value for name, value in labels.items() if value is not None}
+    response = find_twins(file, given, k, settings)
+    for warning in response["warnings"]:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(FORMS[form](response))
+
+
+def _named(text: str) -> tuple[str, str]:
+    """The name and the value of NAME=VALUE."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise click.UsageError(f"--parameter {text}: write NAME=VALUE")
+    return name, value
+
+
+def find_twins(file: Path, labels: dict[str, str], k: int, settings: Settings) -> Response:
+    """What POST /twins responds with for the spectrum in a file.
+
+    Parameters
+    ----------
+    file
+        An apStar, aspcapStar or mwmStar file.
+    labels
+        teff, logg, fe_h, their errors, and extra parameters of the model, as in a query string.
+    k
+        How many twins.
+    settings
+        They name the model and the store.
+
+    Raises
+    ------
+    ChemtwinError
+        The file, its spectrum or a label cannot be used.
+    ServiceError
+        A label has no possible value.
+    StoreError
+        The store cannot be read, or there is none.
+    """
+    from pydantic import ValidationError
+
+    from app.errors import invalid
+    from app.formats.bodies import fits_job
+    from app.inference.service import Service
+    from app.inference.twins import twins_answer
+    from app.schemas.requests import FitsQuery, TwinQuery
+    from app.service_errors import Invalid
+    from index.stores.open_store import open_store
+
+    open_store(settings.place, create=False).close()
+    service = Service(settings, wait=True)
+    try:
+        try:
+            query = FitsQuery.of(labels, service.further)
+            job = fits_job(file.read_bytes(), query, settings, named=False)
+        except ValidationError as error:
+            raise invalid(error.errors()) from None
+        except Invalid as error:
+            if error.code != "missing_labels":
+                raise
+            raise InputError(f"{file} has no labels to trust: give --teff, --logg and --fe-h") from None
+        (done,) = service.embedder.embed([replace(job, star_id=None)])
+        if isinstance(done, Exception):
+            raise done
+        star = service.unstored(job, done)
+        response = twins_answer(service, star, TwinQuery(k=k))
+        return response | {"in_domain": star.in_domain, "warnings": list(star.warnings)}
+    finally:
+        service.close()
+
+
+def _table(response: Response) -> str:
+    """Lines of text: what was searched, then a row for each twin."""
+    model = response["model"]
+    head = f"twins of {response['star_id'] or 'the spectrum'} among {response['searched']} stars"
+    rows = [[*COLUMNS], *([_cell(twin[name], COLUMNS[name]) for name in COLUMNS] for twin in response["twins"])]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join([f"{head}, by {model['name']}@{model['version']}", *(_line(row, widths) for row in rows)])
+
+
+def _cell(value: Any, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    """Identifiers on the left of their column, numbers on the right."""
+    return "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+
+
+def _ecsv(response: Response) -> str:
+    """An ECSV table of the twins; the rest of the response is in its `meta`."""
+    import io
+
+    from astropy.table import MaskedColumn, Table
+
+    twins = [{**twin, **twin.get("parameters", {})} for twin in response["twins"]]
+    table = Table(meta={name: value for name, value in response.items() if name != "twins"})
+    for name in twins[0] if twins else ():
+        values = [twin[name] for twin in twins]
+        if name != "parameters":
+            unknown = [value is None for value in values]
+            filled = [0.0 if value is None else value for value in values]
+            table[name] = MaskedColumn(filled, mask=unknown, unit=UNITS.get(name))
+    out = io.StringIO()
+    table.write(out, format="ascii.ecsv")
+    return out.getvalue().rstrip()
+
+
+def _json(response: Response) -> str:
+    return json.dumps(response, indent=1)
+
+
+FORMS: dict[str, Callable[[Response], str]] = {"table": _table, "ecsv": _ecsv, "json": _json}

@@ -1,0 +1,83 @@
+"""`chemtwin twins`: what the service would respond with, without one."""
+
+import json
+import shutil
+
+import httpx
+import pytest
+from astropy.table import Table
+
+from index.stores.sqlite import SqliteStore
+from tests.conftest import APSTAR, ASPCAP, GIANT
+from tests.forked import run
+
+LABELS = ("--teff", GIANT["teff"], "--logg", GIANT["logg"], "--fe-h", GIANT["fe_h"])
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data(catalogue_data, tmp_path_factory):
+    """A folder with a store of 1,200 stars, which no test changes."""
+    folder = tmp_path_factory.mktemp("twins") / "data"
+    shutil.copytree(catalogue_data, folder)
+    return folder
+
+
+def test_the_twins_are_those_of_the_service(start_server, data):
+    server = start_server(data)
+    headers = {"Content-Type": "application/fits"}
+    response = httpx.post(
+        f"{server.url}/twins", params={**GIANT, "k": 5}, content=APSTAR.read_bytes(), headers=headers
+    )
+    code, printed = run("twins", APSTAR, *LABELS, "--k", 5, "--format", "json", "--data-dir", data)
+    assert code == 0, printed
+    found, expected = json.loads(printed[printed.index("{\n") :]), response.raise_for_status().json()
+    assert len(found["twins"]) == 5
+    assert found == expected
+
+
+def test_the_table_has_a_row_for_each_twin(data):
+    code, printed = run("twins", APSTAR, *LABELS, "--k", 3, "--data-dir", data)
+    assert code == 0, printed
+    head, names, *rows = printed.splitlines()
+    assert head.startswith("twins of 2M00004994+1621552 among 1200 stars, by chemtwin-gaussdis@")
+    assert names.split()[:3] == ["star_id", "distance", "p_same"]
+    assert len(rows) == 3
+    distances = [float(row.split()[1]) for row in rows]
+    assert distances == sorted(distances)
+
+
+def test_a_file_brings_its_labels_and_warnings_go_to_the_screen(data):
+    code, printed = run("twins", ASPCAP, "--k", 2, "--format", "ecsv", "--data-dir", data)
+    assert code == 0, printed
+    warnings, text = printed[printed.index("warning:") :], printed[: printed.index("warning:")]
+    assert "warning: fe_h is the file's [M/H]" in warnings
+    table = Table.read(text.splitlines(), format="ascii.ecsv")
+    assert len(table) == 2
+    assert str(table["teff"].unit) == "K"
+    assert table.meta["star_id"] == "2M17334253-1654573"
+
+
+def test_nothing_is_stored(data):
+    run("twins", APSTAR, *LABELS, "--data-dir", data)
+    store = SqliteStore(data / "stars.sqlite")
+    assert sum(store.stars_by_model().values()) == 1200
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "has no labels to trust: give --teff, --logg and --fe-h"),
+        ((*LABELS, "--parameter", "vbroad=3"), "vbroad"),
+        ((*LABELS, "--parameter", "vbroad"), "write NAME=VALUE"),
+        (("--teff", "4705K", "--logg", 2, "--fe-h", 0), "teff: Value error, must be a plain number"),
+        (("--teff", 4705, "--logg", 99, "--fe-h", 0), "logg"),
+    ],
+)
+def test_what_cannot_be_used_is_a_message(options, message, data):
+    code, printed = run("twins", APSTAR, *options, "--data-dir", data)
+    assert code in (1, 2)
+    assert message in printed
+    assert "Traceback" not in printed
