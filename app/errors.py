@@ -1,8 +1,8 @@
-"""Everything that the service refuses; `app.errors` makes answers of it.
+"""Every error that the service reports to a client; `app.error_responses` makes responses of them.
 
 ServiceError(status, code, message, detail)
-├── NotFound, NoAbundances (404)   NotAcceptable (406)   ModelMismatch (409)   TooLarge (413)
-├── UnsupportedMedia (415)   TooSlow (408)
+├── NotFound, NoAbundances (404)   NotAcceptable (406)   TooSlow (408)   ModelMismatch (409)
+├── TooLarge (413)           UnsupportedMedia (415)
 └── Invalid (422)            Unauthorized (401)            Busy (503)
 """
 
@@ -12,7 +12,17 @@ from collections.abc import Sequence
 
 
 class ServiceError(Exception):
-    """An answer other than success."""
+    """A response other than success.
+
+    Parameters
+    ----------
+    code
+        Stable name of the error, for programs.
+    message
+        What is wrong and what to do.
+    detail
+        The problems one by one.
+    """
 
     status = 500
     headers: dict[str, str] | None = None
@@ -48,21 +58,21 @@ class NoAbundances(ServiceError):
 
 
 class NotAcceptable(ServiceError):
-    """The Accept header allows none of the answer's forms."""
+    """The Accept header allows none of the response's forms."""
 
     status = 406
-
-
-class ModelMismatch(ServiceError):
-    """The star was embedded with another model."""
-
-    status = 409
 
 
 class TooSlow(ServiceError):
     """The body takes too long to arrive."""
 
     status = 408
+
+
+class ModelMismatch(ServiceError):
+    """The star was embedded with another model."""
+
+    status = 409
 
 
 class TooLarge(ServiceError):
@@ -78,13 +88,13 @@ class UnsupportedMedia(ServiceError):
 
 
 class Invalid(ServiceError):
-    """The request is understood and refused."""
+    """The request is understood, and cannot be done."""
 
     status = 422
 
 
 class Busy(ServiceError):
-    """The queue is full."""
+    """The service cannot do this now."""
 
     status = 503
     headers = {"Retry-After": "1"}  # noqa: RUF012

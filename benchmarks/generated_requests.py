@@ -63,7 +63,7 @@ def run(folder: Path, cases: int, examples: int, phases: str) -> int:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "GENERATED_REQUESTS": str(calls)}
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-c", "from app.cli import main; main()", "serve"],
+            [sys.executable, "-c", "from app.cli.main import main; main()", "serve"],
             env=environment | settings, stdout=log, stderr=log,
         )  # fmt: skip
     try:

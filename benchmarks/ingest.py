@@ -45,7 +45,7 @@ def cpu(process: int) -> dict[int, float]:
     return used
 
 
-command = [sys.executable, "-c", "from app.cli import main; main()", "ingest", *sys.argv[1:]]
+command = [sys.executable, "-c", "from app.cli.main import main; main()", "ingest", *sys.argv[1:]]
 with tempfile.TemporaryDirectory() as folder:
     begun = time.monotonic()
     process = subprocess.Popen([*command, "--data-dir", folder], stdout=subprocess.PIPE, text=True)

@@ -33,7 +33,7 @@ import numpy as np
 import orjson
 
 from app.inference.embedder import Embedder
-from app.schemas.requests import StarIn
+from app.schemas.bodies import StarIn
 from app.settings import Settings
 from benchmarks.catalogue import Catalogue
 from index.search.twin_index import TwinIndex
@@ -130,7 +130,7 @@ def serving(command: list[str], **environment: str) -> Iterator[tuple[str, int]]
 
 
 def service(folder: Path) -> list[str]:
-    return [sys.executable, "-c", "from app.cli import main; main()", "serve"]
+    return [sys.executable, "-c", "from app.cli.main import main; main()", "serve"]
 
 
 def quantiles(seconds: list[float]) -> str:

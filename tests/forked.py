@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).parent.parent
-FRESH = [sys.executable, "-c", "from app.cli import main; main()"]
+FRESH = [sys.executable, "-c", "from app.cli.main import main; main()"]
 """The command line in a new interpreter."""
 
 IMPORTED = (

@@ -22,7 +22,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from app.inference.embedder import Job
-from app.schemas.requests import META_BYTES
+from app.schemas.bodies import META_BYTES
 from app.settings import Settings
 from app.values.columns import (
     ColumnError,

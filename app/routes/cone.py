@@ -1,7 +1,7 @@
-"""Simple Cone Search 1.03 of the Virtual Observatory: the stars around a position, as a VOTable.
+"""GET /cone: Simple Cone Search 1.03 of the Virtual Observatory, the stars around a position as a VOTable.
 
-TOPCAT, Aladin, pyvo and STILTS ask so. The standard wants the first words for what a column means (UCD1) in the
-three that it names, and has errors told in a VOTable too.
+TOPCAT, Aladin, pyvo and STILTS send such requests. The standard wants the older UCD1 for the three columns that
+it names, and reports errors in a VOTable too.
 """
 
 from __future__ import annotations
@@ -9,23 +9,27 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from anyio import CapacityLimiter
-from fastapi import Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
 
-from app.errors import problems
-from app.formats.responses import votable_file
+from app.error_responses import problems
+from app.formats.file_response import file_name, file_response
 from app.formats.tables import Column, star_columns, votable_bytes, votable_error
 from app.inference.service import Service
-from app.schemas.requests import Count, QueryNumber
+from app.openapi import loose_parameters, votable_responses
+from app.routes.dependencies import ServiceDep
+from app.schemas.queries import ConeQuery
 from index.stores.sky import Circle
 from index.stores.star import Star
 
+router = APIRouter(tags=["stars"])
+
 MOST = 10_000
-"""Stars in one answer; of a circle with more, the answer says OVERFLOW."""
+"""Stars in one response; of a circle with more, the response says OVERFLOW."""
 
 CONES = CapacityLimiter(1)
-"""Circles are answered one at a time: a full one takes seconds, for which other requests do not wait."""
+"""Circles are searched one at a time: a full one takes seconds, for which other requests do not wait."""
 
 UCD1 = {"star_id": "ID_MAIN", "ra": "POS_EQ_RA_MAIN", "dec": "POS_EQ_DEC_MAIN"}
 BRIEF = ("star_id", "ra", "dec", "separation", "teff", "logg", "fe_h")
@@ -36,38 +40,37 @@ SEPARATION = Column(
 )
 
 
-class Cone(BaseModel):
-    """The parameters of a cone search, whose names stand in any case; others are passed over."""
+@router.get(
+    "/cone", responses=votable_responses(), response_class=Response, openapi_extra=loose_parameters(ConeQuery)
+)
+async def cone(request: Request, service: ServiceDep) -> Response:
+    """The stars around a position, by Simple Cone Search; errors are reported in a VOTable too."""
+    # read by hand: the standard's names stand in any case, and what is wrong with them has status 200
+    parameters = {name.upper(): value for name, value in request.query_params.items()}
+    return await to_thread.run_sync(_search, service, parameters, limiter=CONES)
 
-    model_config = ConfigDict(allow_inf_nan=False)
 
-    RA: QueryNumber = Field(ge=0, le=360, description="right ascension, ICRS, degrees")
-    DEC: QueryNumber = Field(ge=-90, le=90, description="declination, ICRS, degrees")
-    SR: QueryNumber = Field(ge=0, le=180, description="search radius, degrees; 0 asks for the columns alone")
-    VERB: Count = Field(2, ge=1, le=3, description="how many columns: 1 few, 3 the latents too")
-
-
-def cone_answer(service: Service, parameters: dict[str, str]) -> Response:
+def _search(service: Service, parameters: dict[str, str]) -> Response:
     """The stars in a circle on the sky, nearest first, or what is wrong with the parameters."""
     try:
-        cone = Cone.model_validate({name.upper(): value for name, value in parameters.items()})
+        query = ConeQuery.model_validate(parameters)
     except ValidationError as error:
-        return votable_file(votable_error("; ".join(problems(error.errors()))), "cone-error")
-    circle = Circle(cone.RA, cone.DEC, cone.SR)
+        return file_response(votable_error("; ".join(problems(error.errors()))), "votable", "cone-error")
+    circle = Circle(query.RA, query.DEC, query.SR)
     card = service.model.card
-    found = service.store.within(circle, MOST + 1, card.identity) if cone.SR else []
+    found = service.store.within(circle, MOST + 1, card.identity) if query.SR else []
     content = votable_bytes(
-        _columns(cone.VERB, card.latent_dim, service.further_units),
+        _columns(query.VERB, card.latent_dim, service.extra_units),
         found[:MOST],
         "cone",
         overflow=len(found) > MOST,
         version="1.1",  # later ones know UCD1+ alone
     )
-    return votable_file(content, f"cone-{cone.RA:g}-{cone.DEC:g}-{cone.SR:g}")
+    return file_response(content, "votable", file_name(f"cone-{query.RA:g}-{query.DEC:g}-{query.SR:g}"))
 
 
-def _columns(verbosity: int, dimension: int, further: dict[str, str]) -> list[Column]:
-    columns = [_of_star(column) for column in star_columns(dimension, further)]
+def _columns(verbosity: int, latent_dim: int, extra_units: dict[str, str]) -> list[Column]:
+    columns = [_of_star(column) for column in star_columns(latent_dim, extra_units)]
     named = {column.name: column for column in columns}
     first = [SEPARATION if name == "separation" else named[name] for name in BRIEF]
     if verbosity == 1:

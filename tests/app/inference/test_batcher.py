@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from app.application import create_app
+from app.errors import Busy
 from app.inference.batcher import Batcher
-from app.service_errors import Busy
 from app.settings import Settings
 
 

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.app.routes.test_refusals import JSON, check
+from tests.app.routes.test_errors import JSON, check
 from tests.conftest import Server
 
 

@@ -73,7 +73,7 @@ def test_a_read_only_disk_is_refused_at_the_start(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     script = f'mount -t tmpfs none {disk} && mount -o remount,ro {disk} && exec "$@"'
-    serve = [sys.executable, "-c", "from app.cli import main; main()", "serve"]
+    serve = [sys.executable, "-c", "from app.cli.main import main; main()", "serve"]
     command = ["env", f"CHEMTWIN_DATA_DIR={disk}/data", *serve]
     told = subprocess.run([*NAMESPACE, script, "sh", *command], capture_output=True, text=True, timeout=120)
     assert told.returncode != 0

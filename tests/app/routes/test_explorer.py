@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.routes.explorer import STATIC, files
-from tests.app.routes.test_refusals import FITS, LABELS, check
+from tests.app.routes.test_errors import FITS, LABELS, check
 from tests.conftest import APSTAR, ASPCAP, GIANT, Server
 from training.emulator.emulator import LABELS as EMULATED
 

@@ -379,7 +379,7 @@ def test_stars_outside_the_domain_are_marked_and_can_be_left_out(visit, service,
     page = visit(f"{service.url}/?star={STAR}&logg_min=4.4&fe_h_within=any")
     ready(page, 1)
     assert [column(page, 2), column(page, 11)] == [["OUTSIDE"], ["outside"]]
-    expect(page.locator("#twins-told")).to_contain_text("1 outside the model's domain")
+    expect(page.locator("#twins-note")).to_contain_text("1 outside the model's domain")
     page.click("#filters summary")
     page.select_option("#in_domain", "true")
     page.click("#filter-form button[type=submit]")
@@ -405,7 +405,7 @@ def test_a_key_is_asked_for_and_kept_in_this_tab_only(visit, start_server):
     expect(page.locator("#key-dialog")).to_be_visible()
     page.fill("#key", "wrong")
     page.keyboard.press("Enter")
-    expect(page.locator("#key-told")).to_contain_text("does not take this key")
+    expect(page.locator("#key-note")).to_contain_text("does not take this key")
     page.fill("#key", "read")
     page.keyboard.press("Enter")
     expect(page.locator("#catalogue")).to_contain_text("empty catalogue")
@@ -417,7 +417,7 @@ def test_a_key_is_asked_for_and_kept_in_this_tab_only(visit, start_server):
     page.set_input_files("#file", str(ASPCAP))
     page.click("#store-button")
     expect(page.locator("#key-dialog")).to_be_visible()
-    expect(page.locator("#key-told")).to_contain_text("one that may write")
+    expect(page.locator("#key-note")).to_contain_text("one that may write")
 
 
 def test_the_api_s_own_page_is_drawn_from_here_too(visit, service):

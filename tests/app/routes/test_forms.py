@@ -14,7 +14,7 @@ from astropy.io.votable import parse, validate
 from astropy.table import Table
 from astropy.utils.exceptions import AstropyWarning
 
-from tests.app.routes.test_refusals import check
+from tests.app.routes.test_errors import check
 
 TWINS = "/twins/SYN-202-000003A?k=7"
 VOTABLE = "application/x-votable+xml"

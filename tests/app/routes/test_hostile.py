@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from tests.app.routes.test_refusals import FITS, JSON, LABELS, NPZ, check, npy_header, npz, npz_member
+from tests.app.routes.test_errors import FITS, JSON, LABELS, NPZ, check, npy_header, npz, npz_member
 from tests.conftest import APSTAR, ASPCAP, Server
 
 EMBED = f"/embed?star_id=REFUSED&{LABELS}"

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from tests.app.routes.test_refusals import check
+from tests.app.routes.test_errors import check
 from tests.conftest import APSTAR, GIANT, Server
 from tests.model.spectra.mwm_files import APOGEE_ID, from_apstar
 
