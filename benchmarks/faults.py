@@ -132,7 +132,7 @@ class Arena:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
             sys.argv = ["chemtwin", *arguments]
-            app.cli.main()
+            app.cli.main.main()
 
         process = FORK.Process(target=run)
         process.start()

@@ -288,7 +288,7 @@ def guided(run: Run, files: list[bytes], seed: int) -> None:
     import model.spectra.apogee
     import model.spectra.fits_headers
 
-    for module in (app.npz, model.apogee, model.fits_headers, zipfile, np.lib.format):
+    for module in (app.formats.npz, model.spectra.apogee, model.spectra.fits_headers, zipfile, np.lib.format):
         for name, value in vars(module).items():
             if (
                 callable(value)
