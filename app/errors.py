@@ -1,128 +1,100 @@
-"""The one shape in which the service says what it refuses."""
+"""Every error that the service reports to a client; `app.error_responses` makes responses of them.
+
+ServiceError(status, code, message, detail)
+├── NotFound, NoAbundances (404)   NotAcceptable (406)   TooSlow (408)   ModelMismatch (409)
+├── TooLarge (413)           UnsupportedMedia (415)
+└── Invalid (422)            Unauthorized (401)            Busy (503)
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import orjson
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
-from pydantic import ValidationError
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.routing import Route
-
-from app import metrics
-from app.service_errors import DEFECT, Busy, Invalid, ServiceError
-from index.errors import StoreError
-from model.errors import ChemtwinError
-
-MAX_DETAIL = 10
-CODES = {404: "not_found", 405: "method_not_allowed"}
-log = logging.getLogger("chemtwin")
+from collections.abc import Sequence
 
 
-def body(code: str, message: str, detail: Sequence[str] = ()) -> dict[str, Any]:
-    """The one error shape."""
-    return {"error": {"code": code, "message": message, "detail": list(detail)[:MAX_DETAIL]}}
+class ServiceError(Exception):
+    """A response other than success.
+
+    Parameters
+    ----------
+    code
+        Stable name of the error, for programs.
+    message
+        What is wrong and what to do.
+    detail
+        The problems one by one.
+    """
+
+    status = 500
+    headers: dict[str, str] | None = None
+
+    def __init__(self, code: str, message: str, detail: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.code, self.message, self.detail = code, message, list(detail)
 
 
-def answer_body(content: Any) -> bytes:
-    """JSON; numpy arrays become lists, NaN becomes null."""
-    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+DEFECT = ServiceError("internal_error", "the service failed on this request; it has been logged")
 
 
-def answer_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON answer of `content`, as `answer_body` writes it."""
-    return Response(
-        answer_body(content),
-        status,
-        dict(headers) if headers else None,
-        "application/json",
-    )
+class Unauthorized(ServiceError):
+    """No key, or not one that may do this."""
+
+    status = 401
+    headers = {"WWW-Authenticate": "Bearer"}  # noqa: RUF012
 
 
-def refused(error: ServiceError) -> Response:
-    """The answer that a refusal is, counted by its code."""
-    metrics.ERRORS.labels(error.code).inc()
-    return answer_json(body(error.code, error.message, error.detail), error.status, error.headers)
+class NotFound(ServiceError):
+    """No such star."""
+
+    status = 404
+
+    def __init__(self, star_id: str) -> None:
+        super().__init__("star_not_found", f"there is no star {star_id}; POST /embed stores one")
 
 
-def problems(errors: Sequence[Any]) -> list[str]:
-    """What pydantic found, place by place, without the values that it found there."""
-    lines = []
-    for error in errors:
-        place = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path")) or "body"
-        lines.append(f"{place[:80]}: {error['msg'][:200]}")
-    return lines
+class NoAbundances(ServiceError):
+    """The model has no readout of abundances."""
+
+    status = 404
 
 
-def invalid(errors: Sequence[Any]) -> Invalid:
-    """The refusal of a request that does not fit its schema."""
-    lines = problems(errors)
-    more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
-    return Invalid("invalid_request", f"{lines[0]}{more}" if lines else "the request is invalid", lines)
+class NotAcceptable(ServiceError):
+    """The Accept header allows none of the response's forms."""
+
+    status = 406
 
 
-def as_service_error(error: Exception) -> ServiceError | None:
-    """The service's answer to an error of the model, the store or pydantic; None for a defect of ours."""
-    if isinstance(error, ServiceError):
-        return error
-    if isinstance(error, ChemtwinError):
-        return Invalid(error.code, error.message, error.detail)
-    if isinstance(error, (RequestValidationError, ValidationError)):
-        return invalid(error.errors())
-    if isinstance(error, StoreError):
-        log.error("%s", error)
-        return Busy(
-            "store_unavailable",
-            "the star store cannot be read or written"
-            + (f" ({error.reason})" if error.reason else "")
-            + "; nothing was stored. Try again.",
-        )
-    return None
+class TooSlow(ServiceError):
+    """The body takes too long to arrive."""
+
+    status = 408
 
 
-def one_of_several(error: Exception) -> dict[str, Any]:
-    """What an error is among the results of several stars: its status and the one error shape. Counts it."""
-    refusal = as_service_error(error)
-    if refusal is None:
-        log.exception("unexpected error in one star of several", exc_info=error)
-        refusal = DEFECT
-    metrics.ERRORS.labels(refusal.code).inc()
-    return {"status": refusal.status, **body(refusal.code, refusal.message, refusal.detail)}
+class ModelMismatch(ServiceError):
+    """The star was embedded with another model."""
+
+    status = 409
 
 
-def install(app: FastAPI) -> None:
-    """Give every error response one shape, whatever raised it. Defects are left to `app.operations.logs`."""
+class TooLarge(ServiceError):
+    """The body is over the limit."""
 
-    def known(_: Request, error: Exception) -> Response:
-        answer = as_service_error(error)
-        assert answer is not None
-        return refused(answer)
-
-    def http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        code = CODES.get(error.status_code, "http_error")
-        metrics.ERRORS.labels(code).inc()
-        headers = {"Allow": _methods(app, request)} if error.status_code == 405 else error.headers
-        return answer_json(body(code, str(error.detail)), error.status_code, headers)
-
-    def gone(_: Request, __: Exception) -> Response:
-        return Response(status_code=400)  # nobody is there to read it
-
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(ClientDisconnect, gone)
-    for kind in (ServiceError, ChemtwinError, RequestValidationError, ValidationError, StoreError):
-        app.add_exception_handler(kind, known)
+    status = 413
 
 
-def _methods(app: FastAPI, request: Request) -> str:
-    """The methods of all routes of a request's path."""
-    met = (
-        route for route in app.routes if isinstance(route, Route) and route.path_regex.match(request.url.path)
-    )
-    return ", ".join(sorted({method for route in met for method in route.methods or ()}))
+class UnsupportedMedia(ServiceError):
+    """A Content-Type that is not accepted."""
+
+    status = 415
+
+
+class Invalid(ServiceError):
+    """The request is understood, and cannot be done."""
+
+    status = 422
+
+
+class Busy(ServiceError):
+    """The service cannot do this now."""
+
+    status = 503
+    headers = {"Retry-After": "1"}  # noqa: RUF012

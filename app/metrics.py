@@ -1,7 +1,7 @@
-"""What the service tells Prometheus: numbers that an operator would alert on.
+"""What the service reports to Prometheus: numbers that an operator would alert on.
 
 With several worker processes each keeps its numbers in files of a folder that all share, named by the variable
-PROMETHEUS_MULTIPROC_DIR (`chemtwin serve` sets it), and whichever is asked answers for all.
+PROMETHEUS_MULTIPROC_DIR (`chemtwin serve` sets it), and each reports the numbers of all.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ REGISTRY = CollectorRegistry()
 
 REQUESTS = Counter(
     "chemtwin_requests",
-    "Requests answered.",
+    "Responses sent.",
     ["method", "route", "status"],
     registry=REGISTRY,
 )
 SECONDS = Histogram(
     "chemtwin_request_seconds",
-    "Time from a request's first byte to its answer's last.",
+    "Time from a request's first byte to its response's last.",
     ["method", "route"],
     buckets=LATENCIES,
     registry=REGISTRY,
 )
 ERRORS = Counter(
     "chemtwin_errors",
-    "Refusals and failures by the code of their answer, each star of several counted.",
+    "Error responses by their code, each star of several counted.",
     ["code"],
     registry=REGISTRY,
 )
@@ -56,9 +56,9 @@ WAITING = Gauge(
     registry=REGISTRY,
     multiprocess_mode="livesum",
 )
-ROOM = Gauge(
+CAPACITY = Gauge(
     "chemtwin_queue_capacity_spectra",
-    "Spectra that may wait before 503 is answered.",
+    "Spectra that may wait before the response is 503.",
     registry=REGISTRY,
     multiprocess_mode="livesum",
 )
@@ -93,12 +93,12 @@ PlatformCollector(registry=REGISTRY)
 
 @cache
 def _of(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-    """The numbers of one kind of answer: to look them up by their labels takes longer than to count."""
+    """The numbers of one kind of response: to look them up by their labels takes longer than to count."""
     return REQUESTS.labels(method, route, status), SECONDS.labels(method, route)
 
 
-def answered(method: str, route: str, status: int, seconds: float) -> None:
-    """Count a request."""
+def count_response(method: str, route: str, status: int, seconds: float) -> None:
+    """Count a response, and the seconds from the request to its end."""
     count, took = _of(method, route, status)
     count.inc()
     took.observe(seconds)

@@ -1,4 +1,8 @@
-"""The OpenAPI document: what FastAPI cannot tell of bodies that are read by hand and of errors of one shape."""
+"""What routes say of themselves in the OpenAPI document, where their signatures cannot say it.
+
+Bodies of several Content-Types are read by hand: a large one is counted while it is read and parsed in a
+thread. Errors have one form, whatever raised them.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,20 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.formats.negotiation import MEDIA
-from app.schemas.requests import FitsQuery, RecastIn, SeveralIn, StarIn, StoredIn, UnstoredIn
-from app.schemas.responses import EmbeddedAnswer, ManyAnswer, Refusal
+from app.schemas.bodies import RecastIn, SeveralIn, StarIn, StoredIn, UnstoredIn
+from app.schemas.responses import EmbeddedResponse, ErrorResponse, SeveralResponse
 
 BODIES = (StarIn, UnstoredIn, SeveralIn, StoredIn, RecastIn)
 REFERENCE = "#/components/schemas/{model}"
 MEANINGS = {
     401: "no key, or not one that may do this",
     404: "there is no such star",
-    406: "Accept allows none of the answer's forms",
+    406: "Accept allows none of the response's forms",
     408: "the body took too long to arrive",
     409: "the star was embedded with another model",
     413: "the body is over the limit",
-    415: "a Content-Type or Content-Encoding that is not taken",
-    422: "the request is understood and refused",
+    415: "a Content-Type or Content-Encoding that is not accepted",
+    422: "the request is understood, and cannot be done",
     503: "the queue is full or the store unavailable; Retry-After says when to try again",
 }
 OF_BODIES = (408, 413, 415)
@@ -31,34 +35,53 @@ OF_BODIES = (408, 413, 415)
 Responses = dict[int | str, dict[str, Any]]
 
 
-def refuses(*statuses: int) -> Responses:
-    """Responses of a route: these statuses, each with the one error shape."""
-    return {status: {"model": Refusal, "description": MEANINGS[status]} for status in statuses}
+def errors(*statuses: int) -> Responses:
+    """Error responses of a route, by status."""
+    return {status: {"model": ErrorResponse, "description": MEANINGS[status]} for status in statuses}
 
 
-def answers(form: Any, *statuses: int, forms: Sequence[str] = ("json",)) -> Responses:
-    """Responses of a route: 200 with the schema `form`, also in other `forms` than JSON, and these refusals."""
+def responses(form: Any, *statuses: int, forms: Sequence[str] = ("json",)) -> Responses:
+    """All responses of a route.
+
+    Parameters
+    ----------
+    form
+        The model of its JSON response.
+    *statuses
+        Its errors.
+    forms
+        The forms of its response, of `app.formats.negotiation.MEDIA`.
+    """
     content = {MEDIA[name][0]: {"schema": {"type": "string"}} for name in forms if name != "json"}
     if not content:
-        return {200: {"model": form}, **refuses(*statuses)}
-    return {200: {"model": form, "content": content}, **refuses(406, *statuses)}
+        return {200: {"model": form}, **errors(*statuses)}
+    return {200: {"model": form, "content": content}, **errors(406, *statuses)}
 
 
-def embed_answers() -> Responses:
-    """Those of POST /embed; the star that it stores can be asked for."""
+def embed_responses() -> Responses:
+    """All responses of POST /embed, with links to what can be asked of the stored star."""
     star = {"star_id": "$response.body#/star_id"}
     in_path = {name: {"operationId": name, "parameters": star} for name in ("twins", "star", "delete")}
-    recast = {"operationId": "recast", "requestBody": {**star, "to": {}}}
-    links = {**in_path, "recast": recast}
+    links = {**in_path, "recast": {"operationId": "recast", "requestBody": {**star, "to": {}}}}
     return {
-        201: {"model": EmbeddedAnswer, "description": "stored", "links": links},
-        200: {"model": EmbeddedAnswer | ManyAnswer, "description": "replaced; or several"},
-        **refuses(*OF_BODIES),
+        201: {"model": EmbeddedResponse, "description": "stored", "links": links},
+        200: {"model": EmbeddedResponse | SeveralResponse, "description": "replaced; or several"},
+        **errors(*OF_BODIES),
     }
 
 
+def votable_responses() -> Responses:
+    """Responses of a route that always sends a VOTable, also for errors of its own parameters."""
+    return {200: {"content": {MEDIA["votable"][0]: {"schema": {"type": "string"}}}}}
+
+
+def text_responses() -> Responses:
+    """Responses of a route that sends plain text."""
+    return {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+
+
 def request_body(forms: list[type[BaseModel]], *binary: str) -> dict[str, Any]:
-    """The account of a body that the route reads for itself."""
+    """The body of a route that reads it by hand: JSON of one of `forms`, or a file of a `binary` type."""
     schemas = [{"$ref": REFERENCE.format(model=form.__name__)} for form in forms]
     content: dict[str, Any] = {
         "application/json": {"schema": {"anyOf": schemas} if len(schemas) > 1 else schemas[0]}
@@ -67,31 +90,8 @@ def request_body(forms: list[type[BaseModel]], *binary: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def fits_query() -> dict[str, Any]:
-    """The account of the query string that goes with a FITS body."""
-    fields = FitsQuery.model_json_schema()["properties"]
-    return {
-        "parameters": [
-            {"name": name, "in": "query", "required": False, "schema": schema, "description": "with FITS only"}
-            for name, schema in fields.items()
-            if not name.startswith("parameters")
-        ]
-    }
-
-
-def query_parameters(form: type[BaseModel]) -> dict[str, Any]:
-    """The account of a query string that the route reads for itself, by the model `form`."""
-    told = form.model_json_schema()
-    return {
-        "parameters": [
-            {"name": name, "in": "query", "required": name in told.get("required", ()), "schema": schema}
-            for name, schema in told["properties"].items()
-        ]
-    }
-
-
 def loose_parameters(form: type[BaseModel]) -> dict[str, Any]:
-    """As `query_parameters`, where one that does not fit is told of with status 200."""
+    """The query string of a route that reports what does not fit with status 200."""
     fields = form.model_json_schema()["properties"]
     return {
         "parameters": [
@@ -101,31 +101,16 @@ def loose_parameters(form: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def votable_answers(*statuses: int) -> Responses:
-    """Responses of a route whose answers, and refusals of its own parameters, are VOTables."""
-    kind = {MEDIA["votable"][0]: {"schema": {"type": "string"}}}
-    return {200: {"content": kind}, **refuses(*statuses)}
-
-
-def complete(app: FastAPI) -> None:
-    """Let the document of `app` hold the forms of the bodies too."""
-    usual = app.openapi
+def add_bodies(app: FastAPI) -> None:
+    """Add the schemas of bodies that are read by hand to the document of `app`."""
+    generate = app.openapi
 
     def document() -> dict[str, Any]:
-        if app.openapi_schema is None:
+        complete = app.openapi_schema is not None
+        content = generate()
+        if not complete:
             _, forms = models_json_schema([(form, "validation") for form in BODIES], ref_template=REFERENCE)
-            told = usual()
-            told["components"]["schemas"].update(forms["$defs"])
-            for operation in (one for path in told["paths"].values() for one in path.values()):
-                for parameter in operation.get("parameters", []):
-                    parameter["schema"] = _without_null(parameter["schema"])
-        return usual()
+            content["components"]["schemas"].update(forms["$defs"])
+        return content
 
     app.openapi = document  # type: ignore[method-assign]
-
-
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a parameter that is left out or has a value: a URL has no null."""
-    forms = [form for form in schema.get("anyOf", []) if form != {"type": "null"}]
-    rest = {name: value for name, value in schema.items() if name != "anyOf"}
-    return schema if not forms else {**rest, **forms[0]} if len(forms) == 1 else {**rest, "anyOf": forms}

@@ -26,20 +26,22 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         Path("data"), description="Folder of the star store (stars.sqlite), or of the cache of another store."
     )
-    store: str = Field("", description="Another place of the star store: a path, or a postgresql:// URL.")
+    store: str = Field("", description="Another star store: a path, or a postgresql:// URL.")
     model: Path = Field(SHIPPED, description="Model file; the shipped one by default.")
     api_keys: str = Field("", description="Comma-separated keys that may write and read. Empty: no keys asked.")
     read_keys: str = Field("", description="Comma-separated keys that may only read.")
     max_body_mb: int = Field(64, ge=1, description="Largest request body, and largest unpacked npz, in MB.")
     held_bodies_mb: int = Field(
-        128, ge=1, description="Request bodies in memory at once, in MB per process, before 503 is answered."
+        128,
+        ge=1,
+        description="MB of request bodies in memory at once, per process, before the response is 503.",
     )
     body_timeout_s: float = Field(
-        60, gt=0, description="Seconds in which a request body must have arrived, before 408 is answered."
+        60, gt=0, description="Seconds in which a request body must have arrived, before the response is 408."
     )
     max_stars: int = Field(1000, ge=1, description="Most stars in one request.")
     queue_size: int = Field(
-        256, ge=1, description="Spectra that may wait for inference before 503 is answered."
+        256, ge=1, description="Spectra that may wait for inference before the response is 503."
     )
     batch_size: int = Field(64, ge=1, description="Most spectra embedded and committed together.")
     stop_timeout_s: int = Field(
@@ -56,6 +58,11 @@ class Settings(BaseSettings):
         False,
         description="Keep every spectrum in the store, for the explorer and for `chemtwin catalogue reindex`.",
     )
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Largest request body."""
+        return self.max_body_mb * 1_000_000
 
     @property
     def place(self) -> str:

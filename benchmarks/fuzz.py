@@ -32,9 +32,11 @@ import numpy as np
 from astropy.io import fits
 from pydantic import ValidationError
 
-from app.formats.bodies import fits_job, npz_stars, star_in
-from app.schemas.requests import FitsQuery
-from app.service_errors import ServiceError
+from app.errors import ServiceError
+from app.formats.bodies import fits_job
+from app.formats.npz import npz_stars
+from app.schemas.bodies import StarIn
+from app.schemas.queries import FitsQuery
 from app.settings import Settings
 from model.bundle import SHIPPED, load_model
 from model.errors import ChemtwinError
@@ -188,7 +190,7 @@ def outcome(content: bytes, model: Model) -> str:
 def _observations(content: bytes) -> list[Observation]:
     if content[:2] == b"PK":
         stars = npz_stars(content, BODY_LIMIT, MAX_STARS)
-        return [star_in(star).observation(BAD_BITS) for star in stars[:3]]
+        return [StarIn.model_validate(star).observation(BAD_BITS) for star in stars[:3]]
     return [fits_job(content, QUERY, SETTINGS).observation]
 
 
@@ -286,7 +288,7 @@ def guided(run: Run, files: list[bytes], seed: int) -> None:
     import model.spectra.apogee
     import model.spectra.fits_headers
 
-    for module in (app.npz, model.apogee, model.fits_headers, zipfile, np.lib.format):
+    for module in (app.formats.npz, model.spectra.apogee, model.spectra.fits_headers, zipfile, np.lib.format):
         for name, value in vars(module).items():
             if (
                 callable(value)

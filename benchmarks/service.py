@@ -33,7 +33,7 @@ import numpy as np
 import orjson
 
 from app.inference.embedder import Embedder
-from app.schemas.requests import StarIn
+from app.schemas.bodies import StarIn
 from app.settings import Settings
 from benchmarks.catalogue import Catalogue
 from index.search.twin_index import TwinIndex

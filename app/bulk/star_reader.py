@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from app.inference.embedder import Job
-from app.schemas.requests import META_BYTES
+from app.schemas.bodies import META_BYTES
 from app.values.columns import meta_value
 from model.errors import InputError, ParameterError
 from model.spectra.spectrum import PARAMETER_UNITS, Parameters

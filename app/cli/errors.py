@@ -12,7 +12,7 @@ import traceback
 
 import click
 
-from app.service_errors import ServiceError
+from app.errors import ServiceError
 from index.errors import StoreError
 from model.errors import ChemtwinError
 

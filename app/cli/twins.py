@@ -112,22 +112,22 @@ def find_twins(file: Path, labels: dict[str, str], k: int, settings: Settings) -
     """
     from pydantic import ValidationError
 
-    from app.errors import invalid
+    from app.error_responses import as_service_error
+    from app.errors import Invalid
     from app.formats.bodies import fits_job
     from app.inference.service import Service
-    from app.inference.twins import twins_answer
-    from app.schemas.requests import FitsQuery, TwinQuery
-    from app.service_errors import Invalid
+    from app.inference.twins import twins_of_one
+    from app.schemas.queries import FitsQuery, TwinQuery
     from index.stores.open_store import open_store
 
     open_store(settings.place, create=False).close()
     service = Service(settings, wait=True)
     try:
         try:
-            query = FitsQuery.of(labels, service.further)
-            job = fits_job(file.read_bytes(), query, settings, named=False)
+            query = FitsQuery.model_validate(labels)
+            job = fits_job(file.read_bytes(), query, settings, service.extra, named=False)
         except ValidationError as error:
-            raise invalid(error.errors()) from None
+            raise (as_service_error(error) or error) from None
         except Invalid as error:
             if error.code != "missing_labels":
                 raise
@@ -135,8 +135,8 @@ def find_twins(file: Path, labels: dict[str, str], k: int, settings: Settings) -
         (done,) = service.embedder.embed([replace(job, star_id=None)])
         if isinstance(done, Exception):
             raise done
-        star = service.unstored(job, done)
-        response = twins_answer(service, star, TwinQuery(k=k))
+        star = done.star
+        response = twins_of_one(service, star, TwinQuery(k=k))
         return response | {"in_domain": star.in_domain, "warnings": list(star.warnings)}
     finally:
         service.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -10,18 +9,17 @@ import orjson
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from app.formats.npz import read_npz
+from app.errors import Invalid, TooLarge, UnsupportedMedia
 from app.inference.embedder import Job
-from app.schemas.requests import ERRORS, FitsQuery, StarIn, UnstoredIn
-from app.service_errors import Invalid, TooLarge, UnsupportedMedia
+from app.schemas.bodies import ERRORS, UnstoredIn
+from app.schemas.queries import FitsQuery
 from app.settings import Settings
 from app.values.positions import left_out, position
 from model.spectra.apogee import read_fits
-from model.spectra.grid import MAX_PIXELS
 from model.spectra.spectrum import PARAMETER_UNITS, Observation, Parameters
 from model.spectra.star_file import same_star
 
-JSON, NPZ = "application/json", "application/x-npz"
+NPZ = "application/x-npz"
 FITS = ("application/fits", "image/fits")
 
 SMALL = 4096
@@ -35,10 +33,6 @@ TEMPLATES = {
     "mwmVisit": " (its doppler_ columns are a template's)",
 }
 """Why parameters that a file seems to hold are not taken."""
-
-NPZ_STAR = ("star_id", "teff", "logg", "fe_h")
-COORDINATES = ("ra", "dec")
-NPZ_SPECTRA = ("flux", "ivar", "error", "bitmask")
 
 MAX_BRACKETS, MAX_QUOTES = 100_000, 1_000_000
 """In a JSON body: 64 MB of empty objects would take 2 GB when parsed; 1,000 stars have 5,000 and 40,000."""
@@ -64,9 +58,9 @@ async def read_body(request: Request, limit: int) -> bytes:
     return b"".join(parts)
 
 
-async def understood(content: bytes, reading: Callable[[bytes], Form]) -> Form:
-    """What `reading` makes of a body, in a thread where the body is large enough to be worth one."""
-    return reading(content) if len(content) <= SMALL else await run_in_threadpool(reading, content)
+async def parsed(content: bytes, parse: Callable[[bytes], Form]) -> Form:
+    """The result of `parse` on a body, in a thread where the body is large enough to be worth one."""
+    return parse(content) if len(content) <= SMALL else await run_in_threadpool(parse, content)
 
 
 def parse_json(content: bytes) -> Any:
@@ -85,37 +79,53 @@ def parse_json(content: bytes) -> Any:
 
 
 def star_job(star: UnstoredIn, bad_bits: int) -> Job:
-    """What is to be embedded of a star of a JSON or npz body. Raises SpectrumError or ParameterError."""
-    place = position(star.ra, star.dec)
-    return Job(star.observation(bad_bits), star.star_id, *place, star.meta, left_out(star.ra, star.dec))
+    """The spectrum to embed of a star of a JSON or npz body. Raises SpectrumError or ParameterError."""
+    ra, dec = position(star.ra, star.dec)
+    return Job(star.observation(bad_bits), star.star_id, ra, dec, star.meta, left_out(star.ra, star.dec))
 
 
-def fits_job(content: bytes, query: FitsQuery, settings: Settings, *, named: bool = True) -> Job:
-    """What is to be embedded of a survey's FITS file; without `named` it may lack an id.
+def fits_job(
+    content: bytes, query: FitsQuery, settings: Settings, extra: Sequence[str] = (), *, named: bool = True
+) -> Job:
+    """The spectrum to embed of a survey's FITS file.
 
-    Labels come from the query, failing that from the file. Raises FormatError, SpectrumError or Invalid.
+    Parameters
+    ----------
+    content
+        The file.
+    query
+        The star's id and labels; what it leaves out comes from the file.
+    settings
+        Bad bits of the pixel mask, and the largest unpacked file.
+    extra
+        The model's extra parameters.
+    named
+        Whether the star needs an id.
+
+    Raises
+    ------
+    FormatError, SpectrumError
+        The file cannot be read, or its spectrum cannot be used.
+    Invalid
+        Labels or the id are missing, or the file is of another star.
     """
-    file = read_fits(content, settings.bad_bits, most_bytes=settings.max_body_mb * 1_000_000)
+    file = read_fits(content, settings.bad_bits, most_bytes=settings.max_body_bytes)
     given = {name: value for name in PARAMETER_UNITS if (value := getattr(query, name)) is not None}
     of_file = {name: value for name, value in file.labels.items() if name not in given}
     labels = of_file | given
-    missing = [name for name in PARAMETER_UNITS if name not in labels]
-    if missing:
+    if missing := [name for name in PARAMETER_UNITS if name not in labels]:
         raise Invalid(
             "missing_labels",
             f"{' and '.join(missing)} must be in the query string: this {file.kind} file gives none to trust"
             + TEMPLATES.get(file.kind, ""),
         )
-    star_id = query.star_id or file.star_id
-    if star_id is None and named:
-        raise Invalid("missing_star_id", "star_id must be in the query string: the file names no star")
-    if query.star_id is not None and file.star_id is not None and not same_star(query.star_id, file.star_id):
-        raise Invalid("another_star", f"the file is of {file.star_id}, another star than {query.star_id}")
+    star_id = _star_id(query.star_id, file.star_id, named)
     errors = {f"{name}_err": file.errors.get(name, 0.0) for name in of_file}
     errors |= {name: value for name in ERRORS if (value := getattr(query, name)) is not None}
+    values, values_err = query.extra(extra)
     observation = Observation(
         flux=file.flux,
-        parameters=Parameters(**labels, **errors, extra=query.parameters, extra_err=query.parameters_err),
+        parameters=Parameters(**labels, **errors, extra=values, extra_err=values_err),
         ivar=file.ivar,
         bad=file.bad,
         wavelength=file.wavelength,
@@ -125,54 +135,12 @@ def fits_job(content: bytes, query: FitsQuery, settings: Settings, *, named: boo
     return Job(observation, star_id, *position(file.ra, file.dec), {"file": file.kind}, notes)
 
 
-def npz_stars(
-    content: bytes, limit: int, max_stars: int, further: Sequence[str] = (), *, named: bool = True
-) -> list[dict[str, Any]]:
-    """The stars of an npz body, as dictionaries for `StarIn`; the parameters `further` are arrays too.
-
-    Without `named` they need no `star_id`.
-
-    Headers and sizes are checked before any array is read. Raises FormatError or Invalid.
-    """
-    errors = [f"{name}_err" for name in (*PARAMETER_UNITS, *further)]
-    known = {*NPZ_STAR, *further, *errors, *NPZ_SPECTRA, *COORDINATES, "wavelength"}
-    needed = [name for name in (*NPZ_STAR, *further, "flux") if named or name != "star_id"]
-    arrays = read_npz(content, limit, needed, known)
-    flux = arrays["flux"]
-    if flux.ndim != 2 or not 1 <= len(flux) <= max_stars or flux.shape[1] > MAX_PIXELS:
-        raise Invalid(
-            "bad_shape",
-            f"flux must be (stars, pixels) with 1 to {max_stars} stars and at most {MAX_PIXELS} pixels",
-        )
-    for name, array in arrays.items():
-        expected = (
-            flux.shape if name in NPZ_SPECTRA else flux.shape[1:] if name == "wavelength" else flux.shape[:1]
-        )
-        if array.shape != expected:
-            raise Invalid("lengths_disagree", f"{name} has shape {str(array.shape)[:80]}, flux {flux.shape}")
-    stars = []
-    for row in range(len(flux)):
-        star: dict[str, Any] = {name: arrays[name][row] for name in NPZ_SPECTRA if name in arrays}
-        star.update({name: float(arrays[name][row]) for name in ("teff", "logg", "fe_h")})
-        star.update({name: _known(arrays[name][row]) for name in (*ERRORS, *COORDINATES) if name in arrays})
-        star["parameters"] = {name: float(arrays[name][row]) for name in further}
-        star["parameters_err"] = {
-            name: _known(arrays[f"{name}_err"][row]) for name in further if f"{name}_err" in arrays
-        }
-        try:
-            if "star_id" in arrays:
-                star_id = arrays["star_id"][row]
-                star["star_id"] = star_id.decode("ascii") if isinstance(star_id, bytes) else str(star_id)
-        except (ValueError, SystemError):  # numpy's answer to code points beyond Unicode
-            raise Invalid("bad_star_id", f"star_id {row} of the npz is not text") from None
-        if "wavelength" in arrays:
-            star["wavelength"] = arrays["wavelength"]
-        stars.append(star)
-    return stars
-
-
-def _known(value: Any) -> float | None:
-    return None if math.isnan(number := float(value)) else number
+def _star_id(asked: str | None, of_file: str | None, named: bool) -> str | None:
+    if asked is None and of_file is None and named:
+        raise Invalid("missing_star_id", "star_id must be in the query string: the file names no star")
+    if asked is not None and of_file is not None and not same_star(asked, of_file):
+        raise Invalid("another_star", f"the file is of {of_file}, another star than {asked}")
+    return asked or of_file
 
 
 def repeated(values: Sequence[Any]) -> set[int]:
@@ -186,13 +154,23 @@ def repeated(values: Sequence[Any]) -> set[int]:
     }
 
 
-def star_in(value: Any) -> StarIn:
-    """A star of a parsed body. Raises ValidationError."""
-    return StarIn.model_validate(value)
-
-
 def jobs_of(values: Sequence[Any], form: type[UnstoredIn], bad_bits: int) -> list[Job | Exception]:
-    """What is to be embedded of several stars' bodies of a `form`, or in its place what is wrong with one."""
+    """The spectra to embed of several stars.
+
+    Parameters
+    ----------
+    values
+        The stars' bodies.
+    form
+        What each must be.
+    bad_bits
+        Bits of the pixel mask that make a pixel unusable.
+
+    Returns
+    -------
+    list
+        For each star in order its job, or the error of one that cannot be used.
+    """
     jobs: list[Job | Exception] = []
     for value in values:
         try:
@@ -208,9 +186,12 @@ def check_number(stars: int, most: int) -> None:
         raise Invalid("too_many_stars", f"send 1 to {most} stars in one request, not {stars}")
 
 
-def no_spectra() -> UnsupportedMedia:
-    """The refusal of a Content-Type that brings no spectra."""
-    return UnsupportedMedia(
-        "unsupported_media_type",
-        f"Content-Type must be {JSON}, {FITS[0]} or {NPZ}; HDF5 and pickles are never accepted",
-    )
+def check_content_type(request: Request, *accepted: str) -> str:
+    """The media type of the body. Raises UnsupportedMedia for one that is not accepted."""
+    kind = content_type(request)
+    if kind not in accepted:
+        *shown, last = [name for name in accepted if name not in FITS[1:]]
+        text = f"{', '.join(shown)} or {last}" if shown else last
+        never = "; HDF5 and pickles are never accepted" if NPZ in accepted else ""
+        raise UnsupportedMedia("unsupported_media_type", f"Content-Type must be {text}{never}")
+    return kind

@@ -1,4 +1,4 @@
-"""The form of an answer: what `?format=` asks for, failing that what the Accept header prefers."""
+"""The form of a response: what `?format=` asks for, failing that what the Accept header prefers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fastapi import Request
 
-from app.service_errors import Invalid, NotAcceptable
+from app.errors import Invalid, NotAcceptable
 
 MEDIA = {
     "json": ("application/json",),
@@ -15,17 +15,32 @@ MEDIA = {
     "fits": ("application/fits", "image/fits"),
     "png": ("image/png",),
 }
-"""Media types by the name of the form; the first is the one that is answered."""
+"""Media types by the name of the form; the first is that of the response."""
+
+TABLE = ("json", "csv", "votable")
+RECAST = ("json", "csv", "fits", "png", "votable")
 
 
 def negotiated(request: Request, asked: str | None, offered: Sequence[str]) -> str:
-    """The form to answer in, one of `offered`, the first where the client has no preference.
+    """The form of the response.
 
-    `asked` is what `?format=` says. Raises Invalid or NotAcceptable.
+    Parameters
+    ----------
+    request
+        Its Accept header counts where `asked` is None.
+    asked
+        What `?format=` says.
+    offered
+        The forms to choose from, the first where the client has no preference.
+
+    Raises
+    ------
+    Invalid, NotAcceptable
+        `?format=` or the Accept header asks for none of them.
     """
     if asked is not None:
         if asked not in offered:
-            raise Invalid("invalid_request", f"format: this answer comes as {' or '.join(offered)}")
+            raise Invalid("invalid_request", f"format: this response comes as {' or '.join(offered)}")
         return asked
     ranges = _ranges(",".join(request.headers.getlist("accept")))
     if not ranges:
@@ -35,7 +50,7 @@ def negotiated(request: Request, asked: str | None, offered: Sequence[str]) -> s
     if scores[best][0] == 0:
         types = ", ".join(MEDIA[form][0] for form in offered)
         raise NotAcceptable(
-            "not_acceptable", f"this answer comes as {types}: ask for one by Accept or ?format="
+            "not_acceptable", f"this response comes as {types}: ask for one by Accept or ?format="
         )
     return best
 
@@ -45,9 +60,9 @@ def _ranges(accept: str) -> list[tuple[str, float]]:
     ranges = []
     for part in accept.lower().split(","):
         media, *parameters = (piece.strip() for piece in part.split(";"))
-        told = dict(parameter.partition("=")[::2] for parameter in parameters)
+        given = dict(parameter.partition("=")[::2] for parameter in parameters)
         try:
-            quality = float(told.get("q", 1))
+            quality = float(given.get("q", 1))
         except ValueError:
             continue
         if "/" in media and 0 <= quality <= 1:

@@ -24,8 +24,14 @@ def recast_png(
 ) -> bytes:
     """A PNG of a star as reconstructed, its recast, and their difference, a row of panels per detector.
 
-    `own` and `recast` are answers of the service, at the star's own parameters and at others; `units` are those
-    of the model's further parameters.
+    Parameters
+    ----------
+    own, recast
+        Responses as `app.inference.recasts` makes them, at the star's own parameters and at others.
+    detectors
+        The pixels of each detector.
+    units
+        Units of the model's extra parameters.
     """
     wavelength, before, after = recast["wavelength"], own["flux"], recast["flux"]
     heights = [part for _ in detectors for part in (3, 1.3)]
@@ -46,8 +52,8 @@ def recast_png(
             axis.set_xlim(x[0], x[-1])
             axis.grid(color="0.92")
             axis.spines[["top", "right"]].set_visible(False)
-    _share(axes[0::2], [before, after])
-    _share(axes[1::2], [after - before])
+    _same_range(axes[0::2], [before, after])
+    _same_range(axes[1::2], [after - before])
     axes[-1].set_xlabel("vacuum wavelength (rest frame) / \N{ANGSTROM SIGN}")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     figure.suptitle(_title(recast), x=0.01, ha="left", fontsize=11)
@@ -56,7 +62,7 @@ def recast_png(
     return out.getvalue()
 
 
-def _share(axes: NDArray[Any], spectra: list[NDArray[Any]]) -> None:
+def _same_range(axes: NDArray[Any], spectra: list[NDArray[Any]]) -> None:
     low, high = float(np.min(spectra)), float(np.max(spectra))
     margin = 0.04 * (high - low) or 0.01
     for axis in axes:
@@ -70,9 +76,9 @@ def _title(recast: dict[str, Any]) -> str:
 
 
 def _label(what: str, parameters: dict[str, Any], units: dict[str, str]) -> str:
-    told = []
+    texts = []
     for name, value in (parameters | parameters.get("parameters", {})).items():
         if name != "parameters":
             shown, unit = AXIS_UNITS.get(name, (name, units.get(name, "")))
-            told.append(f"{shown} {value:.4g} {unit}".rstrip())
-    return f"{what}: {', '.join(told)}"
+            texts.append(f"{shown} {value:.4g} {unit}".rstrip())
+    return f"{what}: {', '.join(texts)}"

@@ -17,14 +17,24 @@ from numpy.typing import NDArray
 from app.formats.tables import Column, table
 
 LOG_LINEAR = 1e-7
-"""Wavelengths that a log-linear scale gives to this part are on it."""
+"""Relative difference of a wavelength from a log-linear scale up to which it is on the scale."""
+
+UNITS = {"teff": "[K]", "logg": "[dex (cgs)]", "fe_h": "[dex]"}
 
 
 def recast_fits(recast: dict[str, Any], columns: list[Column], rows: list[Any]) -> bytes:
-    """The file of the service's answer `recast`; `columns` and `rows` are those of its table."""
+    """The file of a recast.
+
+    Parameters
+    ----------
+    recast
+        The response as `app.inference.recasts` makes it.
+    columns, rows
+        Those of the table SPECTRUM.
+    """
     header = _header(recast)
-    places = _places(recast["wavelength"])
-    images = [fits.PrimaryHDU()] if places is None else _images(recast, *places)
+    scale = _log_scale(recast["wavelength"])
+    images = [fits.PrimaryHDU()] if scale is None else _images(recast, *scale)
     images[0].header.update(header)
     spectrum = fits.table_to_hdu(table(columns, rows))
     spectrum.name = "SPECTRUM"
@@ -48,8 +58,7 @@ def _header(recast: dict[str, Any]) -> fits.Header:
     header["VACUUM"] = (True, "wavelengths are in vacuum")
     header["SPECSYS"] = ("SOURCE", "wavelengths are in the rest frame")
     for what, key in (("from", "FR"), ("to", "TO")):
-        told = {"teff": "[K]", "logg": "[dex (cgs)]", "fe_h": "[dex]"}
-        for name, unit in told.items():
+        for name, unit in UNITS.items():
             comment = f"{unit} {'own parameter' if what == 'from' else 'recast to'}"
             header[f"{key}_{name.upper()}"] = (recast[what][name], comment)
         for name, value in recast[what].get("parameters", {}).items():
@@ -59,24 +68,24 @@ def _header(recast: dict[str, Any]) -> fits.Header:
     return header
 
 
-def _places(wavelength: NDArray[Any]) -> tuple[NDArray[np.int64], float] | None:
-    """Where the pixels stand on a log-linear scale from the first to the last, and its step in ln lambda."""
+def _log_scale(wavelength: NDArray[Any]) -> tuple[NDArray[np.int64], float] | None:
+    """The indices of the pixels on a log-linear scale from first to last, and its step in ln lambda."""
     logs = np.log(wavelength)
     step = float(np.median(np.diff(logs)))
-    places = np.rint((logs - logs[0]) / step).astype(np.int64)
-    step = float((logs[-1] - logs[0]) / places[-1])
-    on_it = np.all(np.abs(logs - logs[0] - step * places) < LOG_LINEAR) and np.all(np.diff(places) > 0)
-    return (places, step) if on_it else None
+    indices = np.rint((logs - logs[0]) / step).astype(np.int64)
+    step = float((logs[-1] - logs[0]) / indices[-1])
+    on_it = np.all(np.abs(logs - logs[0] - step * indices) < LOG_LINEAR) and np.all(np.diff(indices) > 0)
+    return (indices, step) if on_it else None
 
 
-def _images(recast: dict[str, Any], places: NDArray[np.int64], step: float) -> list[Any]:
-    flux = fits.PrimaryHDU(_spread(recast["flux"], places))
-    mask = fits.ImageHDU(np.ones(places[-1] + 1, dtype=np.uint8), name="MASK")
-    mask.data[places] = 0
+def _images(recast: dict[str, Any], indices: NDArray[np.int64], step: float) -> list[Any]:
+    flux = fits.PrimaryHDU(_spread(recast["flux"], indices))
+    mask = fits.ImageHDU(np.ones(indices[-1] + 1, dtype=np.uint8), name="MASK")
+    mask.data[indices] = 0
     mask.header["BFORM"] = ("L", "boolean: 1 is no pixel of the model")
     images = [flux, mask]
     if recast["flux_sd"] is not None:
-        images.insert(1, fits.ImageHDU(_spread(recast["flux_sd"], places), name="STD"))
+        images.insert(1, fits.ImageHDU(_spread(recast["flux_sd"], indices), name="STD"))
     first = float(recast["wavelength"][0])
     for image in images:
         image.header["CTYPE1"] = ("WAVE-LOG", "vacuum wavelength, logarithmic")
@@ -89,7 +98,7 @@ def _images(recast: dict[str, Any], places: NDArray[np.int64], step: float) -> l
     return images
 
 
-def _spread(values: NDArray[Any], places: NDArray[np.int64]) -> NDArray[np.float32]:
-    spread = np.full(places[-1] + 1, np.nan, dtype=np.float32)
-    spread[places] = values
+def _spread(values: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[np.float32]:
+    spread = np.full(indices[-1] + 1, np.nan, dtype=np.float32)
+    spread[indices] = values
     return spread

@@ -22,8 +22,22 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Column:
-    """A column: what it is, its value in a row, its unit and UCD1+ as VOTable writes them, its type ("O" for
-    text), a vector's width, and how many characters of text a VOTable declares at least.
+    """A column of a table.
+
+    Parameters
+    ----------
+    name, description
+        What it is.
+    value
+        Its value in a row.
+    unit, ucd
+        Its unit and UCD1+ as VOTable writes them.
+    dtype
+        Its type as numpy names it, "O" for text.
+    width
+        Components of a vector; 0 for a scalar.
+    characters
+        How many characters of text a VOTable declares at least.
     """
 
     name: str
@@ -36,7 +50,7 @@ class Column:
     characters: int = 64
 
     def of(self, rows: Sequence[Any]) -> NDArray[Any]:
-        """Its values (n,), or (n, width); text as objects."""
+        """Its values in `rows`: (n,), or (n, width); text as objects."""
         if not self.width:
             values, unknown = [self.value(row) for row in rows], "" if self.dtype == "O" else NAN
             return np.array([unknown if value is None else value for value in values], dtype=self.dtype)
@@ -49,7 +63,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that holds for a whole table."""
+    """Something that is true of a whole table."""
 
     name: str
     value: str | float | int | bool
@@ -65,24 +79,32 @@ FE_H = Column("fe_h", "[Fe/H], dex", lambda s: s.fe_h, "", "phys.abund.Fe")
 SNR = Column("snr", "median S/N per pixel", lambda s: s.snr, "", "stat.snr")
 
 
-def further_columns(further: dict[str, str], of: Callable[[Any], dict[str, float]]) -> list[Column]:
-    """Columns of the parameters `further`, with their units; `of` finds them in a row."""
+def extra_columns(extra_units: dict[str, str], of: Callable[[Any], dict[str, float]]) -> list[Column]:
+    """Columns of a model's extra parameters; `of` gives their values in a row."""
     return [
         Column(name, "a parameter of the model", lambda row, n=name: of(row).get(n), unit)  # type: ignore[misc]
-        for name, unit in further.items()
+        for name, unit in extra_units.items()
     ]
 
 
-def star_columns(dimension: int, further: dict[str, str]) -> list[Column]:
-    """The columns of stars with latents of `dimension` at most and parameters `further`, with their units."""
+def star_columns(latent_dim: int, extra_units: dict[str, str]) -> list[Column]:
+    """The columns of stored stars.
+
+    Parameters
+    ----------
+    latent_dim
+        The width of the widest latent.
+    extra_units
+        The extra parameters of their models and their units.
+    """
     return [
         STAR_ID,
         TEFF,
         LOGG,
         FE_H,
-        *further_columns(further, lambda star: star.others),
-        Column("latent", "latent by the model", lambda s: s.latent, "", "stat.fit.param", "f4", dimension),
-        Column("latent_sd", "standard deviations of latent", _sd, "", "stat.stdev", "f4", dimension),
+        *extra_columns(extra_units, lambda star: star.others),
+        Column("latent", "latent by the model", lambda s: s.latent, "", "stat.fit.param", "f4", latent_dim),
+        Column("latent_sd", "standard deviations of latent", _sd, "", "stat.stdev", "f4", latent_dim),
         SNR,
         Column("chi2", "reduced chi-square of the reconstruction", lambda s: s.chi2, "", "stat.fit.chi2"),
         Column(
@@ -165,28 +187,39 @@ def votable_bytes(
     overflow: bool = False,
     version: str = "1.4",
 ) -> bytes:
-    """A VOTable with the `facts` as PARAMs, and a QUERY_STATUS as the Virtual Observatory's protocols want it.
+    """A VOTable, with a QUERY_STATUS as the Virtual Observatory's protocols want it.
 
-    `overflow`: there are more rows than these.
+    Parameters
+    ----------
+    fields, rows
+        The table.
+    name
+        Its name.
+    facts
+        What is true of the whole table; PARAMs.
+    overflow
+        Whether there are more rows than these.
+    version
+        The version of the VOTable standard.
     """
     file = from_table(table(fields, rows), table_id=name)
     file.version = version
     resource = file.resources[0]
     resource.type = "results"
     resource.infos.append(Info(name="QUERY_STATUS", value="OVERFLOW" if overflow else "OK"))
-    held = resource.tables[0]
-    held.name = name
-    for column, own in zip(held.fields, fields, strict=True):
+    written = resource.tables[0]
+    written.name = name
+    for column, own in zip(written.fields, fields, strict=True):
         if own.dtype == "O":
-            # bounded, or astropy reads objects, which FITS cannot hold; the same whatever the rows, unless one
+            # bounded, or astropy reads objects, which FITS cannot store; the same whatever the rows, unless one
             # has more: clients put several responses together
             column.arraysize = f"{max(own.characters, int(column.arraysize))}*"
     for fact in facts:
-        told = {"unit": fact.unit} if fact.unit else {}
-        told |= {"ucd": fact.ucd} if fact.ucd else {}
-        param = Param(file, name=fact.name, value=fact.value, **_datatype(fact.value), **told)
+        attributes = {"unit": fact.unit} if fact.unit else {}
+        attributes |= {"ucd": fact.ucd} if fact.ucd else {}
+        param = Param(file, name=fact.name, value=fact.value, **_datatype(fact.value), **attributes)
         param.description = fact.description
-        held.params.append(param)
+        written.params.append(param)
     return _xml(file)
 
 

@@ -1,1 +1,1 @@
-"""What the service does with stars, without HTTP: embed, search, recast."""
+"""What the service computes, without HTTP: embedding, searching, recasting."""

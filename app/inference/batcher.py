@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Generic, NamedTuple, TypeVar
 
-from app.service_errors import Busy
+from app import metrics
+from app.errors import Busy
 from index.errors import StoreError
 
 Item = TypeVar("Item")
@@ -58,7 +59,12 @@ class Batcher(Generic[Item, Result]):
     async def submit(self, item: Item) -> Result:
         """The result of `work` on `item`.
 
-        Raises Busy when the queue is full or nothing works on it, and what `work` found wrong.
+        Raises
+        ------
+        Busy
+            The queue is full, or nothing works on it.
+        Exception
+            What `work` gave for the item.
         """
         if self._task.done():
             raise Busy("busy", "the service works on no more spectra")
@@ -67,7 +73,8 @@ class Batcher(Generic[Item, Result]):
             self._queue.put_nowait((item, future))
         except asyncio.QueueFull:
             raise Busy("busy", "too many spectra are waiting; try again in a second") from None
-        return await future
+        with metrics.WAITING.track_inprogress():
+            return await future
 
     def trouble(self) -> str | None:
         """Why no batch will be finished any more; None while all is well. Safe to call from any thread."""

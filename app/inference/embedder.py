@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from app.errors import Invalid, ServiceError
 from app.inference.stored_observation import pack
-from app.schemas.requests import check_star_id
-from app.service_errors import Invalid, ServiceError
 from app.settings import Settings
 from app.values.positions import odd_position
+from app.values.star_ids import check_star_id
 from index.stores.star import Star
 from model.bundle import load_model
 from model.errors import ChemtwinError
@@ -37,27 +37,43 @@ class Job:
 
 @dataclass(frozen=True)
 class Embedded:
-    """A spectrum with its embedding; with an id also its row, the bytes to keep, and if it replaced another."""
+    """An embedded spectrum.
+
+    Parameters
+    ----------
+    spectrum
+        As the model took it: normalised, on its grid.
+    embedding
+        Its latent and what the model says of it.
+    star
+        Its row in the store; a spectrum that is not stored has an empty `star_id`.
+    packed
+        The observation as bytes to store, where spectra are stored.
+    replaced
+        Whether an earlier star of this id was replaced.
+    """
 
     spectrum: Spectrum
     embedding: Embedding
-    star: Star | None = None
-    kept: bytes | None = None
+    star: Star
+    packed: bytes | None = None
     replaced: bool = False
 
 
 def stored_or_refused(result: Embedded | Exception) -> tuple[Star, bytes | None] | str:
-    """A star's row and the bytes to keep, or why it was refused. Raises what is no refusal."""
+    """A star's row and its spectrum's bytes to store, or why the star cannot be used.
+
+    Raises `result` where it is a defect, not an error of the star.
+    """
     if isinstance(result, Embedded):
-        assert result.star is not None
-        return result.star, result.kept
+        return result.star, result.packed
     if isinstance(result, (ChemtwinError, ServiceError)):
         return str(result)
     raise result
 
 
 def conditioned_on(card: Card) -> tuple[str, ...]:
-    """The parameters that a model is conditioned on beside teff, logg and fe_h."""
+    """The extra parameters of a model: those that it is conditioned on beside teff, logg and fe_h."""
     return tuple(name for name in card.parameters if name not in PARAMETER_UNITS)
 
 
@@ -69,44 +85,46 @@ class Embedder:
         threadpool_limits(1, user_api="blas")  # one star's products are too small to share among threads
         self.model = load_model(settings.model)
         self.identity = self.model.card.identity
-        self.further = conditioned_on(self.model.card)
+        self.extra = conditioned_on(self.model.card)
         self._keep = settings.keep_spectra
 
     def embed(self, jobs: list[Job]) -> list[Embedded | Exception]:
-        """Embed spectra together; one that cannot be used yields its error and leaves the others alone."""
+        """Embed spectra together.
+
+        Returns
+        -------
+        list
+            A result for each job in order, or the error of one that cannot be used.
+        """
         results: list[Embedded | Exception | None] = [None] * len(jobs)
         sound: list[int] = []
-        for place, job in enumerate(jobs):
+        for row, job in enumerate(jobs):
             try:
                 if job.star_id is not None:
                     check_star_id(job.star_id)
                 job.observation.parameters.check(self.model.parameter_names)
-                sound.append(place)
+                sound.append(row)
             except Exception as error:
-                results[place] = error
-        prepared = prepare_all(
-            [jobs[place].observation for place in sound], self.model.grid, self.model.normaliser
-        )
+                results[row] = error
+        prepared = prepare_all([jobs[row].observation for row in sound], self.model.grid, self.model.normaliser)
         spectra: dict[int, Spectrum] = {}
-        for place, spectrum in zip(sound, prepared, strict=True):
+        for row, spectrum in zip(sound, prepared, strict=True):
             if isinstance(spectrum, Exception):
-                results[place] = spectrum
+                results[row] = spectrum
             else:
-                spectra[place] = spectrum
+                spectra[row] = spectrum
         embeddings = self.model.embed(list(spectra.values())) if spectra else []
-        for (place, spectrum), embedding in zip(spectra.items(), embeddings, strict=True):
+        for (row, spectrum), embedding in zip(spectra.items(), embeddings, strict=True):
             if np.all(np.abs(embedding.latent) < MAX_LATENT):
-                results[place] = self._embedded(jobs[place], spectrum, embedding)
+                results[row] = self._embedded(jobs[row], spectrum, embedding)
             else:
-                results[place] = Invalid("no_latent", "the spectrum leads to no sensible latent")
+                results[row] = Invalid("no_latent", "the spectrum leads to no sensible latent")
         return [result for result in results if result is not None]
 
     def _embedded(self, job: Job, spectrum: Spectrum, embedding: Embedding) -> Embedded:
-        if job.star_id is None:
-            return Embedded(spectrum, embedding)
-        parameters = spectrum.parameters
+        parameters, star_id = spectrum.parameters, job.star_id or ""
         star = Star(
-            star_id=job.star_id,
+            star_id=star_id,
             model=self.identity,
             latent=embedding.latent,
             covariance=embedding.covariance,
@@ -117,11 +135,13 @@ class Embedder:
             chi2=embedding.chi2,
             masked_fraction=spectrum.masked_fraction,
             in_domain=embedding.in_domain,
-            warnings=(*job.warnings, *odd_position(job.star_id, job.ra, job.dec), *embedding.warnings),
+            warnings=(*job.warnings, *odd_position(star_id, job.ra, job.dec), *embedding.warnings),
             ra=job.ra,
             dec=job.dec,
             meta=job.meta,
             others=dict(parameters.extra),
         )
-        kept = pack(job.observation, self.model.grid, job.warnings) if self._keep else None
-        return Embedded(spectrum, embedding, star, kept)
+        packed = None
+        if self._keep and job.star_id is not None:
+            packed = pack(job.observation, self.model.grid, job.warnings)
+        return Embedded(spectrum, embedding, star, packed)

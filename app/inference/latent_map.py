@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import answer_body
 from app.inference.service import Service
+from app.json_response import json_bytes
 from index.search.twin_index import TwinIndex
 from index.stores.star import STAR_TABLE
 
@@ -20,7 +20,7 @@ STARS = 3000
 """Stars on a map: enough to see its shape, few enough to send and to draw."""
 
 DRIFT = 0.01
-"""The map is drawn again when the catalogue has changed by more than this share."""
+"""The map is drawn again when the catalogue has changed by more than this fraction."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class LatentMap:
         self._drawn: _Drawn | None = None
         self._drawing = threading.Lock()
 
-    def answer(self) -> bytes:
-        """The answer of GET /map as JSON. Raises Busy or StoreError."""
+    def json(self) -> bytes:
+        """The response of GET /map. Raises Busy or StoreError."""
         index = self._service.index
         drawn = self._drawn
         if drawn is not None and not _stale(drawn, index):
@@ -59,12 +59,12 @@ class LatentMap:
         sample = index.sample(STARS)
         model = self._service.model
         mean, axes, explained = principal_axes(sample.latents)
-        places = (sample.latents - mean) @ axes.T
+        points = (sample.latents - mean) @ axes.T
         abundances: dict[str, Any] = {}
         if model.readout is not None and len(sample.ids):
             values, _ = model.readout(sample.latents.astype(np.float64))
             abundances = dict(zip(model.readout.names, map(_column, values.T), strict=True))
-        answer = {
+        content = {
             "model": self._service.model_name(),
             "stars": stars,
             "mean": mean,
@@ -72,12 +72,12 @@ class LatentMap:
             "explained": explained,
             "points": {
                 "star_id": sample.ids,
-                **dict(zip(("x", "y"), map(_column, places.T), strict=True)),
+                **dict(zip(("x", "y"), map(_column, points.T), strict=True)),
                 **{name: _column(sample.columns[:, STAR_TABLE.searched.index(name)]) for name in LABELS},
             },
             "abundances": abundances,
         }
-        return _Drawn(answer_body(answer), written, stars)
+        return _Drawn(json_bytes(content), written, stars)
 
 
 def _column(values: NDArray[Any]) -> NDArray[np.float32]:
@@ -93,10 +93,19 @@ def _stale(drawn: _Drawn, index: TwinIndex) -> bool:
 def principal_axes(
     latents: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Mean (D,), two principal axes (2, D) and the share of the variance along each (2,) of latents (N, D).
+    """The two directions along which latents vary most.
 
-    Each axis points where its largest component is positive. Where latents do not span a plane the axes are
-    the first two coordinates.
+    Parameters
+    ----------
+    latents
+        Latents (N, D).
+
+    Returns
+    -------
+    mean, axes, explained
+        The mean latent (D,), two unit vectors (2, D), and the fraction of the variance along each (2,). Each
+        axis points where its largest component is positive. Fewer than three latents have the first two
+        coordinates as axes.
     """
     dimension = latents.shape[1]
     if len(latents) < 3:

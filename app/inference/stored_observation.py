@@ -1,8 +1,8 @@
-"""A star's observation as the bytes that the store keeps: safetensors, deflated.
+"""A star's observation as bytes for the store: safetensors, deflated.
 
 Fluxes and ivar are rounded to single precision, wavelengths are not. The metadata `observation` is JSON. The
-two grids of APOGEE are known by their lengths; any other is kept with the flux, so that a model with a grid of
-its own can be given the spectrum.
+two grids of APOGEE are known by their lengths; any other is stored with the flux, so that a model with a grid
+of its own can be given the spectrum.
 """
 
 from __future__ import annotations
@@ -25,11 +25,24 @@ FORMAT = "chemtwin-spectrum-1"
 LEVEL = 1
 """Of deflate: more costs several times as long and gains 1 %."""
 
+NAMES = {"extra": "others", "extra_err": "others_err"}
+"""Fields of `Parameters` that have another name in the bytes."""
+
 APOGEE = Grid.apogee()
 
 
 def pack(observation: Observation, grid: Grid, warnings: tuple[str, ...] = ()) -> bytes:
-    """The bytes of an observation given to a model with `grid`, and of its sender's `warnings`."""
+    """An observation as bytes.
+
+    Parameters
+    ----------
+    observation
+        A spectrum as it was sent.
+    grid
+        The model's grid: that of a flux of its length without wavelengths.
+    warnings
+        What the sender was warned of.
+    """
     tensors: dict[str, NDArray[Any]] = {"flux": observation.flux.astype(np.float32)}
     if observation.ivar is not None:
         tensors["ivar"] = observation.ivar.astype(np.float32)
@@ -40,13 +53,14 @@ def pack(observation: Observation, grid: Grid, warnings: tuple[str, ...] = ()) -
         wavelength = grid.wavelength
     if wavelength is not None and not APOGEE.is_own(wavelength, observation.flux.size):
         tensors["wavelength"] = wavelength
-    told = {
+    parameters = dataclasses.asdict(observation.parameters)
+    facts = {
         "format": FORMAT,
-        "parameters": dataclasses.asdict(observation.parameters),
+        "parameters": {NAMES.get(name, name): value for name, value in parameters.items()},
         "normalized": observation.normalized,
         "warnings": warnings,
     }
-    return zlib.compress(save(tensors, metadata={"observation": json.dumps(told)}), LEVEL)
+    return zlib.compress(save(tensors, metadata={"observation": json.dumps(facts)}), LEVEL)
 
 
 def unpack(content: bytes) -> tuple[Observation, tuple[str, ...]]:
@@ -54,21 +68,23 @@ def unpack(content: bytes) -> tuple[Observation, tuple[str, ...]]:
     try:
         raw = zlib.decompress(content)
         header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-        told, tensors = json.loads(header["__metadata__"]["observation"]), load(raw)
-        if told["format"] != FORMAT:
-            raise ValueError(f"format {told['format']}")
+        facts, tensors = json.loads(header["__metadata__"]["observation"]), load(raw)
+        if facts["format"] != FORMAT:
+            raise ValueError(f"format {facts['format']}")
         flux = tensors["flux"].astype(np.float64)
         wavelength: Array | None = tensors.get("wavelength")
         if wavelength is None and flux.size != APOGEE_PIXELS:
             wavelength = APOGEE.wavelength
+        names = {stored: name for name, stored in NAMES.items()}
+        parameters = {names.get(name, name): value for name, value in facts["parameters"].items()}
         observation = Observation(
             flux=flux,
-            parameters=Parameters(**told["parameters"]),
+            parameters=Parameters(**parameters),
             ivar=tensors["ivar"].astype(np.float64) if "ivar" in tensors else None,
             bad=tensors.get("bad"),
             wavelength=wavelength,
-            normalized=told["normalized"],
+            normalized=facts["normalized"],
         )
-        return observation, tuple(told["warnings"])
+        return observation, tuple(facts["warnings"])
     except (zlib.error, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"a kept spectrum cannot be read: {error}") from error
+        raise StoreError(f"a stored spectrum cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""A star's twins: the search, and what is told of each star that it finds."""
+"""A star's twins: the search, and what a response shows of each star that it finds."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.inference.service import Service, further_of
-from app.schemas.requests import TwinQuery
-from app.service_errors import Invalid
+from app.errors import Invalid
+from app.inference.service import Service
+from app.inference.stars import extra_fields
+from app.schemas.queries import TwinQuery
 from index.search.twin_index import Filters, Search, Twin
 from index.stores.star import STAR_TABLE, Brief, Star, covariances_of, latents_of, others_of
 from model.similarity.twin_distances import p_same
@@ -30,30 +31,47 @@ def shortlist(query: TwinQuery) -> int:
     return max(query.k, SHORTLIST) if query.rank == "likelihood" else query.k
 
 
-def twins_of(service: Service, stars: Sequence[Star], query: TwinQuery) -> list[dict[str, Any] | Exception]:
-    """The answer of /twins for each of some stars, or what refuses it."""
+def twins_of_several(
+    service: Service, stars: Sequence[Star], query: TwinQuery
+) -> list[dict[str, Any] | Exception]:
+    """The twins of several stars, searched for together.
+
+    Parameters
+    ----------
+    service
+        Its catalogue is searched.
+    stars
+        The stars; those with a `star_id` are not their own twins.
+    query
+        How many twins, and which.
+
+    Returns
+    -------
+    list
+        For each star in order the response of /twins, or the error of a star that has none.
+    """
     searches = [
         Search(star.latent, _filters(service, star, query), star.star_id or None)  # its own row is left out
         for star in stars
     ]
-    answers: list[dict[str, Any] | Exception] = []
+    responses: list[dict[str, Any] | Exception] = []
     for star, found in zip(stars, service.index.search_batch(searches, shortlist(query)), strict=True):
         try:
-            answers.append(_answer(service, star, query, found))
+            responses.append(_response(service, star, query, found))
         except Exception as error:
-            answers.append(error)
-    return answers
+            responses.append(error)
+    return responses
 
 
-def twins_answer(service: Service, star: Star, query: TwinQuery) -> dict[str, Any]:
-    """The answer of /twins for a star. Raises Invalid."""
-    (answer,) = twins_of(service, [star], query)
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+def twins_of_one(service: Service, star: Star, query: TwinQuery) -> dict[str, Any]:
+    """The response of /twins for one star. Raises Invalid."""
+    (response,) = twins_of_several(service, [star], query)
+    if isinstance(response, Exception):
+        raise response
+    return response
 
 
-def _answer(service: Service, star: Star, query: TwinQuery, found: list[Twin]) -> dict[str, Any]:
+def _response(service: Service, star: Star, query: TwinQuery, found: list[Twin]) -> dict[str, Any]:
     by_likelihood = query.rank == "likelihood"
     briefs = service.store.briefs([twin.star_id for twin in found], star.model)
     # a twin deleted or embedded with another model between the search and here is left out
@@ -81,7 +99,7 @@ def _answer(service: Service, star: Star, query: TwinQuery, found: list[Twin]) -
                 "teff": other.teff,
                 "logg": other.logg,
                 "fe_h": other.fe_h,
-                **further_of(others_of(other)),
+                **extra_fields(others_of(other)),
                 "snr": other.snr,
                 "in_domain": other.in_domain,
                 "ra": other.ra,
@@ -95,10 +113,11 @@ def _answer(service: Service, star: Star, query: TwinQuery, found: list[Twin]) -
 def _filters(service: Service, star: Star, query: TwinQuery) -> Filters:
     ranges = []
     for name in STAR_TABLE.searched:
-        limits = getattr(query, f"{name}_min", None), getattr(query, f"{name}_max", None)
-        low, high = (getattr(query, name, None) if limit is None else limit for limit in limits)
+        low, high = getattr(query, f"{name}_min", None), getattr(query, f"{name}_max", None)
         if low is not None or high is not None:
             ranges.append((name, -np.inf if low is None else low, np.inf if high is None else high))
+    if query.in_domain is not None:
+        ranges.append(("in_domain", query.in_domain, query.in_domain))
     within = query.fe_h_within
     if within is None:
         within = FE_H_WITHIN if "fe_h" in service.model.parameter_names else "any"

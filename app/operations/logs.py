@@ -14,14 +14,14 @@ from pythonjsonlogger.json import JsonFormatter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import metrics
-from app.errors import refused
-from app.service_errors import DEFECT
+from app.error_responses import error_response
+from app.errors import DEFECT
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 QUIET = ("/healthz", "/readyz", "/metrics")
 """Routes that machines ask all the time: their successes are logged at level debug."""
 
-UNANSWERED = 499
+DISCONNECTED = 499
 """nginx's number for a client that has gone."""
 
 METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS")
@@ -56,46 +56,49 @@ def configure(form: Literal["text", "json"], level: str) -> None:
 class RequestLog:
     """ASGI middleware: gives each request an id, logs its end, and counts it.
 
-    The id is the sender's `X-Request-ID`, where it is one, and goes back with the answer.
+    The id is the sender's `X-Request-ID`, where it is one, and goes back with the response.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Pass a request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = sent if REQUEST_ID.match(sent) else secrets.token_hex(8)
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if REQUEST_ID.match(given) else secrets.token_hex(8)
         token = _request_id.set(request_id)
         start = time.perf_counter()
-        told: dict[str, Any] = {"status": UNANSWERED, "bytes": 0}
+        sent: dict[str, Any] = {"status": DISCONNECTED, "bytes": 0}
 
-        async def answer(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                told["status"] = message["status"]
+                sent["status"] = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             else:
-                told["bytes"] += len(message.get("body", b""))
+                sent["bytes"] += len(message.get("body", b""))
             await send(message)
 
         try:
-            await self._app(scope, receive, answer)
+            await self._app(scope, receive, send_with_id)
         except Exception:
-            if told["status"] != UNANSWERED:
+            if sent["status"] != DISCONNECTED:
                 raise
             log.exception("unexpected error")
-            await refused(DEFECT)(scope, receive, answer)
+            await error_response(DEFECT)(scope, receive, send_with_id)
         finally:
-            seconds = time.perf_counter() - start
-            route = getattr(scope.get("route"), "path", "unmatched")
-            method = scope["method"] if scope["method"] in METHODS else "other"
-            metrics.answered(method, route, told["status"], seconds)
-            level = logging.DEBUG if route in QUIET and told["status"] < 400 else logging.INFO
-            if log.isEnabledFor(level):
-                line = f"{method} {route} {told['status']} {1e3 * seconds:.1f} ms"
-                more = {"method": method, "route": route, "ms": round(1e3 * seconds, 1), **told}
-                log.log(level, line, extra=more)
+            _log_response(scope, sent, time.perf_counter() - start)
             _request_id.reset(token)
+
+
+def _log_response(scope: Scope, sent: dict[str, Any], seconds: float) -> None:
+    """Count a response and write its line; `sent` are its status and bytes."""
+    route = getattr(scope.get("route"), "path", "unmatched")
+    method = scope["method"] if scope["method"] in METHODS else "other"
+    metrics.count_response(method, route, sent["status"], seconds)
+    level = logging.DEBUG if route in QUIET and sent["status"] < 400 else logging.INFO
+    if log.isEnabledFor(level):
+        line = f"{method} {route} {sent['status']} {1e3 * seconds:.1f} ms"
+        log.log(level, line, extra={"method": method, "route": route, "ms": round(1e3 * seconds, 1), **sent})

@@ -1,4 +1,4 @@
-"""What every request passes before its route: bodies slow, packed or too many, parameters given twice."""
+"""Limits on every request, before its route: slow, compressed and too many bodies, parameters given twice."""
 
 from __future__ import annotations
 
@@ -8,49 +8,55 @@ from contextlib import suppress
 from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import refused
-from app.service_errors import Busy, Invalid, ServiceError, TooSlow, UnsupportedMedia
-
-QUERY = "chemtwin.query"
-"""Where a request's scope has its parameters."""
+from app.error_responses import error_response
+from app.errors import Busy, Invalid, ServiceError, TooSlow, UnsupportedMedia
 
 DRAIN_S, PAUSE_S = 2.0, 0.5
-"""How long the rest of a refused body is read, and how long its sender may pause, before the connection is
-closed: a sender that is cut off at once may never see the answer."""
+"""Seconds for which the rest of a body is read after an error, and for which its sender may pause, before the
+connection is closed: a sender that is cut off at once may never see the response."""
 
 
-class Guard:
-    """Middleware: `timeout` seconds for a body to arrive, `room` bytes of bodies in memory at once."""
+class RequestLimits:
+    """ASGI middleware.
 
-    def __init__(self, app: ASGIApp, timeout: float, room: int) -> None:
+    Parameters
+    ----------
+    app
+        What requests are passed on to.
+    body_timeout
+        Seconds for a body to arrive.
+    most_bytes
+        Bytes of all bodies that may be in memory at once.
+    """
+
+    def __init__(self, app: ASGIApp, body_timeout: float, most_bytes: int) -> None:
         self._app = app
-        self.timeout, self.room = timeout, room
-        self.held = 0
+        self.body_timeout, self.most_bytes = body_timeout, most_bytes
+        self.bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Pass a request on, or send an error response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         body = _Body(self, headers, receive, send)
         try:
-            scope[QUERY] = _checked(headers, scope["query_string"])
+            _check(headers, scope["query_string"])
             await self._app(scope, body.receive, body.send)
         except ServiceError as error:
-            await refused(error)(scope, body.receive, body.send)
+            await error_response(error)(scope, body.receive, body.send)
         finally:
-            self.held -= body.size
+            self.bytes -= body.size
 
 
 class _Body:
     """One request's body on its way in."""
 
-    def __init__(self, guard: Guard, headers: Headers, receive: Receive, send: Send) -> None:
-        self._guard, self._receive, self._send = guard, receive, send
+    def __init__(self, limits: RequestLimits, headers: Headers, receive: Receive, send: Send) -> None:
+        self._limits, self._receive, self._send = limits, receive, send
         self._complete = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
         self._invited = "expect" not in headers
         self._deadline: float | None = None
@@ -63,22 +69,22 @@ class _Body:
         self._invited = True
         now = asyncio.get_running_loop().time()
         if self._deadline is None:
-            self._deadline = now + self._guard.timeout
+            self._deadline = now + self._limits.body_timeout
         try:
             message = await asyncio.wait_for(self._receive(), max(0.0, self._deadline - now))
         except TimeoutError:
             self._slow = True
             raise TooSlow(
-                "body_too_slow", f"the body did not arrive within {self._guard.timeout:g} seconds"
+                "body_too_slow", f"the body did not arrive within {self._limits.body_timeout:g} seconds"
             ) from None
         self._complete = not message.get("more_body", False)
         size = len(message.get("body", b""))
-        if self._guard.held + size > self._guard.room:
-            self._guard.held -= self.size  # at once, so that the others find room
+        if self._limits.bytes + size > self._limits.most_bytes:
+            self._limits.bytes -= self.size  # at once, for the other bodies
             self.size = 0
             raise Busy("busy", "too many large bodies are being handled; try again in a second")
         self.size += size
-        self._guard.held += size
+        self._limits.bytes += size
         return message
 
     async def send(self, message: Message) -> None:
@@ -96,20 +102,13 @@ class _Body:
             self._complete = not message.get("more_body", False)
 
 
-def query_of(request: Request) -> dict[str, str]:
-    """The parameters of a request's query string, each of which was given once."""
-    return dict(request.scope[QUERY])
-
-
-def _checked(headers: Headers, query: bytes) -> dict[str, str]:
-    """The parameters of a query string. Raises what is wrong with a request before its body is looked at."""
+def _check(headers: Headers, query: bytes) -> None:
+    """Raise what is wrong with a request before its body is read."""
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedMedia(
-            "unsupported_encoding", "send the body as it is: no Content-Encoding (gzip, ...) is taken"
+            "unsupported_encoding", "send the body as it is: no Content-Encoding (gzip, ...) is accepted"
         )
-    given = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    parameters = dict(given)
-    if len(parameters) < len(given):
-        twice = next(name[:40] for name, count in Counter(name for name, _ in given).items() if count > 1)
+    names = Counter(name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    twice = next((name[:40] for name, count in names.items() if count > 1), None)
+    if twice is not None:
         raise Invalid("invalid_request", f"{twice!a} is given more than once in the query string")
-    return parameters

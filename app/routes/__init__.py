@@ -1,1 +1,1 @@
-"""The HTTP routes that are not in `app.application`."""
+"""The HTTP routes, one module for each resource."""

@@ -13,10 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi import Path as InPath
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
+
+router = APIRouter(include_in_schema=False)
 
 STATIC = Path(__file__).parent.parent / "static"
 PAGE = "index.html"
@@ -40,7 +42,7 @@ HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # kept, and asked for again by its ETag
+    "Cache-Control": "no-cache",  # cached, and asked for again by its ETag
     "Vary": "Accept-Encoding",
 }
 """Inline styles are plotly's; scripts come from files of this origin only."""
@@ -81,17 +83,13 @@ def asset(name: str) -> Asset:
     return Asset(content, packed, TYPES[path.suffix], hashlib.sha256(content).hexdigest()[:20])
 
 
-def install(app: FastAPI) -> None:
-    """Give `app` the page and its files."""
-    for path, route in (("/", page), ("/docs", api_page), ("/explorer/{name}", file)):
-        app.add_api_route(path, route, methods=["GET", "HEAD"], include_in_schema=False)
-
-
+@router.api_route("/", methods=["GET", "HEAD"])
 def page(request: Request) -> Response:
     """The explorer."""
-    return _answer(request, PAGE)
+    return _response(request, PAGE)
 
 
+@router.api_route("/docs", methods=["GET", "HEAD"])
 def api_page() -> Response:
     """The API's own page, by Swagger UI."""
     return get_swagger_ui_html(
@@ -103,12 +101,13 @@ def api_page() -> Response:
     )
 
 
+@router.api_route("/explorer/{name}", methods=["GET", "HEAD"])
 def file(name: Annotated[str, InPath(max_length=64)], request: Request) -> Response:
-    """A file of the explorer's."""
-    return _answer(request, name)
+    """A file of the explorer."""
+    return _response(request, name)
 
 
-def _answer(request: Request, name: str) -> Response:
+def _response(request: Request, name: str) -> Response:
     found = asset(name)
     takes_gzip = "gzip" in request.headers.get("accept-encoding", "")
     tag = f'"{found.tag}-gzip"' if takes_gzip else f'"{found.tag}"'

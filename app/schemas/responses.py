@@ -1,4 +1,8 @@
-"""The forms of the answers, for the OpenAPI document; what fills them is in app/inference/service.py."""
+"""The forms of JSON responses, for the OpenAPI document.
+
+Responses are written without these models: validating thousands of fluxes takes longer than computing them.
+tests/app/routes/test_openapi.py compares them with responses of every route.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+EXTRA = "extra parameters that the model is conditioned on, by name; absent where there are none"
 
-class Problem(BaseModel):
+
+class Form(BaseModel):
+    """An object with these fields and no others."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(Form):
     """What was wrong."""
 
     code: str = Field(description="stable, for programs")
@@ -15,24 +27,22 @@ class Problem(BaseModel):
     detail: list[str] = Field(max_length=10, description="the problems one by one, without the values sent")
 
 
-class Refusal(BaseModel):
-    """The one shape of every error."""
-
-    model_config = ConfigDict(extra="forbid")
+class ErrorResponse(Form):
+    """An error: the same form whatever raised it."""
 
     error: Problem
 
 
-class ModelName(BaseModel):
-    """The model that an answer depends on."""
+class ModelName(Form):
+    """The model that a response depends on."""
 
     name: str
     version: str
     method: str | None = None
 
 
-class EmbeddedAnswer(BaseModel):
-    """A star that is on disk now."""
+class EmbeddedResponse(Form):
+    """A star that was stored."""
 
     star_id: str
     latent: list[float]
@@ -47,21 +57,22 @@ class EmbeddedAnswer(BaseModel):
     processing: list[str]
 
 
-class ManyAnswer(BaseModel):
-    """What became of each star of several, in order."""
+class SeveralResponse(Form):
+    """The results of several stars, in order."""
 
     results: list[dict[str, Any]] = Field(
-        description="each with its status, and EmbeddedAnswer's fields or an error"
+        description="each with its status, and EmbeddedResponse's fields or an error"
     )
 
 
-class StarAnswer(BaseModel):
+class StarResponse(Form):
     """A stored star."""
 
     star_id: str
     teff: float
     logg: float
     fe_h: float
+    parameters: dict[str, float] = Field({}, description=EXTRA)
     latent: list[float]
     latent_sd: list[float] | None
     model: ModelName
@@ -75,41 +86,41 @@ class StarAnswer(BaseModel):
     meta: dict[str, Any]
 
 
-class SpectrumAnswer(StarAnswer):
+class SpectrumResponse(StarResponse):
     """A star with its spectrum as the model sees it, normalised and on the model's grid."""
 
     star_id: str | None  # type: ignore[assignment]
     wavelength: list[float]
     flux: list[float | None] | None = Field(
-        description="as observed; null where masked, null altogether when the service kept no spectrum"
+        description="as observed; null where masked, null altogether when the service stored no spectrum"
     )
     error: list[float | None] | None = Field(description="of flux, 1 sigma; null without ivar or error")
     reconstruction: list[float] = Field(description="the model's spectrum of the star at its own parameters")
     processing: list[str]
 
 
-class MapAnswer(BaseModel):
+class MapResponse(Form):
     """Stars of the catalogue on the two principal axes of their latents."""
 
     model: ModelName
     stars: int = Field(ge=0, description="in the catalogue")
     mean: list[float] = Field(description="a latent stands at axes @ (latent - mean)")
     axes: list[list[float]] = Field(min_length=2, max_length=2)
-    explained: list[float] = Field(description="share of the latents' variance along each axis")
+    explained: list[float] = Field(description="fraction of the latents' variance along each axis")
     points: dict[str, list[Any]] = Field(
         description="star_id, x, y, teff, logg, fe_h, snr of about 3,000 stars drawn at random"
     )
     abundances: dict[str, list[float]] = Field(description="[X/Fe] of these stars by element, read out")
 
 
-class StarsAnswer(BaseModel):
+class StarsResponse(Form):
     """A page of stars."""
 
-    stars: list[StarAnswer]
+    stars: list[StarResponse]
     next: str | None = Field(description="`after` of the next page")
 
 
-class Abundance(BaseModel):
+class Abundance(Form):
     """One element's abundance."""
 
     element: str
@@ -117,8 +128,8 @@ class Abundance(BaseModel):
     x_fe_err: float | None = Field(ge=0, description="null without ivar or error")
 
 
-class AbundancesAnswer(BaseModel):
-    """What a star is made of, by its latent."""
+class AbundancesResponse(Form):
+    """A star's abundances, read out of its latent."""
 
     star_id: str
     model: ModelName
@@ -128,14 +139,14 @@ class AbundancesAnswer(BaseModel):
     warnings: list[str]
 
 
-class DeletedAnswer(BaseModel):
-    """A star that is gone."""
+class DeletedResponse(Form):
+    """A star that was deleted."""
 
     star_id: str
     deleted: bool
 
 
-class Twin(BaseModel):
+class Twin(Form):
     """A star near the one asked for."""
 
     star_id: str
@@ -147,6 +158,7 @@ class Twin(BaseModel):
     teff: float
     logg: float
     fe_h: float
+    parameters: dict[str, float] = Field({}, description=EXTRA)
     snr: float | None
     in_domain: bool = Field(description="whether the model knows such stars; false: distance may be wrong")
     ra: float | None
@@ -154,7 +166,7 @@ class Twin(BaseModel):
     log_likelihood_ratio: float | None = Field(None, description="with rank=likelihood")
 
 
-class TwinsAnswer(BaseModel):
+class TwinsResponse(Form):
     """The nearest stars."""
 
     star_id: str | None = Field(description="null for a spectrum without an id")
@@ -164,34 +176,34 @@ class TwinsAnswer(BaseModel):
     searched: int = Field(ge=0)
     exact: bool
     twins: list[Twin] = Field(max_length=1000)
+    in_domain: bool | None = Field(None, description="for a spectrum: whether the model knows such stars")
+    warnings: list[str] | None = Field(None, description="for a spectrum: what to mind")
 
 
-class LabelsAnswer(BaseModel):
-    """Stellar parameters; further ones of the model under `parameters`."""
+class LabelsResponse(Form):
+    """Stellar parameters; extra ones of the model under `parameters`."""
 
     teff: float
     logg: float
     fe_h: float
-    parameters: dict[str, float] = {}
+    parameters: dict[str, float] = Field({}, description=EXTRA)
 
 
-class RecastAnswer(BaseModel):
+class RecastResponse(Form):
     """A star's spectrum at other parameters."""
-
-    model_config = ConfigDict(populate_by_name=True)
 
     star_id: str | None
     model: ModelName
     wavelength: list[float]
     flux: list[float]
     flux_sd: list[float] | None
-    source: LabelsAnswer = Field(alias="from")
-    to: LabelsAnswer
+    source: LabelsResponse = Field(alias="from")
+    to: LabelsResponse
     in_domain: bool
     warnings: list[str]
 
 
-class SeveralRecastAnswer(BaseModel):
+class SeveralRecastResponse(Form):
     """Several stars' spectra at other parameters."""
 
     model: ModelName
@@ -201,7 +213,7 @@ class SeveralRecastAnswer(BaseModel):
     )
 
 
-class CardAnswer(BaseModel):
+class ModelResponse(Form):
     """The model card."""
 
     model: ModelName
@@ -218,14 +230,14 @@ class CardAnswer(BaseModel):
     stars: int
 
 
-class HealthAnswer(BaseModel):
-    """Alive."""
+class HealthResponse(Form):
+    """The service is alive."""
 
     status: str
 
 
-class ReadyAnswer(BaseModel):
-    """Ready."""
+class ReadyResponse(Form):
+    """The service is ready."""
 
     status: str
     model: ModelName

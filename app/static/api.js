@@ -1,9 +1,9 @@
-// Calls of the service: the key, its refusals in words, and patience while it starts.
+// Calls of the service: the key, its errors, and patience while it starts.
 
 const KEY = "chemtwin-key";
 const PATIENCE_S = 120; // of waiting for a service that is starting
 
-export class Refusal extends Error {
+export class ServiceError extends Error {
   constructor(status, code, message, detail) {
     super(message);
     Object.assign(this, { status, code, detail });
@@ -26,31 +26,31 @@ async function request(path, options = {}) {
   const headers = { ...options.headers };
   if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
   for (const began = Date.now(); ; ) {
-    let answer;
+    let response;
     try {
-      answer = await fetch(path, { ...options, headers });
+      response = await fetch(path, { ...options, headers });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Refusal(0, "unreachable", "the service cannot be reached: is it running?", []);
+      throw new ServiceError(0, "unreachable", "the service cannot be reached: is it running?", []);
     }
-    if (answer.ok) return answer;
-    const refusal = await refusalOf(answer);
-    const waiting = answer.status === 503 && refusal.code === "starting";
+    if (response.ok) return response;
+    const error = await errorOf(response);
+    const waiting = response.status === 503 && error.code === "starting";
     if (!waiting || Date.now() - began > 1000 * PATIENCE_S) {
-      if (answer.status === 401) listeners.unauthorized(refusal);
-      throw refusal;
+      if (response.status === 401) listeners.unauthorized(error);
+      throw error;
     }
-    listeners.starting(refusal);
-    await pause(1000 * Number(answer.headers.get("Retry-After") ?? 1), options.signal);
+    listeners.starting(error);
+    await pause(1000 * Number(response.headers.get("Retry-After") ?? 1), options.signal);
   }
 }
 
-async function refusalOf(answer) {
+async function errorOf(response) {
   try {
-    const { error } = await answer.json();
-    return new Refusal(answer.status, error.code, error.message, error.detail);
+    const { error } = await response.json();
+    return new ServiceError(response.status, error.code, error.message, error.detail);
   } catch {
-    return new Refusal(answer.status, "no_json", `the service answered ${answer.status}`, []);
+    return new ServiceError(response.status, "no_json", `the service responded with ${response.status}`, []);
   }
 }
 
@@ -65,8 +65,8 @@ function pause(milliseconds, signal) {
 }
 
 export function query(values) {
-  const told = Object.entries(values).filter(([, value]) => value !== undefined && value !== null && value !== "");
-  const text = new URLSearchParams(told).toString();
+  const given = Object.entries(values).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  const text = new URLSearchParams(given).toString();
   return text ? `?${text}` : "";
 }
 
@@ -81,7 +81,7 @@ export const postJson = async (path, body, signal) =>
 export const postFits = async (path, file, signal) =>
   (await request(path, { method: "POST", headers: FITS_BODY, body: file, signal })).json();
 
-/** Let the browser save an answer, under the name that the service gives it. */
+/** Let the browser save an response, under the name that the service gives it. */
 export async function download(path, body) {
   const fits = body instanceof Blob;
   const options = body && {
@@ -89,9 +89,9 @@ export async function download(path, body) {
     headers: fits ? FITS_BODY : JSON_BODY,
     body: fits ? body : JSON.stringify(body),
   };
-  const answer = await request(path, options);
-  const name = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition") ?? "")?.[1] ?? "chemtwin";
-  save(URL.createObjectURL(await answer.blob()), name);
+  const response = await request(path, options);
+  const name = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "")?.[1] ?? "chemtwin";
+  save(URL.createObjectURL(await response.blob()), name);
 }
 
 export function save(url, name) {

@@ -1,25 +1,25 @@
-// What is told of a star, of its plot and of its twins.
+// Texts about a star, its plot and its twins.
 
 import { apart, UNLIKELY } from "./table.js";
 import { $, make, number, parameter, tell, withUnit } from "./words.js";
 
-/** Show a star that the service has `seen`; `unstored`: it was brought, and may be stored. */
-export function showFacts(seen, unstored, card) {
-  const own = (name) => seen[name] ?? seen.parameters?.[name];
-  $("star-name").textContent = seen.star_id ?? "A spectrum that is not stored";
+/** Show a star, as the service describes it; `unstored`: it was uploaded, and may be stored. */
+export function showFacts(star, unstored, card) {
+  const own = (name) => star[name] ?? star.parameters?.[name];
+  $("star-name").textContent = star.star_id ?? "A spectrum that is not stored";
   const names = [...new Set(["teff", "logg", "fe_h", ...Object.keys(card.parameters)])];
   const rows = names.map((name) => [parameter(name, card).name, withUnit(name, own(name), card)]);
-  rows.push(["S/N", number(seen.snr, 0)], ["reduced \u03c7\u00b2", number(seen.chi2, 2)]);
-  rows.push(["pixels masked", `${(100 * seen.masked_fraction).toFixed(1)} %`]);
-  if (seen.ra !== null && seen.dec !== null) rows.push(["RA, Dec", `${number(seen.ra, 4)}\u00b0, ${number(seen.dec, 4)}\u00b0`]);
+  rows.push(["S/N", number(star.snr, 0)], ["reduced \u03c7\u00b2", number(star.chi2, 2)]);
+  rows.push(["pixels masked", `${(100 * star.masked_fraction).toFixed(1)} %`]);
+  if (star.ra !== null && star.dec !== null) rows.push(["RA, Dec", `${number(star.ra, 4)}\u00b0, ${number(star.dec, 4)}\u00b0`]);
   $("star-facts").replaceChildren(...rows.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
-  const doubts = [...seen.warnings];
-  if (!seen.in_domain && !doubts.length) doubts.push("outside the model's domain");
-  if (seen.snr === null) doubts.push("it came without errors: p (same) is unknown");
+  const doubts = [...star.warnings];
+  if (!star.in_domain && !doubts.length) doubts.push("outside the model's domain");
+  if (star.snr === null) doubts.push("it came without errors: p (same) is unknown");
   $("star-warnings").replaceChildren(...doubts.map((text) => make("li", {}, text)));
   $("store").hidden = !unstored;
   $("copy").hidden = unstored;
-  $("store-id").value = unstored ? (seen.star_id ?? "") : "";
+  $("store-id").value = unstored ? (star.star_id ?? "") : "";
   tell($("store-error"), null);
 }
 
@@ -37,8 +37,8 @@ export function account(found, rank) {
 }
 
 /** What the plot's lines are; `moved`: the star is recast elsewhere. */
-export function kind(moved, seen) {
+export function kind(moved, star) {
   if (moved) return "All spectra are drawn by the model. Dotted: the star at its own parameters.";
-  if (!seen.flux) return "The service kept no observed spectrum of this star: all spectra here are drawn by the model.";
+  if (!star.flux) return "The service stored no observed spectrum of this star: all spectra here are drawn by the model.";
   return "Grey: observed, normalised as the model sees it; below, observed minus model. All else is drawn by the model.";
 }

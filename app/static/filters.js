@@ -3,7 +3,7 @@
 import { FILTERS } from "./state.js";
 import { $, make, parameter } from "./words.js";
 
-/** `apply({k, rank, filters})` is told of what was chosen. */
+/** `apply({k, rank, filters})` is called with what was chosen. */
 export function chooseTwins(apply) {
   const input = (name, label) => make("input", { id: name, inputMode: "decimal", attributes: { "aria-label": label } });
   const word = (text) => make("span", { className: "note" }, text);
@@ -23,7 +23,7 @@ function chosen() {
   return { k: Number($("k").value), rank: $("rank").value, filters: Object.fromEntries(given.filter(([, value]) => value)) };
 }
 
-/** Show what a state holds. */
+/** Show a state. */
 export function showChoice({ k, rank, filters }) {
   $("k").value = String(k);
   if ($("k").selectedIndex < 0) $("k").append(make("option", { selected: true }, String(k)));

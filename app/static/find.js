@@ -5,7 +5,7 @@ import { $, make, tell, withUnit } from "./words.js";
 
 const PAUSE_MS = 120;
 
-/** `opened(star_id)` is told of a choice. */
+/** `opened(star_id)` is called with the chosen star. */
 export function findStar(opened) {
   const input = $("star");
   const list = $("suggestions");
@@ -29,9 +29,9 @@ export function findStar(opened) {
     input.setAttribute("aria-activedescendant", option?.id ?? "");
     option?.scrollIntoView({ block: "nearest" });
   };
-  const option = (star, place) =>
+  const option = (star, index) =>
     make("li", {
-      id: `suggestion-${place}`, role: "option", dataset: { star: star.star_id }, attributes: { "aria-selected": "false" },
+      id: `suggestion-${index}`, role: "option", dataset: { star: star.star_id }, attributes: { "aria-selected": "false" },
       onmousedown: (event) => { event.preventDefault(); choose(star.star_id); },
     }, make("span", {}, star.star_id), make("small", {}, `${withUnit("teff", star.teff)} \u00b7 ${withUnit("logg", star.logg)} \u00b7 ${withUnit("fe_h", star.fe_h)}`));
 

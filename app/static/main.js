@@ -1,4 +1,4 @@
-// The explorer: what is asked of the service when, and where the answers go.
+// The explorer: what is asked of the service when, and where the responses go.
 
 import * as api from "./api.js";
 import { account, kind, showFacts } from "./facts.js";
@@ -24,7 +24,7 @@ let plot;
 let sliders;
 let table;
 let map;
-/** The star that is open: {seen, upload, twins, latents}; null where none is. */
+/** The star that is open: {star, upload, twins, latents}; null where none is. */
 let open = null;
 let opening = new AbortController();
 let recasting = new AbortController();
@@ -32,8 +32,8 @@ let timer;
 
 const status = (text) => ($("status").textContent = text);
 const conditioned = () => Object.keys(card.parameters);
-const own = (name) => open.seen[name] ?? open.seen.parameters?.[name];
-const starLabel = () => open.seen.star_id ?? "the spectrum";
+const own = (name) => open.star[name] ?? open.star.parameters?.[name];
+const starLabel = () => open.star.star_id ?? "the spectrum";
 
 // ---------------------------------------------------------------- the address
 
@@ -60,8 +60,8 @@ async function openState() {
   $("star").value = state.star;
   try {
     status(`Looking up ${state.star}\u2026`);
-    const seen = await api.getJson(`stars/${encodeURIComponent(state.star)}/spectrum`, opening.signal);
-    await show({ seen });
+    const star = await api.getJson(`stars/${encodeURIComponent(state.star)}/spectrum`, opening.signal);
+    await show({ star });
   } catch (error) {
     if (error.name === "AbortError") return undefined;
     close();
@@ -83,7 +83,7 @@ async function openUpload(upload) {
   state = { ...state, star: "", to: {}, show: null };
   remember("pushState");
   $("star").value = "";
-  await show({ seen: upload.seen, upload });
+  await show({ star: upload.star, upload });
 }
 
 function close() {
@@ -95,14 +95,14 @@ function close() {
   map?.light(null);
 }
 
-/** Show a star that the service has seen: facts at once, then twins, then the plot. */
-async function show(star) {
+/** Show a star: facts at once, then twins, then the plot. */
+async function show(opened) {
   const { signal } = opening;
-  open = { ...star, twins: [], latents: {} };
+  open = { ...opened, twins: [], latents: {} };
   document.title = `${starLabel()} \u2013 Chemtwin explorer`;
   for (const part of ["facts", "spectra", "twins"]) $(part).hidden = false;
   $("main").classList.add("open");
-  showFacts(open.seen, Boolean(open.upload), card);
+  showFacts(open.star, Boolean(open.upload), card);
   const to = Object.fromEntries(Object.entries(state.to).filter(([name]) => conditioned().includes(name)));
   state.to = to;
   sliders.set(Object.fromEntries(conditioned().map((name) => [name, own(name)])), to);
@@ -113,7 +113,7 @@ async function show(star) {
 function twinQuery(format) {
   const { k, rank, filters } = state;
   const asked = { k, rank: rank === "distance" ? "" : rank, ...filters, format };
-  if (!open.upload) return `twins/${encodeURIComponent(open.seen.star_id)}${api.query(asked)}`;
+  if (!open.upload) return `twins/${encodeURIComponent(open.star.star_id)}${api.query(asked)}`;
   return `twins${api.query({ ...asked, ...open.upload.labels })}`;
 }
 
@@ -131,7 +131,7 @@ async function lookForTwins(signal) {
   }
   open.twins = (found?.twins ?? []).map((twin) => ({ ...twin, rms: null }));
   if (state.show) state.show = state.show.filter((id) => open.twins.some((twin) => twin.star_id === id)).slice(0, MOST_DRAWN);
-  $("twins-told").textContent = found ? account(found, state.rank) : "";
+  $("twins-note").textContent = found ? account(found, state.rank) : "";
   renderTable();
   if (!found) $("twins-body").replaceChildren();
   await Promise.all([recast(), light(signal)]);
@@ -150,14 +150,14 @@ function toBody(to) {
   const usual = ["teff", "logg", "fe_h"];
   const names = Object.keys(to);
   const parameters = Object.fromEntries(names.filter((name) => !usual.includes(name)).map((name) => [name, to[name]]));
-  const told = Object.fromEntries(names.filter((name) => usual.includes(name)).map((name) => [name, to[name]]));
-  return Object.keys(parameters).length ? { ...told, parameters } : told;
+  const usualOnes = Object.fromEntries(names.filter((name) => usual.includes(name)).map((name) => [name, to[name]]));
+  return Object.keys(parameters).length ? { ...usualOnes, parameters } : usualOnes;
 }
 
-/** The star as a body of /recast tells it: by its id, or by its latent. */
+/** The star in a body of /recast: by its id, or by its latent. */
 function source() {
-  if (!open.upload) return { star_id: open.seen.star_id };
-  const { latent, teff, logg, fe_h, parameters } = open.seen;
+  if (!open.upload) return { star_id: open.star.star_id };
+  const { latent, teff, logg, fe_h, parameters } = open.star;
   return { star: { latent, from: { teff, logg, fe_h, ...(parameters ? { parameters } : {}) } } };
 }
 
@@ -167,7 +167,7 @@ async function recast() {
   recasting = new AbortController();
   const { signal } = recasting;
   $("plot").setAttribute("aria-busy", "true");
-  const star = open;
+  const begun = open;
   const ids = drawn();
   const target = { ...Object.fromEntries(conditioned().map((name) => [name, own(name)])), ...state.to };
   const to = toBody(target);
@@ -177,7 +177,7 @@ async function recast() {
       api.postJson("recast", { ...source(), star_ids: asOwn || !ids.length ? [] : ids, to }, signal),
       asOwn ? api.postJson("recast", { star_ids: ids, to: {} }, signal) : null,
     ]);
-    if (open !== star) return;
+    if (open !== begun) return;
     draw(together, [...together.results.slice(1), ...(apart?.results ?? [])], ids);
   } catch (error) {
     tell($("recast-error"), error);
@@ -187,31 +187,31 @@ async function recast() {
 }
 
 function draw(together, twins, ids) {
-  const [star] = together.results;
+  const [drawnStar] = together.results;
   tell($("recast-error"), null);
-  if (star.error) return tell($("recast-error"), star.error);
+  if (drawnStar.error) return tell($("recast-error"), drawnStar.error);
   const moved = Object.keys(state.to).length > 0;
-  const { seen } = open;
-  const told = [];
+  const { star } = open;
+  const lines = [];
   for (const twin of open.twins) twin.rms = null;
-  twins.forEach((twin, place) => {
+  twins.forEach((twin, order) => {
     if (twin.error) return;
-    const row = open.twins.find((one) => one.star_id === ids[place]);
-    if (row) row.rms = rms(twin.flux, star.flux);
-    told.push({ label: ids[place], flux: twin.flux, place, rms: row?.rms });
+    const row = open.twins.find((one) => one.star_id === ids[order]);
+    if (row) row.rms = rms(twin.flux, drawnStar.flux);
+    lines.push({ label: ids[order], flux: twin.flux, order, rms: row?.rms });
   });
   plot.show({
     wavelength: together.wavelength,
-    star: { label: moved ? `${starLabel()}, recast` : starLabel(), flux: star.flux },
-    twins: told,
-    observed: moved ? null : seen.flux,
-    fit: seen.reconstruction,
-    before: moved ? seen.reconstruction : null,
+    star: { label: moved ? `${starLabel()}, recast` : starLabel(), flux: drawnStar.flux },
+    twins: lines,
+    observed: moved ? null : star.flux,
+    fit: star.reconstruction,
+    before: moved ? star.reconstruction : null,
   });
   const of = (result) => result.warnings.filter((text) => !text.startsWith("of the star itself"));
-  const warnings = moved && !star.in_domain ? of(star) : [];
+  const warnings = moved && !drawnStar.in_domain ? of(drawnStar) : [];
   $("recast-warnings").replaceChildren(...warnings.map((text) => make("li", {}, text)));
-  $("kind").textContent = kind(moved, seen);
+  $("kind").textContent = kind(moved, star);
   $("spectra-title").textContent =
     state.mode === "own" ? "Star and twins, each at its own parameters" : "Star and twins at the same parameters";
   renderTable();
@@ -256,11 +256,11 @@ function relight() {
   const shown = drawn();
   const twins = open.twins
     .filter((twin) => open.latents[twin.star_id])
-    .map((twin) => ({ star_id: twin.star_id, latent: open.latents[twin.star_id], place: shown.indexOf(twin.star_id) }));
-  map.light({ label: starLabel(), latent: open.seen.latent, twins });
+    .map((twin) => ({ star_id: twin.star_id, latent: open.latents[twin.star_id], order: shown.indexOf(twin.star_id) }));
+  map.light({ label: starLabel(), latent: open.star.latent, twins });
 }
 
-/** Tell how many stars there are now, and draw the map that the service has now. */
+/** Show how many stars there are now, and draw the map that the service has now. */
 async function recount() {
   card = await api.getJson("model");
   showCatalogue();
@@ -269,15 +269,15 @@ async function recount() {
 
 function showCatalogue() {
   const { stars, model } = card;
-  const told = stars ? `${stars.toLocaleString("en")} ${stars === 1 ? "star" : "stars"}` : "empty catalogue";
-  $("catalogue").textContent = `${told} \u00b7 model ${model.name} ${model.version}`;
+  const count = stars ? `${stars.toLocaleString("en")} ${stars === 1 ? "star" : "stars"}` : "empty catalogue";
+  $("catalogue").textContent = `${count} \u00b7 model ${model.name} ${model.version}`;
   $("hint").textContent = stars ? "" : "The catalogue is empty: chemtwin catalogue ingest or POST /embed fills it, or store a spectrum from here.";
 }
 
 async function loadMap() {
   try {
-    const answer = await api.getJson("map");
-    map = new LatentMap(answer, state.colour, {
+    const content = await api.getJson("map");
+    map = new LatentMap(content, state.colour, {
       opened: openStar,
       coloured: (name) => {
         state.colour = name;
@@ -312,22 +312,22 @@ async function applyFilters(chosen) {
   }
 }
 
-function button(id, place, act) {
+function button(id, errors, act) {
   const element = typeof id === "string" ? $(id) : id;
   element.onclick = async () => {
-    tell($(place), null);
+    tell($(errors), null);
     element.disabled = true;
     try {
       await act();
     } catch (error) {
-      tell($(place), error);
+      tell($(errors), error);
     } finally {
       element.disabled = false;
     }
   };
 }
 
-const fileName = () => (open?.seen.star_id ?? "spectrum").replace(/[^A-Za-z0-9+._-]/g, "_");
+const fileName = () => (open?.star.star_id ?? "spectrum").replace(/[^A-Za-z0-9+._-]/g, "_");
 
 function buildButtons() {
   for (const element of document.querySelectorAll("[data-recast]")) {
@@ -358,7 +358,7 @@ function buildButtons() {
 
 async function begin() {
   keyDialog(() => (card && api.key.get() ? status("The key is in use: try again.") : location.reload()));
-  api.on("starting", (refusal) => status(`The service is starting: ${refusal.message}\u2026`));
+  api.on("starting", (error) => status(`The service is starting: ${error.message}\u2026`));
   chooseTwins(applyFilters);
   showControls();
   try {

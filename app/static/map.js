@@ -9,12 +9,12 @@ const SCALE = {
 };
 const WIDE = { teff: "Teff (K)", logg: "log g", fe_h: "[Fe/H]", snr: "S/N" };
 
-/** `opened(star_id)` is told of a click on a star, `coloured(name)` of another label. */
+/** `opened(star_id)` is called on a click on a star, `coloured(name)` on the choice of another label. */
 export class LatentMap {
-  constructor(answer, chosen, { opened, coloured }) {
-    Object.assign(this, { answer, chosen, opened, lit: null, host: $("map-plot") });
+  constructor(content, chosen, { opened, coloured }) {
+    Object.assign(this, { content, chosen, opened, lit: null, host: $("map-plot") });
     const labels = ["teff", "logg", "fe_h", "snr"].map((name) => [name, parameter(name).name]);
-    const elements = Object.keys(answer.abundances).map((name) => [name, `[${name}/Fe]`]);
+    const elements = Object.keys(content.abundances).map((name) => [name, `[${name}/Fe]`]);
     for (const [value, text] of [...labels, ...elements]) $("colour").append(make("option", { value }, text));
     this.colourBy(chosen);
     $("colour").onchange = () => {
@@ -22,12 +22,12 @@ export class LatentMap {
       coloured(this.chosen);
       this.draw();
     };
-    this.told();
+    this.caption();
   }
 
-  update(answer) {
-    this.answer = answer;
-    this.told();
+  update(content) {
+    this.content = content;
+    this.caption();
     this.draw();
   }
 
@@ -36,32 +36,32 @@ export class LatentMap {
     $("colour").value = this.chosen;
   }
 
-  told() {
-    const { stars, points } = this.answer;
+  caption() {
+    const { stars, points } = this.content;
     const drawn = points.star_id.length;
-    const dimensions = this.answer.mean.length;
-    const share = drawn < stars ? `${drawn.toLocaleString("en")} of ${stars.toLocaleString("en")} stars, drawn at random` : stars === 1 ? "1 star" : `${stars.toLocaleString("en")} stars`;
-    $("map-told").textContent = drawn ? `${share}, on two of ${dimensions} dimensions: neighbours here need not be twins. A click opens a star; [X/Fe] is read out of the latent.` : "No star is stored yet.";
+    const dimensions = this.content.mean.length;
+    const count = drawn < stars ? `${drawn.toLocaleString("en")} of ${stars.toLocaleString("en")} stars, drawn at random` : stars === 1 ? "1 star" : `${stars.toLocaleString("en")} stars`;
+    $("map-note").textContent = drawn ? `${count}, on two of ${dimensions} dimensions: neighbours here need not be twins. A click opens a star; [X/Fe] is read out of the latent.` : "No star is stored yet.";
   }
 
   /** Where a latent stands on the map. */
-  place(latent) {
-    const { axes, mean } = this.answer;
-    return axes.map((own) => own.reduce((sum, value, place) => sum + value * (latent[place] - mean[place]), 0));
+  project(latent) {
+    const { axes, mean } = this.content;
+    return axes.map((own) => own.reduce((sum, value, index) => sum + value * (latent[index] - mean[index]), 0));
   }
 
-  /** Light up a star {label, latent} and its twins [{star_id, latent, place}]; null: none. */
+  /** Light up a star {label, latent} and its twins [{star_id, latent, order}]; null: none. */
   light(lit) {
     this.lit = lit;
     this.draw();
   }
 
   draw() {
-    const { points, abundances, explained } = this.answer;
+    const { points, abundances, explained } = this.content;
     const values = points[this.chosen] ?? abundances[this.chosen];
     const title = WIDE[this.chosen] ?? `[${this.chosen}/Fe]`;
     const known = values.filter((value) => value !== null).sort((left, right) => left - right);
-    const at = (share) => known[Math.round(share * (known.length - 1))];
+    const at = (fraction) => known[Math.round(fraction * (known.length - 1))];
     const traces = [
       {
         type: "scatter", mode: "markers", x: points.x, y: points.y, text: points.star_id, customdata: values,
@@ -73,14 +73,14 @@ export class LatentMap {
       },
       ...(this.lit ? this.lights() : []),
     ];
-    const percent = (place) => `principal axis ${place + 1} (${(100 * explained[place]).toFixed(0)} % of the variance)`;
-    const told = layout({
+    const percent = (number) => `principal axis ${number + 1} (${(100 * explained[number]).toFixed(0)} % of the variance)`;
+    const plan = layout({
       margin: { l: 10, r: 10, t: 8, b: 10 },
       xaxis: axis({ title: { text: percent(0), standoff: 8 } }),
       yaxis: axis({ title: { text: percent(1), standoff: 6 }, scaleanchor: "x", scaleratio: 1 }),
       legend: { orientation: "h", x: 0, y: 1.01, yanchor: "bottom", font: { size: 11 } },
     });
-    Plotly.react(this.host, traces, told, { ...CONFIG, doubleClick: "reset" });
+    Plotly.react(this.host, traces, plan, { ...CONFIG, doubleClick: "reset" });
     watch(this.host);
     if (!this.listens) {
       this.listens = true;
@@ -90,14 +90,14 @@ export class LatentMap {
 
   lights() {
     const colours = twinColours();
-    const places = this.lit.twins.map((twin) => this.place(twin.latent));
-    const [x, y] = this.place(this.lit.latent);
+    const points = this.lit.twins.map((twin) => this.project(twin.latent));
+    const [x, y] = this.project(this.lit.latent);
     return [
       {
-        type: "scatter", mode: "markers", name: "twins", x: places.map(([own]) => own), y: places.map(([, own]) => own),
+        type: "scatter", mode: "markers", name: "twins", x: points.map(([own]) => own), y: points.map(([, own]) => own),
         text: this.lit.twins.map((twin) => twin.star_id), hovertemplate: "%{text}<extra>twin</extra>",
         marker: {
-          size: 11, color: this.lit.twins.map((twin) => (twin.place >= 0 ? colours[twin.place] : "rgba(0,0,0,0)")),
+          size: 11, color: this.lit.twins.map((twin) => (twin.order >= 0 ? colours[twin.order] : "rgba(0,0,0,0)")),
           line: { width: 1.8, color: colour("ink") },
         },
       },

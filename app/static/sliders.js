@@ -2,7 +2,7 @@
 
 import { $, make, parameter } from "./words.js";
 
-/** `changed(to)` is told the parameters that were moved away from the star's own. */
+/** `changed(to)` is called with the parameters that were moved away from the star's own. */
 export class Sliders {
   constructor(card, changed) {
     this.card = card;
@@ -19,27 +19,27 @@ export class Sliders {
 
   build(name) {
     const { min, max } = this.card.parameters[name];
-    const told = parameter(name, this.card);
-    const shown = (value, up) => Math[up ? "floor" : "ceil"](value / told.step + (up ? 0.5 : -0.5)) * told.step;
+    const shape = parameter(name, this.card);
+    const shown = (value, up) => Math[up ? "floor" : "ceil"](value / shape.step + (up ? 0.5 : -0.5)) * shape.step;
     const range = make("input", {
-      type: "range", id: `to-${name}`, min: shown(min, true).toFixed(told.decimals), max: shown(max, false).toFixed(told.decimals),
-      step: told.step, oninput: () => this.move(name, range.value),
+      type: "range", id: `to-${name}`, min: shown(min, true).toFixed(shape.decimals), max: shown(max, false).toFixed(shape.decimals),
+      step: shape.step, oninput: () => this.move(name, range.value),
     });
     const field = make("input", {
-      type: "number", step: "any", attributes: { "aria-label": `${told.name}, as a number` }, inputMode: "decimal",
+      type: "number", step: "any", attributes: { "aria-label": `${shape.name}, as a number` }, inputMode: "decimal",
       oninput: () => field.value !== "" && field.validity.valid && this.move(name, field.value, field),
       onchange: () => this.write(name, this.value(name)),
     });
-    const place = make("div", { className: "slider" }, make("label", { htmlFor: range.id }, told.name), range, field);
-    this.inputs[name] = { range, field, place, decimals: told.decimals };
-    return place;
+    const row = make("div", { className: "slider" }, make("label", { htmlFor: range.id }, shape.name), range, field);
+    this.inputs[name] = { range, field, row, decimals: shape.decimals };
+    return row;
   }
 
   value(name) {
     return this.to[name] ?? this.own[name];
   }
 
-  /** Show the star's own parameters, or those of `to` in their place. */
+  /** Show the star's own parameters, or instead those of `to`. */
   set(own, to) {
     this.own = own;
     this.to = { ...to };
@@ -48,13 +48,13 @@ export class Sliders {
   }
 
   write(name, value, typedIn) {
-    const { range, field, place, decimals } = this.inputs[name];
+    const { range, field, row, decimals } = this.inputs[name];
     const { min, max } = this.card.parameters[name];
     range.value = value;
     if (field !== typedIn) field.value = value.toFixed(decimals);
     const edge = 1e-3 * (max - min);
     const outside = value < min - edge || value > max + edge;
-    place.classList.toggle("outside", outside);
+    row.classList.toggle("outside", outside);
     range.setAttribute("aria-valuetext", `${value.toFixed(decimals)}${outside ? ", outside the training range" : ""}`);
   }
 

@@ -9,7 +9,7 @@ const LABELLED = 260; // Angstrom: a wider view has thinner lines, and no names 
 const FIRST = [15730, 15790];
 const NARROWEST = 4;
 
-/** Wires the plot's controls; `moved(view)` is told the wavelengths in view. */
+/** Wires the plot's controls; `moved(view)` is called with the wavelengths in view. */
 export class SpectrumPlot {
   constructor(card, moved) {
     this.detectors = card.grid.detectors;
@@ -42,23 +42,23 @@ export class SpectrumPlot {
       $("line").value = "";
     };
     if (this.detectors.length > 1) {
-      this.detectors.forEach((_, place) => {
-        const name = this.detectors.length === 3 ? DETECTORS[place] : `detector ${place + 1}`;
-        $("detectors").append(make("button", { type: "button", onclick: () => this.look(this.edges(place)) }, name));
+      this.detectors.forEach((_, index) => {
+        const name = this.detectors.length === 3 ? DETECTORS[index] : `detector ${index + 1}`;
+        $("detectors").append(make("button", { type: "button", onclick: () => this.look(this.edges(index)) }, name));
       });
     }
     $("detectors").append(make("button", { type: "button", onclick: () => this.look(this.span) }, "all"));
   }
 
   /** The first and last wavelength of a detector. */
-  edges(place) {
-    const [start, stop] = this.detectors[place];
+  edges(index) {
+    const [start, stop] = this.detectors[index];
     return this.shown ? [this.shown.wavelength[start], this.shown.wavelength[stop - 1]] : this.span;
   }
 
-  step(share) {
+  step(fraction) {
     const width = this.view[1] - this.view[0];
-    const start = Math.min(Math.max(this.view[0] + share * width, this.span[0]), this.span[1] - width);
+    const start = Math.min(Math.max(this.view[0] + fraction * width, this.span[0]), this.span[1] - width);
     this.look([start, start + width]);
   }
 
@@ -75,7 +75,7 @@ export class SpectrumPlot {
   }
 
   /**
-   * Show spectra on one grid: `wavelength`, `star` {label, flux}, `twins` [{label, flux, place}], and where they
+   * Show spectra on one grid: `wavelength`, `star` {label, flux}, `twins` [{label, flux, order}], and where they
    * are known `observed` and `before` (the star at its own parameters, when it is recast elsewhere).
    */
   show(shown) {
@@ -89,7 +89,7 @@ export class SpectrumPlot {
     const runs = this.runs();
     const colours = twinColours();
     const thin = this.view[1] - this.view[0] > LABELLED ? 0.6 : 1;
-    const minus = (left, right) => left.map((value, place) => (value === null ? null : value - right[place]));
+    const minus = (left, right) => left.map((value, index) => (value === null ? null : value - right[index]));
     const traces = [];
     const trace = (y, name, line, below, extra = {}) =>
       traces.push({
@@ -105,16 +105,16 @@ export class SpectrumPlot {
       trace(shown.before, "star, its own parameters", { color: colour("observed"), width: 1.2, dash: "dot" }, false);
     }
     for (const twin of shown.twins) {
-      trace(twin.flux, twin.label, { color: colours[twin.place], width: 1.4 }, false);
+      trace(twin.flux, twin.label, { color: colours[twin.order], width: 1.4 }, false);
     }
     trace(shown.star.flux, shown.star.label, { color: colour("star"), width: 1.9 }, false);
     for (const twin of shown.twins) {
-      trace(minus(twin.flux, shown.star.flux), `${twin.label} \u2212 star`, { color: colours[twin.place], width: 1.2 }, true);
+      trace(minus(twin.flux, shown.star.flux), `${twin.label} \u2212 star`, { color: colours[twin.order], width: 1.2 }, true);
     }
     const above = traces.filter((one) => one.yaxis === "y").map((one) => one.y);
     const below = traces.filter((one) => one.yaxis === "y2" && one.opacity === undefined).map((one) => one.y);
-    const told = this.layout(this.fluxRange(runs, above), this.residualRange(runs, below));
-    Plotly.react(this.host, traces, told, CONFIG);
+    const plan = this.layout(this.fluxRange(runs, above), this.residualRange(runs, below));
+    Plotly.react(this.host, traces, plan, CONFIG);
     if (!this.listens) {
       this.listens = true;
       this.host.on("plotly_relayout", (change) => {
@@ -173,9 +173,9 @@ export class SpectrumPlot {
   inView(runs, spectra) {
     const wavelengths = runs.flatMap(([first, last]) => [...this.shown.wavelength.slice(first, last), null]);
     const values = [];
-    wavelengths.forEach((wavelength, place) => {
+    wavelengths.forEach((wavelength, index) => {
       if (wavelength === null || wavelength < this.view[0] || wavelength > this.view[1]) return;
-      for (const spectrum of spectra) if (spectrum[place] !== null) values.push(spectrum[place]);
+      for (const spectrum of spectra) if (spectrum[index] !== null) values.push(spectrum[index]);
     });
     return values.sort((left, right) => left - right);
   }
@@ -183,7 +183,7 @@ export class SpectrumPlot {
   fluxRange(runs, spectra) {
     const values = this.inView(runs, spectra);
     if (!values.length) return [0.4, 1.1];
-    const at = (share) => values[Math.round(share * (values.length - 1))];
+    const at = (fraction) => values[Math.round(fraction * (values.length - 1))];
     const [low, high] = [at(0.0005), at(0.9995)];
     const margin = 0.06 * (high - low) + 0.005;
     return [low - margin, high + 3 * margin];
@@ -229,12 +229,12 @@ export class SpectrumPlot {
   /** What the buttons say of the view. */
   marks() {
     const same = (left, right) => Math.abs(left[0] - right[0]) < 1 && Math.abs(left[1] - right[1]) < 1;
-    [...$("detectors").children].forEach((button, place) => {
-      const edges = place < this.detectors.length && this.detectors.length > 1 ? this.edges(place) : this.span;
+    [...$("detectors").children].forEach((button, index) => {
+      const edges = index < this.detectors.length && this.detectors.length > 1 ? this.edges(index) : this.span;
       button.setAttribute("aria-pressed", same(this.view, edges));
     });
     const names = this.shown.twins.map((twin) => `${twin.label}, rms residual ${number(twin.rms, 4)}`);
-    $("plot-told").textContent =
+    $("plot-note").textContent =
       `${this.shown.star.label} and ${names.length} twins, ${this.view.map((edge) => edge.toFixed(0)).join(" to ")} Angstrom. ${names.join("; ")}`;
   }
 }
@@ -242,6 +242,6 @@ export class SpectrumPlot {
 /** Root mean square difference of two spectra. */
 export function rms(left, right) {
   let sum = 0;
-  for (let place = 0; place < left.length; place += 1) sum += (left[place] - right[place]) ** 2;
+  for (let index = 0; index < left.length; index += 1) sum += (left[index] - right[index]) ** 2;
   return Math.sqrt(sum / left.length);
 }

@@ -19,7 +19,7 @@ const HELP = {
 };
 
 function columns(twins, card) {
-  const further = Object.keys(card.parameters).filter((name) => !["teff", "logg", "fe_h"].includes(name));
+  const extra = Object.keys(card.parameters).filter((name) => !["teff", "logg", "fe_h"].includes(name));
   const plain = (name) => ({
     name, title: parameter(name, card).name,
     value: (twin) => twin[name] ?? twin.parameters?.[name] ?? null,
@@ -34,12 +34,12 @@ function columns(twins, card) {
     ...(byLikelihood ? [own("log_likelihood_ratio", "ln LR", (value) => number(value, 1))] : []),
     own("doppelganger_rate", "Doppelg\u00e4nger rate", small),
     own("rms", "rms residual", (value) => number(value, 4)),
-    ...["teff", "logg", "fe_h", ...further, "snr"].map(plain),
+    ...["teff", "logg", "fe_h", ...extra, "snr"].map(plain),
     own("in_domain", "Domain", (value) => (value ? "inside" : "outside")),
   ];
 }
 
-/** `sorted(key)` is told of a click on a header, `drawn(star_id, on)` of a box, `opened(star_id)` of a star. */
+/** `sorted(key)` is called on a click on a header, `drawn(star_id, on)` on a box, `opened(star_id)` on a star. */
 export class TwinTable {
   constructor(card, { sorted, drawn, opened }) {
     Object.assign(this, { card, sorted, drawn, opened, twins: [] });
@@ -75,14 +75,14 @@ export class TwinTable {
   }
 
   row(twin, all, show) {
-    const place = show.indexOf(twin.star_id);
+    const order = show.indexOf(twin.star_id);
     const box = make("input", {
-      type: "checkbox", checked: place >= 0, disabled: place < 0 && show.length >= MOST_DRAWN,
+      type: "checkbox", checked: order >= 0, disabled: order < 0 && show.length >= MOST_DRAWN,
       dataset: { twin: twin.star_id }, attributes: { "aria-label": `draw ${twin.star_id}` },
       onchange: (event) => this.drawn(twin.star_id, event.target.checked),
     });
     const swatch = make("span", { className: "swatch", attributes: { "aria-hidden": "true" } });
-    if (place >= 0) swatch.style.background = twinColours()[place];
+    if (order >= 0) swatch.style.background = twinColours()[order];
     const link = make("a", { href: `?star=${encodeURIComponent(twin.star_id)}` }, twin.star_id);
     link.onclick = (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return;

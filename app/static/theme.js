@@ -3,7 +3,7 @@
 const style = () => getComputedStyle(document.documentElement);
 export const colour = (name) => style().getPropertyValue(`--${name}`).trim();
 export const MOST_DRAWN = 6;
-export const twinColours = () => Array.from({ length: MOST_DRAWN }, (_, place) => colour(`t${place}`));
+export const twinColours = () => Array.from({ length: MOST_DRAWN }, (_, index) => colour(`t${index}`));
 
 export const CONFIG = {
   displaylogo: false,
@@ -40,7 +40,7 @@ export const axis = (extra) => ({
 
 const watched = new WeakSet();
 
-/** Let a plot keep to the size of its place, whatever changes that. */
+/** Let a plot follow the size of its element. */
 export function watch(host) {
   if (watched.has(host)) return;
   watched.add(host);

@@ -3,13 +3,13 @@
 import { postFits, query } from "./api.js";
 import { $, make, parameter, tell } from "./words.js";
 
-/** `opened({file, labels, seen})` is told of a spectrum that the service could read. */
+/** `opened({file, labels, star})` is called with a spectrum that the service could read. */
 export function uploadSpectrum(card, opened) {
   const names = [...new Set(["teff", "logg", "fe_h", ...Object.keys(card.parameters)])];
   for (const name of names) {
-    const told = parameter(name, card);
+    const known = parameter(name, card);
     $("labels").append(
-      make("label", { htmlFor: `label-${name}` }, `${told.name}${told.unit ? ` (${told.unit})` : ""}`),
+      make("label", { htmlFor: `label-${name}` }, `${known.name}${known.unit ? ` (${known.unit})` : ""}`),
       make("input", { id: `label-${name}`, inputMode: "decimal", placeholder: "from the file" }),
     );
   }
@@ -31,12 +31,12 @@ export function uploadSpectrum(card, opened) {
     tell($("upload-error"), null);
     $("upload-form").setAttribute("aria-busy", "true");
     try {
-      const seen = await postFits(`spectrum${query(labels)}`, file);
+      const star = await postFits(`spectrum${query(labels)}`, file);
       for (const name of names) {
-        const value = seen[name] ?? seen.parameters?.[name];
+        const value = star[name] ?? star.parameters?.[name];
         if (!field(name).value) field(name).placeholder = `${value.toFixed(parameter(name, card).decimals)}, from the file`;
       }
-      await opened({ file, labels, seen });
+      await opened({ file, labels, star });
       $("upload").open = false;
       $("star-name").focus();
     } catch (error) {

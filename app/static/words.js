@@ -7,10 +7,10 @@ export const PARAMETERS = {
   snr: { name: "S/N", unit: "", decimals: 0, step: 1 },
 };
 
-/** How a parameter is called and shown; those beyond the usual ones are told by the model's card. */
+/** How a parameter is called and shown; those beyond the usual ones come from the model's card. */
 export function parameter(name, card) {
-  const told = card?.parameters[name];
-  return PARAMETERS[name] ?? { name, unit: told?.unit ?? "", decimals: 2, step: told ? tidy((told.max - told.min) / 200) : 0.01 };
+  const known = card?.parameters[name];
+  return PARAMETERS[name] ?? { name, unit: known?.unit ?? "", decimals: 2, step: known ? tidy((known.max - known.min) / 200) : 0.01 };
 }
 
 const tidy = (step) => 10 ** Math.floor(Math.log10(step));
@@ -47,11 +47,11 @@ export function make(tag, properties = {}, ...children) {
 
 export const $ = (id) => document.getElementById(id);
 
-/** Put a refusal in words where it arose; nothing for a request that was given up. */
-export function tell(place, error) {
-  place.replaceChildren();
+/** Show an error in an element of the page; nothing for a request that was aborted. */
+export function tell(element, error) {
+  element.replaceChildren();
   if (!error || error.name === "AbortError") return;
-  place.append(error.message);
+  element.append(error.message);
   const detail = (error.detail ?? []).filter((line) => !error.message.includes(line));
-  for (const line of detail) place.append(make("small", {}, line));
+  for (const line of detail) element.append(make("small", {}, line));
 }

@@ -15,7 +15,7 @@ from astropy.io import fits
 from astropy.table import MaskedColumn, Table, vstack
 from chemtwin_client import ChemtwinWarning, stars
 
-from app.schemas.requests import META_BYTES
+from app.schemas.bodies import META_BYTES
 from tests.client.inputs import codes, objects
 from tests.conftest import APSTAR, ASPCAP, GIANT, ROOT
 

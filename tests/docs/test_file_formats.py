@@ -12,13 +12,13 @@ SHOWN_BY = {
     "app/bulk/test_sources::test_ids_of_a_survey_are_digit_for_digit",
     "an id as an integer": "app/routes/test_api::test_ids_are_taken_digit_for_digit "
     "app/values/test_columns::test_identifiers_are_text_digit_for_digit",
-    "an id as a floating-point number": "app/routes/test_refusals::test_embed_refuses "
+    "an id as a floating-point number": "app/routes/test_errors::test_embed_refuses "
     "app/values/test_columns::test_numbers_of_floating_point_are_no_identifiers",
     "an id such as `4.29E+18` or `12345.0`": "app/routes/test_accepted::test_an_id_that_was_a_number_or_stands_for_none_is_refused "
     "app/bulk/test_ingest::test_refused_stars_are_named_and_stop_no_other",
     "an id such as `nan`, `None`, `null`": "app/routes/test_accepted::test_an_id_that_was_a_number_or_stands_for_none_is_refused "
     "app/values/test_columns::test_identifiers_are_text_digit_for_digit",
-    "no id: blank, masked, NaN": "app/routes/test_refusals::test_embed_refuses "
+    "no id: blank, masked, NaN": "app/routes/test_errors::test_embed_refuses "
     "app/bulk/test_sources::test_a_damaged_row_names_column_row_and_star_and_stops_no_other "
     "app/bulk/test_sources::test_without_star_id_the_file_says_which_star_it_is",
     "an id twice": "app/routes/test_accepted::test_of_stars_with_one_id_in_a_body_the_first_is_stored "
@@ -89,8 +89,8 @@ SHOWN_BY = {
     "app/bulk/test_sources::test_numbers_that_are_no_position_are_named",
     "an extra column of one value a star": "app/bulk/test_sources::test_extra_datasets_of_a_survey_go_into_meta "
     "app/bulk/test_sources::test_extra_columns_of_a_table_go_into_meta",
-    "an unknown array or field": "app/routes/test_refusals::test_embed_refuses app/bulk/test_ingest::test_stars_to_look_at_are_counted_and_listed",
-    "HDF5, pickles": "app/routes/test_refusals::test_embed_refuses app/bulk/test_ingest::test_what_is_no_source_is_refused",
+    "an unknown array or field": "app/routes/test_errors::test_embed_refuses app/bulk/test_ingest::test_stars_to_look_at_are_counted_and_listed",
+    "HDF5, pickles": "app/routes/test_errors::test_embed_refuses app/bulk/test_ingest::test_what_is_no_source_is_refused",
 }
 
 

@@ -205,7 +205,7 @@ def test_refused_stars_are_named_and_stop_no_other(survey, tmp_path):
     assert "32 stars stored, 0 already stored, 28 refused" in said
     assert sum(line.startswith("SYN-") for line in said.splitlines()) == 20
     assert "and 8 more" in said
-    assert "'4.29581E+18' is no star id" in (tmp_path / "ingest-report.csv").read_text()
+    assert "'4.29581E+18' is not a star id" in (tmp_path / "ingest-report.csv").read_text()
     assert f"{ids[30]}: row 30: teff unknown" in said
     assert rows_at(tmp_path).keys() == {*ids[25:30], *ids[33:]}
 

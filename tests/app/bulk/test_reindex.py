@@ -155,7 +155,7 @@ def test_stars_without_a_spectrum_and_those_refused_are_told(tmp_path, survey, n
     ]
     other = Observation(flux[0], dataclasses.replace(parameters, extra={"vbroad": 1.0}))
     grid = load_model(SHIPPED).grid
-    store.upsert([done.star for done in kept], [kept[0].kept, None, pack(other, grid)])
+    store.upsert([done.star for done in kept], [kept[0].packed, None, pack(other, grid)])
     store.close()
     code, said = run("catalogue", "reindex", "--model", new_model, "--data-dir", tmp_path)
     assert code == 1

@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from app.application import create_app
+from app.errors import Busy
 from app.inference.batcher import Batcher
-from app.service_errors import Busy
 from app.settings import Settings
 
 
@@ -188,12 +188,13 @@ def test_the_service_is_not_ready_while_inference_is_stuck(tmp_path):
 
     async def scenario():
         app = create_app(Settings(data_dir=tmp_path))
+        app.state.service = None  # not asked while inference is stuck
         app.state.batcher = Batcher(stuck, 8, 8, stuck_s=0.05)
         waiting = asyncio.create_task(app.state.batcher.submit("a job"))
         await asyncio.sleep(0.2)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
-            answer = await client.get("/readyz")
-            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stuck")
+            response = await client.get("/readyz")
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "stuck")
         gate.set()
         assert await waiting == "a job"
         assert app.state.batcher.trouble() is None

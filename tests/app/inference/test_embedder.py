@@ -4,7 +4,7 @@ from app.values.positions import position
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("given", "expected"),
     [
         ((201.5, -33.0), (201.5, -33.0)),
         ((-170.0, 10.0), (190.0, 10.0)),
@@ -15,5 +15,5 @@ from app.values.positions import position
         ((float("nan"), 0.0), (None, None)),
     ],
 )
-def test_positions_that_are_none_are_not_kept(given, kept):
-    assert position(*given) == kept
+def test_positions_that_are_none_are_not_kept(given, expected):
+    assert position(*given) == expected

@@ -1,3 +1,6 @@
+import json
+import zlib
+
 import numpy as np
 import pytest
 
@@ -26,6 +29,14 @@ def test_what_is_kept_comes_back(pixels, normalized):
         assert np.array_equal(getattr(back, name), getattr(given, name))
         assert getattr(back, name).dtype == getattr(given, name).dtype
     assert (back.parameters, back.normalized, warnings) == (LABELS, normalized, ("one", "two"))
+
+
+def test_stores_of_before_have_extra_parameters_under_another_name():
+    raw = zlib.decompress(pack(observation(), APOGEE))
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    stored = json.loads(header["__metadata__"]["observation"])["parameters"]
+    assert (stored["others"], stored["others_err"]) == ({"vbroad": 6.25}, {"vbroad": 0.5})
+    assert "extra" not in stored
 
 
 def test_another_grid_is_kept_to_the_last_digit():

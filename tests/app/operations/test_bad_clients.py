@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.app.routes.test_refusals import JSON, check
+from tests.app.routes.test_errors import JSON, check
 from tests.conftest import Server
 
 
@@ -57,8 +57,8 @@ def answered(connection):
     return b"".join(parts)
 
 
-def error_of(answer):
-    start, _, content = answer.partition(b"\r\n\r\n")
+def error_of(response):
+    start, _, content = response.partition(b"\r\n\r\n")
     return int(start.split()[1]), start.lower(), json.loads(content)["error"]["code"]
 
 
@@ -126,13 +126,13 @@ def test_a_full_queue_is_said_and_the_others_are_served(busy, star):
                 *(client.post("/embed", json=body) for body in bodies for _ in range(5))
             )
 
-    answers = asyncio.run(all_at_once())
-    refused = [answer for answer in answers if answer.status_code == 503]
-    assert {answer.status_code for answer in answers} <= {200, 201, 503}
-    assert 0 < len(refused) < len(answers)
-    for answer in refused:
-        check(answer, 503, "busy")
-        assert answer.headers["retry-after"] == "1"
+    responses = asyncio.run(all_at_once())
+    refused = [response for response in responses if response.status_code == 503]
+    assert {response.status_code for response in responses} <= {200, 201, 503}
+    assert 0 < len(refused) < len(responses)
+    for response in refused:
+        check(response, 503, "busy")
+        assert response.headers["retry-after"] == "1"
     alive(busy, star)
 
 
@@ -156,11 +156,11 @@ def test_bodies_held_at_once_are_bounded(busy, star):
     ],
 )
 def test_a_refusal_without_reading_the_body_ends_the_connection(busy, star, headers, status, code):
-    answer = answered(connected(busy, head(1_000_000, *headers)))
+    response = answered(connected(busy, head(1_000_000, *headers)))
     if status is None:  # two lengths: refused by the HTTP parser
-        assert answer.startswith(b"HTTP/1.1 400")
+        assert response.startswith(b"HTTP/1.1 400")
     else:
-        assert (error_of(answer)[0], error_of(answer)[2]) == (status, code)
+        assert (error_of(response)[0], error_of(response)[2]) == (status, code)
     alive(busy, star)
 
 
@@ -174,8 +174,8 @@ def test_packed_bodies_are_refused_and_said(busy, star):
 def test_a_whole_answer_reaches_a_client_that_sends_too_much(busy):
     """A connection cut off at once would reset the answer as well."""
     for _ in range(5):
-        answer = busy.client.post("/embed", content=b" " * 30_000_000, headers={"Content-Type": JSON})
-        check(answer, 413, "body_too_large")
+        response = busy.client.post("/embed", content=b" " * 30_000_000, headers={"Content-Type": JSON})
+        check(response, 413, "body_too_large")
 
 
 RUBBISH = {
@@ -274,9 +274,9 @@ def test_no_key_is_ever_logged(star, tmp_path):
             ("s3cret-wr1t", 401),
         ):
             headers = {"Authorization": f"Bearer {key}"}
-            answer = client.post("/embed", json=star, headers=headers)
-            assert answer.status_code == status
-            assert "s3cret" not in answer.text
+            response = client.post("/embed", json=star, headers=headers)
+            assert response.status_code == status
+            assert "s3cret" not in response.text
         for value in ("Basic czNjcmV0LXdyMXRl", "s3cret-wr1te", "Bearer", "", "Bearer s3cret-r3ad s3cret-r3ad"):
             check(client.get("/stars", headers={"Authorization": value}), 401, "unauthorized")
         for value in ("Bearer schlüssel".encode(), b"Bearer \xff\xfe"):
@@ -290,7 +290,7 @@ def test_no_key_is_ever_logged(star, tmp_path):
         client.close()
         server.terminate()
         server.wait(30)
-    told = path.read_text()
-    assert "ASGI" in told
-    assert "s3cret" not in told
-    assert "schl" not in told
+    log = path.read_text()
+    assert "ASGI" in log
+    assert "s3cret" not in log
+    assert "schl" not in log

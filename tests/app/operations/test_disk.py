@@ -38,10 +38,10 @@ def fill(http: httpx.Client, star: dict, prefix: str) -> tuple[dict[str, list[fl
     answered: dict[str, list[float]] = {}
     meta = {"note": "x" * 4000}
     for i in range(3000):
-        answer = http.post("/embed", json={**star, "star_id": f"{prefix}-{i}", "meta": meta})
-        if answer.status_code >= 400:
-            return answered, answer
-        answered[f"{prefix}-{i}"] = answer.json()["latent"]
+        response = http.post("/embed", json={**star, "star_id": f"{prefix}-{i}", "meta": meta})
+        if response.status_code >= 400:
+            return answered, response
+        answered[f"{prefix}-{i}"] = response.json()["latent"]
     raise AssertionError("the disk never filled up")
 
 
@@ -75,8 +75,8 @@ def test_a_read_only_disk_is_refused_at_the_start(tmp_path):
     script = f'mount -t tmpfs none {disk} && mount -o remount,ro {disk} && exec "$@"'
     serve = [sys.executable, "-c", "from app.cli.main import main; main()", "serve"]
     command = ["env", f"CHEMTWIN_DATA_DIR={disk}/data", *serve]
-    told = subprocess.run([*NAMESPACE, script, "sh", *command], capture_output=True, text=True, timeout=120)
-    assert told.returncode != 0
-    assert str(disk) in told.stderr
-    assert "Read-only" in told.stderr
-    assert "Traceback" not in told.stderr
+    done = subprocess.run([*NAMESPACE, script, "sh", *command], capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert str(disk) in done.stderr
+    assert "Read-only" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -29,11 +29,11 @@ def test_kill_nine_loses_no_answered_star(start_server, star, tmp_path):
                     star_id = f"{name}-{i}"
                     body = {**star, "star_id": star_id, "teff": 4000 + generator.random() * 1000}
                     try:
-                        answer = http.post("/embed", json=body)
+                        response = http.post("/embed", json=body)
                     except httpx.TransportError:
                         return
-                    if answer.status_code in (200, 201):
-                        answered[star_id] = answer.json()["latent"]
+                    if response.status_code in (200, 201):
+                        answered[star_id] = response.json()["latent"]
 
         clients = [threading.Thread(target=client, args=(f"L{life}-{i}",)) for i in range(3)]
         for thread in clients:
@@ -69,8 +69,8 @@ def test_the_commit_is_synced_before_the_answer(start_server, star, tmp_path):
     events = list(_events(trace.read_text().splitlines()))
     assert events.count("request") == 6
     for request in (n for n, event in enumerate(events) if event == "request"):
-        answer = events.index("answer", request)
-        assert "synced" in events[request:answer], "the answer was sent before the log was synced"
+        response = events.index("answer", request)
+        assert "synced" in events[request:response], "the answer was sent before the log was synced"
 
 
 def _events(lines: list[str]) -> Iterator[str]:
@@ -78,7 +78,7 @@ def _events(lines: list[str]) -> Iterator[str]:
     syncing = set()
     for line in lines:
         process = line.split(maxsplit=1)[0]
-        if re.search(r"(read|recv\w*)\(.*\"(POST /embed|DELETE /stars)", line):
+        if re.search(r"(read|recv\w*)\(.*\"(POST /embed|DELETE /stars/S-0) HTTP", line):
             yield "request"
         elif re.search(r"f(data)?sync\(\d+<[^>]*stars\.sqlite-wal>", line):
             if "unfinished" in line:

@@ -21,7 +21,7 @@ def test_nothing_answered_for_is_lost_in_six_kills(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    told = re.search(r"6 rounds, (\d+) answered writes, none lost", done.stdout.splitlines()[-1])
-    assert told
-    assert int(told[1]) >= 6 * 3, "each client had an answer in each round"
+    summary = re.search(r"6 rounds, (\d+) answered writes, none lost", done.stdout.splitlines()[-1])
+    assert summary
+    assert int(summary[1]) >= 6 * 3, "each client had an answer in each round"
     assert {"nothing", "ingest", "reindex"} == set(re.findall(r"beside (\w+)", done.stdout))

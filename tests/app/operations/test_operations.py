@@ -54,8 +54,8 @@ def test_metrics_count_what_happens(start_server, star):
     with httpx.Client(base_url=server.url, timeout=60) as client:
         assert client.post("/embed", json=star).status_code == 201
         bad = star | {"star_id": "BAD-1", "teff": 10.0}
-        answers = client.post("/embed", json={"stars": [star | {"star_id": "TEST-2"}, bad]}).json()["results"]
-        assert [answer["status"] for answer in answers] == [201, 422]
+        responses = client.post("/embed", json={"stars": [star | {"star_id": "TEST-2"}, bad]}).json()["results"]
+        assert [response["status"] for response in responses] == [201, 422]
         assert client.get("/twins/none").status_code == 404
         assert client.get("/somewhere/else").status_code == 404
     found = numbers(server.url)
@@ -104,11 +104,11 @@ def test_each_request_is_one_line_with_its_id(start_server, star):
     assert len(made.headers["x-request-id"]) == 16
     server.stop()
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
-    told = {line["request_id"]: line for line in lines if line.get("status", 503) != 503}  # not ready yet
-    assert list(told) == ["night-17", made.headers["x-request-id"]], "and none of /readyz"
-    assert told["night-17"]["status"] == 404
-    assert told["night-17"]["bytes"] == len(given.content)
-    posted = told[made.headers["x-request-id"]]
+    logged = {line["request_id"]: line for line in lines if line.get("status", 503) != 503}  # not ready yet
+    assert list(logged) == ["night-17", made.headers["x-request-id"]], "and none of /readyz"
+    assert logged["night-17"]["status"] == 404
+    assert logged["night-17"]["bytes"] == len(given.content)
+    posted = logged[made.headers["x-request-id"]]
     assert (posted["method"], posted["route"], posted["status"]) == ("POST", "/embed", 201)
     assert posted["ms"] > 1
     assert any("ready: " in line["message"] for line in lines)
@@ -156,14 +156,14 @@ def test_it_lives_before_it_is_ready(service, tmp_path):
 def test_a_stop_finishes_what_was_accepted(start_server, star, tmp_path):
     """Every spectrum that was sent before SIGTERM is answered for, and is there at the next start."""
     server = start_server(CHEMTWIN_BATCH_SIZE="2")
-    answers: dict[str, int] = {}
+    responses: dict[str, int] = {}
 
     def post(number: int) -> None:
         stars = [star | {"star_id": f"TEST-{number}-{row}"} for row in range(40)]
         with suppress(httpx.TransportError):
-            answer = httpx.post(server.url + "/embed", json={"stars": stars}, timeout=60)
-            assert answer.status_code == 200
-            answers.update({result["star_id"]: result["status"] for result in answer.json()["results"]})
+            response = httpx.post(server.url + "/embed", json={"stars": stars}, timeout=60)
+            assert response.status_code == 200
+            responses.update({result["star_id"]: result["status"] for result in response.json()["results"]})
 
     threads = [threading.Thread(target=post, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -176,11 +176,11 @@ def test_a_stop_finishes_what_was_accepted(start_server, star, tmp_path):
     for thread in threads:
         thread.join()
     server.process.wait(60)
-    assert len(answers) >= 4
-    assert set(answers.values()) == {201}
+    assert len(responses) >= 4
+    assert set(responses.values()) == {201}
     again = start_server()
     there = {one["star_id"] for one in httpx.get(again.url + "/stars?limit=1000").json()["stars"]}
-    assert set(answers) <= there
+    assert set(responses) <= there
 
 
 def test_the_doctor_finds_a_sound_service_sound(service, free_port):
@@ -234,17 +234,17 @@ def test_a_defect_is_a_500_with_its_id_in_the_log(start_server, tmp_path):
     server = start_server(CHEMTWIN_MODEL=str(tmp_path / "lies.safetensors"), CHEMTWIN_LOG_FORMAT="json")
     body = {"star_id": "A", "flux": [1.0] * len(model.grid), "teff": 4500.0, "logg": 2.0, "fe_h": 0.0}
     assert httpx.post(server.url + "/embed", json=body, timeout=60).status_code == 201
-    answer = httpx.get(server.url + "/stars/A/abundances", headers={"X-Request-ID": "defect-1"})
-    assert answer.status_code == 500
-    assert answer.json()["error"]["code"] == "internal_error"
-    assert answer.headers["x-request-id"] == "defect-1"
+    response = httpx.get(server.url + "/stars/A/abundances", headers={"X-Request-ID": "defect-1"})
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "internal_error"
+    assert response.headers["x-request-id"] == "defect-1"
     found = numbers(server.url)
     assert found["chemtwin_requests_total GET /stars/{star_id}/abundances 500"] == 1
     assert found["chemtwin_errors_total internal_error"] == 1
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
-    (told,) = [line for line in lines if "exc_info" in line]
-    assert told["request_id"] == "defect-1"
-    assert "Traceback" in told["exc_info"]
+    (logged,) = [line for line in lines if "exc_info" in line]
+    assert logged["request_id"] == "defect-1"
+    assert "Traceback" in logged["exc_info"]
 
 
 def test_the_doctor_finds_a_damaged_store(service, tmp_path, free_port):

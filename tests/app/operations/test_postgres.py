@@ -12,11 +12,11 @@ from tests.postgres import PASSWORD
 def services(postgres, start_server, tmp_path):
     """Two services on one database, each with a cache of its own; the password is libpq's to find."""
     url = postgres.create()
-    places = {"CHEMTWIN_STORE": url.replace(url[url.index("//") : url.index("@")], "//postgres")}
-    places["PGPASSWORD"] = PASSWORD
+    variables = {"CHEMTWIN_STORE": url.replace(url[url.index("//") : url.index("@")], "//postgres")}
+    variables["PGPASSWORD"] = PASSWORD
     return (
-        start_server(tmp_path / "one", **places),
-        start_server(tmp_path / "two", **places),
+        start_server(tmp_path / "one", **variables),
+        start_server(tmp_path / "two", **variables),
     )
 
 
@@ -41,8 +41,8 @@ def test_what_one_service_answers_for_the_other_finds_at_once(postgres, services
         assert one.get("/readyz").json()["stars"] == two.get("/readyz").json()["stars"] == 3
         assert one.get("/stars", params={"after": "S-\0"}).status_code == 422
         postgres.kill()
-        answer = two.post("/embed", json=star)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unavailable")
+        response = two.post("/embed", json=star)
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "store_unavailable")
         postgres.start()
         assert two.post("/embed", json=star).status_code == 201
         assert one.get(f"/twins/{star['star_id']}?k=5").status_code == 200

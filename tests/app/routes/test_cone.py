@@ -43,9 +43,9 @@ def cone(sky: Path, start_server):
     return start_server(sky).url + "/cone"
 
 
-def told(answer):
-    assert answer.headers["content-type"] == "application/x-votable+xml"
-    return {info.name: info.value for info in parse(io.BytesIO(answer.content)).resources[0].infos}
+def infos_of(response):
+    assert response.headers["content-type"] == "application/x-votable+xml"
+    return {info.name: info.value for info in parse(io.BytesIO(response.content)).resources[0].infos}
 
 
 def test_pyvo_finds_the_stars_of_a_circle(cone):
@@ -73,10 +73,10 @@ def test_answers_are_valid_and_their_columns_alike(cone):
         "RA=1",
         "RA=1&DEC=2&SR=-1",
     ):
-        answer = httpx.get(f"{cone}?{query}")
+        response = httpx.get(f"{cone}?{query}")
         report = io.StringIO()
-        assert validate(io.BytesIO(answer.content), output=report), report.getvalue()
-        tables = parse(io.BytesIO(answer.content)).resources[0].tables
+        assert validate(io.BytesIO(response.content), output=report), report.getvalue()
+        tables = parse(io.BytesIO(response.content)).resources[0].tables
         headers |= {tuple((f.name, f.datatype, f.arraysize, f.ucd) for f in table.fields) for table in tables}
     assert len(headers) == 1
     (columns,) = headers
@@ -86,7 +86,7 @@ def test_answers_are_valid_and_their_columns_alike(cone):
 
 def test_what_is_wrong_is_told_in_a_votable(cone):
     for query, wrong in (("RA=1&DEC=2", "SR"), ("RA=1&DEC=91&SR=1", "DEC"), ("RA=nan&DEC=1&SR=1", "RA")):
-        infos = told(httpx.get(f"{cone}?{query}"))
+        infos = infos_of(httpx.get(f"{cone}?{query}"))
         assert infos["QUERY_STATUS"] == "ERROR"
         assert infos["Error"].startswith(f"{wrong}: ")
     with pytest.raises(pyvo.DALQueryError, match="SR"):
@@ -94,10 +94,10 @@ def test_what_is_wrong_is_told_in_a_votable(cone):
 
 
 def test_a_circle_with_too_many_stars_says_so(cone):
-    answer = httpx.get(f"{cone}?RA=10&DEC=80&SR=5&VERB=1", timeout=60)
-    assert told(answer)["QUERY_STATUS"] == "OVERFLOW"
-    assert len(Table.read(io.BytesIO(answer.content), format="votable")) == MOST
-    assert told(httpx.get(f"{cone}?RA=10&DEC=80&SR=0.5&VERB=1"))["QUERY_STATUS"] == "OK"
+    response = httpx.get(f"{cone}?RA=10&DEC=80&SR=5&VERB=1", timeout=60)
+    assert infos_of(response)["QUERY_STATUS"] == "OVERFLOW"
+    assert len(Table.read(io.BytesIO(response.content), format="votable")) == MOST
+    assert infos_of(httpx.get(f"{cone}?RA=10&DEC=80&SR=0.5&VERB=1"))["QUERY_STATUS"] == "OK"
 
 
 def test_a_read_key_is_asked_for(sky, start_server):
@@ -118,10 +118,12 @@ def test_every_way_in_brings_the_position(client, service, star):
     client.post("/embed", json={**star, "star_id": "JSON-SKY", "ra": 201.6, "dec": -33.25}).raise_for_status()
     fits = {"headers": {"Content-Type": "application/fits"}, "content": APSTAR.read_bytes()}
     own = client.post("/embed", params=GIANT, **fits).json()["star_id"]
-    place = client.get(f"/stars/{own}").json()
+    position = client.get(f"/stars/{own}").json()
     table = pyvo.conesearch(service.url + "/cone", pos=(201.55, -33.25), radius=0.06).to_table()
     assert sorted(table["star_id"]) == ["JSON-SKY", "NPZ-SKY"]
-    near = pyvo.conesearch(service.url + "/cone", pos=(place["ra"], place["dec"]), radius=0.001).to_table()
+    near = pyvo.conesearch(
+        service.url + "/cone", pos=(position["ra"], position["dec"]), radius=0.001
+    ).to_table()
     assert list(near["star_id"]) == [own]
     for star_id in ("NPZ-SKY", "JSON-SKY", own):
         client.delete(f"/stars/{star_id}")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.routes.explorer import STATIC, files
-from tests.app.routes.test_refusals import FITS, LABELS, check
+from tests.app.routes.test_errors import FITS, LABELS, check
 from tests.conftest import APSTAR, ASPCAP, GIANT, Server
 from training.emulator.emulator import LABELS as EMULATED
 
@@ -38,18 +38,18 @@ READER = {"Authorization": "Bearer r"}
 @pytest.mark.parametrize("path", ["/", *(f"/explorer/{name}" for name in files())])
 def test_every_file_comes_without_a_key_packed_and_is_asked_for_by_its_tag(keeping, path):
     url = keeping.url + path
-    answer = httpx.get(url)
-    assert answer.status_code == 200
-    assert answer.headers["content-encoding"] == "gzip"
-    assert "'unsafe-eval'" not in answer.headers["content-security-policy"]
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert "connect-src 'self'" in answer.headers["content-security-policy"]
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    again = httpx.get(url, headers={"If-None-Match": answer.headers["etag"]})
+    response = httpx.get(url)
+    assert response.status_code == 200
+    assert response.headers["content-encoding"] == "gzip"
+    assert "'unsafe-eval'" not in response.headers["content-security-policy"]
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert "connect-src 'self'" in response.headers["content-security-policy"]
+    assert response.headers["x-content-type-options"] == "nosniff"
+    again = httpx.get(url, headers={"If-None-Match": response.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     plain = httpx.get(url, headers={"Accept-Encoding": "identity"})
-    assert plain.content == answer.content
-    assert plain.headers["etag"] != answer.headers["etag"]
+    assert plain.content == response.content
+    assert plain.headers["etag"] != response.headers["etag"]
     with httpx.stream("GET", url, headers={"Accept-Encoding": "gzip"}) as packed:
         assert gzip.decompress(b"".join(packed.iter_raw())) == plain.content
 
@@ -70,7 +70,7 @@ def test_no_file_of_ours_names_another_place():
 def test_the_api_s_page_names_no_other_place(client):
     named = re.findall(r"""(?:src|href|url)\W{1,3}([^"' >]+)""", client.get("/docs").text)
     assert "explorer/swagger-ui-bundle.js" in named
-    assert not any("//" in place for place in named)
+    assert not any("//" in url for url in named)
 
 
 def test_the_lines_are_where_the_emulator_has_them(emulator, model):
@@ -83,11 +83,11 @@ def test_the_lines_are_where_the_emulator_has_them(emulator, model):
     for row, element in enumerate(elements, 1):
         richer[row, EMULATED.index(element)] = 0.2
     before, *after = emulator(richer)
-    for element, place in lines:
+    for element, line in lines:
         deeper = before - after[elements.index(element)]
-        near = np.abs(wavelength - float(place)) < 2.5
+        near = np.abs(wavelength - float(line)) < 2.5
         peak = wavelength[near][np.argmax(deeper[near])]
-        assert peak == pytest.approx(float(place), abs=1.3), element
+        assert peak == pytest.approx(float(line), abs=1.3), element
         assert deeper[near].max() > 0.004, element
 
 
@@ -102,8 +102,8 @@ def test_stars_by_the_beginning_of_their_id(client):
 
 
 def test_stars_by_their_ids(client):
-    answer = client.get(f"/stars?star_ids={TWIN},{STAR},NO").json()
-    assert [star["star_id"] for star in answer["stars"]] == [STAR, TWIN]
+    response = client.get(f"/stars?star_ids={TWIN},{STAR},NO").json()
+    assert [star["star_id"] for star in response["stars"]] == [STAR, TWIN]
     assert client.get(f"/stars?star_ids={TWIN},{STAR}&limit=1").json()["next"] == STAR
     assert client.get(f"/stars?star_ids={STAR},{TWIN}&after={STAR}").json()["stars"][0]["star_id"] == TWIN
     check(client.get("/stars?star_ids=A,,B"), 422, "invalid_request")
@@ -111,28 +111,28 @@ def test_stars_by_their_ids(client):
 
 
 def test_the_map_places_stars_by_their_latents(client):
-    answer = client.get("/map").json()
-    points = answer["points"]
-    assert answer["stars"] >= 1200
+    response = client.get("/map").json()
+    points = response["points"]
+    assert response["stars"] >= 1200
     assert len({*points["star_id"]}) == len(points["star_id"]) >= 1190
-    mean, axes = np.array(answer["mean"]), np.array(answer["axes"])
+    mean, axes = np.array(response["mean"]), np.array(response["axes"])
     assert np.allclose(axes @ axes.T, np.eye(2), atol=1e-5)
     star = client.get(f"/stars/{STAR}").json()
-    place = points["star_id"].index(STAR)
+    at = points["star_id"].index(STAR)
     there = axes @ (np.array(star["latent"]) - mean)
-    assert there == pytest.approx([points["x"][place], points["y"][place]], abs=2e-3)
-    assert points["teff"][place] == pytest.approx(star["teff"], abs=1e-2)
+    assert there == pytest.approx([points["x"][at], points["y"][at]], abs=2e-3)
+    assert points["teff"][at] == pytest.approx(star["teff"], abs=1e-2)
     latents = np.array(
         [one["latent"] for one in client.get("/stars?prefix=SYN-202&limit=1000").json()["stars"]]
     )
     shares = np.sort(np.linalg.eigvalsh(np.cov(latents.T)))[::-1][:2] / np.trace(np.cov(latents.T))
-    assert answer["explained"] == pytest.approx(shares, rel=0.1)
+    assert response["explained"] == pytest.approx(shares, rel=0.1)
     magnesium = next(
         one["x_fe"]
         for one in client.get(f"/stars/{STAR}/abundances").json()["abundances"]
         if one["element"] == "Mg"
     )
-    assert answer["abundances"]["Mg"][place] == pytest.approx(magnesium, abs=2e-3)
+    assert response["abundances"]["Mg"][at] == pytest.approx(magnesium, abs=2e-3)
 
 
 def test_the_map_of_few_stars_and_its_drawing_again(start_server, star):
@@ -154,33 +154,33 @@ def test_a_spectrum_that_was_kept_is_shown_as_the_model_sees_it(owner, model):
     client = owner
     content = APSTAR.read_bytes()
     stored = client.post("/embed", params=GIANT, content=content, headers={"Content-Type": FITS}).json()
-    seen = client.get(f"/stars/{stored['star_id']}/spectrum").json()
+    shown = client.get(f"/stars/{stored['star_id']}/spectrum").json()
     unstored = client.post("/spectrum", params=GIANT, content=content, headers={"Content-Type": FITS}).json()
-    assert seen["latent"] == stored["latent"] == unstored["latent"]
-    flux, own = (np.array(one["flux"], dtype=float) for one in (seen, unstored))
+    assert shown["latent"] == stored["latent"] == unstored["latent"]
+    flux, own = (np.array(one["flux"], dtype=float) for one in (shown, unstored))
     assert np.nanmax(np.abs(flux - own)) < 2e-5  # what is kept is rounded to single precision
     assert np.isnan(flux).mean() == pytest.approx(stored["masked_fraction"])
-    error = np.array(seen["error"], dtype=float)
+    error = np.array(shown["error"], dtype=float)
     assert np.nanmedian(flux / error) == pytest.approx(stored["snr"], rel=0.01)
-    assert seen["wavelength"] == pytest.approx(model.grid.wavelength)
+    assert shown["wavelength"] == pytest.approx(model.grid.wavelength)
     recast = client.post("/recast", json={"star_id": stored["star_id"], "to": {}}).json()
-    assert seen["reconstruction"] == pytest.approx(recast["flux"], abs=1e-5)
-    assert np.nanstd(flux - np.array(seen["reconstruction"])) < 0.05
-    assert seen["processing"] == stored["processing"]
+    assert shown["reconstruction"] == pytest.approx(recast["flux"], abs=1e-5)
+    assert np.nanstd(flux - np.array(shown["reconstruction"])) < 0.05
+    assert shown["processing"] == stored["processing"]
 
 
 def test_a_spectrum_that_was_not_kept_is_reconstructed_only(client):
-    seen = client.get(f"/stars/{STAR}/spectrum").json()
-    assert (seen["flux"], seen["error"], seen["processing"]) == (None, None, [])
-    assert len(seen["reconstruction"]) == len(seen["wavelength"])
+    shown = client.get(f"/stars/{STAR}/spectrum").json()
+    assert (shown["flux"], shown["error"], shown["processing"]) == (None, None, [])
+    assert len(shown["reconstruction"]) == len(shown["wavelength"])
     check(client.get("/stars/NO/spectrum"), 404, "star_not_found")
 
 
 def test_spectra_to_look_at_are_not_stored(client, star):
     before = client.get("/model").json()["stars"]
     bare = {name: value for name, value in star.items() if name not in ("ivar", "star_id")}
-    seen = client.post("/spectrum", json=bare).json()
-    assert [seen[name] for name in ("star_id", "error", "snr", "latent_sd")] == [None] * 4
+    shown = client.post("/spectrum", json=bare).json()
+    assert [shown[name] for name in ("star_id", "error", "snr", "latent_sd")] == [None] * 4
     headers = {"Content-Type": FITS}
     labelled = client.post("/spectrum", content=ASPCAP.read_bytes(), headers=headers).json()
     assert labelled["star_id"] == "2M17334253-1654573"
@@ -193,14 +193,14 @@ def test_spectra_to_look_at_are_not_stored(client, star):
 
 def test_several_are_recast_in_one_call(client):
     to = {"teff": 4400.0, "logg": 2.0, "fe_h": 0.0}
-    answer = client.post("/recast", json={"star_id": STAR, "star_ids": [TWIN, "NO"], "to": to}).json()
-    assert [result["status"] for result in answer["results"]] == [200, 200, 404]
-    for star_id, result in zip((STAR, TWIN), answer["results"], strict=False):
+    response = client.post("/recast", json={"star_id": STAR, "star_ids": [TWIN, "NO"], "to": to}).json()
+    assert [result["status"] for result in response["results"]] == [200, 200, 404]
+    for star_id, result in zip((STAR, TWIN), response["results"], strict=False):
         alone = client.post("/recast", json={"star_id": star_id, "to": to}).json()
         assert result["flux"] == pytest.approx(alone["flux"], abs=1e-5)
         for name in ("star_id", "from", "to", "in_domain", "warnings"):
             assert result[name] == alone[name]
-    assert answer["wavelength"] == alone["wavelength"]
+    assert response["wavelength"] == alone["wavelength"]
     own = client.post("/recast", json={"star_ids": [STAR, TWIN], "to": {}}).json()["results"]
     assert [result["from"] == result["to"] for result in own] == [True, True]
     assert own[0]["from"] != own[1]["from"]
@@ -209,12 +209,12 @@ def test_several_are_recast_in_one_call(client):
 def test_a_latent_is_recast_as_its_star(client):
     star = client.get(f"/stars/{STAR}").json()
     body = {"latent": star["latent"], "from": {name: star[name] for name in ("teff", "logg", "fe_h")}}
-    answer = client.post("/recast", json={"star": body, "to": {"teff": 4800}}).json()
+    response = client.post("/recast", json={"star": body, "to": {"teff": 4800}}).json()
     stored = client.post("/recast", json={"star_id": STAR, "to": {"teff": 4800}}).json()
-    assert answer["flux"] == stored["flux"]
-    assert (answer["star_id"], answer["flux_sd"]) == (None, None)
+    assert response["flux"] == stored["flux"]
+    assert (response["star_id"], response["flux_sd"]) == (None, None)
     table = client.post("/recast?format=csv", json={"star": body, "to": {}})
-    assert len(table.text.splitlines()) == len(answer["flux"]) + 1
+    assert len(table.text.splitlines()) == len(response["flux"]) + 1
 
 
 @pytest.mark.parametrize(

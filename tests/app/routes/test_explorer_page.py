@@ -46,9 +46,9 @@ def visit(browser, start_server):
         allowed = re.compile("|".join(f"status of {status}" for status in faults) or "(?!)")
         page.on(
             "console",
-            lambda told: (
-                complaints.append(told.text)
-                if told.type in ("error", "warning") and not allowed.search(told.text)
+            lambda message: (
+                complaints.append(message.text)
+                if message.type in ("error", "warning") and not allowed.search(message.text)
                 else None
             ),
         )
@@ -102,9 +102,9 @@ def column(page, number):
 
 
 def downloaded(page, selector):
-    with page.expect_download() as told:
+    with page.expect_download() as download:
         page.click(selector)
-    return told.value.suggested_filename, told.value.path().read_bytes()
+    return download.value.suggested_filename, download.value.path().read_bytes()
 
 
 def query(page):
@@ -219,10 +219,10 @@ def test_a_file_is_looked_at_then_stored(visit, start_server, tmp_path):
     page.set_input_files("#file", str(ASPCAP))
     expect(page.locator("#star-name")).to_have_text("2M17334253-1654573")
     expect(page.locator("#label-teff")).to_have_attribute("placeholder", re.compile("from the file"))
-    for star_id, told in (("no id", "no spaces"), ("no/id", "star_id")):
+    for star_id, message in (("no id", "no spaces"), ("no/id", "star_id")):
         page.fill("#store-id", star_id)
         page.click("#store-button")
-        expect(page.locator("#store-error")).to_contain_text(told)
+        expect(page.locator("#store-error")).to_contain_text(message)
 
 
 def test_downloads_open(star_page):
@@ -279,17 +279,17 @@ def test_a_plus_may_be_typed_into_a_link_as_it_is(visit, service, client, star):
 
 def test_the_map_lights_up_and_opens_stars(star_page, client):
     star_page.select_option("#colour", "Mg")
-    answer = client.get("/map").json()
+    response = client.get("/map").json()
     star = client.get(f"/stars/{STAR}").json()
-    there = np.array(answer["axes"]) @ (np.array(star["latent"]) - answer["mean"])
+    there = np.array(response["axes"]) @ (np.array(star["latent"]) - response["mean"])
     shown, twins, own = star_page.evaluate(
         """document.getElementById("map-plot").data.map((one) => [one.x, one.y, one.marker.color])"""
     )
-    assert shown[2] == answer["abundances"]["Mg"]
+    assert shown[2] == response["abundances"]["Mg"]
     assert [own[0][0], own[1][0]] == pytest.approx(there, abs=1e-3)
     assert len(twins[0]) == 10
     assert query(star_page)["colour"] == "Mg"
-    other = answer["points"]["star_id"][7]
+    other = response["points"]["star_id"][7]
     star_page.evaluate(
         """(text) => document.getElementById("map-plot").emit("plotly_click", { points: [{ text }] })""", other
     )
@@ -379,7 +379,7 @@ def test_stars_outside_the_domain_are_marked_and_can_be_left_out(visit, service,
     page = visit(f"{service.url}/?star={STAR}&logg_min=4.4&fe_h_within=any")
     ready(page, 1)
     assert [column(page, 2), column(page, 11)] == [["OUTSIDE"], ["outside"]]
-    expect(page.locator("#twins-told")).to_contain_text("1 outside the model's domain")
+    expect(page.locator("#twins-note")).to_contain_text("1 outside the model's domain")
     page.click("#filters summary")
     page.select_option("#in_domain", "true")
     page.click("#filter-form button[type=submit]")
@@ -405,7 +405,7 @@ def test_a_key_is_asked_for_and_kept_in_this_tab_only(visit, start_server):
     expect(page.locator("#key-dialog")).to_be_visible()
     page.fill("#key", "wrong")
     page.keyboard.press("Enter")
-    expect(page.locator("#key-told")).to_contain_text("does not take this key")
+    expect(page.locator("#key-note")).to_contain_text("does not take this key")
     page.fill("#key", "read")
     page.keyboard.press("Enter")
     expect(page.locator("#catalogue")).to_contain_text("empty catalogue")
@@ -417,7 +417,7 @@ def test_a_key_is_asked_for_and_kept_in_this_tab_only(visit, start_server):
     page.set_input_files("#file", str(ASPCAP))
     page.click("#store-button")
     expect(page.locator("#key-dialog")).to_be_visible()
-    expect(page.locator("#key-told")).to_contain_text("one that may write")
+    expect(page.locator("#key-note")).to_contain_text("one that may write")
 
 
 def test_the_api_s_own_page_is_drawn_from_here_too(visit, service):

@@ -14,15 +14,15 @@ from astropy.io.votable import parse, validate
 from astropy.table import Table
 from astropy.utils.exceptions import AstropyWarning
 
-from tests.app.routes.test_refusals import check
+from tests.app.routes.test_errors import check
 
 TWINS = "/twins/SYN-202-000003A?k=7"
 VOTABLE = "application/x-votable+xml"
 TO = {"star_id": "SYN-202-000003A", "to": {"teff": 4300.0, "logg": 1.5}}
 
 
-def form_of(answer) -> str:
-    return answer.headers["content-type"].partition(";")[0]
+def form_of(response) -> str:
+    return response.headers["content-type"].partition(";")[0]
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,9 @@ def form_of(answer) -> str:
 )
 def test_accept_picks_the_form(client, accept, kind):
     client.headers.pop("accept")
-    answer = client.get(TWINS, headers={} if accept is None else {"Accept": accept})
-    assert (answer.status_code, form_of(answer)) == (200, kind)
-    assert answer.headers["vary"] == "Accept"
+    response = client.get(TWINS, headers={} if accept is None else {"Accept": accept})
+    assert (response.status_code, form_of(response)) == (200, kind)
+    assert response.headers["vary"] == "Accept"
 
 
 @pytest.mark.parametrize("accept", ["image/png", "text/csv;q=0", "application/json;q=0", "nonsense/type"])
@@ -58,8 +58,8 @@ def test_an_accept_that_nothing_matches_is_406(client, accept):
     assert form_of(client.get(TWINS + "&format=csv", headers={"Accept": accept})) == "text/csv"
 
 
-def rows(answer) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(answer.text)))
+def rows(response) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(response.text)))
 
 
 def same(text: str, value) -> bool:
@@ -69,27 +69,27 @@ def same(text: str, value) -> bool:
 
 
 def test_twins_as_csv(client):
-    answer, json = (
+    response, json = (
         client.get(TWINS + "&format=csv&rank=likelihood"),
         client.get(TWINS + "&rank=likelihood").json(),
     )
-    assert answer.headers["content-disposition"] == 'attachment; filename="twins-SYN-202-000003A.csv"'
-    told = rows(answer)
-    assert list(told[0]) == [*json["twins"][0], "model"]
-    assert len(told) == 7
-    for row, twin in zip(told, json["twins"], strict=True):
+    assert response.headers["content-disposition"] == 'attachment; filename="twins-SYN-202-000003A.csv"'
+    lines = rows(response)
+    assert list(lines[0]) == [*json["twins"][0], "model"]
+    assert len(lines) == 7
+    for row, twin in zip(lines, json["twins"], strict=True):
         assert row.pop("star_id") == twin["star_id"]
         assert row.pop("model") == f"{json['model']['name']}@{json['model']['version']}"
         assert all(same(value, twin[name]) for name, value in row.items())
 
 
-def votable(answer):
+def votable(response):
     """The table of an answer that the validator and the strictest reader accept, read as pyvo reads it."""
-    assert answer.status_code == 200, answer.text
-    assert form_of(answer) == VOTABLE
+    assert response.status_code == 200, response.text
+    assert form_of(response) == VOTABLE
     said = io.StringIO()
-    assert validate(io.BytesIO(answer.content), said), said.getvalue()
-    document = parse(io.BytesIO(answer.content), verify="exception")
+    assert validate(io.BytesIO(response.content), said), said.getvalue()
+    document = parse(io.BytesIO(response.content), verify="exception")
     (resource,) = [resource for resource in document.resources if resource.type == "results"]
     (status,) = [info.value for info in resource.infos if info.name == "QUERY_STATUS"]
     return resource.tables[0], status
@@ -97,9 +97,9 @@ def votable(answer):
 
 def test_twins_as_votable(client):
     json = client.get(TWINS).json()
-    answer = client.get(TWINS, headers={"Accept": VOTABLE})
-    assert answer.headers["content-disposition"] == 'attachment; filename="twins-SYN-202-000003A.vot"'
-    table, status = votable(answer)
+    response = client.get(TWINS, headers={"Accept": VOTABLE})
+    assert response.headers["content-disposition"] == 'attachment; filename="twins-SYN-202-000003A.vot"'
+    table, status = votable(response)
     assert status == "OK"
     params = {param.name: param.value for param in table.params}
     assert params["asked_star_id"] == "SYN-202-000003A"
@@ -108,7 +108,7 @@ def test_twins_as_votable(client):
     assert (bool(params["exact"]), int(params["searched"]), int(params["k"])) == (True, json["searched"], 7)
     assert all(field.description and field.ucd for field in table.fields)
     (main,) = [field.name for field in table.fields if field.ucd == "meta.id;meta.main"]
-    read = Table.read(io.BytesIO(answer.content), format="votable")
+    read = Table.read(io.BytesIO(response.content), format="votable")
     assert read[main].tolist() == [twin["star_id"] for twin in json["twins"]]
     assert str(read["teff"].unit) == "K"
     for name in ("distance", "p_same", "doppelganger_rate", "teff", "logg", "fe_h", "snr", "in_domain"):
@@ -117,15 +117,15 @@ def test_twins_as_votable(client):
 
 def test_twins_of_a_bare_spectrum_as_a_table(client, star):
     bare = {name: value for name, value in star.items() if name not in ("ivar", "star_id")} | {"logg": 4.4}
-    answer = client.post("/twins?k=3&format=votable&fe_h_within=any", json=bare)
-    assert answer.headers["content-disposition"] == 'attachment; filename="twins.vot"'
-    table, _ = votable(answer)
+    response = client.post("/twins?k=3&format=votable&fe_h_within=any", json=bare)
+    assert response.headers["content-disposition"] == 'attachment; filename="twins.vot"'
+    table, _ = votable(response)
     params = {param.name: param.value for param in table.params}
     assert bool(params["in_domain"]) is False
     assert "logg = 4.4 is outside" in params["warning_1"]
     assert np.ma.getmaskarray(table.to_table()["p_same"]).all()
-    told = rows(client.post("/twins?k=3&format=csv&fe_h_within=any", json=bare))
-    assert [row["p_same"] for row in told] == [""] * 3
+    lines = rows(client.post("/twins?k=3&format=csv&fe_h_within=any", json=bare))
+    assert [row["p_same"] for row in lines] == [""] * 3
 
 
 def test_no_twins_make_an_empty_table(client):
@@ -136,16 +136,16 @@ def test_no_twins_make_an_empty_table(client):
 
 def test_stars_as_tables(client):
     json = client.get("/stars?limit=5").json()
-    answer = client.get("/stars?limit=5&format=csv")
-    told = rows(answer)
-    assert [row["star_id"] for row in told] == [star["star_id"] for star in json["stars"]]
-    assert [float(row["latent_17"]) for row in told] == pytest.approx([s["latent"][17] for s in json["stars"]])
-    assert answer.links["next"]["url"] == f"/stars?after={json['next']}&limit=5&format=csv"
-    following = client.get(answer.links["next"]["url"])
+    response = client.get("/stars?limit=5&format=csv")
+    lines = rows(response)
+    assert [row["star_id"] for row in lines] == [star["star_id"] for star in json["stars"]]
+    assert [float(row["latent_17"]) for row in lines] == pytest.approx([s["latent"][17] for s in json["stars"]])
+    assert response.links["next"]["url"] == f"/stars?after={json['next']}&limit=5&format=csv"
+    following = client.get(response.links["next"]["url"])
     assert following.headers["content-disposition"] == f'attachment; filename="stars-after-{json["next"]}.csv"'
     assert rows(following)[0]["star_id"] > json["next"]
-    answer = client.get("/stars?limit=5&format=votable")
-    table, status = votable(answer)
+    response = client.get("/stars?limit=5&format=votable")
+    table, status = votable(response)
     assert status == "OVERFLOW"
     read = table.to_table()
     assert read["latent"].shape == (5, 18)
@@ -173,15 +173,15 @@ def test_tables_go_from_their_address_into_fits(service, tmp_path):
 
 def test_recast_as_csv_and_votable(client):
     json = client.post("/recast", json=TO).json()
-    answer = client.post("/recast?format=csv", json=TO)
+    response = client.post("/recast?format=csv", json=TO)
     assert (
-        answer.headers["content-disposition"]
+        response.headers["content-disposition"]
         == 'attachment; filename="recast-SYN-202-000003A-teff4300-logg1.5.csv"'
     )
-    told = rows(answer)
-    assert list(told[0]) == ["wavelength", "flux", "flux_sd", "model"]
-    assert [float(row["wavelength"]) for row in told] == json["wavelength"]
-    np.testing.assert_array_equal(np.array([row["flux"] for row in told], "f4"), np.array(json["flux"], "f4"))
+    lines = rows(response)
+    assert list(lines[0]) == ["wavelength", "flux", "flux_sd", "model"]
+    assert [float(row["wavelength"]) for row in lines] == json["wavelength"]
+    np.testing.assert_array_equal(np.array([row["flux"] for row in lines], "f4"), np.array(json["flux"], "f4"))
     table, _ = votable(client.post("/recast", json=TO, headers={"Accept": VOTABLE}))
     params = {param.name: param.value for param in table.params}
     assert (params["to_teff"], params["to_logg"]) == (4300, 1.5)
@@ -200,12 +200,12 @@ def test_recast_opens_in_specutils(client, star, tmp_path, errors):
         "spectrum": {name: value for name, value in star.items() if name not in ("star_id", *without)}, "to": {"logg": 9.0}
     }  # fmt: skip
     json = client.post("/recast", json=wish).json()
-    answer = client.post("/recast", json=wish, headers={"Accept": "image/fits"})
-    assert (answer.status_code, form_of(answer)) == (200, "application/fits")
+    response = client.post("/recast", json=wish, headers={"Accept": "image/fits"})
+    assert (response.status_code, form_of(response)) == (200, "application/fits")
     name = "recast-SYN-202-000003A-teff4300-logg1.5.fits" if errors else "recast-logg9.fits"
-    assert answer.headers["content-disposition"] == f'attachment; filename="{name}"'
+    assert response.headers["content-disposition"] == f'attachment; filename="{name}"'
     path = tmp_path / name
-    path.write_bytes(answer.content)
+    path.write_bytes(response.content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyWarning)
         spectrum = Spectrum.read(path)
@@ -241,13 +241,13 @@ def test_the_fits_table_holds_the_models_own_pixels(client):
 def test_recast_as_a_picture(client, star):
     from matplotlib.image import imread
 
-    answer = client.post("/recast", json=TO, headers={"Accept": "image/png"})
-    assert (answer.status_code, form_of(answer)) == (200, "image/png")
+    response = client.post("/recast", json=TO, headers={"Accept": "image/png"})
+    assert (response.status_code, form_of(response)) == (200, "image/png")
     assert (
-        answer.headers["content-disposition"]
+        response.headers["content-disposition"]
         == 'inline; filename="recast-SYN-202-000003A-teff4300-logg1.5.png"'
     )
-    picture = imread(io.BytesIO(answer.content))
+    picture = imread(io.BytesIO(response.content))
     assert picture.shape[0] > 1000
     assert picture.shape[1] > 1500
     blue = np.abs(picture[..., :3] - np.array([0x00, 0x72, 0xB2]) / 255).max(axis=-1) < 0.1
@@ -286,14 +286,14 @@ def test_a_start_imports_no_matplotlib():
 
 def test_abundances_as_tables(client):
     path = "/stars/SYN-202-000003A/abundances"
-    answer = client.get(path).json()
+    response = client.get(path).json()
     table, _ = votable(client.get(path, headers={"Accept": VOTABLE}))
     params = {param.name: param.value for param in table.params}
-    assert (params["star_id"], bool(params["in_domain"])) == (answer["star_id"], answer["in_domain"])
-    assert params["model"] == f"{answer['model']['name']}@{answer['model']['version']}"
+    assert (params["star_id"], bool(params["in_domain"])) == (response["star_id"], response["in_domain"])
+    assert params["model"] == f"{response['model']['name']}@{response['model']['version']}"
     read, lines = table.to_table(), rows(client.get(path + "?format=csv"))
     for name in ("element", "x_fe", "x_fe_err"):
-        expected = [one[name] for one in answer["abundances"]]
+        expected = [one[name] for one in response["abundances"]]
         assert read[name].tolist() == expected
         assert [line[name] for line in lines] == [str(value) for value in expected]
 

@@ -32,8 +32,8 @@ def test_a_damaged_file_is_refused_or_sound(model, seed, times):
 def test_a_second_number_of_axes_does_not_make_astropy_count(model, card):
     """Found in the first minute: the size came from the first card, astropy counted to the last one."""
     content = ASPCAP.read_bytes()
-    place = content.index(b"COMMENT")
-    content = content[:place] + card.ljust(80).encode() + content[place + 80 :]
+    start = content.index(b"COMMENT")
+    content = content[:start] + card.ljust(80).encode() + content[start + 80 :]
     assert outcome(content, model) == "bad_fits"
 
 

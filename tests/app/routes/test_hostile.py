@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from tests.app.routes.test_refusals import FITS, JSON, LABELS, NPZ, check, npy_header, npz, npz_member
+from tests.app.routes.test_errors import FITS, JSON, LABELS, NPZ, check, npy_header, npz, npz_member
 from tests.conftest import APSTAR, ASPCAP, Server
 
 EMBED = f"/embed?star_id=REFUSED&{LABELS}"
@@ -54,8 +54,8 @@ def written(*hdus):
 def changed(content, *cards):
     """With these cards in the place of the first of the same keyword."""
     for card in cards:
-        place = content.index(card[:10].encode())
-        content = content[:place] + card.ljust(80).encode() + content[place + 80 :]
+        offset = content.index(card[:10].encode())
+        content = content[:offset] + card.ljust(80).encode() + content[offset + 80 :]
     return content
 
 
@@ -128,8 +128,8 @@ def bomb_that_lies():
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("flux.npy", npy_header("(1, 7500000)") + bytes(60_000_000))
     content = out.getvalue()
-    place = content.rindex(b"PK\x01\x02") + 24
-    return content[:place] + (100).to_bytes(4, "little") + content[place + 4 :]
+    offset = content.rindex(b"PK\x01\x02") + 24
+    return content[:offset] + (100).to_bytes(4, "little") + content[offset + 4 :]
 
 
 def overlapping():
@@ -219,14 +219,14 @@ def parsing():
 def refused(server, kind, body, code=None, megabytes=250.0, path="/embed"):
     before = parsing()
     peak, began = Peak(server), time.monotonic()
-    answer = server.client.post(path, content=body, headers={"Content-Type": kind})
+    response = server.client.post(path, content=body, headers={"Content-Type": kind})
     seconds = time.monotonic() - began
-    if answer.status_code == 200:  # of several
-        (result,) = answer.json()["results"]
+    if response.status_code == 200:  # of several
+        (result,) = response.json()["results"]
         assert result["status"] == 422
-        assert len(answer.content) < 2500
+        assert len(response.content) < 2500
     else:
-        check(answer, 422, code)
+        check(response, 422, code)
     assert seconds < TIMES * max(before, parsing())
     assert peak.grown() < megabytes
     assert server.client.get("/stars/REFUSED").status_code == 404
@@ -252,10 +252,10 @@ def test_a_thousand_visits_are_not_all_unpacked(hostile):
     image.header.update(CRVAL1=4.179, CDELT1=6e-6, BSCALE=0.5)
     peak = Peak(hostile)
     headers = {"Content-Type": FITS}
-    answer = hostile.client.post(
+    response = hostile.client.post(
         EMBED.replace("REFUSED", "VISITS"), content=written(image, image, image), headers=headers
     )
-    assert answer.status_code == 201, answer.text
+    assert response.status_code == 201, response.text
     assert peak.grown() < 130
 
 
@@ -273,8 +273,8 @@ def test_the_last_of_two_equal_keys_counts_and_any_text_may_be_kept(hostile, sta
     meta = {"NUL": "\0", "astral": "\U0001f52d", "</script>": "'; DROP TABLE stars;--", "big": 2**63}
     body = json.dumps({**star, "star_id": "KEPT", "meta": meta}).replace('"teff":', '"teff": 1, "teff":')
     client = hostile.client
-    answer = client.post("/embed", content=body, headers={"Content-Type": JSON})
-    assert answer.status_code == 201, answer.text
+    response = client.post("/embed", content=body, headers={"Content-Type": JSON})
+    assert response.status_code == 201, response.text
     stored = client.get("/stars/KEPT").json()
     assert stored["teff"] == star["teff"]
     assert stored["meta"] == meta

@@ -6,10 +6,12 @@ import subprocess
 import sys
 
 import pytest
+from fastapi.routing import iter_route_contexts
+from pydantic import TypeAdapter
 
 from app.application import create_app
 from app.settings import Settings
-from tests.app.routes.test_refusals import check
+from tests.app.routes.test_errors import check
 from tests.conftest import ROOT
 
 
@@ -34,25 +36,27 @@ def test_generated_requests_find_nothing(tmp_path, times):
         text=True,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-3000:]
-    told = re.search(r"^(\d+) requests", done.stdout, re.MULTILINE)
-    assert told
-    assert int(told[1]) >= cases
+    requests = re.search(r"^(\d+) requests", done.stdout, re.MULTILINE)
+    assert requests
+    assert int(requests[1]) >= cases
 
 
 def operations(**settings):
     document = create_app(Settings(**settings)).openapi()
     return document, [
-        (path, method, told) for path, methods in document["paths"].items() for method, told in methods.items()
+        (path, method, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
     ]
 
 
 def test_every_error_has_the_one_schema():
-    _, told = operations()
-    for path, method, operation in told:
-        for status, answer in operation["responses"].items():
+    _, found = operations()
+    for path, method, operation in found:
+        for status, response in operation["responses"].items():
             if int(status) >= 400:
-                schema = answer["content"]["application/json"]["schema"]
-                assert schema == {"$ref": "#/components/schemas/Refusal"}, (path, method, status)
+                schema = response["content"]["application/json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/ErrorResponse"}, (path, method, status)
 
 
 def test_every_reference_has_its_schema():
@@ -64,17 +68,17 @@ def test_every_reference_has_its_schema():
 
 @pytest.mark.parametrize("settings", [{"api_keys": "a"}, {"read_keys": "a"}, {}])
 def test_keys_are_in_the_document_when_they_are_asked_for(settings):
-    document, told = operations(**settings)
+    document, found = operations(**settings)
     assert ("securitySchemes" in document["components"]) == bool(settings)
-    for path, _, operation in told:
+    for path, _, operation in found:
         asked = bool(settings) and path not in ("/healthz", "/readyz")
         assert ("security" in operation) == ("401" in operation["responses"]) == asked
 
 
 def test_every_link_leads_to_an_operation():
-    document, told = operations()
+    document, found = operations()
     links = document["paths"]["/embed"]["post"]["responses"]["201"]["links"]
-    assert {"twins", "star", "delete", "recast"} <= {operation["operationId"] for _, _, operation in told}
+    assert {"twins", "star", "delete", "recast"} <= {operation["operationId"] for _, _, operation in found}
     assert {link["operationId"] for link in links.values()} == {"twins", "star", "delete", "recast"}
 
 
@@ -93,3 +97,48 @@ def test_what_generated_requests_found(client, star):
         check(client.post("/embed", json={**star, **changed, "star_id": "NO"}), 422, "too_large")
     assert client.options("/stars/A").headers["allow"] == "DELETE, GET"
     check(client.post("/embed?teff=4000", json=star), 422, "invalid_request")
+
+
+def json_models(app):
+    """The models of the JSON responses other than errors, by method, path and status."""
+    return {
+        (method, route.path, status): response["model"]
+        for route in iter_route_contexts(app.routes)
+        for method in route.methods or ()
+        for status, response in getattr(route, "responses", {}).items()
+        if status < 400 and "model" in response
+    }
+
+
+def test_responses_have_the_form_that_the_document_shows(client, star):
+    body = {**star, "star_id": "FORM-1"}
+    unstored = {name: value for name, value in star.items() if name != "star_id"}
+    to = {"to": {"teff": 4300}}
+    calls = [
+        ("POST", "/embed", {"json": body}, 201),
+        ("POST", "/embed", {"json": {**body, "ivar": None}}, 200),
+        ("POST", "/embed", {"json": {"stars": [body, {}]}}, 200),
+        ("GET", "/twins/{star_id}", {}, 200),
+        ("GET", "/twins/{star_id}", {"params": {"rank": "likelihood"}}, 200),
+        ("POST", "/twins", {"json": unstored}, 200),
+        ("POST", "/twins", {"json": {"star_ids": ["FORM-1", "NO"]}}, 200),
+        ("POST", "/recast", {"json": {"star_id": "FORM-1", **to}}, 200),
+        ("POST", "/recast", {"json": {"star_ids": ["FORM-1", "NO"], **to}}, 200),
+        ("POST", "/spectrum", {"json": unstored}, 200),
+        ("GET", "/stars", {"params": {"after": "FORM", "limit": 2}}, 200),
+        ("GET", "/stars/{star_id}", {}, 200),
+        ("GET", "/stars/{star_id}/spectrum", {}, 200),
+        ("GET", "/stars/{star_id}/abundances", {}, 200),
+        ("GET", "/map", {}, 200),
+        ("GET", "/model", {}, 200),
+        ("GET", "/healthz", {}, 200),
+        ("GET", "/readyz", {}, 200),
+        ("DELETE", "/stars/{star_id}", {}, 200),
+    ]
+    models = json_models(create_app(Settings()))
+    assert {(method, path, status) for method, path, _, status in calls} == set(models)
+    for method, path, sent, status in calls:
+        response = client.request(method, path.format(star_id="FORM-1"), **sent)
+        assert response.status_code == status, (method, path, response.text)
+        TypeAdapter(models[method, path, status]).validate_json(response.content)
+    check(client.get("/stars/FORM-1"), 404, "star_not_found")

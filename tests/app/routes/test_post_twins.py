@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from tests.app.routes.test_refusals import check
+from tests.app.routes.test_errors import check
 from tests.conftest import APSTAR, GIANT, Server
 from tests.model.spectra.mwm_files import APOGEE_ID, from_apstar
 
@@ -23,9 +23,9 @@ def nothing_stored(client):
 def stored(client, star):
     """What GET answers for the test star, stored for a moment."""
     assert client.post("/embed", json=star).status_code == 201
-    answer = client.get("/twins/TEST-1?k=4&teff_max=4900").json()
+    response = client.get("/twins/TEST-1?k=4&teff_max=4900").json()
     client.delete("/stars/TEST-1")
-    return answer
+    return response
 
 
 def npz(**arrays) -> bytes:
@@ -35,11 +35,11 @@ def npz(**arrays) -> bytes:
 
 
 def test_a_spectrum_has_the_twins_that_it_has_when_stored(client, star, stored, nothing_stored):
-    answer = client.post("/twins?k=4&teff_max=4900", json=star)
-    assert answer.status_code == 200, answer.text
-    told = answer.json()
-    assert (told.pop("in_domain"), told.pop("warnings")) == (True, [])
-    assert told == stored | {"searched": stored["searched"] - 1}
+    response = client.post("/twins?k=4&teff_max=4900", json=star)
+    assert response.status_code == 200, response.text
+    unstored_twins = response.json()
+    assert (unstored_twins.pop("in_domain"), unstored_twins.pop("warnings")) == (True, [])
+    assert unstored_twins == stored | {"searched": stored["searched"] - 1}
     unnamed = client.post(
         "/twins?k=4&teff_max=4900", json={n: v for n, v in star.items() if n != "star_id"}
     ).json()
@@ -55,13 +55,13 @@ def test_the_stored_row_of_its_own_id_is_left_out(client, star, nothing_stored):
 
 
 def test_a_fits_file_and_filters_in_one_query(client, nothing_stored):
-    answer = client.post(
+    response = client.post(
         "/twins", content=APSTAR.read_bytes(), params=GIANT | {"k": 3, "teff_min": 4500}, headers=FITS
     )
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["star_id"] == "2M00004994+1621552"
-    assert len(answer.json()["twins"]) == 3
-    assert all(twin["teff"] >= 4500 for twin in answer.json()["twins"])
+    assert response.status_code == 200, response.text
+    assert response.json()["star_id"] == "2M00004994+1621552"
+    assert len(response.json()["twins"]) == 3
+    assert all(twin["teff"] >= 4500 for twin in response.json()["twins"])
     missing = client.post("/twins?k=3", content=APSTAR.read_bytes(), headers=FITS)
     check(missing, 422, "missing_labels")
     check(
@@ -84,13 +84,13 @@ def test_an_mwmstar_is_the_apstar_in_another_layout(client, nothing_stored):
 
 def test_an_mwmstar_is_stored_with_its_pipelines_labels_and_errors(client):
     file = from_apstar(APSTAR, **GIANT, e_teff=80.0, e_logg=0.1)
-    answer = client.post("/embed?star_id=MWM-1", content=file, headers=FITS)
-    assert answer.status_code == 201, answer.text
+    response = client.post("/embed?star_id=MWM-1", content=file, headers=FITS)
+    assert response.status_code == 201, response.text
     exact = client.post("/embed?star_id=MWM-1&teff_err=0&logg_err=0", content=file, headers=FITS).json()
-    assert np.mean(answer.json()["latent_sd"]) > np.mean(exact["latent_sd"])
-    kept = client.get("/stars/MWM-1").json()
-    assert kept["meta"] == {"file": "mwmStar"}
-    assert kept["teff"] == GIANT["teff"]
+    assert np.mean(response.json()["latent_sd"]) > np.mean(exact["latent_sd"])
+    saved = client.get("/stars/MWM-1").json()
+    assert saved["meta"] == {"file": "mwmStar"}
+    assert saved["teff"] == GIANT["teff"]
     refused = client.post("/embed?star_id=MWM-2", content=from_apstar(APSTAR), headers=FITS)
     check(refused, 422, "missing_labels")
     assert "doppler_" in refused.json()["error"]["message"]
@@ -103,8 +103,8 @@ def test_an_npz_of_several_gives_results_in_order(client, star, named, nothing_s
     names = {"star_id": np.array(["N-1", "N-2", "N-3"])} if named else {}
     flux = np.array([star["flux"]] * 3)
     body = npz(flux=flux, ivar=np.full(flux.shape, 1e4), **labels, **names)
-    answer = client.post("/twins?k=2", content=body, headers=NPZ)
-    results = answer.json()["results"]
+    response = client.post("/twins?k=2", content=body, headers=NPZ)
+    results = response.json()["results"]
     assert [result["status"] for result in results] == [200, 422, 200]
     assert results[0]["star_id"] == ("N-1" if named else None)
     assert results[1]["error"]["code"] == "bad_parameters"
@@ -121,10 +121,12 @@ def test_several_as_json_each_have_their_own_fate(client, star, nothing_stored):
 
 def test_stored_ids_are_answered_in_order_as_get_answers_them(client):
     ids = ["SYN-202-000005B", "nobody", "SYN-202-000003A", "SYN-202-000005B"]
-    answer = client.post("/twins?fe_h_within=any&snr_min=10", json={"star_ids": ids, "k": 3}).json()["results"]
-    assert [result.pop("status") for result in answer] == [200, 404, 200, 200]
-    assert answer[1]["error"]["code"] == "star_not_found"
-    for star_id, result in zip(ids, answer, strict=True):
+    response = client.post("/twins?fe_h_within=any&snr_min=10", json={"star_ids": ids, "k": 3}).json()[
+        "results"
+    ]
+    assert [result.pop("status") for result in response] == [200, 404, 200, 200]
+    assert response[1]["error"]["code"] == "star_not_found"
+    for star_id, result in zip(ids, response, strict=True):
         if star_id != "nobody":
             assert result == client.get(f"/twins/{star_id}?k=3&fe_h_within=any&snr_min=10").json()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.schemas.requests import TwinQuery
+from app.schemas.queries import TwinQuery
 from index.errors import StoreError
 from index.search.nearest import COLUMNS
 from index.stores.postgres import PostgresStore

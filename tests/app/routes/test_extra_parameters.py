@@ -54,9 +54,11 @@ def folder(tmp_path_factory):
         12,
     )
     for method, changes in TINY.items():
-        told = [option for change in (FOUR, *changes) for option in ("--set", change)]
+        settings = [option for change in (FOUR, *changes) for option in ("--set", change)]
         surveys = (folder / "train.h5", "--validation", folder / "validation.h5")
-        run("model", "train", *surveys, "--method", method, "--out", folder / f"{method}.safetensors", *told)
+        run(
+            "model", "train", *surveys, "--method", method, "--out", folder / f"{method}.safetensors", *settings
+        )
     return folder
 
 
@@ -177,10 +179,10 @@ def test_the_service_asks_for_it_and_keeps_it(client, star):
     ],
 )
 def test_refusals_name_what_is_wrong(client, star, change, code, named):
-    answer = client.post("/embed", json={**star[0], "star_id": "R-1", **change})
-    assert answer.status_code == 422
-    assert answer.json()["error"]["code"] == code
-    assert named in answer.json()["error"]["message"]
+    response = client.post("/embed", json={**star[0], "star_id": "R-1", **change})
+    assert response.status_code == 422
+    assert response.json()["error"]["code"] == code
+    assert named in response.json()["error"]["message"]
     assert client.get("/stars/R-1").status_code == 404
 
 
@@ -209,19 +211,19 @@ def test_every_form_of_an_answer_has_it(client, star):
     body, vbroad = star
     client.post("/embed", json={**body, "parameters": {"vbroad": vbroad}})
     client.post("/embed", json={**body, "star_id": "S-2", "parameters": {"vbroad": 3}})
-    told = {}
+    columns = {}
     for path in ("/stars", "/twins/S-1?fe_h_within=any"):
         query = f"{path}{'&' if '?' in path else '?'}format="
         table = Table.read(io.BytesIO(client.get(query + "votable").content), format="votable")
-        told[path] = table["vbroad"].tolist()
+        columns[path] = table["vbroad"].tolist()
         assert table["vbroad"].unit == "km/s"
         rows = csv.DictReader(io.StringIO(client.get(query + "csv").text))
-        assert [float(row["vbroad"]) for row in rows] == told[path]
-    assert told["/twins/S-1?fe_h_within=any"][0] == 3
+        assert [float(row["vbroad"]) for row in rows] == columns[path]
+    assert columns["/twins/S-1?fe_h_within=any"][0] == 3
     wish = {"star_id": "S-1", "to": {"parameters": {"vbroad": 11}}}
-    answer = client.post("/recast?format=fits", json=wish)
-    assert answer.headers["content-disposition"].endswith('"recast-S-1-vbroad11.fits"')
-    header = getheader(io.BytesIO(answer.content))
+    response = client.post("/recast?format=fits", json=wish)
+    assert response.headers["content-disposition"].endswith('"recast-S-1-vbroad11.fits"')
+    header = getheader(io.BytesIO(response.content))
     assert (header["FR_vbroad"], header["TO_vbroad"]) == (vbroad, 11)
     document = parse_single_table(io.BytesIO(client.post("/recast?format=votable", json=wish).content))
     assert {param.name: param.value for param in document.params}["to_vbroad"] == 11
@@ -235,9 +237,9 @@ def test_npz_and_fits_carry_it_by_name(client, star):
     body, vbroad = star
     arrays = {name: np.array([body[name]]) for name in ("star_id", "flux", "ivar", "teff", "logg", "fe_h")}
 
-    def npz(**further) -> httpx.Response:
+    def npz(**extra) -> httpx.Response:
         out = io.BytesIO()
-        np.savez(out, **arrays, **further)
+        np.savez(out, **arrays, **extra)
         return client.post("/embed", content=out.getvalue(), headers=NPZ)
 
     (stored,) = npz(vbroad=np.array([vbroad])).json()["results"]
@@ -245,18 +247,18 @@ def test_npz_and_fits_carry_it_by_name(client, star):
     assert npz().json()["error"]["message"] == "the npz lacks vbroad"
     assert npz(vbroad=np.array([vbroad]), vmic=np.ones(1)).json()["error"]["code"] == "unknown_arrays"
 
-    def fits(**further) -> httpx.Response:
-        return client.post("/embed", params=GIANT | further, content=APSTAR.read_bytes(), headers=FITS)
+    def fits(**extra) -> httpx.Response:
+        return client.post("/embed", params=GIANT | extra, content=APSTAR.read_bytes(), headers=FITS)
 
     sure, unsure = fits(vbroad=4.5), fits(vbroad=4.5, vbroad_err=3)
     assert (sure.status_code, unsure.status_code) == (201, 200)
     assert sum(unsure.json()["latent_sd"]) > sum(sure.json()["latent_sd"])
     assert client.get(f"/stars/{sure.json()['star_id']}").json()["parameters"] == {"vbroad": 4.5}
-    for further, code in (
+    for extra, code in (
         ({}, "missing_parameters"),
         ({"vbroad": "nan"}, "invalid_request"),
         ({"vbroad": 4, "vmic": 1}, "invalid_request"),
         ({"vbroad": 4, "vbroad_err": -1}, "invalid_request"),
         ({"parameters": "{}"}, "invalid_request"),
     ):
-        assert (fits(**further).status_code, fits(**further).json()["error"]["code"]) == (422, code)
+        assert (fits(**extra).status_code, fits(**extra).json()["error"]["code"]) == (422, code)

@@ -73,8 +73,8 @@ def repacked(content: bytes, method: int) -> bytes:
 
 def spoiled(content: bytes) -> bytes:
     """With a hundred bytes a third of the way in, among the fluxes, overwritten."""
-    place = len(content) // 3
-    return content[:place] + b"\xff" * 100 + content[place + 100 :]
+    start = len(content) // 3
+    return content[:start] + b"\xff" * 100 + content[start + 100 :]
 
 
 PIXELS = 7514
@@ -174,14 +174,14 @@ EMBED = {
 }  # fmt: skip
 
 
-def check(answer, status, code):
+def check(response, status, code):
     """The one shape, short, with nothing of the request's arrays in it."""
-    assert answer.status_code == status, answer.text[:500]
-    assert answer.headers["content-type"] == JSON
-    assert set(answer.json()) == {"error"}
-    error = answer.json()["error"]
+    assert response.status_code == status, response.text[:500]
+    assert response.headers["content-type"] == JSON
+    assert set(response.json()) == {"error"}
+    error = response.json()["error"]
     assert set(error) == {"code", "message", "detail"}
-    assert len(answer.content) < 2500
+    assert len(response.content) < 2500
     assert len(error["detail"]) <= 10
     assert error["message"]
     if code is not None:
@@ -193,10 +193,10 @@ def test_embed_refuses(client, star, kind, body, status, code):
     before = client.get("/readyz").json()["stars"]
     content = body if isinstance(body, bytes) else body(star)
     path = f"/embed?star_id=REFUSED&{LABELS}" if kind == FITS else "/embed"
-    answer = client.post(path, content=content, headers={"Content-Type": kind} if kind else {})
-    if kind == NPZ and answer.status_code == 200:
+    response = client.post(path, content=content, headers={"Content-Type": kind} if kind else {})
+    if kind == NPZ and response.status_code == 200:
         pytest.fail("accepted")
-    check(answer, status, code)
+    check(response, status, code)
     assert client.get("/readyz").json()["stars"] == before
     assert client.get("/stars/REFUSED").status_code == 404
 
@@ -223,8 +223,8 @@ def test_embed_refuses(client, star, kind, body, status, code):
     ],
 )
 def test_an_apstar_needs_good_labels(client, query, code):
-    answer = client.post(f"/embed?{query}", content=APSTAR.read_bytes(), headers={"Content-Type": FITS})
-    check(answer, 422, code)
+    response = client.post(f"/embed?{query}", content=APSTAR.read_bytes(), headers={"Content-Type": FITS})
+    check(response, 422, code)
     assert client.get("/stars/2M00004994+1621552").status_code == 404
 
 
@@ -292,6 +292,8 @@ def test_a_body_over_the_limit_is_counted_while_it_is_read(start_server):
             yield b" " * 10_000
 
     for content in (b" " * 2_000_000, endless()):
-        answer = httpx.post(server.url + "/embed", content=content, headers={"Content-Type": JSON}, timeout=60)
-        check(answer, 413, "body_too_large")
+        response = httpx.post(
+            server.url + "/embed", content=content, headers={"Content-Type": JSON}, timeout=60
+        )
+        check(response, 413, "body_too_large")
     assert httpx.get(server.url + "/readyz").status_code == 200

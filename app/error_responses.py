@@ -1,0 +1,114 @@
+"""Error responses: one form for every error, whatever raised it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.routing import iter_route_contexts
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from app import metrics
+from app.errors import DEFECT, Busy, Invalid, ServiceError
+from app.json_response import json_response
+from index.errors import StoreError
+from model.errors import ChemtwinError
+
+MAX_DETAIL = 10
+CODES = {404: "not_found", 405: "method_not_allowed"}
+log = logging.getLogger("chemtwin")
+
+
+def error_body(code: str, message: str, detail: Sequence[str] = ()) -> dict[str, Any]:
+    """The body of every error response."""
+    return {"error": {"code": code, "message": message, "detail": list(detail)[:MAX_DETAIL]}}
+
+
+def error_response(error: ServiceError) -> Response:
+    """The response to an error, counted by its code."""
+    metrics.ERRORS.labels(error.code).inc()
+    return json_response(error_body(error.code, error.message, error.detail), error.status, error.headers)
+
+
+def problems(errors: Sequence[Any]) -> list[str]:
+    """A line for each of pydantic's errors: the field and what is wrong, without the value that was sent."""
+    lines = []
+    for error in errors:
+        field = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path")) or "body"
+        lines.append(f"{field[:80]}: {error['msg'][:200]}")
+    return lines
+
+
+def as_service_error(error: Exception) -> ServiceError | None:
+    """The service's error for one of the model, the store or pydantic; None for a defect of ours."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, ChemtwinError):
+        return Invalid(error.code, error.message, error.detail)
+    if isinstance(error, (RequestValidationError, ValidationError)):
+        return _invalid(error.errors())
+    if isinstance(error, StoreError):
+        log.error("%s", error)
+        return Busy(
+            "store_unavailable",
+            "the star store cannot be read or written"
+            + (f" ({error.reason})" if error.reason else "")
+            + "; nothing was stored. Try again.",
+        )
+    return None
+
+
+def _invalid(errors: Sequence[Any]) -> Invalid:
+    """The error of a request that does not fit its schema."""
+    lines = problems(errors)
+    more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
+    return Invalid("invalid_request", f"{lines[0]}{more}" if lines else "the request is invalid", lines)
+
+
+def error_result(error: Exception) -> dict[str, Any]:
+    """An error among the results of several stars: its status and the body of an error response. Counts it."""
+    known = as_service_error(error)
+    if known is None:
+        log.exception("unexpected error in one star of several", exc_info=error)
+        known = DEFECT
+    metrics.ERRORS.labels(known.code).inc()
+    return {"status": known.status, **error_body(known.code, known.message, known.detail)}
+
+
+def install(app: FastAPI) -> None:
+    """Give every error response of `app` one form. Defects are left to `app.operations.logs`."""
+
+    def known(_: Request, error: Exception) -> Response:
+        service_error = as_service_error(error)
+        assert service_error is not None
+        return error_response(service_error)
+
+    def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = CODES.get(error.status_code, "http_error")
+        metrics.ERRORS.labels(code).inc()
+        headers = {"Allow": _methods(app, request)} if error.status_code == 405 else error.headers
+        return json_response(error_body(code, str(error.detail)), error.status_code, headers)
+
+    def disconnected(_: Request, __: Exception) -> Response:
+        return Response(status_code=400)  # nobody is there to read it
+
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(ClientDisconnect, disconnected)
+    for kind in (ServiceError, ChemtwinError, RequestValidationError, ValidationError, StoreError):
+        app.add_exception_handler(kind, known)
+
+
+def _methods(app: FastAPI, request: Request) -> str:
+    """The methods of all routes of a request's path."""
+    methods: set[str] = set()
+    for route in iter_route_contexts(app.routes):
+        if route.path_regex is not None and route.path_regex.match(request.url.path):
+            methods |= route.methods or set()
+    return ", ".join(sorted(methods))

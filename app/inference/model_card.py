@@ -1,0 +1,37 @@
+"""The model card."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.inference.service import Service
+
+
+def model_card(service: Service) -> dict[str, Any]:
+    """The response of GET /model."""
+    service.index.catch_up()
+    model = service.model
+    card, grid = model.card, model.grid
+    return {
+        "model": service.model_name(),
+        "method": card.method,
+        "latent_dim": card.latent_dim,
+        "parameters": {
+            name: {"min": low, "max": high, **({"unit": card.units[name]} if name in card.units else {})}
+            for name, (low, high) in card.parameters.items()
+        },
+        "grid": {
+            "pixels": len(grid),
+            "min": grid.wavelength[0],
+            "max": grid.wavelength[-1],
+            "detectors": [[part.start, part.stop] for part in grid.detectors],
+            "unit": "Angstrom (vacuum, rest frame)",
+        },
+        "normalisation": {"method": "none"} if model.normaliser is None else model.normaliser.header(),
+        "metric": card.metric,
+        "abundances": None if model.readout is None else list(model.readout.names),
+        "error_floor": card.error_floor,
+        "training": card.training,
+        "quality": card.quality,
+        "stars": len(service.index),
+    }

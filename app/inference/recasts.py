@@ -1,0 +1,142 @@
+"""Recasts: the spectrum that a star would show at other stellar parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.error_responses import error_result
+from app.errors import Invalid
+from app.inference.embedder import MAX_LATENT, Embedded
+from app.inference.service import Service
+from app.inference.spectra import rounded
+from app.inference.stars import label_fields
+from app.schemas.bodies import LatentIn, To
+from model.spectra.spectrum import PARAMETER_UNITS, Parameters
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A star to recast: its own parameters, latent (D,) and covariance (D, D); with an id if it is stored."""
+
+    parameters: Parameters
+    latent: NDArray[np.float32]
+    covariance: NDArray[np.float32] | None = None
+    warnings: tuple[str, ...] = ()
+    star_id: str | None = None
+
+
+def stored_origin(service: Service, star_id: str) -> Origin:
+    """A stored star to recast. Raises NotFound or ModelMismatch."""
+    star = service.comparable(star_id)
+    own = Parameters(star.teff, star.logg, star.fe_h, extra=star.others)
+    return Origin(own, star.latent, star.covariance, tuple(star.warnings), star_id)
+
+
+def spectrum_origin(done: Embedded) -> Origin:
+    """A spectrum to recast, just embedded."""
+    embedding = done.embedding
+    return Origin(done.spectrum.parameters, embedding.latent, embedding.covariance, tuple(embedding.warnings))
+
+
+def latent_origin(service: Service, star: LatentIn) -> Origin:
+    """A latent to recast, and its star's own parameters. Raises Invalid or ParameterError."""
+    latent = np.array(star.latent, dtype=np.float32)
+    dimension = service.model.card.latent_dim
+    if latent.shape != (dimension,) or not np.all(np.abs(latent) < MAX_LATENT):
+        raise Invalid("bad_latent", f"a latent of this model is {dimension} numbers, as /embed gives them")
+    own = star.own.as_parameters()
+    own.check(service.model.parameter_names)
+    return Origin(own, latent)
+
+
+def recast(service: Service, origin: Origin, to: To) -> dict[str, Any]:
+    """The response of POST /recast.
+
+    Parameters
+    ----------
+    service
+        Its model decodes the latent.
+    origin
+        The star to recast.
+    to
+        The parameters that change; the others stay the star's own.
+
+    Returns
+    -------
+    dict
+        The response's fields, with `wavelength`, `flux` and `flux_sd` as arrays (P,).
+
+    Raises
+    ------
+    Invalid
+        The model is not conditioned on a parameter, or its spectrum is not finite there.
+    """
+    model, own = service.model, origin.parameters
+    names = model.parameter_names
+    unused = [name for name in to.model_fields_set - {"parameters"} if name not in names]
+    unused += [name[:40] for name in to.parameters if name not in service.extra]
+    if unused:
+        raise Invalid(
+            "not_conditioned", f"this model does not know {', '.join(unused[:10])}: it has {', '.join(names)}"
+        )
+    target = _target(own, to)
+    outside = model.outside(target)
+    latent, values = origin.latent.astype(np.float64), target.values(names)
+    flux = model.decode(latent[None], values[None])[0]
+    if not np.all(np.isfinite(flux)):
+        raise Invalid("no_recast", "the model has no finite spectrum at these parameters", outside)
+    sd = None
+    if origin.covariance is not None:
+        sd = model.decode_sd(latent, values, origin.covariance.astype(np.float64)).astype(np.float32)
+    return {
+        "star_id": origin.star_id,
+        "model": service.model_name(),
+        "wavelength": model.grid.wavelength,
+        "flux": flux.astype(np.float32),
+        "flux_sd": sd,
+        "from": label_fields(own),
+        "to": label_fields(target),
+        "in_domain": not outside,
+        "warnings": [*outside, *(f"of the star itself: {warning}" for warning in origin.warnings)],
+    }
+
+
+def _target(own: Parameters, to: To) -> Parameters:
+    changed = {name: value for name in PARAMETER_UNITS if (value := getattr(to, name)) is not None}
+    usual = {name: getattr(own, name) for name in PARAMETER_UNITS}
+    return Parameters(**{**usual, **changed}, extra={**own.extra, **to.parameters})
+
+
+def recast_several(
+    service: Service, first: Sequence[Origin], star_ids: Sequence[str], to: To
+) -> dict[str, Any]:
+    """The response of POST /recast for several stars: each its recast or its error, the wavelengths once.
+
+    Parameters
+    ----------
+    service
+        Its model decodes the latents.
+    first
+        Stars that come before the stored ones.
+    star_ids
+        Stored stars.
+    to
+        The parameters that change.
+    """
+
+    def result(origin: Origin | str) -> dict[str, Any]:
+        try:
+            found = stored_origin(service, origin) if isinstance(origin, str) else origin
+            done = recast(service, found, to)
+        except Exception as error:
+            return error_result(error)
+        shown = {name: done[name] for name in ("star_id", "from", "to", "in_domain", "warnings")}
+        return {"status": 200, **shown, "flux": rounded(done["flux"])}
+
+    results = [*map(result, first), *map(result, star_ids)]
+    return {"model": service.model_name(), "wavelength": service.model.grid.wavelength, "results": results}
