@@ -118,7 +118,7 @@ def test_duplicates(fresh, three):
 
 
 def test_unknown_labels(fresh, three):
-    """`teff`, `logg`, `fe_h` or a further parameter of the model: masked, None, NaN, infinite, -9990 or less"""
+    """`teff`, `logg`, `fe_h` or an extra parameter of the model: masked, None, NaN, infinite, -9990 or less"""
     import pandas as pd
 
     labels, flux = three
@@ -182,7 +182,7 @@ def test_capitals(fresh, three):
 
 
 def test_errors_as_surveys_name_them(fresh, three):
-    """`e_teff`, `e_logg`, `e_fe_h` and those of further parameters"""
+    """`e_teff`, `e_logg`, `e_fe_h` and those of extra parameters"""
     labels, flux = three
     ivar = np.full(flux.shape, 1e4)
     labels["teff_err"], labels["logg_err"], labels["fe_h_err"] = 300.0, 0.3, 0.2

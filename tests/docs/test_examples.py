@@ -40,7 +40,7 @@ NOT_RUN = {
     },
     "run-for-a-survey.md": {"python3 -m venv /opt/chemtwin": INSTALL},
     "running.md": {"export CHEMTWIN_API_KEYS=": CONTAINERS, "docker compose exec": CONTAINERS},
-    "nearest-neighbours.md": {"python -m benchmarks.search": BENCHMARK},
+    "nearest-neighbours.md": {"chemtwin survey synthesize reference.h5": BENCHMARK},
     "train-your-own.md": {"pip install": INSTALL},
     "training.md": {
         'pip install -e ".[train]"': HOURS,
