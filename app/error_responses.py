@@ -37,10 +37,16 @@ def error_response(error: ServiceError) -> Response:
 
 
 def problems(errors: Sequence[Any]) -> list[str]:
-    """A line for each of pydantic's errors: the field and what is wrong, without the value that was sent."""
+    """A line for each of pydantic's errors: the field and what is wrong, without the value that was sent.
+
+    Of a value that may be absent, pydantic also reports that it is not None, and names both kinds in brackets.
+    """
     lines = []
     for error in errors:
-        field = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path")) or "body"
+        if error["type"] == "none_required":
+            continue
+        names = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
+        field = ".".join(name for name in names if not name.endswith("]")) or "body"
         lines.append(f"{field[:80]}: {error['msg'][:200]}")
     return lines
 

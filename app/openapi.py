@@ -1,7 +1,7 @@
 """What routes say of themselves in the OpenAPI document, where their signatures cannot say it.
 
-Bodies of several Content-Types are read by hand: a large one is counted while it is read and parsed in a
-thread. Errors have one form, whatever raised them.
+Bodies of several Content-Types are read by hand: a large one is counted while read, and parsed in a thread.
+Errors have one form, whatever raised them.
 """
 
 from __future__ import annotations

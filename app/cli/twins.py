@@ -135,7 +135,7 @@ def find_twins(file: Path, labels: dict[str, str], k: int, settings: Settings) -
         (done,) = service.embedder.embed([replace(job, star_id=None)])
         if isinstance(done, Exception):
             raise done
-        star = done.star
+        star = replace(done.star, star_id=job.star_id or "")
         response = twins_of_one(service, star, TwinQuery(k=k))
         return response | {"in_domain": star.in_domain, "warnings": list(star.warnings)}
     finally:

@@ -148,7 +148,7 @@ def test_several_in_one(fresh, three):
 
 
 def test_further_columns(fresh, three):
-    """further columns of text, numbers, truth values, dates or durations"""
+    """extra columns of text, numbers, truth values, dates or durations"""
     labels, flux = three
     labels["cluster"] = MaskedColumn(["M 67", "NGC 188", "M 67"], mask=[False, True, False])
     labels["members"] = [700, 1050, 2**60 + 1]
