@@ -14,21 +14,28 @@ from app.cli.options import FILE, example, on_store
 from model.errors import InputError
 
 if TYPE_CHECKING:
+    from app.inference.embedder import Job
+    from app.inference.service import Service
     from app.settings import Settings
 
 Response = dict[str, Any]
 
-COLUMNS = {
-    "star_id": "",
-    "distance": ".2f",
-    "p_same": ".2g",
-    "doppelganger_rate": ".1e",
-    "teff": ".0f",
-    "logg": ".2f",
-    "fe_h": "z.2f",
-    "snr": ".0f",
+
+def _fraction(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+
+
+COLUMNS: dict[str, Callable[[Any], str]] = {
+    "star_id": str,
+    "distance": "{:.2f}".format,
+    "p_same": _fraction,
+    "doppelganger_rate": _fraction,
+    "teff": "{:.0f}".format,
+    "logg": "{:.2f}".format,
+    "fe_h": "{:z.2f}".format,
+    "snr": "{:.0f}".format,
 }
-"""Columns of the table on the screen, and how their numbers are written."""
+"""Columns of the table on the screen, and how their values are written."""
 
 UNITS = {"teff": "K", "ra": "deg", "dec": "deg"}
 
@@ -110,28 +117,15 @@ def find_twins(file: Path, labels: dict[str, str], k: int, settings: Settings) -
     StoreError
         The store cannot be read, or there is none.
     """
-    from pydantic import ValidationError
-
-    from app.error_responses import as_service_error
-    from app.errors import Invalid
-    from app.formats.bodies import fits_job
     from app.inference.service import Service
     from app.inference.twins import twins_of_one
-    from app.schemas.queries import FitsQuery, TwinQuery
+    from app.schemas.queries import TwinQuery
     from index.stores.open_store import open_store
 
     open_store(settings.place, create=False).close()
     service = Service(settings, wait=True)
     try:
-        try:
-            query = FitsQuery.model_validate(labels)
-            job = fits_job(file.read_bytes(), query, settings, service.extra, named=False)
-        except ValidationError as error:
-            raise (as_service_error(error) or error) from None
-        except Invalid as error:
-            if error.code != "missing_labels":
-                raise
-            raise InputError(f"{file} has no labels to trust: give --teff, --logg and --fe-h") from None
+        job = _job(file, labels, service)
         (done,) = service.embedder.embed([replace(job, star_id=None)])
         if isinstance(done, Exception):
             raise done
@@ -142,17 +136,37 @@ def find_twins(file: Path, labels: dict[str, str], k: int, settings: Settings) -
         service.close()
 
 
+def _job(file: Path, labels: dict[str, str], service: Service) -> Job:
+    """The spectrum and the labels to embed. Raises ChemtwinError or ServiceError."""
+    from pydantic import ValidationError
+
+    from app.error_responses import as_service_error
+    from app.errors import Invalid
+    from app.formats.bodies import fits_job
+    from app.schemas.queries import FitsQuery
+
+    try:
+        query = FitsQuery.model_validate(labels)
+        return fits_job(file.read_bytes(), query, service.settings, service.extra, named=False)
+    except ValidationError as error:
+        raise (as_service_error(error) or error) from None
+    except Invalid as error:
+        if error.code != "missing_labels":
+            raise
+        raise InputError(f"{file} has no labels to trust: give --teff, --logg and --fe-h") from None
+
+
 def _table(response: Response) -> str:
     """Lines of text: what was searched, then a row for each twin."""
     model = response["model"]
     head = f"twins of {response['star_id'] or 'the spectrum'} among {response['searched']} stars"
-    rows = [[*COLUMNS], *([_cell(twin[name], COLUMNS[name]) for name in COLUMNS] for twin in response["twins"])]
+    rows = [[*COLUMNS], *([_cell(name, twin[name]) for name in COLUMNS] for twin in response["twins"])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join([f"{head}, by {model['name']}@{model['version']}", *(_line(row, widths) for row in rows)])
 
 
-def _cell(value: Any, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def _cell(name: str, value: Any) -> str:
+    return "-" if value is None else COLUMNS[name](value)
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -148,11 +148,11 @@ def commands(text: str) -> list[list[str]]:
         lexer = shlex.shlex(line, posix=True, punctuation_chars="();<>|&")
         lexer.whitespace_split = True
         words = list(lexer)
-        for place, word in enumerate(words):
+        for index, word in enumerate(words):
             if " " in word:
                 found += commands(word)
-            if COMMAND.fullmatch(word) and (place == 0 or BEFORE.fullmatch(words[place - 1])):
-                rest = words[place:]
+            if COMMAND.fullmatch(word) and (index == 0 or BEFORE.fullmatch(words[index - 1])):
+                rest = words[index:]
                 ends = [i for i, other in enumerate(rest) if set(other) <= set("();<>|&")]
                 found.append(rest[: ends[0]] if ends else rest)
     return found

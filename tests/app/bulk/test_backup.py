@@ -29,8 +29,8 @@ def names(folder: Path) -> list[str]:
 
 def everything(store) -> list[tuple]:
     return [
-        (star.star_id, star.model, star.latent.tobytes(), star.meta, kept and bytes(kept))
-        for star, kept in store.dump()
+        (star.star_id, star.model, star.latent.tobytes(), star.meta, spectrum and bytes(spectrum))
+        for star, spectrum in store.dump()
     ]
 
 
@@ -61,24 +61,24 @@ def test_a_backup_under_load_holds_every_star_acknowledged_before(start_server, 
             code, said = run("catalogue", "backup", file, "--data-dir", tmp_path / "data")
             assert code == 0, said
             copy = SqliteStore(file)
-            held = {one.star_id: (one.latent.tolist(), kept) for one, kept in copy.dump()}
+            copied = {one.star_id: (one.latent.tolist(), spectrum) for one, spectrum in copy.dump()}
             copy.close()
             for star_id, latent in before.items():
-                assert held[star_id][0] == np.array(latent, "f4").tolist()
-                assert held[star_id][1] is not None
+                assert copied[star_id][0] == np.array(latent, "f4").tolist()
+                assert copied[star_id][1] is not None
     finally:
         stop.set()
         for thread in threads:
             thread.join()
     assert not list(tmp_path.glob("*.partial*"))
-    assert len(acknowledged) > len(held)
+    assert len(acknowledged) > len(copied)
     # back to the second backup, before the eyes of the running service
     code, said = run("catalogue", "restore", file, "--to", tmp_path / "data" / "stars.sqlite", "--replace")
     assert code == 0, said
-    assert httpx.get(server.url + "/readyz").json()["stars"] == len(held)
-    gone = next(star_id for star_id in acknowledged if star_id not in held)
+    assert httpx.get(server.url + "/readyz").json()["stars"] == len(copied)
+    gone = next(star_id for star_id in acknowledged if star_id not in copied)
     assert httpx.get(server.url + f"/stars/{gone}").status_code == 404
-    assert httpx.get(server.url + f"/twins/{next(iter(held))}").status_code == 200
+    assert httpx.get(server.url + f"/twins/{next(iter(copied))}").status_code == 200
     new = httpx.post(server.url + "/embed", json={**star, "star_id": gone}, timeout=60)
     assert new.status_code == 201
 
@@ -149,13 +149,13 @@ def target(request, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     server = request.getfixturevalue("postgres") if request.param == "postgres" else None
-    place = server.create() if server else str(tmp_path / "data" / "stars.sqlite")
-    store = open_store(place)
+    address = server.create() if server else str(tmp_path / "data" / "stars.sqlite")
+    store = open_store(address)
     store.upsert(stars(3), [b"a", None, b"c"])
     store.close()
-    yield place
+    yield address
     if server:
-        server.drop(place)
+        server.drop(address)
 
 
 @pytest.fixture
@@ -169,15 +169,15 @@ def file(tmp_path):
     return tmp_path / "backups" / "b.sqlite"
 
 
-def content(place: str) -> list[tuple]:
-    store = open_store(place)
+def content(address: str) -> list[tuple]:
+    store = open_store(address)
     try:
         return everything(store)
     finally:
         store.close()
 
 
-def test_a_store_with_stars_is_replaced_only_when_told_to(target, file):
+def test_a_store_with_stars_is_replaced_only_when_asked_to(target, file):
     before = content(target)
     with pytest.raises(StoreError, match="has 3 rows: with --replace"):
         restore(file, target, replace=False)

@@ -65,17 +65,17 @@ def read(path: Path) -> tuple[dict[str, list], dict[str, tuple[str, str]]]:
             return values, {name: (file[name].attrs["unit"], file[name].attrs["ucd"]) for name in file}
     if path.suffix == ".parquet":
         table = parquet.read_table(path)
-        told = {field.name: field.metadata for field in table.schema}
-        return table.to_pydict(), {n: (m[b"unit"].decode(), m[b"ucd"].decode()) for n, m in told.items()}
+        metadata = {field.name: field.metadata for field in table.schema}
+        return table.to_pydict(), {n: (m[b"unit"].decode(), m[b"ucd"].decode()) for n, m in metadata.items()}
     if path.suffix == ".fits":
         with fits.open(path) as hdus:
             header, data = hdus[1].header, hdus[1].data
             numbers = range(1, header["TFIELDS"] + 1)
-            told = {header[f"TTYPE{i}"]: (header.get(f"TUNIT{i}", ""), header[f"TUCD{i}"]) for i in numbers}
-            return {name: data[name].tolist() for name in data.names}, told
+            metadata = {header[f"TTYPE{i}"]: (header.get(f"TUNIT{i}", ""), header[f"TUCD{i}"]) for i in numbers}
+            return {name: data[name].tolist() for name in data.names}, metadata
     table = parse_single_table(path)
-    told = {field.name: (str(field.unit or ""), field.ucd) for field in table.fields}
-    return {name: table.array[name].tolist() for name in told}, told
+    metadata = {field.name: (str(field.unit or ""), field.ucd) for field in table.fields}
+    return {name: table.array[name].tolist() for name in metadata}, metadata
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -85,7 +85,7 @@ def test_a_table_says_what_the_store_holds(form, folder):
     assert code == 0, said
     assert f"7 rows written to {out}" in said
     assert ("whole in memory" in said) == (form in ("fits", "vot"))
-    values, told = read(out)
+    values, metadata = read(out)
     assert values["star_id"] == [star.star_id for star in stars()]
     assert values["teff"] == [star.teff for star in stars()]
     assert values["model"] == [IDENTITY] * 7
@@ -96,8 +96,8 @@ def test_a_table_says_what_the_store_holds(form, folder):
     assert np.isnan(np.array(values["latent_sd"][0], float)).all()
     assert (values["ra"][0], values["snr"][1]) == (10.0, 80.0)
     assert values["ra"][1] is None or np.isnan(values["ra"][1])
-    assert told["teff"] == ("K", "phys.temperature.effective")
-    assert told["ra"] == ("deg", "pos.eq.ra;meta.main")
+    assert metadata["teff"] == ("K", "phys.temperature.effective")
+    assert metadata["ra"] == ("deg", "pos.eq.ra;meta.main")
 
 
 def test_a_votable_goes_into_fits(folder):
@@ -111,7 +111,7 @@ def test_a_votable_goes_into_fits(folder):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_models_rows_are_told_apart(form, folder):
+def test_every_models_rows_are_distinguished(form, folder):
     out = folder / "out.table"
     code, said = run("catalogue", "export", out, "--format", form, "--all-models", "--data-dir", folder)
     assert code == 0, said
@@ -148,42 +148,42 @@ def test_more_stars_than_a_block_with_further_parameters(form, blocks, tmp_path,
     """Two whole blocks and a part of one."""
     monkeypatch.setattr("app.bulk.export.BLOCK", 400)
     assert export(blocks, tmp_path / f"o.{form}", IDENTITY, {"vbroad": "km/s"}, form) == 1000
-    values, told = read(tmp_path / f"o.{form}")
+    values, metadata = read(tmp_path / f"o.{form}")
     assert values["vbroad"] == list(range(1000))
-    assert told["vbroad"][0].replace(" ", "") in ("km/s", "kms-1")
+    assert metadata["vbroad"][0].replace(" ", "") in ("km/s", "kms-1")
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def place(request, tmp_path):
+def address(request, tmp_path):
     """A store's path or URL."""
     server = request.getfixturevalue("postgres") if request.param == "postgres" else None
-    place = server.create() if server else str(tmp_path / "stars.sqlite")
-    yield place
+    address = server.create() if server else str(tmp_path / "stars.sqlite")
+    yield address
     if server:
-        server.drop(place)
+        server.drop(address)
 
 
-def without_spectra(place: str) -> None:
+def without_spectra(address: str) -> None:
     """Drop the table of spectra: whoever reads it meets an error."""
-    if "://" in place:
-        with psycopg.connect(place) as connection:
+    if "://" in address:
+        with psycopg.connect(address) as connection:
             connection.execute("DROP TABLE spectra")
     else:
-        with closing(sqlite3.connect(place)) as connection:
+        with closing(sqlite3.connect(address)) as connection:
             connection.execute("DROP TABLE spectra")
 
 
-def test_no_spectrum_is_read(place, tmp_path):
-    store = open_store(place)
+def test_no_spectrum_is_read(address, tmp_path):
+    store = open_store(address)
     store.upsert(stars(), [b"spectrum"] * 7)
-    without_spectra(place)
+    without_spectra(address)
     assert export(store, tmp_path / "o.h5", IDENTITY, {}, "h5") == 7
     store.close()
 
 
-def test_columns_and_rows_are_of_one_moment(place, tmp_path):
+def test_columns_and_rows_are_of_one_moment(address, tmp_path):
     """A star with a longer latent and another parameter arrives between the two passes."""
-    store, other = open_store(place), open_store(place)
+    store, other = open_store(address), open_store(address)
     first = dataclasses.replace(stars(1)[0], others={"vbroad": 5.0})
     store.upsert([first, stars(2)[1]])
 

@@ -184,12 +184,12 @@ def test_an_npz_gives_what_the_api_gives(compressed, survey, tmp_path, client):
     store = SqliteStore(tmp_path / "stars.sqlite")
     stars = store.get(ids.tolist(), next(store.dump())[0].model)
     store.close()
-    for told in answer:
-        star = stars[told["star_id"]]
-        np.testing.assert_allclose(star.latent, told["latent"], atol=1e-5)
-        assert star.masked_fraction == told["masked_fraction"] > 0.08
-        assert star.snr == pytest.approx(told["snr"], rel=1e-6)
-        client.delete(f"/stars/{told['star_id']}")
+    for embedded in answer:
+        star = stars[embedded["star_id"]]
+        np.testing.assert_allclose(star.latent, embedded["latent"], atol=1e-5)
+        assert star.masked_fraction == embedded["masked_fraction"] > 0.08
+        assert star.snr == pytest.approx(embedded["snr"], rel=1e-6)
+        client.delete(f"/stars/{embedded['star_id']}")
 
 
 def test_refused_stars_are_named_and_stop_no_other(survey, tmp_path):

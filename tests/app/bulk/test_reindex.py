@@ -66,9 +66,9 @@ def test_no_answer_mixes_two_models(folder, new_model, survey, star, start_serve
             while not stop.is_set():
                 for one, distance in zip(fixed, before, strict=True):
                     answer = http.get(f"/twins/{one}", params={"k": 1})
-                    told = answer.json() if answer.status_code == 200 else {}
-                    right = told and told["model"]["version"] == old.version
-                    if not right or told["twins"][0]["distance"] != distance:
+                    body = answer.json() if answer.status_code == 200 else {}
+                    right = body and body["model"]["version"] == old.version
+                    if not right or body["twins"][0]["distance"] != distance:
                         wrong.append(answer.text)
                     done["asked"] += 1
 
@@ -111,9 +111,9 @@ def test_no_answer_mixes_two_models(folder, new_model, survey, star, start_serve
         assert httpx.get(url + "/model").json()["model"]["version"] == card.version
     np.testing.assert_allclose(distances(newer.url), FACTOR * np.array(before), rtol=1e-4)
     for star_id, latent in list(changed.items())[-20:]:
-        told = httpx.get(newer.url + f"/stars/{star_id}").json()
-        assert told["model"]["version"] == new.version
-        np.testing.assert_allclose(told["latent"], FACTOR * np.array(latent), atol=1e-3)
+        body = httpx.get(newer.url + f"/stars/{star_id}").json()
+        assert body["model"]["version"] == new.version
+        np.testing.assert_allclose(body["latent"], FACTOR * np.array(latent), atol=1e-3)
     assert not set(deleted) & _ids(folder)
     code, said = run("catalogue", "reindex", "--model", new_model, "--drop-old", "--data-dir", folder)
     assert code == 0
@@ -145,17 +145,17 @@ def test_a_killed_reindex_goes_on(folder, new_model):
     store.close()
 
 
-def test_stars_without_a_spectrum_and_those_refused_are_told(tmp_path, survey, new_model):
+def test_stars_without_a_spectrum_and_those_refused_are_counted(tmp_path, survey, new_model):
     flux = survey.flux(slice(0, 3)).astype(float)
     store = SqliteStore(tmp_path / "stars.sqlite")
     parameters = Parameters(4500.0, 2.0, 0.0)
     jobs = [Job(Observation(one, parameters), f"S{i}") for i, one in enumerate(flux)]
-    kept = [
+    embedded = [
         done for done in Embedder(Settings(keep_spectra=True)).embed(jobs) if not isinstance(done, Exception)
     ]
     other = Observation(flux[0], dataclasses.replace(parameters, extra={"vbroad": 1.0}))
     grid = load_model(SHIPPED).grid
-    store.upsert([done.star for done in kept], [kept[0].packed, None, pack(other, grid)])
+    store.upsert([done.star for done in embedded], [embedded[0].packed, None, pack(other, grid)])
     store.close()
     code, said = run("catalogue", "reindex", "--model", new_model, "--data-dir", tmp_path)
     assert code == 1

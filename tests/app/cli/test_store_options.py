@@ -63,8 +63,8 @@ def test_every_command_uses_the_store_that_its_option_names(option, arguments, s
     assert sorted(commands_with(option)) == sorted(arguments), "a command's arguments are missing here"
     before = content(production.parent)
     for name, given in arguments.items():
-        place = str(staging.parent if option == "--data-dir" else staging)
-        done = CliRunner().invoke(cli, [*name.split(), *given, option, place])
+        address = str(staging.parent if option == "--data-dir" else staging)
+        done = CliRunner().invoke(cli, [*name.split(), *given, option, address])
         assert done.exit_code == 0, (name, done.output, done.exception)
         assert content(production.parent) == before, name
         if name in ("catalogue backup", "catalogue export"):
