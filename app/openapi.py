@@ -90,6 +90,21 @@ def request_body(forms: list[type[BaseModel]], *binary: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
+def query_parameters(form: type[BaseModel]) -> dict[str, Any]:
+    """The query string of a route that reads it by hand; no field of its model is required."""
+    return {
+        "parameters": [
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "schema": {key: value for key, value in schema.items() if value is not None},
+            }
+            for name, schema in form.model_json_schema()["properties"].items()
+        ]
+    }
+
+
 def loose_parameters(form: type[BaseModel]) -> dict[str, Any]:
     """The query string of a route that reports what does not fit with status 200."""
     fields = form.model_json_schema()["properties"]
