@@ -11,7 +11,7 @@ from tests.pages import check_self_contained
 from training.emulator.emulator import DEFAULT_PATH, LABELS, Emulator, EmulatorFileError
 from training.emulator.evaluate_emulator import evaluate
 from training.emulator.fit_emulator import training_rows
-from training.emulator.grid import Grid, read_validation
+from training.emulator.grid import TrainingSpectra, read_validation
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_a_fit_never_sees_the_validation_stars(emulator):
     validation = read_validation()
     labels = np.concatenate([validation.labels[:3], (emulator.lo + emulator.hi)[None] / 2, emulator.lo[None]])
     held_out = np.array([False] * 4 + [True])
-    grid = Grid(labels, np.ones((5, 2)), emulator.lo, emulator.hi, held_out)
+    grid = TrainingSpectra(labels, np.ones((5, 2)), emulator.lo, emulator.hi, held_out)
     assert training_rows(grid).tolist() == [False, False, False, True, False]
 
 

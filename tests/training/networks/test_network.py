@@ -35,7 +35,7 @@ SMALL = [
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from app.cli import main; main()", *arguments]
+    return [sys.executable, "-c", "from app.cli.main import main; main()", *arguments]
 
 
 def run_here(*arguments: str) -> None:
