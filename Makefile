@@ -3,7 +3,7 @@
 # make quick   the tests without a server, a training, a browser or a database: under a minute
 # make docs-outputs   write what their code prints and draws today into the pages and notebooks
 # make docs    the documentation as a site in docs/_build/html
-# make lint    ruff, mypy --strict, and which package may import which
+# make lint    ruff, mypy --strict, which package may import which, and numpydoc's check of docstrings
 # A package index of your choice: pip reads PIP_INDEX_URL and PIP_EXTRA_INDEX_URL from the environment.
 PYTHON ?= python3
 VENV := .venv
@@ -38,6 +38,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/numpydoc lint $$(find model training index client/chemtwin_client -name '*.py')
 
 docs: $(VENV)/installed-test
 	$(BIN)/sphinx-build -W -n --keep-going docs docs/_build/html

@@ -32,7 +32,7 @@ from training.surveys.synthetic_survey import draw_labels
 Array = NDArray[np.float64]
 
 STARS = 20_000
-BLOCK = 250_000
+BLOCK_STARS = 250_000
 SNR = 100
 PARAMETERS = ("teff", "logg", "fe_h")
 
@@ -76,15 +76,15 @@ class Catalogue:
 
     @property
     def explained(self) -> float:
-        """The share of the latents' summed variance that the regression holds; the rest is mostly noise."""
+        """Fraction of the latents' summed variance that the regression explains; the rest is mostly noise."""
         return float(1 - self.residuals.var(axis=0).sum() / self.latents.var(axis=0).sum())
 
     def draw(self, stars: int, seed: int) -> tuple[NDArray[np.float32], Array]:
         """Latents (stars, D) at S/N 100, and teff, logg, fe_h (stars, 3) in K, dex, dex."""
         latents = np.empty((stars, self.residuals.shape[1]), dtype=np.float32)
         parameters = np.empty((stars, 3))
-        for number, start in enumerate(range(0, stars, BLOCK)):
-            rows = slice(start, min(start + BLOCK, stars))
+        for number, start in enumerate(range(0, stars, BLOCK_STARS)):
+            rows = slice(start, min(start + BLOCK_STARS, stars))
             generator = np.random.default_rng([seed, number])
             labels = draw_labels(
                 rows.stop - start,

@@ -23,7 +23,7 @@ from model.spectra.grid import Array
 from model.spectra.spectrum import Observation, Parameters, Spectrum, prepare_all
 from training.surveys.survey import Survey
 
-BLOCK, STARTS, EVERY, CORNER_LATENTS = 100, 5, 25, 50
+STARS_AT_ONCE, STARTS, EVERY, CORNER_LATENTS = 100, 5, 25, 50
 LOWER = 1e-3
 """An objective that is lower by this much belongs to another minimum."""
 
@@ -31,16 +31,18 @@ fits: list[tuple[Response, Array, Array, Array, Fit]] = []
 _fit = Response.fit
 
 
-def recorded(response: Response, seen: Array, parameters: Array, precision: Array) -> Fit:
+def recorded(response: Response, observed: Array, parameters: Array, precision: Array) -> Fit:
     """`Response.fit`, noted in `fits`."""
-    found = _fit(response, seen, parameters, precision)
-    fits.append((response, seen, parameters, precision, found))
+    found = _fit(response, observed, parameters, precision)
+    fits.append((response, observed, parameters, precision, found))
     return found
 
 
-def objective(response: Response, seen: Array, parameters: Array, precision: Array, latents: Array) -> Array:
+def objective(
+    response: Response, observed: Array, parameters: Array, precision: Array, latents: Array
+) -> Array:
     """What a fit minimises (N,), at latents (N, D)."""
-    residual = seen - response(latents, parameters)
+    residual = observed - response(latents, parameters)
     if precision.ndim == 3 and precision.shape[1] == 1:
         weighted = residual * precision[:, 0]
     else:
@@ -49,10 +51,10 @@ def objective(response: Response, seen: Array, parameters: Array, precision: Arr
 
 
 def noisy(survey: Survey, errors: bool) -> Iterator[list[Observation]]:
-    """The survey's stars with noise, `BLOCK` at a time."""
+    """The survey's stars with noise, `STARS_AT_ONCE` at a time."""
     generator = np.random.default_rng(1 + errors)
-    for start in tqdm(range(0, len(survey), BLOCK), disable=None):
-        rows = slice(start, start + BLOCK)
+    for start in tqdm(range(0, len(survey), STARS_AT_ONCE), disable=None):
+        rows = slice(start, start + STARS_AT_ONCE)
         flux = survey.flux(rows)
         snr = np.exp(generator.uniform(np.log(20), np.log(2000), (len(flux), 1)))
         noise = generator.standard_normal(flux.shape) / snr
@@ -69,12 +71,12 @@ def opposite(model: GaussDis) -> Iterator[list[Observation]]:
     corners = np.array(list(itertools.product(*model.ranges)))
     for _ in range(CORNER_LATENTS):
         latents = generator.normal(size=(len(corners), model.card.latent_dim)) @ model.metric
-        others = [Parameters(*u) for u in model.ranges.sum(axis=1) - corners]
+        opposite = [Parameters(*u) for u in model.ranges.sum(axis=1) - corners]
         for snr in (20.0, 100.0, 2000.0):
             flux = model.decode(latents, corners)
             flux = flux + generator.standard_normal(flux.shape) / snr
-            yield [Observation(f, u, np.full(len(f), snr**2)) for f, u in zip(flux, others, strict=True)]
-        yield [Observation(f, u) for f, u in zip(flux, others, strict=True)]
+            yield [Observation(f, u, np.full(len(f), snr**2)) for f, u in zip(flux, opposite, strict=True)]
+        yield [Observation(f, u) for f, u in zip(flux, opposite, strict=True)]
 
 
 def measure(model: GaussDis, what: str, blocks: Iterable[list[Observation]]) -> None:
@@ -92,11 +94,11 @@ def measure(model: GaussDis, what: str, blocks: Iterable[list[Observation]]) -> 
         steps += np.bincount(fit.steps, minlength=STEPS + 2)
         if number % EVERY == 0:
             least = objective(response, *problem, fit.latents)
-            others = [
+            restarts = [
                 _fit(response, *problem, generator.normal(size=fit.latents.shape)).latents
                 for _ in range(STARTS)
             ]
-            ends = np.min([objective(response, *problem, latents) for latents in others], axis=0)
+            ends = np.min([objective(response, *problem, latents) for latents in restarts], axis=0)
             again, lower = again + len(least), lower + int(np.sum(ends < least - LOWER))
     median = int(np.searchsorted(np.cumsum(steps), steps.sum() / 2))
     print(

@@ -1,4 +1,4 @@
-"""The pictures of docs/explorer.md, of a service with the catalogue of `make serve` that kept its spectra.
+"""The pictures of docs/explorer.md, of a service with the catalogue of `make serve` that stored its spectra.
 
     CHEMTWIN_KEEP_SPECTRA=true chemtwin catalogue ingest catalogue.h5    # and chemtwin serve
     python -m benchmarks.explorer_screenshots http://localhost:8000 docs

@@ -1,4 +1,4 @@
-"""Chemtwin killed at random moments, round after round: nothing that was answered for may be lost.
+"""Chemtwin killed at random moments, round after round: no confirmed write may be lost.
 
 OMP_NUM_THREADS=1 python benchmarks/faults.py --rounds 200
 
@@ -6,9 +6,9 @@ The suite runs a few short rounds: --rounds 6 --longest 1 --pairs 150 --workers 
 
 In each round a service runs on one data folder while three clients embed, replace and delete stars; in two of
 three rounds a bulk ingest or a reindexing to another model runs beside it. The service, or what runs beside it,
-or both, get SIGKILL at a random moment, once each client has had an answer. Then every star's state is compared
-with what was answered for; an answer that the kill cut off may have happened or not. Processes are forked from
-one that has imported everything, so that a round takes seconds.
+or both, get SIGKILL at a random moment, once each client has had a response. Then every star's state is
+compared with the confirmed writes; a write whose response the kill cut off may have happened or not. Processes
+are forked from one that has imported everything, so that a round takes seconds.
 """
 
 import argparse
@@ -49,14 +49,14 @@ class Tally:
     """What has been done so far."""
 
     rounds: int = 0
-    answered: int = 0
+    confirmed: int = 0
     kills: dict[str, int] = field(default_factory=dict)
 
 
 class Client(threading.Thread):
     """Writes stars of its own, one request after another, until it is cut off.
 
-    `states` are what was answered for; `open` is the star whose last request was not answered, with which body
+    `states` are the confirmed ones; `open` is the star whose last request had no response, with which body
     it was sent (None: it was to be deleted).
     """
 
@@ -65,7 +65,7 @@ class Client(threading.Thread):
     ) -> None:
         super().__init__(name=name)
         self.url, self.bodies, self.states, self.seed = url, bodies, states, seed
-        self.answered = 0
+        self.confirmed = 0
         self.open: tuple[str, int | None] | None = None
 
     def run(self) -> None:
@@ -80,20 +80,20 @@ class Client(threading.Thread):
                 self.open = star_id, which
                 try:
                     if which is None:
-                        answer = http.delete(f"/stars/{star_id}")
+                        response = http.delete(f"/stars/{star_id}")
                     else:
-                        answer = http.post("/embed", json={**self.bodies[which], "star_id": star_id})
+                        response = http.post("/embed", json={**self.bodies[which], "star_id": star_id})
                 except httpx.TransportError:
                     return
-                assert answer.status_code in (200, 201), answer.text
-                self.states[star_id] = None if which is None else latent_of(answer)
+                assert response.status_code in (200, 201), response.text
+                self.states[star_id] = None if which is None else latent_of(response)
                 self.open = None
-                self.answered += 1
+                self.confirmed += 1
 
 
-def latent_of(answer: httpx.Response) -> list[float]:
-    """The latent of an answer, in the single precision that is stored."""
-    return np.float32(answer.json()["latent"]).tolist()
+def latent_of(response: httpx.Response) -> list[float]:
+    """The latent of an response, in the single precision that is stored."""
+    return np.float32(response.json()["latent"]).tolist()
 
 
 class Arena:
@@ -180,7 +180,7 @@ class Arena:
             kind = ("ingest", "nothing", "reindex")[number % 3]
             for client in clients:
                 client.start()
-            while any(client.answered == 0 and client.is_alive() for client in clients):
+            while any(client.confirmed == 0 and client.is_alive() for client in clients):
                 time.sleep(0.01)
             other = None if kind == "nothing" else self.beside(kind)
             time.sleep(self.choose.uniform(0, self.longest))
@@ -198,7 +198,7 @@ class Arena:
             assert other.exitcode in (0, -signal.SIGKILL), f"{kind} failed: see {kind}.log"
         self.settle(clients)
         tally.rounds += 1
-        tally.answered += sum(client.answered for client in clients)
+        tally.confirmed += sum(client.confirmed for client in clients)
 
     def settle(self, clients: list[Client]) -> None:
         """Learn which of the unanswered requests happened; any other state than before or after is a loss."""
@@ -221,7 +221,7 @@ class Arena:
         return {star_id: star.latent.tolist() for star_id, star in found.items()}
 
     def check(self, url: str) -> None:
-        """Every acknowledged state is in the store; the service finds the same stars, and no others."""
+        """Every acknowledged state is in the store; the service finds the same stars, and no more."""
         store = SqliteStore(self.data / "stars.sqlite")
         there = self.stored(store, [*self.states, *self.bulk_ids])
         store.close()
@@ -256,7 +256,7 @@ def run(arena: Arena, rounds: int) -> Tally:
     for number in range(rounds):
         arena.round(number, tally)
         if number % 10 == 9:
-            print(f"{tally.rounds} rounds, {tally.answered} answered writes, {tally.kills}", flush=True)
+            print(f"{tally.rounds} rounds, {tally.confirmed} answered writes, {tally.kills}", flush=True)
     process, url = arena.serve()
     arena.check(url)
     process.kill()
@@ -276,4 +276,4 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         arena = Arena(Path(name), given.seed, given.longest, given.pairs, given.workers)
         done = run(arena, given.rounds)
-    print(f"{done.rounds} rounds, {done.answered} answered writes, none lost; killed: {done.kills}")
+    print(f"{done.rounds} rounds, {done.confirmed} answered writes, none lost; killed: {done.kills}")

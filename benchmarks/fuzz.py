@@ -1,10 +1,10 @@
-"""The readers of FITS and npz bodies on sound files that were damaged: a refusal or a spectrum, nothing else.
+"""The readers of FITS and npz bodies on sound files that were damaged: an error or a spectrum, nothing else.
 
 OMP_NUM_THREADS=1 python -m benchmarks.fuzz --minutes 60
 
 With atheris installed (`pip install atheris`) damage is guided by the coverage of the readers, zipfile and
 numpy's format; without it, it is random. Each case goes the whole way of a request's body: reader, schema,
-observation, spectrum on the model's grid. A case that raises anything but a refusal, takes over two seconds
+observation, spectrum on the model's grid. A case that raises any other exception, takes over two seconds
 or 200 MB, or yields a spectrum that is not finite, is written to --findings, and the end is an exit with 1.
 """
 
@@ -138,25 +138,25 @@ def _recarded(content: bytes, rng: random.Random) -> bytes:
 def _repacked(content: bytes, rng: random.Random) -> bytes:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = [(info.filename, archive.read(info)) for info in archive.infolist()]
-    place = rng.randrange(len(members))
-    name, packed = members[place]
+    index = rng.randrange(len(members))
+    name, packed = members[index]
     what = rng.randrange(6)
     if what == 0:
-        members[place] = (rng.choice([members[0][0], "../x.npy", "é\0.npy", "flux", name * 200]), packed)
+        members[index] = (rng.choice([members[0][0], "../x.npy", "é\0.npy", "flux", name * 200]), packed)
     elif what == 1:
-        del members[place]
+        del members[index]
     elif what == 2:
-        members += [members[place]] * rng.choice([1, 300])
+        members += [members[index]] * rng.choice([1, 300])
     elif what == 3:
         header = b"{'descr': %b, 'fortran_order': %b, 'shape': %b, }\n" % (
             rng.choice(HEADERS), rng.choice([b"True", b"False", b"1"]), rng.choice(SHAPES)
         )  # fmt: skip
         start = b"\x93NUMPY" + rng.choice([b"\1\0", b"\2\0", b"\3\0", b"\7\0"])
         length = len(header).to_bytes(2 if start[6] == 1 else 4, "little")
-        members[place] = (name, start + length + header + packed[128:])
+        members[index] = (name, start + length + header + packed[128:])
     else:
         damaged = _bytes(packed[:160], rng) + packed[160:] if what == 4 else _bytes(packed, rng)
-        members[place] = (name, damaged)
+        members[index] = (name, damaged)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as archive:
         for name, packed in members:
@@ -165,26 +165,26 @@ def _repacked(content: bytes, rng: random.Random) -> bytes:
 
 
 def outcome(content: bytes, model: Model) -> str:
-    """What becomes of a body: the code of its refusal, or "sound". Raises what is a finding."""
+    """What becomes of a body: the code of its error, or "sound". Raises what is a finding."""
     began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    told, echoed = "sound", 0
+    outcome, echoed = "sound", 0
     try:
         for observation in _observations(content):
             spectrum = prepare(observation, model.grid, model.normaliser)
             assert np.isfinite(spectrum.flux).all(), "a flux that is not finite"
             assert np.isfinite(spectrum.ivar).all(), "an ivar that is not finite"
             assert (spectrum.ivar >= 0).all(), "a negative ivar"
-    except (ServiceError, ChemtwinError) as refusal:
-        told = refusal.code
-        echoed = len(refusal.message) + sum(map(len, refusal.detail))
+    except (ServiceError, ChemtwinError) as error:
+        outcome = error.code
+        echoed = len(error.message) + sum(map(len, error.detail))
     except ValidationError:
-        told = "invalid_request"
+        outcome = "invalid_request"
     seconds = time.process_time() - began
     megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000
-    assert echoed < 2000, "a refusal that echoes"
+    assert echoed < 2000, "an error message that echoes"
     assert seconds < SECONDS, f"{seconds:.1f} seconds"
     assert megabytes < MEGABYTES, f"{megabytes:.0f} MB"
-    return told
+    return outcome
 
 
 def _observations(content: bytes) -> list[Observation]:

@@ -52,7 +52,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
 
 @schemathesis.hook
 def after_call(context: Any, case: Any, response: Any) -> None:
-    """Write down what was asked and how it was answered."""
+    """Log each request and its response's status."""
     kind = (case.media_type or "").replace("application/", "") if case.body else ""
     line = [f"{case.operation.label} {kind}".strip(), response.status_code, len(response.content)]
     with Path(os.environ["GENERATED_REQUESTS"]).open("a") as file:

@@ -2,11 +2,11 @@
 
 OMP_NUM_THREADS=1 python -m benchmarks.generated_requests --cases 20000
 
-All of schemathesis's checks: answers, statuses and types are as the document says, broken requests are
-refused, sound ones accepted, keys asked for, methods told, what was stored is there and what was deleted is
+All of schemathesis's checks: responses, statuses and types are as the document says, broken requests are
+errors, sound ones accepted, keys required, methods listed, what was stored is there and what was deleted is
 gone. Rounds of `--examples` for each operation and phase follow each other, each with its own seed, until
 there were `--cases` requests. Exit 1 when a check fails. What JSON schema cannot say (that a spectrum is
-not masked, say) is refused by 422 on the four operations that take spectra, and counts as an answer to a
+not masked, say) gets 422 on the four operations that take spectra, and counts as a response to a
 sound request there.
 """
 
@@ -77,10 +77,10 @@ def run(folder: Path, cases: int, examples: int, phases: str) -> int:
     finally:
         server.terminate()
         server.wait(60)
-    told = (folder / "log").read_text()
-    tracebacks = told.count("Traceback")
+    log = (folder / "log").read_text()
+    tracebacks = log.count("Traceback")
     if tracebacks:
-        print(told[told.index("Traceback") :][:8000])
+        print(log[log.index("Traceback") :][:8000])
     report([json.loads(line) for line in calls.read_text().splitlines()], time.monotonic() - began)
     print(f"{failed} of {seed} rounds failed; {tracebacks} tracebacks in the server's log")
     return int(failed > 0 or tracebacks > 0 or not alive)
@@ -129,11 +129,11 @@ def report(calls: list[tuple[str, int, int]], seconds: float) -> None:
     for operation, status, _ in calls:
         counts.setdefault(operation, Counter())[status] += 1
     for operation, statuses in sorted(counts.items()):
-        told = ", ".join(f"{status}: {count}" for status, count in sorted(statuses.items()))
-        print(f"{operation:<36} {sum(statuses.values()):>6}  {told}")
+        counts = ", ".join(f"{status}: {count}" for status, count in sorted(statuses.items()))
+        print(f"{operation:<36} {sum(statuses.values()):>6}  {counts}")
     largest = max((size for _, status, size in calls if status >= 400), default=0)
     print(
-        f"{len(calls)} requests in {seconds:.0f} s, largest refusal {largest} bytes; schemathesis "
+        f"{len(calls)} requests in {seconds:.0f} s, largest error {largest} bytes; schemathesis "
         f"{version('schemathesis')}, Python {python_version()}, {machine()}, {os.cpu_count()} processors"
     )
 

@@ -17,23 +17,23 @@ from training.surveys.survey import Survey
 def main() -> None:
     model, survey = load_model(Path(sys.argv[1])), Survey.open(Path(sys.argv[2]))
     assert survey.twin is not None
-    asked = np.arange(0, len(survey), 10)
+    queries = np.arange(0, len(survey), 10)
     print(
-        f"{model.card.identity}, {len(asked)} stars among {len(survey)}\n"
+        f"{model.card.identity}, {len(queries)} stars among {len(survey)}\n"
         "| S/N | L1 | Euclidean |\n|---|---|---|"
     )
     for snr in (np.inf, 100, 50, 30):
         latents = embed_survey(model, survey, snr)
-        shares = []
+        fractions = []
         for kind in ("cityblock", "euclidean"):
             alone = 0
-            for part in np.array_split(asked, len(asked) // 200):
+            for part in np.array_split(queries, len(queries) // 200):
                 distance = cdist(latents[part], latents, kind)
                 own = np.arange(len(part))
                 distance[own, part] = np.inf
                 alone += np.sum(np.sum(distance <= distance[own, survey.twin[part]][:, None], axis=1) == 1)
-            shares.append(alone / len(asked))
-        print(f"| {snr:g} | {shares[0]:.3f} | {shares[1]:.3f} |")
+            fractions.append(alone / len(queries))
+        print(f"| {snr:g} | {fractions[0]:.3f} | {fractions[1]:.3f} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Time to rank every star of a survey against all others, exactly, as `chemtwin model evaluate` does.
+"""Time to rank every star of a survey against all stars, exactly, as `chemtwin model evaluate` does.
 
 python benchmarks/ranking.py [STARS] [DIMENSIONS]
 """

@@ -1,9 +1,9 @@
-"""Time of the nearest-neighbour search against that of others, on the same queries in the same run.
+"""Time of the nearest-neighbour search against that of other libraries, on the same queries in the same run.
 
 python -m benchmarks.search TABLE.md MODEL SURVEY [MODEL SURVEY ...] [--sizes N ...] [--methods NAME ...]
 
 Every pair of a model and a survey without noise gives a catalogue (benchmarks/catalogue.py); the queries are
-stars of it, which are left out of their own answers. Everything runs in one thread. A filter is [Fe/H] within
+stars of it, which are not among their own results. Everything runs in one thread. A filter is [Fe/H] within
 0.1 of the star. Wall times (p50, p99) are those of a user; `CPU` is the median of the processor time of one
 query, which other work on the machine moves less. A batch is 256 queries at k = 10 without filter.
 """
@@ -31,10 +31,10 @@ from training.surveys.survey import Survey
 
 QUERIES, BATCH, WITHIN = 200, 256, 0.1
 GRAPHS_UP_TO = 1_000_000
-"""Graphs of more stars than this take an hour and more to build, one thread: they are left out."""
+"""Graphs of more stars than this take an hour and more to build, one thread: they are not built."""
 
-COLUMNS = "stars | method | build s | memory MB | k = 10: p50 | p99 | CPU | k = 100: p50 | p99 | CPU | "
-COLUMNS += "filter, k = 10: p50 | p99 | CPU | filter, k = 100: p50 | p99 | CPU | batch, each | recall@10"
+TABLE_HEAD = "stars | method | build s | memory MB | k = 10: p50 | p99 | CPU | k = 100: p50 | p99 | CPU | "
+TABLE_HEAD += "filter, k = 10: p50 | p99 | CPU | filter, k = 100: p50 | p99 | CPU | batch, each | recall@10"
 
 Latents = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -164,7 +164,7 @@ def measured(name: str, stars: Stars, queries: Rows, truth: list[set[int]]) -> t
 
 
 def from_cache(method: Method, stars: Stars) -> str:
-    """Seconds to write the cache, its size, and seconds until a search from it has answered."""
+    """Seconds to write the cache, its size, and seconds until a search from it has returned."""
     nearest = method.engine
     assert isinstance(nearest, Nearest)
     with tempfile.TemporaryDirectory() as folder:
@@ -209,7 +209,7 @@ def main() -> None:
         model, survey = load_model(model_path), Survey.open(survey_path)
         catalogue = Catalogue.fit(model, survey)
         head = f"\n**{model.card.identity} on {survey_path.name}**, {model.card.latent_dim} dimensions, ms\n\n"
-        say(f"{head}| {COLUMNS} |\n{'|---' * (COLUMNS.count('|') + 1)}|")
+        say(f"{head}| {TABLE_HEAD} |\n{'|---' * (TABLE_HEAD.count('|') + 1)}|")
         starts = []
         for size in arguments.sizes:
             latents, parameters = catalogue.draw(size, 1)

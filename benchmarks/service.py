@@ -6,8 +6,8 @@ python -m benchmarks.service load FOLDER SURVEY --minutes 10 64 clients that mix
 
 `calls` compares /embed of one JSON spectrum with parsing its body, inference and one synced commit, done one
 after another in a process of its own (`floor`); and /twins with the search in this process. `load` is followed
-by the same clients sending the same requests to a FastAPI application that only parses their JSON and answers
-as many bytes as the service does. Server and clients share the machine. Needs aiohttp.
+by the same clients sending the same requests to a FastAPI application that only parses their JSON and returns
+as many bytes as the service does. Server and clients run on the same machine. Needs aiohttp.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from model.spectra.spectrum import prepare
 from training.random_streams import Stream
 from training.surveys.survey import Survey, add_noise
 
-CLIENTS, BODIES, REPEATS, BLOCK = 64, 500, 200, 10_000
+CLIENTS, BODIES, REPEATS, STARS_AT_ONCE = 64, 500, 200, 10_000
 MIX = ("embed", "twins", "twins", "recast")
 """What the clients draw from: as many searches as spectra and recasts together."""
 
@@ -82,13 +82,13 @@ def fill(folder: Path, survey: Survey, stars: int) -> None:
     ).observation(0)
     covariance = model.embed([prepare(observation, model.grid, model.normaliser)])[0].covariance
     store = SqliteStore(folder / "stars.sqlite")
-    for start in range(0, stars, BLOCK):
+    for start in range(0, stars, STARS_AT_ONCE):
         store.upsert(
             [
                 Star(
                     f"CAT-{row:08d}", model.card.identity, latents[row], covariance, *parameters[row], snr=100.0
                 )
-                for row in range(start, min(start + BLOCK, stars))
+                for row in range(start, min(start + STARS_AT_ONCE, stars))
             ]
         )
     store.close()
@@ -151,18 +151,18 @@ def calls(folder: Path, survey: Survey) -> None:
     with serving(service(folder), CHEMTWIN_DATA_DIR=str(folder)) as (url, _):
         connection = HTTPConnection(url.removeprefix("http://"))
 
-        def asked(method: str, path: str, body: bytes | None = None) -> bytes:
+        def requested(method: str, path: str, body: bytes | None = None) -> bytes:
             connection.request(method, path, body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            content = answer.read()
-            assert answer.status in (200, 201), content
+            response = connection.getresponse()
+            content = response.read()
+            assert response.status in (200, 201), content
             return content
 
         for kind, chosen in (("without ivar", sent[::2]), ("with ivar", sent[1::2])):
             over_http, floor = [], []
             for body in chosen[:REPEATS]:
                 start = time.perf_counter()
-                asked("POST", "/embed", body)
+                requested("POST", "/embed", body)
                 over_http.append(time.perf_counter() - start)
                 start = time.perf_counter()
                 given = orjson.loads(body)
@@ -180,7 +180,7 @@ def calls(folder: Path, survey: Survey) -> None:
             star_id = f"CAT-{row % len(index):08d}"
             latent = view.get([star_id], card.identity)[star_id].latent
             start = time.perf_counter()
-            content = asked("GET", f"/twins/{star_id}?k=10&fe_h_within=any")
+            content = requested("GET", f"/twins/{star_id}?k=10&fe_h_within=any")
             over_http.append(time.perf_counter() - start)
             assert len(orjson.loads(content)["twins"]) == 10
             start = time.perf_counter()
@@ -221,9 +221,9 @@ async def clients(url: str, sent: list[bytes], stars: int, seconds: float, proce
                 wish = {"star_id": star_id, "to": {"teff": 4300.0}}
                 body = sent[generator.integers(len(sent))] if call == "embed" else orjson.dumps(wish)
                 request = session.post(f"{url}/{call}", data=body, headers={"Content-Type": "application/json"})
-            async with request as answer:
-                await answer.read()
-                outcome[f"{call} {answer.status}"] += 1
+            async with request as response:
+                await response.read()
+                outcome[f"{call} {response.status}"] += 1
             took[call].append(time.perf_counter() - start)
 
     async def watch() -> None:
@@ -262,7 +262,7 @@ def load(folder: Path, survey: Survey, minutes: float) -> None:
         ]
         outcome = asyncio.run(clients(url, sent, stars - BODIES, 60 * minutes, process))
     bad = {key: count for key, count in outcome.items() if not key.split()[1].startswith("2")}
-    print(f"answers other than 2xx: {bad or 'none'}\n\nThe same on an application that only parses:\n")
+    print(f"responses other than 2xx: {bad or 'none'}\n\nThe same on an application that only parses:\n")
     (folder / "parser_app.py").write_text(PARSER % tuple(sizes))
     command = [sys.executable, "-m", "uvicorn", "parser_app:app", "--app-dir", str(folder), "--port", "{port}"]
     with serving([*command, "--no-access-log", "--log-level", "warning"]) as (url, process):
@@ -278,10 +278,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     arguments = parser.parse_args()
     survey = Survey.open(arguments.survey)
-    told = {name: version(name) for name in ("uvicorn", "fastapi", "aiohttp", "torch")}
+    versions = {name: version(name) for name in ("uvicorn", "fastapi", "aiohttp", "torch")}
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python "
-        f"{platform.python_version()}, {json.dumps(told)}\n"
+        f"{platform.python_version()}, {json.dumps(versions)}\n"
     )
     if arguments.what == "fill":
         fill(arguments.folder, survey, arguments.stars)

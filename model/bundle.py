@@ -40,10 +40,15 @@ SHIPPED = Path(__file__).with_name("default.safetensors")
 
 
 def save_model(model: Model, path: Path) -> None:
-    """Write `model` to `path`, whole or not at all.
+    """Write a model file, whole or not at all.
 
-    Its version becomes a digest of the file's content without the card's `quality` and the abundance readout:
-    measuring a model does not change its version. A card without `units` has no such key.
+    Parameters
+    ----------
+    model : Model
+        Its card's version is ignored: the file's is a digest of its content without the card's `quality` and
+        the abundance readout, so that measuring a model does not change its version.
+    path : Path
+        The file to write.
     """
     tensors: dict[str, NDArray[Any]] = {"wavelength": model.grid.wavelength, **model.arrays()}
     if model.normaliser is not None:
@@ -78,7 +83,23 @@ def save_model(model: Model, path: Path) -> None:
 
 
 def load_card(path: Path) -> Card:
-    """Read a model file's card alone. Raises ModelFileError as `load_model`."""
+    """Read a model file's card alone.
+
+    Parameters
+    ----------
+    path : Path
+        The model file.
+
+    Returns
+    -------
+    Card
+        The card.
+
+    Raises
+    ------
+    ModelFileError
+        When the file is missing, damaged or of another kind.
+    """
     header, _ = _read(path, with_tensors=False)
     try:
         return _card(header)
@@ -106,7 +127,23 @@ def _read(path: Path, with_tensors: bool = True) -> tuple[dict[str, Any], dict[s
 
 
 def load_model(path: Path = SHIPPED) -> Model:
-    """Read a model file. Raises ModelFileError when it is missing, damaged or of another kind."""
+    """Read a model file.
+
+    Parameters
+    ----------
+    path : Path
+        The model file, by default the shipped model.
+
+    Returns
+    -------
+    Model
+        The model, of its method's class.
+
+    Raises
+    ------
+    ModelFileError
+        When the file is missing, damaged or of another kind.
+    """
     header, tensors = _read(path)
     try:
         card = _card(header)

@@ -15,7 +15,17 @@ from typing import Any
 
 
 class ChemtwinError(Exception):
-    """An error with a stable `code`, a `message` saying what to do, and at most 10 `detail` lines."""
+    """An error that a user's input caused.
+
+    Parameters
+    ----------
+    code : str
+        A stable word for programs.
+    message : str
+        What is wrong and what to do.
+    detail : sequence of str
+        The problems one by one; the first 10 are stored.
+    """
 
     def __init__(self, code: str, message: str, detail: Sequence[str] = ()) -> None:
         super().__init__(message)

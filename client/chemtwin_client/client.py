@@ -294,7 +294,7 @@ class Chemtwin:
         star : str, Spectrum or array (P,)
             A stored star's id; or a Spectrum or flux as `embed` takes it.
         to : mapping
-            Any of `teff` (K), `logg`, `fe_h` (dex), and `parameters`, a mapping of extra ones. The others are
+            Any of `teff` (K), `logg`, `fe_h` (dex), and `parameters`, a mapping of extra ones. The rest are
             the star's own.
         **known
             See `Observed`, for a star that is not stored.

@@ -28,20 +28,26 @@ class Stars:
 
     Parameters
     ----------
-    sources, wavelength, arrays, normalized
-        As `Chemtwin.embed_many` takes them; `arrays` are those of `ivar`, `error`, `bitmask` that are given.
-    table
-        The labels, a column each.
-    units
+    sources : array (N, P) or sequence of N sources
+        As `Chemtwin.embed_many` takes them.
+    table : table or mapping of columns
+        The labels.
+    wavelength : array (P,) or None
+        Common to all stars.
+    arrays : mapping of str to array (N, P)
+        Those of `ivar`, `error`, `bitmask` that are given.
+    normalized : bool or None
+        Whether the fluxes are divided by a continuum.
+    units : mapping of str to str
         The units of the model's extra parameters, by name.
 
     Attributes
     ----------
-    ids
+    ids : list of str
         The star of each row, "" where it is unknown.
-    faults
+    faults : dict of int to InputError
         The errors of identifiers by row; one is a star of the same id in an earlier row.
-    notes
+    notes : list of str
         Warnings of labels that are not used or not stored.
 
     Raises

@@ -13,10 +13,20 @@ from model.spectra.grid import Array
 
 @dataclass(frozen=True)
 class AbundanceReadout:
-    """[X/Fe] (dex) of the elements `names` (E,) as `latent @ slope + constant`, with `slope` (D, E).
+    """A linear map from latents to [X/Fe].
 
-    `scatter` (E,) is the standard deviation of true abundances about that, without noise; `provenance`
-    names the stars of the fit.
+    Attributes
+    ----------
+    names : tuple of str
+        The E elements.
+    slope : array (D, E)
+        Slopes, dex per unit of each latent.
+    constant : array (E,)
+        [X/Fe] of latent 0, dex.
+    scatter : array (E,)
+        Standard deviation of true abundances about the map, without noise, dex.
+    provenance : dict
+        The stars of the fit.
     """
 
     names: tuple[str, ...]
@@ -26,9 +36,21 @@ class AbundanceReadout:
     provenance: dict[str, Any]
 
     def __call__(self, latents: Array, covariances: Array | None = None) -> tuple[Array, Array]:
-        """Abundances (N, E) of latents (N, D), and their standard deviations (N, E).
+        """Abundances of latents.
 
-        Without the latents' `covariances` (N, D, D) the errors are those of noiseless spectra.
+        Parameters
+        ----------
+        latents : array (N, D)
+            Latents.
+        covariances : array (N, D, D), optional
+            Their covariances; without them the errors are those of noiseless spectra.
+
+        Returns
+        -------
+        abundances : array (N, E)
+            [X/Fe], dex.
+        errors : array (N, E)
+            Their standard deviations, dex.
         """
         variance = np.broadcast_to(self.scatter**2, (len(latents), len(self.names)))
         if covariances is not None:

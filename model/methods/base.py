@@ -1,4 +1,4 @@
-"""The interface that every method shares: what embeds spectra and recasts latents."""
+"""The interface of every method: spectra are embedded, latents recast."""
 
 from __future__ import annotations
 
@@ -28,9 +28,24 @@ EDGE = 1e-3
 class Card:
     """A model's description, the JSON header of its file.
 
-    `parameters` maps each conditioned parameter to its training range, `units` those beyond teff, logg and fe_h
-    to their units; `error_floor` is the rms, in units of the continuum, by which observed giants differ from
-    the synthetic spectra of the training survey.
+    Attributes
+    ----------
+    name, version : str
+        Latents compare only under the same two.
+    method : str
+        The method's name.
+    parameters : dict of str to (float, float)
+        The conditioned parameters u and their training ranges.
+    latent_dim : int
+        Number D of latents.
+    metric : str
+        The meaning of latent distances, in words.
+    error_floor : float
+        The rms, in units of the continuum, by which observed giants differ from the training survey's spectra.
+    training, quality : dict
+        The record of the training, and what was measured.
+    units : dict of str to str
+        Units of the parameters beyond teff, logg and fe_h.
     """
 
     name: str
@@ -52,7 +67,21 @@ class Card:
 
 @dataclass(frozen=True)
 class Embedding:
-    """A star's `latent` (D,), its `covariance` (D, D) or None without errors, and the fit."""
+    """A star's latent.
+
+    Attributes
+    ----------
+    latent : array of float32 (D,)
+        The latent.
+    covariance : array of float32 (D, D) or None
+        Its covariance; None without errors.
+    chi2 : float or None
+        Reduced chi-square of the reconstruction; None without errors.
+    in_domain : bool
+        Whether the model was trained on such stars.
+    warnings : tuple of str
+        Warnings of the spectrum and of the fit.
+    """
 
     latent: NDArray[np.float32]
     covariance: NDArray[np.float32] | None
@@ -90,9 +119,21 @@ class Model(ABC):
 
     @abstractmethod
     def encode(self, flux: Array, parameters: Array, variance: Array | None = None) -> Array:
-        """Latents (N, D) of flux (N, P) at parameters (N, U).
+        """Encode spectra.
 
-        `variance` (N, P) of each pixel, infinite where it carries nothing; None: complete, noiseless spectra.
+        Parameters
+        ----------
+        flux : array (N, P)
+            Normalised flux.
+        parameters : array (N, U)
+            The stars' parameters.
+        variance : array (N, P), optional
+            Variance of each pixel, infinite where masked; None for complete, noiseless spectra.
+
+        Returns
+        -------
+        array (N, D)
+            Latents.
         """
 
     @abstractmethod
@@ -108,7 +149,22 @@ class Model(ABC):
         """Covariance (D, D) of a spectrum's latent, from its ivar and its parameters' errors."""
 
     def decode_sd(self, latent: Array, parameters: Array, covariance: Array) -> Array:
-        """Standard deviation (P,) of the decoded flux for a latent (D,) of this covariance, to first order."""
+        """Standard deviation of the decoded flux, to first order.
+
+        Parameters
+        ----------
+        latent : array (D,)
+            A latent.
+        parameters : array (U,)
+            The parameters to decode it at.
+        covariance : array (D, D)
+            The latent's covariance.
+
+        Returns
+        -------
+        array (P,)
+            Standard deviations.
+        """
         steps = np.sqrt(np.diag(covariance)) + 1e-6
         known = np.tile(parameters, (2 * len(latent), 1))
         around = self.decode(latent + np.concatenate([np.diag(steps), -np.diag(steps)]), known)
@@ -167,18 +223,36 @@ class Model(ABC):
         ]
 
     def pair_covariance(self, first: Array, second: Array) -> Array | None:
-        """Covariance (N, D, D) of twins' latent difference; None: unknown.
+        """Covariance of twins' latent difference.
 
-        `first` and `second` are their covariances (N, D, D), or (1, D, D) of one star with each of N.
+        Parameters
+        ----------
+        first, second : array (N, D, D), or (1, D, D) of one star with each of N
+            Covariances of the two stars' latents.
+
+        Returns
+        -------
+        array (N, D, D) or None
+            Covariances; None where they were never measured.
         """
         return self.twins + first + second if self.twins.size else None
 
     def likelihood_ratios(
         self, latent: Array, covariance: Array, latents: Array, covariances: Array
     ) -> Array | None:
-        """Log ratios (N,) of same against different chemistry of one star, (D,) and (D, D), with N stars.
+        """Log likelihood ratios of same against different chemistry of one star with N stars.
 
-        None for a method whose latents are no posteriors.
+        Parameters
+        ----------
+        latent, covariance : array (D,) and (D, D)
+            One star.
+        latents, covariances : array (N, D) and (N, D, D)
+            The N stars.
+
+        Returns
+        -------
+        array (N,) or None
+            Natural logarithms; None for a method whose latents are no posteriors.
         """
         return None
 

@@ -58,10 +58,20 @@ def design(parameters: Array, ranges: Array, degree: int) -> Array:
 
 
 class Basis:
-    """Polynomial `polynomial` (T, P) over parameters in `ranges` (U, 2), and `components` (K, P).
+    """A polynomial of the parameters for each pixel, and the components of the residuals.
 
-    `components` have orthonormal rows; `variances` (K,) are those of the training survey's coefficients, and
-    `discarded` (1,) is the mean variance per pixel outside the components.
+    Parameters
+    ----------
+    ranges : array (U, 2)
+        Training ranges of the parameters.
+    polynomial : array (T, P)
+        Coefficients of the T monomials of the scaled parameters.
+    components : array (K, P)
+        Orthonormal rows.
+    variances : array (K,)
+        Variances of the training survey's coefficients.
+    discarded : array (1,)
+        Mean variance per pixel outside the components.
     """
 
     def __init__(
@@ -105,11 +115,26 @@ class Basis:
         return design(parameters, self.ranges, self.degree)
 
     def project(self, flux: Array, parameters: Array, variance: Array | None = None) -> Array:
-        """Coefficients (N, K) of the residuals.
+        """Project residuals from the polynomial onto the components.
 
-        Pixels of infinite `variance` (N, P) are filled with their expectation given the good ones and their
-        noise, under the training residuals' Gaussian (probabilistic PCA); a complete spectrum is projected as
-        it is.
+        Parameters
+        ----------
+        flux : array (N, P)
+            Normalised flux.
+        parameters : array (N, U)
+            The stars' parameters.
+        variance : array (N, P), optional
+            Variance of each pixel, infinite where masked.
+
+        Returns
+        -------
+        array (N, K)
+            Coefficients.
+
+        Notes
+        -----
+        Masked pixels are filled with their expectation given the good ones and their noise, under the training
+        residuals' Gaussian (probabilistic PCA).
         """
         residual = flux - self.expected(parameters)
         if variance is None:
@@ -126,10 +151,21 @@ class Basis:
         return np.asarray(self.expected(parameters) + coefficients @ self.components)
 
     def completion(self, spectrum: Spectrum, variance: Array) -> tuple[Array, Array]:
-        """How a spectrum's good pixels give its coefficients.
+        """The linear map from a spectrum's good pixels to its coefficients.
 
-        The matrix (K, K) that takes the good residuals' projection to the coefficients, and the covariance
-        (K, K) from the missing pixels; `variance` (P,) is that given to `project`.
+        Parameters
+        ----------
+        spectrum : Spectrum
+            A prepared spectrum.
+        variance : array (P,)
+            As given to `project`.
+
+        Returns
+        -------
+        complete : array (K, K)
+            Takes the projection of the good residuals to the coefficients.
+        missing : array (K, K)
+            The coefficients' covariance from the missing pixels.
         """
         good = spectrum.ivar > 0
         if good.all():
@@ -149,9 +185,19 @@ class Basis:
         return np.asarray(change / (2 * np.diag(steps))[:, None])
 
     def information(self, residual: Array, ivar: Array) -> tuple[Array, Array]:
-        """Information (N, K, K) of residuals (N, P) of inverse variance (N, P) on the coefficients.
+        """Information of residuals on the coefficients.
 
-        And the weighted projections (N, K): the information times the least-squares coefficients.
+        Parameters
+        ----------
+        residual, ivar : array (N, P)
+            Residuals from the polynomial and their inverse variances.
+
+        Returns
+        -------
+        information : array (N, K, K)
+            The Fisher information.
+        weighted : array (N, K)
+            The information times the least-squares coefficients.
         """
         weighted = (residual * ivar) @ self.components.T
         weights = ivar.astype(np.float32)

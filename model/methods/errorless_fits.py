@@ -65,8 +65,11 @@ class ErrorlessFits:
 
     @cached_property
     def _tables(self) -> tuple[Array, Array, Array, Array]:
-        """Products of the polynomial with itself (T, T) and the components (T, K), of these with themselves
-        (K, K), and both (T + K, P)."""
+        """Products of polynomial and components, and both.
+
+        Of the polynomial with itself (T, T) and with the components (T, K), of these with themselves (K, K);
+        and the polynomial above the components (T + K, P).
+        """
         polynomial, components = self._basis.polynomial, self._basis.components
         table = np.concatenate([polynomial, components])
         gram = np.asarray(components @ components.T)

@@ -37,26 +37,31 @@ def gauss_newton(
     start: Array,
     tolerance: float,
 ) -> tuple[Array, Array, NDArray[np.int64]]:
-    """The most probable latents under a unit Gaussian prior.
+    """Find the most probable latents under a unit Gaussian prior.
 
     Parameters
     ----------
-    mean, linear, products
-        The response of each star, (N, K), (N, D, K) and (N, M, K): products of two latents, then of three of
-        the first `leading`.
-    coefficients
-        Observed coefficients (N, K).
-    precision
-        Their inverse covariance: (N, K, K), or (N, 1, K) where they are independent, or one row for all.
-    start
-        Latents (N, D) from which the fits start.
-    tolerance
-        A fit has converged when its next step is this short, in units of the posterior's standard deviation.
+    mean, linear, products : array (N, K), (N, D, K) and (N, M, K)
+        The response of each star; products are those of two latents, then of three of the first `leading`.
+    leading : int
+        Latents that come in products of three.
+    coefficients : array (N, K)
+        Observed coefficients.
+    precision : array (N, K, K), (N, 1, K) or one row for all
+        Their inverse covariance; its diagonal where they are independent.
+    start : array (N, D)
+        Latents from which the fits start.
+    tolerance : float
+        A fit has converged when its next step is this short, in posterior standard deviations.
 
     Returns
     -------
-    latents, information, steps
-        (N, D), (N, D, D) and (N,): the number of steps, more than `STEPS` where the fit did not converge.
+    latents : array (N, D)
+        The most probable latents.
+    information : array (N, D, D)
+        The information on them.
+    steps : array of int (N,)
+        The number of steps, more than `STEPS` where the fit did not converge.
     """
     stars, size, _ = linear.shape
     latents = start.copy()

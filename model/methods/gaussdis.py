@@ -99,10 +99,25 @@ class GaussDis(Model):
         variance: Array | None = None,
         errors: Array | None = None,
     ) -> tuple[Array, Array]:
-        """Posterior means (N, D) and covariances (N, D, D) of flux (N, P) at parameters (N, U).
+        """Posteriors of the latents.
 
-        `variance` (N, P) of each pixel, infinite where it carries nothing (None: noiseless and complete);
-        `errors` (N, U) the parameters' standard deviations (None: exact).
+        Parameters
+        ----------
+        flux : array (N, P)
+            Normalised flux.
+        parameters : array (N, U)
+            The stars' parameters.
+        variance : array (N, P), optional
+            Variance of each pixel, infinite where masked; None for complete, noiseless spectra.
+        errors : array (N, U), optional
+            The parameters' standard deviations; None for exact ones.
+
+        Returns
+        -------
+        means : array (N, D)
+            Posterior means.
+        covariances : array (N, D, D)
+            Posterior covariances.
         """
         latents, information, _ = self._fit(flux, parameters, variance, errors)
         return self._posterior_means(latents, information), self._posterior_covariances(information)

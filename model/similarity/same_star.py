@@ -30,8 +30,19 @@ Rows = NDArray[np.int64] | slice
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Posteriors of N latents: `mean` (N, D), `precision` L (N, D, D), `shift` L m (N, D) and `offset` (N,),
-    log|L| / 2 - m' L m / 2."""
+    """Posteriors of N latents, in the form that likelihood ratios need.
+
+    Attributes
+    ----------
+    mean : array (N, D)
+        Posterior means m.
+    precision : array (N, D, D)
+        Inverse covariances L.
+    shift : array (N, D)
+        L m.
+    offset : array (N,)
+        Half of log|L| - m' L m.
+    """
 
     mean: Array
     precision: Array
@@ -40,7 +51,20 @@ class Likelihood:
 
     @classmethod
     def of(cls, means: Array, covariances: Array) -> Likelihood:
-        """From posterior means (N, D) and covariances (N, D, D), whose eigenvalues are clipped to at most 1."""
+        """From posterior means and covariances.
+
+        Parameters
+        ----------
+        means : array (N, D)
+            Posterior means under a unit Gaussian prior.
+        covariances : array (N, D, D)
+            Posterior covariances; their eigenvalues are clipped to at most 1, the prior's.
+
+        Returns
+        -------
+        Likelihood
+            The posteriors.
+        """
         variance, axes = np.linalg.eigh((covariances + covariances.swapaxes(1, 2)) / 2)
         variance = np.clip(variance, _SMALLEST, 1.0)
         precision = (axes / variance[:, None]) @ axes.swapaxes(1, 2)
@@ -78,7 +102,20 @@ def _ratio(first: Likelihood, second: Likelihood) -> Array:
 
 
 def likelihood_ratio(means: Array, covariances: Array, query_mean: Array, query_covariance: Array) -> Array:
-    """Log ratio (N,) of same against different latent for posteriors (N, D), (N, D, D) and one query's."""
+    """Log likelihood ratios of same against different latent.
+
+    Parameters
+    ----------
+    means, covariances : array (N, D) and (N, D, D)
+        Posteriors of N stars under a unit Gaussian prior.
+    query_mean, query_covariance : array (D,) and (D, D)
+        The posterior of one star.
+
+    Returns
+    -------
+    array (N,)
+        Natural logarithms, by the formula in this module's head.
+    """
     query = Likelihood.of(query_mean[None], query_covariance[None])
     return Likelihood.of(means, covariances).ratio(query)
 
@@ -90,9 +127,25 @@ def ranked_doppelgangers(
     nearest: int = NEAREST,
     shown: bool = True,
 ) -> NDArray[np.int64]:
-    """Count for each query row the stars (Q,) whose ratio is at least that of its twin, row `twin[query]`.
+    """Count for each query the stars whose ratio is at least that of its twin.
 
-    Only the `nearest` of `shortlists` can count. Ties count against the twin.
+    Parameters
+    ----------
+    stars : Likelihood
+        Posteriors of N stars.
+    twin : array of int (N,)
+        The row of each star's twin.
+    queries : array of int (Q,)
+        Rows of the stars to search for.
+    nearest : int
+        Candidates per query whose exact ratio is computed; only these can count.
+    shown : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    array of int (Q,)
+        The counts. Ties count against the twin.
     """
     count = []
     for row, candidates in shortlists(stars, queries, nearest, shown):
@@ -105,8 +158,26 @@ def ranked_doppelgangers(
 def shortlists(
     stars: Likelihood, queries: NDArray[np.int64], nearest: int = NEAREST, shown: bool = True
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Each query row with the `nearest` other rows, in no order, by a ratio that takes the query's precision
-    for all."""
+    """Find each query's nearest stars by a ratio that takes the query's precision for all.
+
+    Parameters
+    ----------
+    stars : Likelihood
+        Posteriors of N stars.
+    queries : array of int (Q,)
+        Rows of the stars to search for.
+    nearest : int
+        Number of candidates.
+    shown : bool
+        Show a progress bar.
+
+    Yields
+    ------
+    row : int
+        A query's row.
+    candidates : array of int (nearest,)
+        Rows of its candidates, in no order.
+    """
     shortlist = _Shortlist(stars)
     count = min(nearest, len(stars) - 1)
     with tqdm(total=len(queries), unit="star", desc="rank", disable=None if shown else True) as bar:

@@ -12,9 +12,22 @@ from model.spectra.grid import Array
 def p_same(distance: NDArray[np.float64], covariance: Array) -> Array:
     """Probability that twins lie at least this far apart: a p-value, uniform for true twins.
 
-    `distance` (N,) Euclidean; `covariance` (N, D, D) of each pair's latent difference. The squared distance
-    of a Gaussian difference is a weighted sum of chi-squares; its tail is that of a scaled chi-square with the
-    same mean and variance (Satterthwaite 1946, Biometrics Bulletin 2, 110).
+    Parameters
+    ----------
+    distance : array (N,)
+        Euclidean distance of the latents of each pair.
+    covariance : array (N, D, D)
+        Covariance of each pair's latent difference, were they twins.
+
+    Returns
+    -------
+    array (N,)
+        Probabilities.
+
+    Notes
+    -----
+    The squared distance of a Gaussian difference is a weighted sum of chi-squares; its tail is taken as that of
+    a scaled chi-square with the same mean and variance (Satterthwaite 1946, Biometrics Bulletin 2, 110).
     """
     mean = np.trace(covariance, axis1=1, axis2=2)
     half_variance = np.einsum("nij,nij->n", covariance, covariance)

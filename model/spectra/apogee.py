@@ -48,12 +48,18 @@ def read_fits(
     Parameters
     ----------
     content : bytes
+        The file's content.
     bad_bits : int
         The bits of the pixel mask that make a pixel unusable.
     row : int
         0 for the combined spectrum, `FIRST_VISIT` and on for an apStar's visits; of a mwm file, see `read_mwm`.
     most_bytes : int
         Most bytes that a gzipped file may unpack to.
+
+    Returns
+    -------
+    StarFile
+        The spectrum, the labels that may be trusted, and warnings.
 
     Raises
     ------

@@ -30,7 +30,17 @@ OUTLIER, GROSS = 0.3, 2.0
 
 @dataclass(frozen=True)
 class Normaliser:
-    """The pseudo-continuum of `grid` through the pixels `pixels` (int indices), of Chebyshev `degree`."""
+    """The pseudo-continuum of a grid: one polynomial for each detector, through fixed pixels.
+
+    Attributes
+    ----------
+    grid : Grid
+        The model's grid of P pixels.
+    pixels : array of int (C,)
+        Indices of the continuum pixels.
+    degree : int
+        Degree of the Chebyshev polynomials in ln(wavelength).
+    """
 
     grid: Grid
     pixels: NDArray[np.int64]
@@ -40,10 +50,25 @@ class Normaliser:
     def from_survey(
         cls, grid: Grid, mean: Array, sd: Array, degree: int = 4, segments: int = 20, fraction: float = 0.15
     ) -> Normaliser:
-        """Choose the continuum pixels from a survey's mean flux (P,) and its standard deviation (P,).
+        """Choose the continuum pixels from a survey.
 
-        Each detector is cut into `segments` equal parts and in each the `fraction` of pixels with the
-        smallest (1 - mean) + sd are taken, so that every part of the detector constrains the fit.
+        Parameters
+        ----------
+        grid : Grid
+            The survey's grid.
+        mean, sd : array (P,)
+            Mean and standard deviation of the survey's flux.
+        degree : int
+            Degree of the polynomials.
+        segments : int
+            Equal parts into which each detector is cut, so that every part of it constrains the fit.
+        fraction : float
+            The fraction of each part's pixels to take: those with the smallest (1 - mean) + sd.
+
+        Returns
+        -------
+        Normaliser
+            The normaliser.
         """
         score = (1 - mean) + sd
         chosen = [
@@ -73,12 +98,30 @@ class Normaliser:
         return designs
 
     def __call__(self, flux: Array, ivar: Array) -> tuple[Array, Array]:
-        """Normalised flux and ivar (P,) of a spectrum (P,); pixels of ivar 0 do not count.
+        """Normalise one spectrum.
 
+        Parameters
+        ----------
+        flux, ivar : array (P,)
+            Flux and inverse variance; pixels of ivar 0 do not count.
+
+        Returns
+        -------
+        flux : array (P,)
+            Flux in units of the continuum.
+        ivar : array (P,)
+            Its inverse variance, 0 in detectors that could not be normalised.
+
+        Raises
+        ------
+        SpectrumError
+            When no detector can be normalised.
+
+        Notes
+        -----
         A detector is masked whole that has less than a quarter of its continuum pixels, no light, or a fitted
-        continuum that falls below a tenth of its median: a polynomial through the rest would be a guess where
-        there are none. Pixels of ivar 0 and those far off the continuum (`GROSS`, `OUTLIER`) do not count.
-        Raises SpectrumError when no detector can be normalised.
+        continuum that falls below a tenth of its median. Continuum pixels far off the continuum (`GROSS`,
+        `OUTLIER`) do not count.
         """
         flux, ivar = flux.copy(), ivar.copy()
         for detector, basis, pixels in self._designs:
@@ -111,10 +154,24 @@ class Normaliser:
         return continuum
 
     def complete(self, flux: Array) -> tuple[Array, NDArray[np.bool_]]:
-        """Normalised flux (N, P) of complete spectra (N, P), and for which (N,) it is what a call would give.
+        """Normalise complete spectra, all at once.
 
-        It is for those of which no continuum pixel has to be left out. Bounds stand for what a call compares:
-        the least and the largest of those pixels for their median, the coefficients for the least continuum.
+        Parameters
+        ----------
+        flux : array (N, P)
+            Flux without bad pixels.
+
+        Returns
+        -------
+        flux : array (N, P)
+            Normalised flux.
+        same : array of bool (N,)
+            Whether a call would give the same: no continuum pixel of the spectrum has to be excluded.
+
+        Notes
+        -----
+        Bounds stand for what a call compares: the least and the largest continuum pixel for their median, the
+        coefficients for the least continuum.
         """
         result, same = np.empty_like(flux), np.ones(len(flux), dtype=bool)
         for (detector, basis, pixels), (solve, nodes, through) in zip(
@@ -123,7 +180,7 @@ class Normaliser:
             if len(pixels) < 3 * basis.shape[1]:
                 same[:] = False
                 continue
-            seen = basis[pixels]
+            design = basis[pixels]
             ratio = flux[:, detector.start + pixels]
             least, largest = ratio.min(axis=1), ratio.max(axis=1)
             same &= (least > 0) & (largest < (1 + GROSS) * least)
@@ -135,7 +192,7 @@ class Normaliser:
                 low = low * (coefficients[:, 0] - np.abs(coefficients[:, 1:]).sum(axis=1))
                 same &= low > 0.1 * largest
                 at_nodes = at_nodes * (coefficients @ nodes.T)
-                ratio = ratio / (coefficients @ seen.T)
+                ratio = ratio / (coefficients @ design.T)
             np.divide(flux[:, detector], at_nodes @ through, out=result[:, detector])
         return result, same
 
@@ -161,7 +218,18 @@ class Normaliser:
         ]
 
     def batch(self, flux: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Normalised flux (N, P) of complete spectra (N, P) without bad pixels, such as synthetic ones."""
+        """Normalise complete spectra without bad pixels, such as synthetic ones, in single precision.
+
+        Parameters
+        ----------
+        flux : array of float32 (N, P)
+            Flux over another continuum.
+
+        Returns
+        -------
+        array of float32 (N, P)
+            Normalised flux.
+        """
         result = np.empty_like(flux)
         for detector, basis, pixels in self._designs:
             solve = np.linalg.pinv(basis[pixels])

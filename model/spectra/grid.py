@@ -32,7 +32,18 @@ def apogee_wavelength() -> Array:
 
 @dataclass(frozen=True)
 class Grid:
-    """The pixels of a model: `wavelength` (P,), Angstrom, vacuum, rest frame, strictly increasing."""
+    """The pixels of a model.
+
+    Attributes
+    ----------
+    wavelength : array (P,)
+        Angstrom, vacuum, rest frame, strictly increasing.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two wavelengths, or some that do not increase.
+    """
 
     wavelength: Array
 

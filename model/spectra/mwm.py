@@ -21,7 +21,7 @@ from model.spectra.pixels import bad_pixels
 from model.spectra.star_file import StarFile, log_linear, number, spectrum_notes, text
 
 LABELS = ("teff", "logg", "fe_h")
-Spectrum = tuple[Any, int]
+TableRow = tuple[Any, int]
 """A table's HDU and a row of it."""
 
 
@@ -70,7 +70,7 @@ def read_mwm(hdus: Any, bad_bits: int, row: int) -> StarFile:
     )
 
 
-def _spectra(hdus: Any) -> list[Spectrum]:
+def _spectra(hdus: Any) -> list[TableRow]:
     """Every usable APOGEE spectrum, highest S/N first, APO before LCO.
 
     Visits that are not in the stack were resampled without a radial velocity: they are not at rest.
@@ -139,7 +139,7 @@ def _star_id(hdus: Any, hdu: Any, row: int) -> str | None:
     return next((star_id for value in named if (star_id := text(value)) is not None), None)
 
 
-def _notes(spectra: list[Spectrum], row: int, visits: bool) -> tuple[str, ...]:
+def _notes(spectra: list[TableRow], row: int, visits: bool) -> tuple[str, ...]:
     hdu, chosen = spectra[row]
     notes = []
     if len(spectra) > 1 and visits:

@@ -63,9 +63,17 @@ def bad_pixels(bitmask: NDArray[Any], bad_bits: int) -> NDArray[np.bool_]:
 
 
 def ivar_of(error: NDArray[Any]) -> Array:
-    """Inverse variances, in double precision, of 1-sigma errors of any shape.
+    """Convert errors to inverse variances, in double precision.
 
-    0, which ignores the pixel, where the error is not finite or not positive.
+    Parameters
+    ----------
+    error : array of any shape
+        1-sigma errors.
+
+    Returns
+    -------
+    array of the same shape
+        0, which masks the pixel, where the error is not finite or not positive.
     """
     exact = error.astype(np.float64)
     usable = np.isfinite(exact) & (exact > 0)
@@ -87,8 +95,10 @@ def mask_unusable(flux: Array, ivar: Array | None, bad: NDArray[np.bool_] | None
 
     Returns
     -------
-    flux, ivar : array (n,)
-        Both 0 in masked pixels.
+    flux : array (n,)
+        Flux, 0 in masked pixels.
+    ivar : array (n,)
+        Inverse variance, 0 in masked pixels.
 
     Raises
     ------
@@ -129,9 +139,24 @@ def _least(ivar: Array) -> float:
 
 
 def mask_warnings(grid: Grid, stages: Mapping[str, Array]) -> list[str]:
-    """Warnings of masked pixels; `stages` are the ivar (P,) after each step, named for what the step masks.
+    """Warn of masked pixels.
 
-    Raises SpectrumError where more than `MAX_MASKED` of the pixels are masked after the last.
+    Parameters
+    ----------
+    grid : Grid
+        The model's grid of P pixels.
+    stages : mapping of str to array (P,)
+        The ivar after each step of the preparation, by the reason for what the step masks.
+
+    Returns
+    -------
+    list of str
+        Warnings.
+
+    Raises
+    ------
+    SpectrumError
+        When more than `MAX_MASKED` of the pixels are masked after the last step.
     """
     masked = list(stages.values())[-1] == 0
     count = np.count_nonzero(masked)

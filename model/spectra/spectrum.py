@@ -51,10 +51,23 @@ def may_name_parameter(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Stellar parameters u and their 1-sigma errors: `teff` (K), `logg` (dex, cgs), `fe_h` (dex).
+    """Stellar parameters u and their 1-sigma errors.
 
-    `extra` are the extra parameters of u by name (line broadening, say), in the model's units, `extra_err` the
-    errors of those that have one.
+    Attributes
+    ----------
+    teff, logg, fe_h : float
+        Effective temperature in K, surface gravity in dex (cgs), [Fe/H] in dex.
+    teff_err, logg_err, fe_h_err : float
+        Their errors; 0 for an exact value.
+    extra : mapping of str to float
+        The extra parameters of u by name (line broadening, say), in the model's units.
+    extra_err : mapping of str to float
+        The errors of those that have one.
+
+    Raises
+    ------
+    ParameterError
+        For impossible values.
     """
 
     teff: float
@@ -128,9 +141,25 @@ class Parameters:
 class Observation:
     """A star's spectrum as it was sent, on any grid.
 
-    `flux` (n,); `ivar` (n,) or None when no errors are known; `bad` (n,) bool, pixels to ignore;
-    `wavelength` (n,) Angstrom, vacuum, rest frame, or None for the model's or APOGEE's grid;
-    `normalized` is True if the flux was divided by a continuum.
+    Attributes
+    ----------
+    flux : array (n,)
+        Flux in any unit.
+    parameters : Parameters
+        The star's parameters.
+    ivar : array (n,) or None
+        Inverse variance; None when no errors are known.
+    bad : array of bool (n,) or None
+        Pixels to mask.
+    wavelength : array (n,) or None
+        Angstrom, vacuum, rest frame; None for the model's or APOGEE's grid.
+    normalized : bool
+        Whether the flux was divided by a continuum.
+
+    Raises
+    ------
+    SpectrumError
+        When lengths disagree.
     """
 
     flux: Array
@@ -153,10 +182,20 @@ class Observation:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """A spectrum on a model's grid, normalised as the model was trained, and what was done to it.
+    """A spectrum on a model's grid, normalised as the model was trained.
 
-    `flux` (P,) and `ivar` (P,); pixels without information have ivar 0 and flux 0. When the observation
-    came without errors, `has_errors` is False and ivar is 1 on good pixels.
+    Attributes
+    ----------
+    flux, ivar : array (P,)
+        Normalised flux and its inverse variance, both 0 in masked pixels. Without errors ivar is 1 elsewhere.
+    parameters : Parameters
+        The star's parameters.
+    has_errors : bool
+        Whether the observation came with errors.
+    history : tuple of str
+        What was done to it.
+    warnings : tuple of str
+        Reasons to doubt it.
     """
 
     flux: Array
@@ -181,11 +220,28 @@ class Spectrum:
 
 
 def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None) -> Spectrum:
-    """Mask, resample and normalise an observation for a model with `grid` and `normaliser`.
+    """Mask, resample and normalise an observation.
 
-    A model trained on the true continuum has no normaliser and takes normalised spectra as they are.
-    Raises SpectrumError when more than half of the grid's pixels are masked in the end, when a good pixel is
-    not finite, when a spectrum said to be normalised is not, or when no continuum can be fitted.
+    Parameters
+    ----------
+    observation : Observation
+        The spectrum as it was sent.
+    grid : Grid
+        The model's grid.
+    normaliser : Normaliser or None
+        The model's normaliser. A model trained on the true continuum has none, and takes normalised spectra
+        only.
+
+    Returns
+    -------
+    Spectrum
+        The spectrum on the grid, with its history and warnings.
+
+    Raises
+    ------
+    SpectrumError
+        When more than half of the grid's pixels are masked in the end, a good pixel is not finite, a spectrum
+        said to be normalised is not, or no continuum can be fitted.
     """
     flux, ivar = mask_unusable(observation.flux, observation.ivar, observation.bad)
     flux, ivar, resampling = grid.resample(observation.wavelength, flux, ivar)
@@ -232,7 +288,23 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
 def prepare_all(
     observations: Sequence[Observation], grid: Grid, normaliser: Normaliser | None
 ) -> list[Spectrum | ChemtwinError]:
-    """Prepare many observations: each gives its spectrum or its error."""
+    """Prepare many observations.
+
+    Parameters
+    ----------
+    observations : sequence of Observation
+        The spectra as they were sent.
+    grid : Grid
+        The model's grid.
+    normaliser : Normaliser or None
+        The model's normaliser.
+
+    Returns
+    -------
+    list of Spectrum or ChemtwinError
+        What `prepare` returns or raises for each, in order. Spectra without errors and masks are normalised
+        together.
+    """
     found: dict[int, Spectrum] = {}
     if normaliser is not None:
         for start in range(0, len(observations), SPECTRA_AT_ONCE):

@@ -40,9 +40,32 @@ SPECTRUM_FLAGS = {
 class StarFile:
     """A star of a survey's file: one of its `rows` spectra, with labels and warnings.
 
-    `flux` (n,), `ivar` (n,), `bad` (n,) pixels to ignore, `wavelength` (n,) Angstrom or None for APOGEE's
-    8,575. `labels` has those of teff, logg, fe_h that may be trusted, `errors` the 1-sigma errors of those that
-    have one. `warnings` concern the spectrum, `label_notes` a label of the file, by its name.
+    Attributes
+    ----------
+    kind : str
+        The layout: apStar, aspcapStar, mwmStar or mwmVisit.
+    flux, ivar : array (n,)
+        Flux and its inverse variance.
+    bad : array of bool (n,)
+        Pixels to mask.
+    wavelength : array (n,) or None
+        Angstrom; None for APOGEE's 8,575 pixels.
+    normalized : bool
+        Whether the flux was divided by a continuum.
+    star_id : str or None
+        The star's id in the survey.
+    ra, dec : float or None
+        Position in degrees.
+    labels : dict of str to float
+        Those of teff (K), logg and fe_h (dex) that may be trusted.
+    errors : dict of str to float
+        Their 1-sigma errors, where there are any.
+    rows : int
+        Number of spectra in the file.
+    warnings : tuple of str
+        Warnings of the spectrum.
+    label_notes : dict of str to tuple of str
+        Warnings of a label, by its name.
     """
 
     kind: str
@@ -112,9 +135,30 @@ def spectrum_notes(flags: Any, keyword: str) -> tuple[str, ...]:
 
 
 def log_linear(start: float, step: float, reference: float | None, pixels: int, where: str) -> Array | None:
-    """Wavelengths (n,) in Angstrom of pixels on a log10 scale, None where they are APOGEE's own.
+    """Wavelengths of pixels on a log10 scale.
 
-    `start` is that of the `reference` pixel, by default the first, 1. Raises FormatError, naming `where`.
+    Parameters
+    ----------
+    start : float
+        Decimal logarithm of the wavelength in Angstrom of the reference pixel.
+    step : float
+        Step of log10 from one pixel to the next.
+    reference : float or None
+        The reference pixel, counted from 1; None: the first.
+    pixels : int
+        Number n of pixels.
+    where : str
+        Part of the file, for the error's message.
+
+    Returns
+    -------
+    array (n,) or None
+        Wavelengths in Angstrom; None where they are APOGEE's own.
+
+    Raises
+    ------
+    FormatError
+        For a scale that is not log10 of Angstrom.
     """
     start -= (1.0 if reference is None else reference) * step - step
     if (

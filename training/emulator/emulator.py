@@ -52,9 +52,18 @@ class EmulatorFileError(ValueError):
 class Emulator:
     """Model spectra at any labels inside a box.
 
-    Attributes: `wavelength` (P,) Angstrom in vacuum; `labels` the 21 names (teff in K, logg in dex of cgs,
-    fe_h and the [X/Fe] in dex); `lo`, `hi` (21,) the box; `provenance` what the file was made from;
-    `tensors` the coefficients.
+    Attributes
+    ----------
+    wavelength : array (P,)
+        Angstrom in vacuum.
+    labels : tuple of str
+        The 21 names: teff in K, logg in dex of cgs, fe_h and the [X/Fe] in dex.
+    lo, hi : array (21,)
+        The box.
+    provenance : mapping
+        What the file was made from.
+    tensors : mapping of str to tensor
+        The coefficients.
     """
 
     wavelength: npt.NDArray[np.float64]
@@ -95,10 +104,23 @@ class Emulator:
         )
 
     def __call__(self, labels: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """True-continuum-normalised flux (N, P) of the stars with `labels` (N, 21), ordered as `self.labels`.
+        """Spectra of stars.
 
-        Raises InputError for another shape, naming the label when one is not finite or outside the box, and
-        if [C/Fe] - [O/Fe] exceeds CARBON_LIMIT.
+        Parameters
+        ----------
+        labels : array (N, 21)
+            Ordered as `self.labels`.
+
+        Returns
+        -------
+        array of float32 (N, P)
+            Flux over the true continuum.
+
+        Raises
+        ------
+        InputError
+            For another shape, for a label that is not finite or outside the box, and if [C/Fe] - [O/Fe] exceeds
+            CARBON_LIMIT.
         """
         x = np.asarray(labels, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != len(self.labels):
@@ -156,8 +178,24 @@ def optical_depth(tensors: Mapping[str, torch.Tensor], labels: npt.NDArray[np.fl
 def kernels(
     tensors: Mapping[str, torch.Tensor], labels: npt.NDArray[np.float64]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Component by component the inputs it uses, scaled, of `labels` (N, 21) and of the J spectra of the fit,
-    (N, D) and (J, D), and the kernel (N, J) between them, which the next component overwrites."""
+    """Compute the kernels of the Gaussian processes, component by component.
+
+    Parameters
+    ----------
+    tensors : mapping of str to tensor
+        An emulator's.
+    labels : array (N, 21)
+        Labels of N stars.
+
+    Yields
+    ------
+    near : tensor (N, D)
+        The D inputs that the component uses, scaled, of the stars.
+    far : tensor (J, D)
+        Those of the J spectra of the fit.
+    kernel : tensor (N, J)
+        The kernel between them; the next component overwrites it.
+    """
     z = (torch.from_numpy(derived_inputs(labels)) - tensors["centre"]) / tensors["span"]
     inputs = tensors["inputs"]
     exponent = torch.empty((len(z), len(inputs)), dtype=torch.float64)

@@ -133,8 +133,9 @@ def fit_tensors(labels: Floats, flux: Floats, lo: Floats, hi: Floats, settings: 
 
 
 def _varimax(shapes: Floats, iterations: int = 60) -> Floats:
-    """Rotate orthonormal `shapes` (K, P) towards few large pixels each (Kaiser 1958): the simpler a shape,
-    the fewer labels move it, and the better a Gaussian process predicts its strength.
+    """Rotate orthonormal `shapes` (K, P) towards few large pixels each (Kaiser 1958).
+
+    The simpler a shape, the fewer labels move it, and the better a Gaussian process predicts its strength.
     """
     rotation, before = np.eye(len(shapes)), 0.0
     for _ in range(iterations):

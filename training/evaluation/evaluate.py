@@ -22,8 +22,19 @@ from training.surveys.survey import Survey, add_noise
 
 @dataclass(frozen=True)
 class TwinSearch:
-    """A twin search at `snr`: for each star the number of stars at most as far as its twin (N,), and
-    the distances of twins `near` (N,) and of random pairs `far` (M,)."""
+    """A search of each star's twin among all stars.
+
+    Attributes
+    ----------
+    snr : float
+        S/N per pixel.
+    doppelgangers : array of int (N,)
+        For each star the number of stars at most as far as its twin.
+    near : array (N,)
+        Distances of twins.
+    far : array (M,)
+        Distances of random pairs.
+    """
 
     snr: float
     doppelgangers: NDArray[np.int64]
@@ -62,7 +73,24 @@ def model_labels(paths: Sequence[Path]) -> list[str]:
 def embed_survey(
     model: Model, survey: Survey, snr: float = np.inf, stream: Stream = Stream.EVALUATION_NOISE
 ) -> Array:
-    """Latents (N, D) of a survey, streamed, with noise of 1 / `snr` added before the model's normaliser."""
+    """Embed a survey, streamed.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    survey : Survey
+        Noiseless stars.
+    snr : float
+        Noise of 1 / `snr` is added before the model's normaliser.
+    stream : Stream
+        The stream of the noise.
+
+    Returns
+    -------
+    array (N, D)
+        Latents.
+    """
     survey.check_grid(model.grid)
     latents = np.empty((len(survey), model.card.latent_dim))
     u = parameter_values(survey, model.parameter_names)
@@ -78,10 +106,27 @@ def embed_survey(
 def doppelgangers(
     latents: Array, twin: NDArray[np.int64], block: int = 64, shown: bool = True
 ) -> NDArray[np.int64]:
-    """For each star the number of stars at most as far as its twin (N,), exactly, in blocks.
+    """Count for each star the stars at most as far as its twin, exactly, in blocks.
 
-    Ties count against the twin, so that latents without information find nothing. Distances are Euclidean in
-    double precision, |b|^2 - 2 a.b with the latents centred; `twin` (N,) are row numbers.
+    Parameters
+    ----------
+    latents : array (N, D)
+        Latents.
+    twin : array of int (N,)
+        The row of each star's twin.
+    block : int
+        Stars at a time.
+    shown : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    array of int (N,)
+        The counts. Ties count against the twin, so that latents without information find nothing.
+
+    Notes
+    -----
+    Distances are Euclidean in double precision, |b|^2 - 2 a.b with the latents centred.
     """
     latents = latents - latents.mean(axis=0)
     squares = np.einsum("nd,nd->n", latents, latents)

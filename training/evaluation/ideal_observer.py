@@ -59,8 +59,17 @@ class Prior:
 
 @dataclass(frozen=True)
 class IdealObserver:
-    """True latents (N, D) with prior N(0, I), and their Fisher information at unit noise by eigenvalues (N, D)
-    and eigenvectors (N, D, D)."""
+    """The latents of a survey's stars, and the information that its spectra have on them.
+
+    Attributes
+    ----------
+    latents : array (N, D)
+        True latents, of prior N(0, I).
+    strength : array (N, D)
+        Eigenvalues of their Fisher information at unit noise.
+    directions : array (N, D, D)
+        Its eigenvectors.
+    """
 
     latents: Array
     strength: Array
@@ -68,13 +77,42 @@ class IdealObserver:
 
     @classmethod
     def of(cls, abundances: Array, fisher: Array) -> IdealObserver:
-        """From true abundances (N, E) and the Fisher information on them (N, E, E) at unit noise."""
+        """From true abundances and the information on them.
+
+        Parameters
+        ----------
+        abundances : array (N, E)
+            True abundances, dex.
+        fisher : array (N, E, E)
+            Fisher information on them at unit noise.
+
+        Returns
+        -------
+        IdealObserver
+            The observer.
+        """
         prior = Prior.of(abundances)
         strength, directions = np.linalg.eigh(prior.information(fisher))
         return cls(prior.latents(abundances), np.maximum(strength, 0.0), directions)
 
     def draw(self, snr: float) -> Likelihood:
-        """Posteriors of all stars from one draw of the noise at `snr`."""
+        """Draw the posteriors of all stars, for one draw of the noise.
+
+        Parameters
+        ----------
+        snr : float
+            S/N per pixel.
+
+        Returns
+        -------
+        Likelihood
+            Posteriors of N latents.
+
+        Notes
+        -----
+        With information F a star's posterior is N(m, (F + I)^-1), m = (F + I)^-1 (F z + F^(1/2) e), z the true
+        latent and e standard normal.
+        """
         strength = snr**2 * self.strength
         noise = generator(Stream.IDEAL_POSTERIORS).standard_normal(strength.shape)
         truth = np.einsum("nij,ni->nj", self.directions, self.latents)

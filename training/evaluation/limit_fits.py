@@ -106,8 +106,11 @@ class _Problem:
     observed: torch.Tensor
 
     def at(self, latents: Array) -> tuple[Array, Array, Array]:
-        """-2 log posterior (N,) at `latents` (N, D), half its downward gradient (N, D) and the precision
-        (N, D, D)."""
+        """The posterior at some latents.
+
+        Gives -2 log posterior (N,) at `latents` (N, D), half its downward gradient (N, D) and the precision (N,
+        D, D).
+        """
         labels = self.truth.copy()
         labels[:, self.columns] = self.prior.mean + latents @ self.prior.axes.T
         flux, slopes = flux_and_slopes(self.emulator, labels, self.columns)

@@ -29,9 +29,27 @@ def posteriors(
     stream: Stream = Stream.EVALUATION_NOISE,
     stars: int | None = None,
 ) -> tuple[Array, Array]:
-    """Posterior means (N, D) and covariances (N, D, D) of a survey's first `stars`, streamed.
+    """Posteriors of a survey's first stars, streamed.
 
-    Noise of 1 / `snr` is added before the model's normaliser, and given to the model.
+    Parameters
+    ----------
+    model : GaussDis
+        The model.
+    survey : Survey
+        Noiseless stars.
+    snr : float
+        Noise of 1 / `snr` is added before the model's normaliser, and given to the model.
+    stream : Stream
+        The stream of the noise.
+    stars : int, optional
+        Number of stars, by default all.
+
+    Returns
+    -------
+    means : array (N, D)
+        Posterior means.
+    covariances : array (N, D, D)
+        Posterior covariances.
     """
     survey.check_grid(model.grid)
     count, size = len(survey) if stars is None else min(stars, len(survey)), model.card.latent_dim
@@ -78,8 +96,21 @@ def twin_chi2(
 
 
 def drift(model: GaussDis, survey: Survey) -> dict[str, Array]:
-    """How far noise moves the mean latent of the same stars: `drift` (L, D) at `drift levels` (L,), the
-    posteriors' `drift sd` (L, D) and the population's `drift spread` (D,)."""
+    """Measure how far noise moves the mean latent of the same stars.
+
+    Parameters
+    ----------
+    model : GaussDis
+        The model.
+    survey : Survey
+        Noiseless stars.
+
+    Returns
+    -------
+    dict of str to array
+        `drift` (L, D) at `drift levels` (L,), the posteriors' `drift sd` (L, D) and the population's `drift
+        spread` (D,).
+    """
     clean, _ = posteriors(model, survey, stars=DRIFT_STARS)
     moved, sd = [], []
     for level in DRIFT_LEVELS:

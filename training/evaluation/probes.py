@@ -46,8 +46,24 @@ def _with_one(latents: Array) -> Array:
 def network_map(
     latents: Array, targets: Array, seed: int = 1, shown: str = "regress"
 ) -> Callable[[Array], Array]:
-    """Networks of A7, one for each column, from latents (N, D) to targets (N, E), fitted by Adam on half the
-    mean squared error with a cosine schedule."""
+    """Fit the networks of A7, one for each target, by Adam with a cosine schedule.
+
+    Parameters
+    ----------
+    latents : array (N, D)
+        Inputs.
+    targets : array (N, E)
+        Targets; the loss is half their mean squared error.
+    seed : int
+        Seed of weights and batches.
+    shown : str
+        Title of the progress bar.
+
+    Returns
+    -------
+    callable
+        Takes latents (M, D) to predictions (M, E).
+    """
     location, spread = latents.mean(axis=0), latents.std(axis=0) + 1e-12
     middle, width = targets.mean(axis=0), targets.std(axis=0) + 1e-12
     x = torch.from_numpy(((latents - location) / spread).astype(np.float32))
@@ -83,8 +99,21 @@ def explained(predicted: Array, targets: Array) -> Array:
 
 
 def dependence(latents: Array, parameters: Array) -> dict[str, Array]:
-    """How well u (N, U) is predicted from z (N, D): the fraction of its variance explained (U,) on the second
-    half of the stars by regressors fitted on the first. It is 0 for independence."""
+    """Measure how well u is predicted from latents, by regressors fitted on the first half of the stars.
+
+    Parameters
+    ----------
+    latents : array (N, D)
+        Latents z.
+    parameters : array (N, U)
+        Parameters u.
+
+    Returns
+    -------
+    dict of str to array (U,)
+        For each regressor the fraction of the parameters' variance explained on the second half; 0 for
+        independence.
+    """
     half = len(latents) // 2
     fitted = {
         "linear": linear_map(latents[:half], parameters[:half]),

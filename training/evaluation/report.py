@@ -58,8 +58,11 @@ class Surveys:
 
     @classmethod
     def sorted(cls, pairs: Sequence[Survey], groups: Survey | None, abundances: Survey | None) -> Surveys:
-        """Pairs in any order. Raises InputError unless one survey is of the paper's kind and at most one of
-        the other, for an abundance survey with spectra of a test survey, and for groups with noise."""
+        """Pairs in any order.
+
+        Raises InputError unless one survey is of the paper's kind and at most one of the other, for an
+        abundance survey with spectra of a test survey, and for groups with noise.
+        """
         ordered = tuple(sorted(pairs, key=lambda survey: survey.own_fe_h))
         if [survey.own_fe_h for survey in ordered] not in ([False], [False, True]):
             raise InputError(

@@ -141,7 +141,7 @@ def _fractions_of_limit(results: list[dict[str, Any]], limits: dict[str, Any]) -
 
 
 def _of_limit(found: dict[str, Any], best: dict[str, Any], way: str) -> list[str]:
-    """One row of the table of shares; empty for a model that does not rank this way."""
+    """One row of the table of fractions; empty for a model that does not rank this way."""
     cells = []
     for level in LIMIT_LEVELS:
         at = found.get(f"{level:g}", {})

@@ -24,8 +24,25 @@ LEVELS = (100, 50, 30)
 
 
 def fit_readout(model: Model, survey: Survey) -> AbundanceReadout:
-    """The least-squares readout of a noiseless survey's abundances; `scatter` from its second half by a fit to
-    the first. Raises InputError for a survey without abundances or with noise."""
+    """Fit the least-squares readout of a noiseless survey's abundances.
+
+    Parameters
+    ----------
+    model : Model
+        The model whose latents are read.
+    survey : Survey
+        Stars with known abundances.
+
+    Returns
+    -------
+    AbundanceReadout
+        The readout; its `scatter` is that of the second half about a fit to the first.
+
+    Raises
+    ------
+    InputError
+        For a survey without abundances or with noise.
+    """
     names, values, latents = _truth_and_latents(model, survey)
     half = len(latents) // 2
     residual = values[half:] - linear_map(latents[:half], values[:half])(latents[half:])

@@ -223,11 +223,31 @@ def average_latents(latents: Array, pairs: NDArray[np.int64]) -> None:
 def calibrate(
     model: GaussDis, survey: Survey, pairs: NDArray[np.int64], name: str, find: bool = False
 ) -> GaussDis:
-    """Calibrate `model` on `pairs` (P, 2), rows of `survey`, so that twins have equal latents.
+    """Calibrate a model on known pairs, so that twins have equal latents.
 
-    With `find` its response is then fitted to the twins that it finds among the survey's other stars, and the
-    known ones measure the residue. Raises InputError for a survey too small for that,
-    before any work, and if the model finds too few.
+    Parameters
+    ----------
+    model : GaussDis
+        The model to calibrate.
+    survey : Survey
+        The survey of the pairs.
+    pairs : array of int (P, 2)
+        Rows of `survey`.
+    name : str
+        The new model's name.
+    find : bool
+        Find twins among the survey's other stars, and fit the response to them; the known pairs then measure
+        the residue.
+
+    Returns
+    -------
+    GaussDis
+        The calibrated model.
+
+    Raises
+    ------
+    InputError
+        With `find`, for a survey too small for that, before any work, and if the model finds too few twins.
     """
     unpaired = np.setdiff1d(np.arange(len(survey)), pairs)
     if find:

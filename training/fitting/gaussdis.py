@@ -58,8 +58,17 @@ SAMPLE = 4000
 
 @dataclass
 class Stars:
-    """A survey's stars while a response is fitted: `coefficients` (N, K), `parameters` (N, U) and the
-    current `latents` (N, D)."""
+    """A survey's stars while a response is fitted.
+
+    Attributes
+    ----------
+    coefficients : array (N, K)
+        Observed coefficients, without noise.
+    parameters : array (N, U)
+        The stars' parameters.
+    latents : array (N, D)
+        The current latents.
+    """
 
     coefficients: Array
     parameters: Array
@@ -72,9 +81,25 @@ class Stars:
         degrees: tuple[int, int, int] = DEGREES,
         leading: int = 0,
     ) -> tuple[Response, Array]:
-        """The response of these latents, by ridge regression, and the covariance (K, K) of the residuals.
+        """Fit the response of the current latents, by ridge regression.
 
-        `weights` (N,) of the stars are 1 by default; the first `leading` latents come in products of three.
+        Parameters
+        ----------
+        ranges : array (U, 2)
+            Training ranges of the parameters.
+        weights : array (N,), optional
+            Weights of the stars, 1 by default.
+        degrees : (int, int, int)
+            Degrees in u of the response's mean, linear terms and products.
+        leading : int
+            The first latents, which come in products of three too.
+
+        Returns
+        -------
+        response : Response
+            The response.
+        scatter : array (K, K)
+            Covariance of the coefficients' residuals.
         """
         if weights is None:
             weights = np.ones(len(self.coefficients))
@@ -130,9 +155,26 @@ def stars_of(survey: Survey, model: Autoencoder | GaussDis) -> tuple[Array, Arra
 
 
 def refine(start: Autoencoder, survey: Survey, name: str) -> GaussDis:
-    """GaussDis from a compact variational autoencoder and its training survey.
+    """Make GaussDis from a compact variational autoencoder and its training survey.
 
-    Raises InputError for an autoencoder that works on pixels or whose latents are not variational.
+    Parameters
+    ----------
+    start : Autoencoder
+        Gives the basis and the first latents.
+    survey : Survey
+        The stars that it was trained on.
+    name : str
+        The new model's name.
+
+    Returns
+    -------
+    GaussDis
+        The model, without calibration.
+
+    Raises
+    ------
+    InputError
+        For an autoencoder that works on pixels.
     """
     if not start.scale.size:
         raise InputError("only an autoencoder between coefficients (inputs = components) can be refined")
@@ -209,8 +251,7 @@ def with_tensors(model: GaussDis, card: Card, **arrays: NDArray[Any]) -> GaussDi
 
 
 def with_metric(model: GaussDis, stars: Stars, how: str) -> GaussDis:
-    """`model` with the metric in which twins' latent differences at S/N 100, residue included, have unit
-    covariance."""
+    """`model` with the metric in which differences of twins at S/N 100 have unit covariance."""
     noise = posterior_covariances(model, stars.parameters[:SAMPLE], stars.latents[:SAMPLE], METRIC_SNR)
     unit = with_tensors(model, model.card, metric=np.eye(len(model.residue)))
     pair = unit.pair_covariance(noise, np.roll(noise, 1, axis=0)).mean(axis=0)

@@ -23,11 +23,32 @@ def fit(
     normalise: bool = True,
     error_floor: float = 0.0,
 ) -> PolyDis:
-    """Fit PolyDis on a survey.
+    """Fit PolyDis on a survey's flux and parameters.
 
-    `parameters` are those to remove; `snr` adds noise once to the training spectra (the paper uses 100);
-    `normalise` passes every spectrum through the pseudo-continuum normaliser of observed ones,
-    otherwise the survey's own continuum stays. Uses flux and parameters only.
+    Parameters
+    ----------
+    survey : Survey
+        The training survey.
+    name : str
+        The model's name.
+    parameters : tuple of str
+        The parameters to remove from the latent.
+    degree : int
+        Degree of the polynomial.
+    components : int
+        Number of components, the latents.
+    snr : float
+        Noise of 1 / `snr` is added once to the training spectra (the paper uses 100).
+    normalise : bool
+        Pass every spectrum through the pseudo-continuum normaliser of observed ones; otherwise the survey's own
+        continuum stays.
+    error_floor : float
+        See `Card`.
+
+    Returns
+    -------
+    PolyDis
+        The model.
     """
     normaliser = fit_normaliser(survey) if normalise else None
     basis = fit_basis(survey, normaliser, parameters=parameters, degree=degree, components=components, snr=snr)

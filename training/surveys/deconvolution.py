@@ -56,11 +56,6 @@ class Mixture:
             )
         return total
 
-    def log_density(self, x: Array, errors: Array) -> Array:
-        """Log density (N,) of measurements `x` (N, D) with independent `errors` (N, D)."""
-        density: Array = np.logaddexp.reduce(np.stack([term[0] for term in _expect(self, x, errors)]))
-        return density
-
 
 def deconvolve(x: Array, errors: Array, components: int, floor: Array) -> Mixture:
     """The mixture behind `x` (N, D) measured with independent Gaussian `errors` (N, D).

@@ -51,11 +51,32 @@ def add_noise(
 class Survey:
     """A survey file, checked when it is opened; fluxes are read block by block.
 
-    `parameters` (N, 3) are teff, logg, fe_h; `snr` (N,) is infinite without noise and NaN where it is not
-    known; `twin` (N,) is each star's twin's row, or None; `group` (N,) the number of each star's chemistry, or
-    None; `own_fe_h` says that twins differ in [Fe/H]. `extra` names the file's extra datasets of one number
-    per star, which any model may be conditioned on. `digests` (N,) are of each star's flux alone. `pixels` are
-    those of the file's that are used, P of them.
+    Attributes
+    ----------
+    path : Path
+        The file.
+    wavelength : array (P,)
+        Angstrom, in vacuum.
+    star_id : list of str
+        The N stars' ids.
+    parameters : array (N, 3)
+        Teff (K), log g and [Fe/H] (dex).
+    snr : array (N,)
+        S/N per pixel: infinite without noise, NaN where unknown.
+    twin : array of int (N,) or None
+        The row of each star's twin.
+    group : array of int (N,) or None
+        The number of each star's chemistry.
+    own_fe_h : bool
+        Whether twins differ in [Fe/H].
+    seed : int or None
+        The seed of a synthetic survey.
+    extra : tuple of str
+        The file's extra datasets of one number per star, which any model may be conditioned on.
+    digests : array of uint64 (N,)
+        Digests of the stars' fluxes.
+    pixels : array of int (P,) or None
+        The file's pixels that are used; None for all.
     """
 
     path: Path
@@ -129,8 +150,10 @@ class Survey:
         return len(self.star_id)
 
     def column(self, name: str) -> Array:
-        """One number per star (N,): teff, logg, fe_h or any of `extra`. Raises InputError for any other,
-        and where it is not known for every star."""
+        """One number per star (N,): teff, logg, fe_h or any of `extra`.
+
+        Raises InputError for any other, and where it is not known for every star.
+        """
         if name in PARAMETER_UNITS:
             return self.parameters[:, list(PARAMETER_UNITS).index(name)]
         if name not in self.extra:

@@ -58,12 +58,39 @@ def draw_labels(
     own_fe_h: bool = False,
     chemistry: Chemistry | None = None,
 ) -> NDArray[np.float64]:
-    """Labels (groups * members, len(names)): each run of `members` rows shares its chemistry.
+    """Draw the labels of groups of twins.
 
+    Parameters
+    ----------
+    groups : int
+        Number of groups.
+    seed : int
+        Seed of the random numbers.
+    names : tuple of str
+        The L labels.
+    lo, hi : array (L,)
+        The box that labels are truncated to.
+    members : int
+        Stars of a group, in neighbouring rows.
+    own_fe_h : bool
+        Members have equal [X/Fe], but each its own [Fe/H].
+    chemistry : Chemistry, optional
+        The distribution to draw from, within table 1 and the box; by default the paper's tables.
+
+    Returns
+    -------
+    array (groups * members, L)
+        Labels: K and dex.
+
+    Raises
+    ------
+    InputError
+        For `own_fe_h` with a `chemistry`, whose [X/Fe] depend on [Fe/H].
+
+    Notes
+    -----
     Teff and logg are uniform over table 1, each star its own; [Fe/H] and [X/Fe] are table 2's independent
-    Gaussians truncated to the box `lo`, `hi` (L,); [C/Fe], which the tables do not list, is 0, so [O/Fe] is
-    cut at -CARBON_LIMIT. With `own_fe_h` a group shares [X/Fe] only and each star has its own [Fe/H].
-    With a `chemistry` the labels are drawn from it, within table 1 and the box.
+    Gaussians, truncated. [C/Fe], which the tables do not list, is 0, so [O/Fe] is cut at -CARBON_LIMIT.
     """
     random = generator(Stream.SURVEY_LABELS, seed=seed)
     if chemistry is not None:

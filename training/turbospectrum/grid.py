@@ -54,7 +54,7 @@ FILE_LABELS = ("teff", "logg", "feh", *ELEMENTS)
 
 FE_H_MAX = PARAMETER_BOX["fe_h"][1]
 HELD_OUT = 0.12
-"""Fraction of a run's spectra that no fit sees."""
+"""Fraction of a run's spectra that no fit uses."""
 
 RESPONSE_POINTS, RESPONSE_STEP, RESPONSE_SEED = 20, 0.1, 20261123
 WHITE = 65535
@@ -89,7 +89,7 @@ DESIGNS = {"narrow": _design(20210306, Na=(0.0, 0.70)), "wide": _design(20261122
 def sample(design: Design, n: int, seed: int) -> Array:
     """The first `n` label vectors (n, 21) of a scrambled Sobol sequence in a box.
 
-    Points with [C/Fe] - [O/Fe] above `CARBON_LIMIT` (C/O above 0.89) are left out. A longer sample starts with
+    Points with [C/Fe] - [O/Fe] above `CARBON_LIMIT` (C/O above 0.89) are not taken. A longer sample starts with
     the shorter ones of the same seed, so that a grid can be extended.
     """
     carbon, oxygen = LABELS.index("C"), LABELS.index("O")
@@ -294,7 +294,7 @@ def grid(out: Path, n: int, design: str, seed: int | None, workers: int, root: P
     """Make the emulator's training grid.
 
     Spectra gather in a folder beside OUT, one file each, so that the command can be interrupted and repeated.
-    OUT holds everything in that folder: other designs and seeds with the same OUT add to it.
+    OUT gets everything in that folder: other designs and seeds with the same OUT add to it.
     """
     box = DESIGNS[design]
     seed = box.seed if seed is None else seed

@@ -67,7 +67,7 @@ class SynthesisError(RuntimeError):
 
 
 def abundances(fe_h: float, x_fe: Mapping[str, float]) -> Array:
-    """log eps (92,) of a star: everything but H and He moves with [Fe/H], then each [X/Fe] is added.
+    """Abundances log eps (92,) of a star: all but H and He move with [Fe/H], then each [X/Fe] is added.
 
     Raises InputError for a symbol that is no element.
     """

@@ -24,6 +24,17 @@ def measured():
     return truth, truth + errors * generator.standard_normal(truth.shape), errors
 
 
+def log_density(mixture: Mixture, x: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """Log density (N,) of measurements `x` (N, D) with independent `errors` (N, D)."""
+    terms = []
+    for weight, mean, covariance in zip(mixture.weights, mixture.means, mixture.covariances, strict=True):
+        total = covariance + errors[:, :, None] ** 2 * np.eye(x.shape[1])
+        gap = x - mean
+        chi2 = np.einsum("ni,ni->n", gap, np.linalg.solve(total, gap[:, :, None])[:, :, 0])
+        terms.append(np.log(weight) - 0.5 * (chi2 + np.linalg.slogdet(2 * np.pi * total)[1]))
+    return np.logaddexp.reduce(terms)
+
+
 def test_errors_are_taken_out_of_the_covariance(measured):
     truth, x, errors = measured
     found = deconvolve(x, errors, 2, np.full(3, 0.01))
@@ -32,7 +43,7 @@ def test_errors_are_taken_out_of_the_covariance(measured):
     order = np.argsort(found.weights)
     assert found.weights[order] == pytest.approx(TRUTH.weights, abs=0.03)
     assert np.allclose(found.means[order], TRUTH.means, atol=0.03)
-    assert found.log_density(x, errors).mean() == pytest.approx(TRUTH.log_density(x, errors).mean(), abs=0.01)
+    assert log_density(found, x, errors).mean() == pytest.approx(log_density(TRUTH, x, errors).mean(), abs=0.01)
 
 
 def test_a_spread_that_errors_explain_ends_near_the_floor():
@@ -56,7 +67,7 @@ def test_draws_at_a_given_last_coordinate_have_the_joint_moments():
     assert np.allclose(np.cov(drawn, rowvar=False), TRUTH.covariance(), atol=2e-3)
 
 
-def test_what_known_coordinates_leave():
+def test_the_covariance_at_known_coordinates():
     conditional = TRUTH.covariance_given([0])
     assert np.allclose(conditional[0], 0, atol=1e-12)
     drawn = Mixture(np.ones(1), TRUTH.means[:1], TRUTH.covariances[:1])
