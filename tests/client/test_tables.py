@@ -166,7 +166,7 @@ def test_further_columns(fresh, three):
 
 
 def test_names_of_arguments(fresh, three):
-    """further columns named as if they were used: `snr`, `flux`, `error`, `normalized`, `RAJ2000` and the like"""
+    """extra columns named as if they were used: `snr`, `flux`, `error`, `normalized`, `RAJ2000` and the like"""
     labels, flux = three
     for name in ("snr", "ivar", "error", "bitmask", "wavelength", "RAJ2000", "DEJ2000"):
         labels[name] = 7.5
