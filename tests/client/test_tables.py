@@ -183,7 +183,7 @@ def test_names_of_arguments(fresh, three):
 
 
 def test_not_stored(fresh, three):
-    """further columns of arrays or objects, or with FITS files"""
+    """extra columns of arrays or objects, or with FITS files"""
     labels, flux = three
     labels["sky"] = SkyCoord([1, 2, 3] * u.deg, [1, 2, 3] * u.deg)
     labels["flux"] = flux
@@ -207,7 +207,7 @@ def test_not_stored(fresh, three):
 
 
 def test_too_much(fresh, three):
-    """further columns of more than 4096 bytes in a row"""
+    """extra columns of more than 4096 bytes in a row"""
     labels, flux = three
     labels["note"] = ["short", "x" * 5000, "short"]
     with pytest.raises(ValueError, match=r"bytes of JSON in row 1; at most 4096"):
