@@ -18,7 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.search.cache import CacheError, read_cache, write_cache
-from index.search.segment import COLUMNS, TOLERANCE, Hits, Latents, Range, Segment, Slots, bytes_of, ids_of
+from index.search.segment import (
+    COLUMNS,
+    LARGEST,
+    TOLERANCE,
+    Hits,
+    Latents,
+    Range,
+    Segment,
+    Slots,
+    bytes_of,
+    ids_of,
+)
 
 RECENT = 4096
 """Rows written lately that are worth a segment: to read fewer takes no longer than to look for lists."""
@@ -31,9 +42,6 @@ DELETED = 0.25
 
 MORE = 4
 """Rows looked for beyond the `k` nearest: all that are as near as the last in single precision are needed."""
-
-LARGEST = 1e15
-"""Largest absolute value of a latent."""
 
 
 @dataclass(frozen=True)

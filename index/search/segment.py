@@ -34,8 +34,11 @@ ROUND, GROWTH = 32, 32
 TOLERANCE = 1e-4
 """Far more than the relative error of a squared distance in single precision."""
 
-FAR = 1e18
-"""All coordinates of a slot without a row: farther away than any latent."""
+LARGEST, FAR = 1e15, 1e18
+"""The largest absolute value of a latent, and all coordinates of a slot without a row."""
+
+BEYOND = 1e35
+"""Of a squared distance: more than between two latents, less than to a slot without a row."""
 
 Latents = NDArray[np.float32]
 Slots = NDArray[np.int64]
@@ -158,13 +161,9 @@ class Segment:
         at = np.searchsorted(self.ids, ids.astype(self.ids.dtype), sorter=self.order)
         slots = self.order[np.minimum(at, len(self.order) - 1)]
         slots = slots[self.ids[slots] == ids]
-        found: Slots = slots[self._is_alive(slots)]
+        bits = self.alive.reshape(-1)[slots // 8] >> (slots % 8).astype(np.uint8)
+        found: Slots = slots[(bits & 1).astype(bool)]
         return found
-
-    def _is_alive(self, slots: Slots) -> NDArray[np.bool_]:
-        """Which slots (n,) have a row that is not deleted."""
-        bits: Bits = self.alive.reshape(-1)[slots // 8] >> (slots % 8).astype(np.uint8)
-        return (bits & 1).astype(bool)
 
     def without(self, slots: Slots) -> Segment:
         """A copy with the rows in these slots marked as deleted; they must not be yet."""
@@ -238,9 +237,8 @@ class Segment:
         unused = np.zeros(len(lists), dtype=np.float32)
         pointers = [faiss.swig_ptr(array) for array in (lists, unused, squares, slots)]
         self.index.search_preassigned_c(1, faiss.swig_ptr(query), hits.most, *pointers, False, parameters)
-        slots = slots[: np.searchsorted(slots < 0, True)]  # nearest first; those that were not found are -1
-        alive = self._is_alive(slots)
-        hits.add(squares[: len(slots)][alive], slots[alive] + offset)
+        found = np.searchsorted(squares, BEYOND)  # nearest first; what is missing is farther away
+        hits.add(squares[:found], slots[:found] + offset)
 
     def _selector(self, lists: Slots, ranges: Sequence[Range]) -> faiss.IDSelector:
         """Selects the rows of some lists that are there and within all ranges."""
