@@ -28,7 +28,7 @@ from app.bulk.star_reader import (
 )
 from app.inference.embedder import Job
 from app.settings import Settings
-from app.values.columns import ColumnError, converted, identifiers, numbers, vacuum_angstrom
+from app.values.identifiers_and_numbers import ColumnError, converted, identifiers, numbers, vacuum_angstrom
 from app.values.positions import left_out, position
 from model.errors import ChemtwinError, InputError
 from model.spectra.pixels import bad_pixels, ivar_of

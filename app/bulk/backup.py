@@ -13,9 +13,9 @@ from tqdm import tqdm
 from index.errors import StoreError
 from index.stores.backup_file import read_backup
 from index.stores.open_store import open_store
+from index.stores.sql_store import Store
 from index.stores.sqlite import SqliteStore
 from index.stores.star import Star
-from index.stores.store import Store
 from model.errors import InputError
 
 Row = tuple[Star, bytes | None]

@@ -13,9 +13,9 @@ import numpy as np
 from astropy.io import fits
 from tqdm import tqdm
 
-from app.formats.tables import Column, star_columns, table
+from app.formats.table_columns import Column, star_columns, table
+from index.stores.sql_store import Store
 from index.stores.star import Star
-from index.stores.store import Store
 
 BLOCK = 4096
 

@@ -22,7 +22,7 @@ from app.bulk.star_reader import (
 )
 from app.inference.embedder import Job
 from app.settings import Settings
-from app.values.columns import NUMBER, Numbers, meta_value
+from app.values.identifiers_and_numbers import NUMBER, Numbers, meta_value
 from app.values.positions import FAR, apart, left_out, position
 from model.errors import ChemtwinError, InputError, ParameterError
 from model.spectra.apogee import STAR_BAD, read_fits

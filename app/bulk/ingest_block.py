@@ -15,8 +15,8 @@ from app.bulk.star_reader import DIGEST, InputFiles, ReadStar, RejectedStar, Sta
 from app.inference.embedder import Embedder, conditioned_on, stored_or_refused
 from app.settings import Settings
 from index.stores.open_store import open_store
+from index.stores.sql_store import Store
 from index.stores.star import Star
-from index.stores.store import Store
 from model.bundle import load_card
 
 BLOCK = 256

@@ -1,7 +1,7 @@
 """The one reader of tables of labels: CSV, ECSV, FITS, VOTable and Parquet, each of them also gzipped.
 
 Column names are read without regard to case, so the survey's own allStar table is understood.
-`app.values.columns` has the rules for what the cells mean.
+`app.values.identifiers_and_numbers` has the rules for what the cells mean.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from typing import IO, TypeAlias, cast
 
 import numpy as np
 
-from app.values.columns import ColumnError, Numbers, Row, Values, converted, identifiers, numbers
+from app.values.identifiers_and_numbers import (
+    ColumnError,
+    Numbers,
+    Row,
+    Values,
+    converted,
+    identifiers,
+    numbers,
+)
 from model.errors import InputError
 
 ALIASES = {

@@ -11,8 +11,8 @@ from app.inference.embedder import Embedder, Job, stored_or_refused
 from app.inference.stored_observation import unpack
 from app.settings import Settings
 from index.stores.open_store import open_store
+from index.stores.sql_store import Store
 from index.stores.star import Star, StoredSpectrum
-from index.stores.store import Store
 
 BLOCK = 256
 

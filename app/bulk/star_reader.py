@@ -17,7 +17,7 @@ import orjson
 
 from app.inference.embedder import Job
 from app.schemas.bodies import META_BYTES
-from app.values.columns import meta_value
+from app.values.identifiers_and_numbers import meta_value
 from model.errors import InputError, ParameterError
 from model.spectra.spectrum import PARAMETER_UNITS, Parameters
 

@@ -27,7 +27,7 @@ from app.settings import PREFIX, Settings, invalid, keys
 from index.errors import StoreError
 from index.search.twin_index import TwinIndex
 from index.stores.open_store import open_store
-from index.stores.store import Store
+from index.stores.sql_store import Store
 from model.bundle import load_model
 from model.errors import ModelFileError
 from model.methods.base import Model

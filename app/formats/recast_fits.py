@@ -14,7 +14,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from app.formats.tables import Column, table
+from app.formats.table_columns import Column, table
 
 LOG_LINEAR = 1e-7
 """Relative difference of a wavelength from a log-linear scale up to which it is on the scale."""

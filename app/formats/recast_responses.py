@@ -11,8 +11,8 @@ from fastapi import Response
 
 from app.formats.file_response import file_name, file_response, varying
 from app.formats.recast_fits import recast_fits
+from app.formats.table_columns import Column, Fact, csv_bytes, votable_bytes
 from app.formats.table_responses import identity, model_column, warning_facts
-from app.formats.tables import Column, Fact, csv_bytes, votable_bytes
 from app.json_response import json_response
 
 VO_ANGSTROM = "0.1nm"

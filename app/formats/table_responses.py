@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from fastapi import Response
 
 from app.formats.file_response import file_name, file_response, varying
-from app.formats.tables import Column, Fact, csv_bytes, extra_columns, star_columns, votable_bytes
+from app.formats.table_columns import Column, Fact, csv_bytes, extra_columns, star_columns, votable_bytes
 from app.json_response import json_response
 from app.schemas.queries import StarsQuery
 from index.stores.star import Star

@@ -14,7 +14,7 @@ from app.inference.stars import extra_fields
 from app.schemas.queries import TwinQuery
 from index.search.twin_index import Filters, Search, Twin
 from index.stores.star import STAR_TABLE, Brief, Star, covariances_of, latents_of, others_of
-from model.similarity.twin_distances import p_same
+from model.similarity.p_same import p_same
 
 SHORTLIST = 1000
 """Nearest stars by distance that a ranking by likelihood looks at."""

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from app.error_responses import problems
 from app.formats.file_response import file_name, file_response
-from app.formats.tables import Column, star_columns, votable_bytes, votable_error
+from app.formats.table_columns import Column, star_columns, votable_bytes, votable_error
 from app.inference.service import Service
 from app.openapi import loose_parameters, votable_responses
 from app.routes.dependencies import ServiceDep

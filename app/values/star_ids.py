@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from app.errors import Invalid
-from app.values.columns import UNKNOWN, lost_digits
+from app.values.identifiers_and_numbers import UNKNOWN, lost_digits
 
 STAR_ID = r"^[A-Za-z0-9][A-Za-z0-9+._:-]{0,63}\Z"
 

@@ -1,7 +1,8 @@
 """Exact nearest-neighbour search with FAISS over rows that change, with filters inside the search.
 
-Most rows are in segments (`index.search.segment`), which never change. Rows written lately are beside them and
-are all read; a thread of its own builds them into segments. A search reads one state; an update makes another.
+Most rows are in segments (`index.search.faiss_lists`), which never change. Rows written lately are beside them
+and are all read; a thread of its own builds them into segments. A search reads one state, and an update makes
+another.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.search.cache import CacheError, read_cache, write_cache
-from index.search.segment import (
+from index.search.faiss_lists import (
     COLUMNS,
     LARGEST,
     TOLERANCE,

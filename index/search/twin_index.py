@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from index.search.cache import CacheError
 from index.search.doppelganger_rates import Rates
 from index.search.nearest import Found, Nearest, Sample
+from index.stores.sql_store import Store
 from index.stores.star import Change, Star, vectors
-from index.stores.store import Store
 
 RATE_SAMPLE = 200_000
 """Most stars that the pairs are drawn among."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from index.errors import StoreError
+from index.stores.sql_store import Store
 from index.stores.sqlite import SqliteStore
-from index.stores.store import Store
 
 
 def open_store(address: str, create: bool = True) -> Store:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from index.errors import StoreError
 from index.stores.schema import migrations, new_tables, version
-from index.stores.store import Store
+from index.stores.sql_store import Store
 
 SCHEMA_VERSION = version("sqlite")
 

@@ -22,7 +22,7 @@ from model.methods.basis import Basis
 from model.methods.errorless_fits import ErrorlessFits
 from model.methods.gauss_newton import STEPS
 from model.methods.response import Response
-from model.similarity.same_star import likelihood_ratio
+from model.similarity.likelihood_ratio import likelihood_ratio
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
 from model.spectra.spectrum import Spectrum

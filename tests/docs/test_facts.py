@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
+from index.search.faiss_lists import COLUMNS
 from index.search.nearest import Nearest
-from index.search.segment import COLUMNS
 from index.stores import postgres, sqlite
 from tests.conftest import ROOT
 

@@ -11,13 +11,13 @@ SHOWN_BY = {
     "an id as text": "app/routes/test_api::test_ids_are_taken_digit_for_digit "
     "app/bulk/test_open_stars::test_ids_of_a_survey_are_digit_for_digit",
     "an id as an integer": "app/routes/test_api::test_ids_are_taken_digit_for_digit "
-    "app/values/test_columns::test_identifiers_are_text_digit_for_digit",
+    "app/values/test_identifiers_and_numbers::test_identifiers_are_text_digit_for_digit",
     "an id as a floating-point number": "app/routes/test_errors::test_embed_refuses "
-    "app/values/test_columns::test_numbers_of_floating_point_are_no_identifiers",
+    "app/values/test_identifiers_and_numbers::test_numbers_of_floating_point_are_no_identifiers",
     "an id such as `4.29E+18` or `12345.0`": "app/routes/test_accepted::test_an_id_that_was_a_number_or_stands_for_none_is_refused "
     "app/bulk/test_ingest::test_refused_stars_are_named_and_stop_no_other",
     "an id such as `nan`, `None`, `null`": "app/routes/test_accepted::test_an_id_that_was_a_number_or_stands_for_none_is_refused "
-    "app/values/test_columns::test_identifiers_are_text_digit_for_digit",
+    "app/values/test_identifiers_and_numbers::test_identifiers_are_text_digit_for_digit",
     "no id: blank, masked, NaN": "app/routes/test_errors::test_embed_refuses "
     "app/bulk/test_open_stars::test_a_damaged_row_names_column_row_and_star_and_stops_no_other "
     "app/bulk/test_open_stars::test_without_star_id_the_file_says_which_star_it_is",
@@ -26,7 +26,7 @@ SHOWN_BY = {
     "a label (`teff`, `logg`, `fe_h`, a model's extra parameter): blank, null, masked, NaN, infinite, -9990 or less": (
         "app/routes/test_accepted::test_an_unknown_label_is_refused_over_http "
         "app/bulk/test_open_stars::test_an_unknown_label_stops_its_star_only "
-        "app/values/test_columns::test_unknown_numbers_are_nan"
+        "app/values/test_identifiers_and_numbers::test_unknown_numbers_are_nan"
     ),
     "a label that no star has, such as 99.99 dex or 43 K": "app/routes/test_accepted::test_an_unknown_label_is_refused_over_http "
     "app/bulk/test_open_stars::test_a_damaged_row_names_column_row_and_star_and_stops_no_other",
@@ -34,12 +34,12 @@ SHOWN_BY = {
     "app/routes/test_accepted::test_an_unknown_position_of_an_npz_is_none "
     "app/bulk/test_open_stars::test_an_unknown_error_or_position_is_none",
     "text for a number": "app/routes/test_accepted::test_text_is_no_number_over_http "
-    "app/values/test_columns::test_numbers_may_be_text_and_text_that_is_none_is_an_error_of_its_row "
+    "app/values/test_identifiers_and_numbers::test_numbers_may_be_text_and_text_that_is_none_is_an_error_of_its_row "
     "app/bulk/test_open_stars::test_a_survey_of_another_shape_is_refused",
     "truth values for a number": "app/routes/test_accepted::test_text_is_no_number_over_http "
     "app/bulk/test_open_stars::test_a_survey_of_another_shape_is_refused",
-    "a unit of a column": "app/values/test_columns::test_units_are_converted "
-    "app/values/test_columns::test_units_that_cannot_be_converted_are_refused "
+    "a unit of a column": "app/values/test_identifiers_and_numbers::test_units_are_converted "
+    "app/values/test_identifiers_and_numbers::test_units_that_cannot_be_converted_are_refused "
     "app/bulk/test_open_stars::test_units_of_datasets_are_converted_or_refused",
     "wavelengths in air": "model/spectra/test_apogee::test_wavelengths_in_air_are_refused "
     "app/bulk/test_open_stars::test_units_of_datasets_are_converted_or_refused",

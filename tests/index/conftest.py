@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from index.stores.open_store import open_store
-from index.stores.store import Store
+from index.stores.sql_store import Store
 from tests.postgres import Postgres
 
 Opener = Callable[..., Store]

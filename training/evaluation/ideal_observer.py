@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.errors import InputError
-from model.similarity.same_star import Likelihood
+from model.similarity.likelihood_ratio import Likelihood
 from model.spectra.grid import Array
 from training.emulator.emulator import Emulator
 from training.random_streams import Stream, generator

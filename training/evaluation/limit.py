@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import InputError
-from model.similarity.same_star import ranked_doppelgangers, shortlists
+from model.similarity.likelihood_ratio import ranked_doppelgangers, shortlists
 from model.spectra.grid import Array
 from training.emulator.derivatives import information
 from training.emulator.emulator import Emulator

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from model.similarity.same_star import Likelihood, ranked_doppelgangers
+from model.similarity.likelihood_ratio import Likelihood, ranked_doppelgangers
 from model.spectra.grid import Array
 from training.emulator.derivatives import flux_and_slopes
 from training.emulator.emulator import Emulator

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.methods.gaussdis import GaussDis
-from model.similarity.same_star import Likelihood, ranked_doppelgangers
-from model.similarity.twin_distances import p_same
+from model.similarity.likelihood_ratio import Likelihood, ranked_doppelgangers
+from model.similarity.p_same import p_same
 from model.spectra.grid import Array
 from training.random_streams import Stream, generator
 from training.spectral_basis import parameter_values

@@ -17,7 +17,7 @@ import numpy as np
 
 from model.errors import InputError
 from model.methods.base import Embedding, Model
-from model.similarity.twin_distances import p_same
+from model.similarity.p_same import p_same
 from model.spectra.apogee import FIRST_VISIT, read_fits
 from model.spectra.spectrum import PARAMETER_UNITS, Observation, Parameters, Spectrum, prepare
 from model.spectra.star_file import StarFile

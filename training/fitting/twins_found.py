@@ -17,7 +17,7 @@ from tqdm import tqdm
 from model.errors import InputError
 from model.methods.gaussdis import GaussDis
 from model.methods.response import Response, terms
-from model.similarity.same_star import Likelihood
+from model.similarity.likelihood_ratio import Likelihood
 from model.spectra.grid import Array
 from training.fitting.gaussdis import Stars
 

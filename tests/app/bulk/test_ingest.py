@@ -19,8 +19,8 @@ from app.bulk.ingest import ingest as ingest_all
 from app.bulk.star_reader import DIGEST, InputFiles
 from app.settings import Settings
 from index.stores.open_store import open_store
+from index.stores.sql_store import Store
 from index.stores.sqlite import SqliteStore
-from index.stores.store import Store
 from tests import forked
 from tests.conftest import APSTAR, ASPCAP, GIANT
 from tests.forked import Command, run

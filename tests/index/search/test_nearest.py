@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from index.search import cache as cache_files
-from index.search import nearest, segment
+from index.search import faiss_lists, nearest
 from index.search.cache import CacheError
+from index.search.faiss_lists import COLUMNS
 from index.search.nearest import Nearest
-from index.search.segment import COLUMNS
 
 DIMENSION = 3
 IDS = st.sampled_from([f"S{i}" for i in range(40)] + ["a-much-longer-id"])
@@ -63,7 +63,7 @@ def soon_a_tree(monkeypatch):
 def small_trees(monkeypatch):
     """Lists, rounds and segments of a few rows, so that few rows make many."""
     for name, value in {"LIST": 4, "ROUND": 2, "RECENT": 6, "GROWTH": 2}.items():
-        monkeypatch.setattr(nearest if name in ("RECENT", "GROWTH") else segment, name, value)
+        monkeypatch.setattr(nearest if name in ("RECENT", "GROWTH") else faiss_lists, name, value)
 
 
 class Operations(RuleBasedStateMachine):

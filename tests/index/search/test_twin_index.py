@@ -8,9 +8,9 @@ import pytest
 
 from index.search.doppelganger_rates import RATE_PAIRS
 from index.search.twin_index import Filters, Search, TwinIndex
+from index.stores.sql_store import Store
 from index.stores.sqlite import SqliteStore
 from index.stores.star import Star
-from index.stores.store import Store
 from tests.index.stars import DIMENSION, in_threads, star
 
 

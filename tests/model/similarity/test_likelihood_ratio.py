@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from model.similarity.same_star import Likelihood, likelihood_ratio, ranked_doppelgangers
+from model.similarity.likelihood_ratio import Likelihood, likelihood_ratio, ranked_doppelgangers
 
 
 def posteriors(stars, dimensions, strength, seed=1):

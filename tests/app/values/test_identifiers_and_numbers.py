@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.values.columns import (
+from app.values.identifiers_and_numbers import (
     ColumnError,
     converted,
     identifiers,

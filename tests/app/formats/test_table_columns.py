@@ -6,7 +6,7 @@ import io
 import pytest
 from astropy.table import Table
 
-from app.formats.tables import Column, Fact, csv_bytes, star_columns, votable_bytes
+from app.formats.table_columns import Column, Fact, csv_bytes, star_columns, votable_bytes
 from tests.app.bulk.test_export import stars
 
 FACTS = [Fact("model", "chemtwin@0123", "the model"), Fact("exact", True, "no nearer star")]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from model.similarity.twin_distances import p_same
+from model.similarity.p_same import p_same
 
 
 @pytest.mark.parametrize("spread", [np.ones(50), np.geomspace(1, 1e-4, 50), np.r_[1.0, np.full(49, 1e-6)]])
