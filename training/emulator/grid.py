@@ -145,7 +145,7 @@ def _read_response(folder: Path, point: int, label: int, sign: int) -> tuple[Flo
 )
 @click.argument("grid", type=click.Path(exists=True, dir_okay=False))
 @click.argument("responses", type=click.Path(exists=True, file_okay=False))
-@click.option("--out", required=True, type=click.Path(dir_okay=False), help="ValidationSpectra file to write.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="Validation file to write.")
 def emulator_validation(grid: str, responses: str, out: str) -> None:
     """Build the file that `lab emulator evaluate` measures against."""
     build_validation(grid, responses, out)
