@@ -23,7 +23,7 @@ COLUMNS = STAR_TABLE.searched
 """What a search can be filtered by."""
 
 LIST = 256
-"""Most rows of a list: at 1e6 rows half as many and twice as many are slower (docs/nearest-neighbours.md)."""
+"""Most rows of a list: shorter ones were slower at 1e6 rows, longer ones no faster."""
 
 MOST_LISTS = 16384
 """Most lists, in however many rows: their boxes are all looked at."""
