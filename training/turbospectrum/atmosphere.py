@@ -22,7 +22,7 @@ EDGE = 0.2
 
 @dataclass(frozen=True)
 class Cube:
-    """Tabulated models: `decks` (T, G, M, 72, 5) over `teff` (T,) K, `logg` (G,) dex and `metal` (M,) dex."""
+    """Tabulated models: `decks` (T, G, M, L, 5) over `teff` (T,) K, `logg` (G,) dex and `metal` (M,) dex."""
 
     teff: Array
     logg: Array
@@ -32,21 +32,23 @@ class Cube:
 
 @cache
 def cube() -> Cube:
-    """The 550 ATLAS9 ODFNEW models of 3500 to 5750 K, logg 0 to 5, [M/H] -1.5 to +0.5 (README.md)."""
+    """The 550 ATLAS9 ODFNEW models of 3500 to 5750 K, logg 0 to 5, [M/H] -1.5 to +0.5 (README.md).
+
+    [M/H] is on the scale of Grevesse & Sauval (1998).
+    """
     with np.load(CUBE_FILE) as file:
         return Cube(file["teff"], file["logg"], file["metal"], file["cube"])
 
 
-def interpolate(teff: float, logg: float, metal: float) -> Array:
-    """The atmosphere (72, 5) of a star, by cubic Lagrange interpolation in each parameter.
+def interpolate(table: Cube, teff: float, logg: float, metal: float) -> Array:
+    """The atmosphere (L, 5) of a star, by cubic Lagrange interpolation in each parameter.
 
-    Parameters: `teff` K, `logg` dex (cgs), `metal` [M/H] in dex on the scale of Grevesse & Sauval (1998).
+    Parameters: `teff` K, `logg` dex (cgs), `metal` [M/H] in dex on the cube's own solar scale.
     Returns one row a layer, outermost first: column mass (g cm-2), temperature (K), gas pressure (dyn cm-2),
     electron density (cm-3), Rosseland opacity (cm2 g-1). All models share one scale of Rosseland optical
     depth, so that layers correspond.
     Raises InputError for a star outside the cube (more than `EDGE` steps of it).
     """
-    table = cube()
     interpolants = [
         _lagrange(name, axis, value)
         for name, axis, value in (

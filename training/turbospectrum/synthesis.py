@@ -6,7 +6,7 @@ import gzip
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from scipy import sparse
 
 from model.errors import InputError
 from model.spectra.grid import APOGEE_PIXELS, Array, apogee_wavelength
-from training.turbospectrum.atmosphere import interpolate, kurucz_text
+from training.turbospectrum.atmosphere import cube, interpolate, kurucz_text
 
 HERE = Path(__file__).parent
 LINE_LISTS = (HERE / "data" / "apogee_0.0003.ts.gz", HERE / "data" / "H_brackett.ts")
@@ -83,6 +83,33 @@ def vmic(logg: float) -> float:
     return 2.478 - 0.325 * logg
 
 
+def atlas9(teff: float, logg: float, fe_h: float) -> Array:
+    """The ATLAS9 atmosphere (72, 5) of a star; errors as for `atmosphere.interpolate`."""
+    return interpolate(cube(), teff, logg, fe_h + FE_SCALE)
+
+
+@dataclass(frozen=True)
+class Physics:
+    """What a synthesis rests on: by default what the emulator's training grid was made with.
+
+    Attributes
+    ----------
+    atmosphere : callable
+        Takes Teff (K), log g (dex) and [Fe/H]; returns an atmosphere's layers, as `atmosphere.interpolate`.
+    line_lists : tuple of Path
+        Turbospectrum's line lists, plain or gzipped.
+    microturbulence : callable
+        Takes log g; returns km/s.
+    resolution : float
+        Resolving power of the spectrograph.
+    """
+
+    atmosphere: Callable[[float, float, float], Array] = atlas9
+    line_lists: tuple[Path, ...] = LINE_LISTS
+    microturbulence: Callable[[float], float] = vmic
+    resolution: float = RESOLUTION
+
+
 def vacuum_to_air(wavelength: Array) -> Array:
     """Air wavelengths (Angstrom) of vacuum ones, same shape: Ciddor (1996, Applied Optics 35, 1566)."""
     s2 = (1e4 / wavelength) ** 2
@@ -119,6 +146,7 @@ class Turbospectrum:
     """A built Turbospectrum, in the folder `root` that build.sh filled; raises SynthesisError otherwise."""
 
     root: Path
+    physics: Physics = Physics()
 
     def __post_init__(self) -> None:
         parts = (self._program("babsma_lu"), self._program("bsyn_lu"), self._data)
@@ -130,13 +158,13 @@ class Turbospectrum:
             )
 
     def spectrum(self, teff: float, logg: float, fe_h: float, x_fe: Mapping[str, float]) -> Array:
-        """Continuum-normalised flux (8575,) of a star on the APOGEE grid (vacuum, rest frame), R = 22,500.
+        """Continuum-normalised flux (8575,) of a star on the APOGEE grid (vacuum, rest frame).
 
         Parameters: `teff` K, `logg` dex (cgs), `fe_h` [Fe/H], `x_fe` [X/Fe] by element symbol (absent: 0).
         Raises InputError for a star outside the model atmospheres, SynthesisError if Turbospectrum fails.
         """
         native = self.native(teff, logg, fe_h, x_fe)
-        flux: Array = line_spread(len(native)) @ native
+        flux: Array = line_spread(len(native), self.physics.resolution) @ native
         if not (np.isfinite(flux).all() and flux.min() >= 0 and flux.max() <= BRIGHTEST):
             raise SynthesisError(f"flux from {flux.min():g} to {flux.max():g} is no absorption spectrum")
         return flux
@@ -148,14 +176,14 @@ class Turbospectrum:
         Parameters and errors are those of `spectrum`.
         """
         composition = _composition(abundances(fe_h, x_fe))
-        deck = interpolate(teff, logg, fe_h + FE_SCALE)
+        deck = self.physics.atmosphere(teff, logg, fe_h)
         low, high = AIR_RANGE
         continuum = (
             _wavelengths(low - CONTINUUM_STEP, high + 2 * CONTINUUM_STEP, CONTINUUM_STEP)
             + "'MODELINPUT:' 'model'\n'MARCS-FILE:' '.false.'\n'MODELOPAC:' 'opacity'\n"
-            + f"{composition}'XIFIX:' 'T'\n{vmic(logg):.4f}\n"
+            + f"{composition}'XIFIX:' 'T'\n{self.physics.microturbulence(logg):.4f}\n"
         )
-        lists = [path.name.removesuffix(".gz") for path in LINE_LISTS]
+        lists = [path.name.removesuffix(".gz") for path in self.physics.line_lists]
         lines = (
             _wavelengths(low, high, STEP)
             + "'INTENSITY/FLUX:' 'Flux'\n'MODELOPAC:' 'opacity'\n'RESULTFILE :' 'spectrum'\n"
@@ -167,7 +195,7 @@ class Turbospectrum:
             folder = Path(name)
             (folder / "DATA").symlink_to(self._data)
             (folder / "model").write_text(kurucz_text(deck, logg))
-            for path, target in zip(LINE_LISTS, lists, strict=True):
+            for path, target in zip(self.physics.line_lists, lists, strict=True):
                 (folder / target).write_bytes(_line_list(path))
             self._run("babsma_lu", continuum, folder, "opacity")
             log = self._run("bsyn_lu", lines, folder, "spectrum")
