@@ -36,6 +36,7 @@ class Stream(Enum):
     FITTED_TWINS = (10,)
     FITTED_NOISE = (11,)
     RANDOM_PAIRS = (12,)
+    ADAPTATION = (13,)
     PUBLISHED_ERRORS = (12, SEED)
     """Its seed is the S/N."""
 

@@ -11,17 +11,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dtrtri
+from scipy.special import chdtrc
 
 from model.methods.base import Card, Embedding, Inferred, Model
 from model.methods.basis import Basis
 from model.methods.errorless_fits import ErrorlessFits
 from model.methods.gauss_newton import STEPS
-from model.methods.response import Response
+from model.methods.response import Fit, Response
 from model.similarity.likelihood_ratio import likelihood_ratio
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
@@ -40,6 +41,32 @@ UNCONVERGED = f"the fit of the latent did not converge in {STEPS} steps: do not 
 
 ERRORLESS_AT_ONCE = 256
 """Spectra without errors that are embedded at once."""
+
+
+FOREIGN = 1e-4
+"""A spectrum whose chi-square under the model is rarer than this is outside the model's domain."""
+
+
+class Measured(NamedTuple):
+    """Spectral coefficients of N stars, as a response is fitted to them.
+
+    Attributes
+    ----------
+    coefficients : array (N, K)
+        Residuals from the polynomial, in the basis.
+    covariances : array (N, K, K)
+        Of noise, continuum and the model's scatter, for exact parameters.
+    parameters, errors : array (N, U)
+        The stars' parameters, no farther out than the polynomials are trusted, and their errors.
+    unexplained : array (N,)
+        Residual variance per pixel outside the basis, beyond noise.
+    """
+
+    coefficients: Array
+    covariances: Array
+    parameters: Array
+    errors: Array
+    unexplained: Array
 
 
 class GaussDis(Model):
@@ -130,36 +157,74 @@ class GaussDis(Model):
         if variance is None:
             variance = np.broadcast_to(np.float64(0.0), flux.shape)
         measured, covariance = self._measured(flux, parameters, np.maximum(variance, NOISELESS_SNR**-2))
-        fit = self.response.fit(measured, parameters, _inverse(covariance))
-        converged = fit.converged
+        fit, _ = self._fit_measured(measured, covariance, parameters, errors)
+        return fit.latents, fit.information, fit.converged
+
+    def _fit_measured(
+        self, measured: Array, covariance: Array, parameters: Array, errors: Array | None
+    ) -> tuple[Fit, Array]:
+        """The fit to coefficients (N, K) of a covariance, and their precision with the parameters' errors."""
+        precision = _inverse(covariance)
+        fit = self.response.fit(measured, parameters, precision)
         if errors is not None and errors.any():
-            by_errors = self._by_parameters(fit.latents, parameters) * errors[:, :, None]
-            covariance = covariance + np.matmul(by_errors.transpose(0, 2, 1), by_errors)
-            fit = self.response.fit(measured, parameters, _inverse(covariance))
-            converged = converged & fit.converged
-        return fit.latents, fit.information, converged
+            covariance = covariance + self.by_errors(fit.latents, parameters, errors)
+            precision = _inverse(covariance)
+            again = self.response.fit(measured, parameters, precision)
+            fit = again._replace(steps=np.maximum(fit.steps, again.steps))
+        return fit, precision
 
-    def infer(self, spectra: Sequence[Spectrum]) -> list[Inferred]:
-        """Posterior mean of each spectrum's latent, and its covariance if the spectrum came with errors.
+    def measure(self, spectra: Sequence[Spectrum]) -> Measured:
+        """Measure the spectral coefficients of prepared spectra.
 
-        The residual variance from the best combination of the basis is added to the spectrum's own noise.
+        The residual variance from the best combination of the basis is added to each spectrum's own noise.
         """
         flux = np.stack([s.flux for s in spectra])
-        parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
+        parameters = self._nearest(np.stack([s.parameters.values(self.parameter_names) for s in spectra]))
         errors = np.stack([s.parameters.errors(self.parameter_names) for s in spectra])
         good = np.stack([s.ivar > 0 for s in spectra])
         noise = np.stack([1 / np.maximum(s.ivar, 1e-30) if s.has_errors else 0 * s.ivar for s in spectra])
         unexplained = self._unexplained(flux, parameters, noise, good)
         variance = np.where(good, noise + unexplained[:, None], np.inf)
-        latents, information, converged = self._fit(flux, parameters, variance, errors)
-        means, covariances = (
-            self._posterior_means(latents, information),
-            self._posterior_covariances(information),
+        coefficients, covariances = self._measured(flux, parameters, np.maximum(variance, NOISELESS_SNR**-2))
+        covariances = np.broadcast_to(covariances, (len(flux), *self.scatter.shape))
+        return Measured(coefficients, covariances, parameters, errors, unexplained)
+
+    def infer(self, spectra: Sequence[Spectrum]) -> list[Inferred]:
+        """Posterior mean of each spectrum's latent, and its covariance if the spectrum came with errors."""
+        measured = self.measure(spectra)
+        fit, precision = self._fit_measured(
+            measured.coefficients, measured.covariances, measured.parameters, measured.errors
         )
+        means = self._posterior_means(fit.latents, fit.information)
+        covariances = self._posterior_covariances(fit.information)
+        residual = measured.coefficients - self.response(fit.latents, measured.parameters)
+        chi2 = np.einsum("nk,nkl,nl->n", residual, precision, residual) + np.square(fit.latents).sum(axis=1)
         return [
-            Inferred(mean, covariance if spectrum.has_errors else None, () if sure else (UNCONVERGED,))
-            for spectrum, mean, covariance, sure in zip(spectra, means, covariances, converged, strict=True)
+            Inferred(
+                mean,
+                covariance if spectrum.has_errors else None,
+                (*(() if sure else (UNCONVERGED,)), *self._foreign(float(found)) * spectrum.has_errors),
+            )
+            for spectrum, mean, covariance, sure, found in zip(
+                spectra, means, covariances, fit.converged, chi2, strict=True
+            )
         ]
+
+    def fit_latents(self, coefficients: Array, covariances: Array, stars: Measured) -> Array:
+        """Most probable latents (N, D) of `stars` with other coefficients (N, K) and covariances (N, K, K)."""
+        return self._fit_measured(coefficients, covariances, stars.parameters, stars.errors)[0].latents
+
+    def _foreign(self, chi2: float) -> tuple[str, ...]:
+        """A sentence about a spectrum that is none of the model's survey, by the chi-square of its K numbers.
+
+        Under the model the least sum of squares of residuals and latents is a chi-square of K degrees.
+        """
+        if chdtrc(len(self.scatter), chi2) >= FOREIGN:
+            return ()
+        return (
+            f"the spectrum is unlike those that the model was made for (chi-square {chi2:.0f} of "
+            f"{len(self.scatter)} numbers): do not compare it with others",
+        )
 
     def embed(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
         """Embed prepared spectra, in order. Those without errors and gaps take a faster path."""
@@ -290,6 +355,11 @@ class GaussDis(Model):
         measured = np.matmul(root.transpose(0, 2, 1), np.matmul(root, weighted[:, :, None]))[:, :, 0]
         whole = np.eye(len(self.scatter)) + self.continuum
         return measured, root.transpose(0, 2, 1) @ whole @ root + self.scatter
+
+    def by_errors(self, latents: Array, parameters: Array, errors: Array) -> Array:
+        """Covariance (N, K, K) of measured coefficients from errors (N, U) of the parameters (N, U)."""
+        slopes = self._by_parameters(latents, parameters) * errors[:, :, None]
+        return np.matmul(slopes.transpose(0, 2, 1), slopes)
 
     def _by_parameters(self, latents: Array, parameters: Array) -> Array:
         """Derivatives (N, U, K) of measured coefficients by the parameters that they are taken at."""
