@@ -17,6 +17,7 @@ from app.operations import logs
 from app.operations.request_limits import RequestLimits
 from app.routes import cone, embed, explorer, map, model, operations, recast, spectra, stars, twins
 from app.routes.dependencies import KeyCheck
+from app.routes.direct import DirectRoute
 from app.settings import Settings, keys
 
 LAST_BATCH_S = 5.0
@@ -55,6 +56,8 @@ def _add_routes(app: FastAPI, api_keys: list[str], read_keys: list[str]) -> None
     """Add all routes; without any keys everybody may use them."""
     asked = bool(api_keys or read_keys)
     errors = openapi.errors(401) if asked else {}
+    read = KeyCheck(api_keys + read_keys) if asked else None
+    app.router.routes.append(DirectRoute("/twins/{star_id}", twins.twins, read))
     for routers, allowed in ((READING, api_keys + read_keys), (WRITING, api_keys)):
         needed = [Depends(KeyCheck(allowed))] if asked else []
         for router in routers:
