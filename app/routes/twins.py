@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -32,6 +33,7 @@ from app.inference.service import Service
 from app.inference.twins import shortlist, twins_of_one, twins_of_several
 from app.json_response import JSON, json_response
 from app.openapi import OF_BODIES, query_parameters, request_body, responses
+from app.operations.threads import Threads
 from app.routes.dependencies import BatcherDep, ServiceDep, StarPath
 from app.schemas.bodies import SeveralIn, StoredIn, UnstoredIn
 from app.schemas.queries import TwinQuery, TwinsOfBodyQuery
@@ -53,7 +55,8 @@ Result = dict[str, Any]
 )
 async def twins(star_id: StarPath, request: Request) -> Response:
     """The k chemically nearest stars, nearest first."""
-    query = TwinQuery.model_validate(dict(request.query_params))
+    given = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    query = TwinQuery.model_validate(dict(given))
     service: Service = request.app.state.service
     form = negotiated(request, query.format, TABLE)
 
@@ -61,7 +64,8 @@ async def twins(star_id: StarPath, request: Request) -> Response:
         found = twins_of_one(service, service.comparable(star_id), query)
         return twins_response(form, found, service.extra_units)
 
-    return await asyncio.to_thread(search)
+    threads: Threads = request.app.state.threads
+    return await threads.run(search)
 
 
 @router.post(

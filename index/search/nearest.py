@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,11 @@ from index.search.faiss_lists import (
     Hits,
     Latents,
     Range,
-    Rows,
     Segment,
-    Slots,
     bytes_of,
     ids_of,
 )
-from index.search.recent_rows import Recent
+from index.search.state import Recent, State
 
 RECENT = 4096
 """Rows written lately that are worth a segment: to read fewer takes no longer than to look for lists."""
@@ -63,46 +61,6 @@ class Sample:
     columns: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class _State:
-    """What a search reads."""
-
-    segments: tuple[Segment, ...]
-    recent: Recent
-    seq: int
-
-    def parts(self) -> Iterator[tuple[Segment | Recent, int]]:
-        """Segments and recent rows, each with the number of its first slot among all."""
-        offset = 0
-        for segment in self.segments:
-            yield segment, offset
-            offset += len(segment.ids)
-        yield self.recent, offset
-
-    def __len__(self) -> int:
-        rows = sum(segment.rows - segment.deleted for segment in self.segments)
-        return rows + int(self.recent.alive.sum())
-
-    def living(self) -> Slots:
-        """The numbers of all rows that are there."""
-        return np.concatenate([part.living() + offset for part, offset in self.parts()])
-
-    def rows_of(self, numbers: Slots) -> Rows:
-        """Rows by their numbers (n,) among all slots, in that order."""
-        order, parts = [], []
-        for part, offset in self.parts():
-            (own,) = ((numbers >= offset) & (numbers < offset + len(part.ids))).nonzero()
-            if len(own) == len(numbers):
-                return part.rows_of(numbers - offset)
-            order.append(own)
-            parts.append(part.rows_of(numbers[own] - offset))
-        back = np.concatenate(order).argsort()
-        ids, latents, columns = zip(*parts, strict=True)
-        return Rows(
-            np.concatenate(ids)[back], np.concatenate(latents)[back], np.concatenate(columns, axis=1)[:, back]
-        )
-
-
 class Nearest:
     """Rows with an id, a latent (D,) and columns, searchable by Euclidean distance. Safe to use from threads.
 
@@ -115,7 +73,7 @@ class Nearest:
         self._slots: dict[bytes, int] = {}
         """Of each star among the recent rows, the slot."""
         self._builder: threading.Thread | None = None
-        self._state = _State((), Recent.empty(dimension), 0)
+        self._state = State((), Recent.empty(dimension), 0)
 
     def __len__(self) -> int:
         return len(self._state)
@@ -162,7 +120,7 @@ class Nearest:
         with self._lock:
             segments, recent = self._removed({star_id.encode() for star_id in removed} | set(last))
             self._slots.update(zip(last, range(recent.count, recent.count + len(rows)), strict=True))
-            self._state = _State(segments, recent.with_rows(list(last), latents, columns.T), seq)
+            self._state = State(segments, recent.with_rows(list(last), latents, columns.T), seq)
             self._tend()
 
     def _removed(self, ids: set[bytes]) -> tuple[tuple[Segment, ...], Recent]:
@@ -276,14 +234,14 @@ class Nearest:
                 self._builder = None
                 return False
             state = self._state
-        chosen = _State(tuple(state.segments[number] for number in due), state.recent, state.seq)
+        chosen = State(tuple(state.segments[number] for number in due), state.recent, state.seq)
         ids, latents, columns = chosen.rows_of(chosen.living())
         built = Segment.build(ids, latents, columns) if len(ids) else None
         with self._lock:
             self._swap(chosen, set(due), built)
         return True
 
-    def _swap(self, old: _State, due: set[int], built: Segment | None) -> None:
+    def _swap(self, old: State, due: set[int], built: Segment | None) -> None:
         """Put the segment built from `old`, or None of no rows, in place of it. Call it with the lock."""
         now, count = self._state, old.recent.count
         later = [segment for number, segment in enumerate(now.segments) if number in due]
@@ -295,7 +253,7 @@ class Nearest:
             slots = built.find(np.concatenate(gone))
             segments.append(built.without(slots) if len(slots) else built)
         self._slots = {star_id: slot - count for star_id, slot in self._slots.items() if slot >= count}
-        self._state = _State(tuple(segments), now.recent.after(count), now.seq)
+        self._state = State(tuple(segments), now.recent.after(count), now.seq)
 
     def save(self, path: Path, model: str) -> None:
         """Write everything as it is now to a file, whole or not at all.
@@ -352,7 +310,7 @@ class Nearest:
         ids = ids_of(recent["ids"]).tolist()
         rows = nearest._state.recent.with_rows(ids, recent["latents"], recent["columns"])
         nearest._slots = {star_id: slot for slot, star_id in enumerate(ids)}
-        nearest._state = _State(tuple(map(Segment.from_arrays, parts)), rows, about["seq"])
+        nearest._state = State(tuple(map(Segment.from_arrays, parts)), rows, about["seq"])
         with nearest._lock:
             nearest._tend()
         return nearest

@@ -1,15 +1,15 @@
-"""Rows written lately: all are read by each search, until a segment is built of them."""
+"""What a search reads: segments, and rows written lately, of which a segment is built later."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.search.faiss_lists import COLUMNS, Hits, Latents, Range, Rows, Slots
+from index.search.faiss_lists import COLUMNS, Hits, Latents, Range, Rows, Segment, Slots
 
 
 @dataclass(frozen=True)
@@ -85,3 +85,43 @@ class Recent:
         if len(slots):
             squares, rows = faiss.knn(query[None], self.latents[slots], min(hits.most, len(slots)))
             hits.add(squares[0], slots[rows[0]] + offset)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a search reads."""
+
+    segments: tuple[Segment, ...]
+    recent: Recent
+    seq: int
+
+    def parts(self) -> Iterator[tuple[Segment | Recent, int]]:
+        """Segments and recent rows, each with the number of its first slot among all."""
+        offset = 0
+        for segment in self.segments:
+            yield segment, offset
+            offset += len(segment.ids)
+        yield self.recent, offset
+
+    def __len__(self) -> int:
+        rows = sum(segment.rows - segment.deleted for segment in self.segments)
+        return rows + int(self.recent.alive.sum())
+
+    def living(self) -> Slots:
+        """The numbers of all rows that are there."""
+        return np.concatenate([part.living() + offset for part, offset in self.parts()])
+
+    def rows_of(self, numbers: Slots) -> Rows:
+        """Rows by their numbers (n,) among all slots, in that order."""
+        order, parts = [], []
+        for part, offset in self.parts():
+            (own,) = ((numbers >= offset) & (numbers < offset + len(part.ids))).nonzero()
+            if len(own) == len(numbers):
+                return part.rows_of(numbers - offset)
+            order.append(own)
+            parts.append(part.rows_of(numbers[own] - offset))
+        back = np.concatenate(order).argsort()
+        ids, latents, columns = zip(*parts, strict=True)
+        return Rows(
+            np.concatenate(ids)[back], np.concatenate(latents)[back], np.concatenate(columns, axis=1)[:, back]
+        )
