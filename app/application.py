@@ -63,7 +63,7 @@ def _add_routes(app: FastAPI, api_keys: list[str], read_keys: list[str]) -> None
     """Add all routes; without any keys everybody may use them."""
     asked = bool(api_keys or read_keys)
     errors = openapi.errors(401) if asked else {}
-    for routers, allowed in ((READING, api_keys + read_keys), (WRITING, api_keys)):
+    for routers, allowed in ((WRITING, api_keys), (READING, api_keys + read_keys)):
         needed = [Depends(KeyCheck(allowed))] if asked else []
         for router in routers:
             app.include_router(router, dependencies=needed, responses=errors)
