@@ -15,12 +15,17 @@ from app.inference.latent_map import LatentMap
 from app.inference.service import Service
 from app.operations import logs
 from app.operations.request_limits import RequestLimits
+from app.operations.threads import Threads
 from app.routes import cone, embed, explorer, map, model, operations, recast, spectra, stars, twins
 from app.routes.dependencies import KeyCheck
+from app.routes.direct import DirectTwins
 from app.settings import Settings, keys
 
 LAST_BATCH_S = 5.0
 """Seconds for the batch in inference when the service stops, after those that its requests had."""
+
+THREADS = 16
+"""Searches of GET /twins at once."""
 
 READING = (twins.router, recast.router, spectra.router, stars.router, map.router, cone.router, model.router,
            operations.router)  # fmt: skip
@@ -44,10 +49,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     error_responses.install(app)
     openapi.add_bodies(app)
+    api_keys, read_keys = keys(settings.api_keys), keys(settings.read_keys)
+    read = KeyCheck(api_keys + read_keys) if api_keys or read_keys else None
+    app.add_middleware(DirectTwins, twins=twins.twins, check=read)
     bodies = max(settings.held_bodies_mb * 1_000_000, settings.max_body_bytes + 1_000_000)
     app.add_middleware(RequestLimits, body_timeout=settings.body_timeout_s, most_bytes=bodies)
     app.add_middleware(logs.RequestLog)
-    _add_routes(app, keys(settings.api_keys), keys(settings.read_keys))
+    _add_routes(app, api_keys, read_keys)
     return app
 
 
@@ -71,9 +79,11 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
     service = await run_in_threadpool(Service, settings)
     batcher = Batcher(service.embed, settings.queue_size, settings.batch_size)
     app.state.service, app.state.batcher, app.state.latent_map = service, batcher, LatentMap(service)
+    app.state.threads = threads = Threads(THREADS)
     card = service.model.card
     metrics.MODEL.labels(card.name, card.version, card.method).set(1)
     metrics.CAPACITY.set(settings.queue_size)
     yield
     await batcher.stop(LAST_BATCH_S)
+    await threads.close()
     service.close()

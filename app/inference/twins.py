@@ -111,9 +111,9 @@ def _response(service: Service, star: Star, query: TwinQuery, found: list[Twin])
 
 
 def _filters(service: Service, star: Star, query: TwinQuery) -> Filters:
-    ranges = []
+    ranges, given = [], vars(query)
     for name in STAR_TABLE.searched:
-        low, high = getattr(query, f"{name}_min", None), getattr(query, f"{name}_max", None)
+        low, high = given.get(f"{name}_min"), given.get(f"{name}_max")
         if low is not None or high is not None:
             ranges.append((name, -np.inf if low is None else low, np.inf if high is None else high))
     if query.in_domain is not None:

@@ -89,5 +89,6 @@ def random_distances(latents: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def rates_at(distances: list[float], pairs: NDArray[np.float32]) -> list[float]:
     """For each distance the fraction of sorted `pairs` that are at most that far apart."""
-    ranks = np.searchsorted(pairs, np.asarray(distances, dtype=pairs.dtype), side="right")
-    return [float(rank) / len(pairs) for rank in ranks]
+    ranks = pairs.searchsorted(np.asarray(distances, dtype=pairs.dtype), side="right")
+    rates: list[float] = (ranks / len(pairs)).tolist()
+    return rates

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -22,13 +22,16 @@ from index.stores.star import STAR_TABLE
 COLUMNS = STAR_TABLE.searched
 """What a search can be filtered by."""
 
-LIST = 256
-"""Most rows of a list: shorter ones were slower at 1e6 rows, longer ones no faster."""
+WITHIN = "fe_h"
+"""The column that most searches limit. A list's rows are in its order: those of a range are together."""
+
+LIST = 512
+"""Most rows of a list: shorter and longer ones were no faster at 1e5 and 1e6 rows."""
 
 MOST_LISTS = 16384
 """Most lists, in however many rows: their boxes are all looked at."""
 
-ROUND, GROWTH = 32, 32
+ROUND, GROWTH = 16, 32
 """Lists of the first round of a search, and how many times more are in each further round."""
 
 TOLERANCE = 1e-4
@@ -47,6 +50,14 @@ Range = tuple[str, float, float]
 """A column's name and an inclusive range."""
 
 
+class Rows(NamedTuple):
+    """Rows: `ids` (n,), `latents` (n, D) and `columns` (C, n)."""
+
+    ids: NDArray[np.bytes_]
+    latents: Latents
+    columns: NDArray[np.float64]
+
+
 class Hits:
     """The nearest rows found so far: `squares` (n,) of their distances in single precision and `rows` (n,).
 
@@ -62,19 +73,20 @@ class Hits:
 
     def __init__(self, k: int, most: int, max_distance: float) -> None:
         self.k, self.most = k, most
-        self.limit = max_distance**2 * (1 + TOLERANCE)
+        self.limit = min(max_distance**2 * (1 + TOLERANCE), BEYOND)
         """Square of the distance beyond which no row is wanted any more."""
         self.squares = np.zeros(0, dtype=np.float32)
         self.rows = np.zeros(0, dtype=np.int64)
 
     def add(self, squares: Latents, rows: Slots) -> None:
-        """Add rows; only the `most` nearest within the limit remain."""
-        squares, rows = np.concatenate([self.squares, squares]), np.concatenate([self.rows, rows])
-        order = np.argsort(squares)[: self.most]
-        squares, rows = squares[order], rows[order]
+        """Add rows, given nearest first; only the `most` nearest within the limit remain."""
+        if len(self.rows):
+            squares, rows = np.concatenate([self.squares, squares]), np.concatenate([self.rows, rows])
+            order = squares.argsort()[: self.most]
+            squares, rows = squares[order], rows[order]
         if len(squares) >= self.k:
             self.limit = min(self.limit, float(squares[self.k - 1]) * (1 + TOLERANCE))
-        near = np.searchsorted(squares, self.limit, side="right")
+        near = squares.searchsorted(self.limit, side="right")
         self.squares, self.rows = squares[:near], rows[:near]
 
 
@@ -133,6 +145,8 @@ class Segment:
         while lists * LIST < rows and lists < MOST_LISTS:
             lists *= 2
         grid = _split(turned, lists)
+        order = columns[COLUMNS.index(WITHIN)][grid].argsort(axis=1)
+        grid = np.take_along_axis(grid, order, axis=1)
         alive = np.zeros(grid.size, dtype=bool)
         alive[np.unique(grid, return_index=True)[1]] = True
         boxes = turned[grid]
@@ -180,10 +194,10 @@ class Segment:
         """The slots of all rows that are not deleted."""
         return np.flatnonzero(np.unpackbits(self.alive, bitorder="little"))
 
-    def latents(self, slots: Slots) -> Latents:
-        """The latents (n, D) in these slots."""
-        latents: Latents = self.index.reconstruct_batch(slots)
-        return latents
+    def rows_of(self, slots: Slots) -> Rows:
+        """The rows in these slots."""
+        columns = self.columns.reshape(len(COLUMNS), -1)
+        return Rows(self.ids[slots], self.index.reconstruct_batch(slots), columns[:, slots])
 
     def search(self, query: Latents, ranges: Sequence[Range], hits: Hits, offset: int) -> None:
         """Add to `hits` every row that belongs there.
@@ -199,24 +213,23 @@ class Segment:
         offset
             Added to a slot, it is the row's number in `hits`.
         """
-        with np.errstate(over="ignore"):
-            turned = (query.astype(np.float64) - self.mean) @ self.axes
+        turned = (query.astype(np.float64) - self.mean) @ self.axes
         # single precision moves a coordinate of a row or the query by less than this
-        error = (2 * len(query) + 8) * 6e-8 * (self.extent + float(np.linalg.norm(turned)))
+        error = (2 * len(query) + 8) * 6e-8 * (self.extent + math.sqrt(turned @ turned))
         slack = math.sqrt(len(query)) * error
-        point = turned.astype(np.float32)
-        bounds = _squared_distances(self.boxes, point)
+        bounds = _squared_distances(self.boxes, turned.astype(np.float32))
         if ranges:
             bounds[~self._lists_within(ranges)] = np.inf
+        reader = _Reader(self, query, ranges)
         count = ROUND
         while True:
-            reach = (math.sqrt(hits.limit) + slack) ** 2
-            lists = np.flatnonzero(bounds <= reach if reach < math.inf else bounds < reach)
+            (lists,) = (bounds <= (math.sqrt(hits.limit) + slack) ** 2).nonzero()
             if len(lists) == 0:
                 break
             if len(lists) > count:
-                lists = lists[np.argpartition(bounds[lists], count)[:count]]
-            self._read(lists, query, ranges, hits, offset)
+                lists = lists[bounds[lists].argpartition(count)[:count]]
+            squares, slots = reader.read(lists, hits.most)
+            hits.add(squares, slots + offset)
             bounds[lists] = np.inf
             count *= GROWTH
 
@@ -225,33 +238,9 @@ class Segment:
         within = np.ones(self.column_ranges.shape[2], dtype=bool)
         for name, low, high in ranges:
             lowest, highest = self.column_ranges[:, COLUMNS.index(name)]
-            within &= (lowest <= high) & (highest >= low)
+            within &= lowest <= high
+            within &= highest >= low
         return within
-
-    def _read(self, lists: Slots, query: Latents, ranges: Sequence[Range], hits: Hits, offset: int) -> None:
-        """Let FAISS read some lists."""
-        selector = self._selector(lists, ranges) if ranges or self.deleted else None
-        parameters = faiss.SearchParametersIVF(nprobe=len(lists), sel=selector)
-        squares = np.empty(hits.most, dtype=np.float32)
-        slots = np.empty(hits.most, dtype=np.int64)
-        unused = np.zeros(len(lists), dtype=np.float32)
-        pointers = [faiss.swig_ptr(array) for array in (lists, unused, squares, slots)]
-        self.index.search_preassigned_c(1, faiss.swig_ptr(query), hits.most, *pointers, False, parameters)
-        found = np.searchsorted(squares, BEYOND)  # nearest first; what is missing is farther away
-        hits.add(squares[:found], slots[:found] + offset)
-
-    def _selector(self, lists: Slots, ranges: Sequence[Range]) -> faiss.IDSelector:
-        """Selects the rows of some lists that are there and within all ranges."""
-        bits = self.alive
-        if ranges:
-            within = np.ones((len(lists), self.columns.shape[2]), dtype=bool)
-            for name, low, high in ranges:
-                values = self.columns[COLUMNS.index(name)].take(lists, axis=0)
-                within &= values >= low
-                within &= values <= high
-            bits = np.zeros_like(self.alive)
-            bits[lists] = np.packbits(within, axis=1, bitorder="little") & self.alive[lists]
-        return faiss.IDSelectorBitmap(bits.reshape(-1))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All of it as named arrays of numbers, for a file; the FAISS index in its own file format."""
@@ -264,6 +253,57 @@ class Segment:
         numbers = {name: arrays[name].item() for name in ("rows", "deleted", "extent")}
         index = faiss.deserialize_index(arrays["index"])
         return cls(**arrays | numbers | {"ids": ids_of(arrays["ids"]), "index": index})
+
+
+class _Reader:
+    """Lets FAISS read lists of a segment for one search: what FAISS is given is made once, for all rounds.
+
+    Parameters
+    ----------
+    segment
+        Whose lists.
+    query
+        A latent (D,).
+    ranges
+        Only rows within all of them.
+    """
+
+    def __init__(self, segment: Segment, query: Latents, ranges: Sequence[Range]) -> None:
+        self._segment, self._query, self._ranges = segment, query, ranges
+        selector = None
+        if ranges or segment.deleted:
+            # bits of lists that are not read may be anything
+            self._selected = np.empty_like(segment.alive) if ranges else segment.alive
+            selector = faiss.IDSelectorBitmap(self._selected.reshape(-1))
+        self._parameters = faiss.SearchParametersIVF(sel=selector)
+
+    def read(self, lists: Slots, most: int) -> tuple[Latents, Slots]:
+        """Squared distances and slots of the nearest rows of some lists, nearest first, at most `most`.
+
+        Where there are fewer, squared distances beyond BEYOND follow.
+        """
+        if self._ranges:
+            self._select(lists)
+        self._parameters.nprobe = len(lists)
+        squares = np.empty(most, dtype=np.float32)
+        slots = np.empty(most, dtype=np.int64)
+        unused = np.empty(len(lists), dtype=np.float32)
+        pointers = [faiss.swig_ptr(array) for array in (lists, unused, squares, slots)]
+        self._segment.index.search_preassigned_c(
+            1, faiss.swig_ptr(self._query), most, *pointers, False, self._parameters
+        )
+        return squares, slots
+
+    def _select(self, lists: Slots) -> None:
+        """Select the rows of some lists that are within all ranges and not deleted."""
+        segment = self._segment
+        within = np.ones((len(lists), segment.columns.shape[2]), dtype=bool)
+        for name, low, high in self._ranges:
+            values = segment.columns[COLUMNS.index(name)].take(lists, axis=0)
+            within &= values >= low
+            within &= values <= high
+        bits = np.packbits(within, axis=1, bitorder="little")
+        self._selected[lists] = bits & segment.alive[lists] if segment.deleted else bits
 
 
 def bytes_of(ids: NDArray[np.bytes_]) -> NDArray[np.uint8]:
@@ -290,7 +330,8 @@ def _inverted_file(latents: Latents, lists: int) -> faiss.IndexIVFFlat:
 
 def _squared_distances(boxes: Latents, point: Latents) -> Latents:
     """Squares of the distances (L,) from a point (D,) to boxes, centres and half widths (2, D, L)."""
-    gaps = np.abs(boxes[0] - point[:, None])
+    gaps = boxes[0] - point[:, None]
+    np.abs(gaps, out=gaps)
     gaps -= boxes[1]
     np.maximum(gaps, 0, out=gaps)
     squares: Latents = np.einsum("dl,dl->l", gaps, gaps)

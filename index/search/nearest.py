@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,10 +26,10 @@ from index.search.faiss_lists import (
     Latents,
     Range,
     Segment,
-    Slots,
     bytes_of,
     ids_of,
 )
+from index.search.state import Recent, State
 
 RECENT = 4096
 """Rows written lately that are worth a segment: to read fewer takes no longer than to look for lists."""
@@ -62,115 +61,6 @@ class Sample:
     columns: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Recent:
-    """Rows in the first `count` of S slots: `ids` (S,), `latents` (S, D), `columns` (C, S); those `alive` (S,).
-
-    Slots beyond `count` may be filled by a later state; no other is ever written to.
-    """
-
-    ids: NDArray[np.bytes_]
-    latents: Latents
-    columns: NDArray[np.float64]
-    alive: NDArray[np.bool_]
-    count: int = 0
-
-    @classmethod
-    def empty(cls, dimension: int, slots: int, width: int = 1) -> Recent:
-        """No rows, but slots for them, with ids of `width` bytes."""
-        return cls(
-            np.zeros(slots, dtype=f"S{width}"),
-            np.zeros((slots, dimension), dtype=np.float32),
-            np.zeros((len(COLUMNS), slots)),
-            np.zeros(slots, dtype=bool),
-        )
-
-    def living(self) -> Slots:
-        """The slots of all rows that are there."""
-        return np.flatnonzero(self.alive[: self.count])
-
-    def without(self, slots: Sequence[int]) -> Recent:
-        """A copy with the rows in these slots marked as deleted."""
-        alive = self.alive.copy()
-        alive[list(slots)] = False
-        return replace(self, alive=alive)
-
-    def with_rows(self, ids: Sequence[bytes], latents: Latents, columns: NDArray[np.float64]) -> Recent:
-        """The same with more rows: `ids`, `latents` (n, D), `columns` (C, n)."""
-        width = max([self.ids.dtype.itemsize, *map(len, ids)])
-        count = self.count + len(ids)
-        into = self
-        if count > len(self.ids) or width > self.ids.dtype.itemsize:
-            into = Recent.empty(latents.shape[1], max(len(self.ids), 2 * count), width)
-            for name in ("ids", "latents", "alive"):
-                getattr(into, name)[: self.count] = getattr(self, name)[: self.count]
-            into.columns[:, : self.count] = self.columns[:, : self.count]
-        new = slice(self.count, count)
-        into.ids[new], into.latents[new], into.columns[:, new] = ids, latents, columns
-        alive = into.alive.copy()
-        alive[new] = True
-        return replace(into, alive=alive, count=count)
-
-    def after(self, count: int) -> Recent:
-        """The rows of all slots but the first `count`."""
-        new = Recent.empty(self.latents.shape[1], RECENT)
-        rows = slice(count, self.count)
-        new = new.with_rows(self.ids[rows].tolist(), self.latents[rows], self.columns[:, rows])
-        new.alive[: new.count] = self.alive[rows]
-        return new
-
-    def search(self, query: Latents, ranges: Sequence[Range], hits: Hits, offset: int) -> None:
-        """As `Segment.search`."""
-        within = self.alive[: self.count].copy()
-        for name, low, high in ranges:
-            values = self.columns[COLUMNS.index(name), : self.count]
-            within &= (values >= low) & (values <= high)
-        slots = np.flatnonzero(within)
-        if len(slots):
-            squares, rows = faiss.knn(query[None], self.latents[slots], min(hits.most, len(slots)))
-            hits.add(squares[0], slots[rows[0]] + offset)
-
-
-@dataclass(frozen=True)
-class _State:
-    """What a search reads."""
-
-    segments: tuple[Segment, ...]
-    recent: Recent
-    seq: int
-
-    def parts(self) -> Iterator[tuple[Segment | Recent, int]]:
-        """Segments and recent rows, each with the number of its first slot among all."""
-        offset = 0
-        for segment in self.segments:
-            yield segment, offset
-            offset += len(segment.ids)
-        yield self.recent, offset
-
-    def __len__(self) -> int:
-        rows = sum(segment.rows - segment.deleted for segment in self.segments)
-        return rows + int(self.recent.alive.sum())
-
-    def living(self) -> Slots:
-        """The numbers of all rows that are there."""
-        return np.concatenate([part.living() + offset for part, offset in self.parts()])
-
-    def rows(self, numbers: Slots) -> tuple[NDArray[np.bytes_], Latents, NDArray[np.float64]]:
-        """Ids (n,), latents (n, D) and columns (C, n) of rows by their numbers (n,) among all slots."""
-        parts = list(self.parts())
-        ids = np.zeros(len(numbers), dtype=max((part.ids.dtype for part, _ in parts), key=lambda t: t.itemsize))
-        latents = np.zeros((len(numbers), self.recent.latents.shape[1]), dtype=np.float32)
-        columns = np.zeros((len(COLUMNS), len(numbers)))
-        for part, offset in parts:
-            own = (numbers >= offset) & (numbers < offset + len(part.ids))
-            slots = numbers[own] - offset
-            if len(slots):
-                ids[own] = part.ids[slots]
-                latents[own] = part.latents(slots) if isinstance(part, Segment) else part.latents[slots]
-                columns[:, own] = part.columns.reshape(len(COLUMNS), -1)[:, slots]
-        return ids, latents, columns
-
-
 class Nearest:
     """Rows with an id, a latent (D,) and columns, searchable by Euclidean distance. Safe to use from threads.
 
@@ -183,7 +73,7 @@ class Nearest:
         self._slots: dict[bytes, int] = {}
         """Of each star among the recent rows, the slot."""
         self._builder: threading.Thread | None = None
-        self._state = _State((), Recent.empty(dimension, RECENT), 0)
+        self._state = State((), Recent.empty(dimension), 0)
 
     def __len__(self) -> int:
         return len(self._state)
@@ -230,7 +120,7 @@ class Nearest:
         with self._lock:
             segments, recent = self._removed({star_id.encode() for star_id in removed} | set(last))
             self._slots.update(zip(last, range(recent.count, recent.count + len(rows)), strict=True))
-            self._state = _State(segments, recent.with_rows(list(last), latents, columns.T), seq)
+            self._state = State(segments, recent.with_rows(list(last), latents, columns.T), seq)
             self._tend()
 
     def _removed(self, ids: set[bytes]) -> tuple[tuple[Segment, ...], Recent]:
@@ -284,7 +174,7 @@ class Nearest:
             hits = Hits(wanted, fetch, max_distance)
             for part, offset in state.parts():
                 part.search(query, ranges, hits, offset)
-            ids, latents, _ = state.rows(hits.rows)
+            ids, latents, _ = state.rows_of(hits.rows)
             differences = latents.astype(np.float64) - query
             distances = np.sqrt(np.einsum("nd,nd->n", differences, differences))
             order = np.lexsort((ids, distances))
@@ -301,7 +191,7 @@ class Nearest:
         state = self._state
         living = state.living()
         chosen = generator.choice(living, min(most, len(living)), replace=False)
-        ids, latents, columns = state.rows(chosen)
+        ids, latents, columns = state.rows_of(chosen)
         return Sample([star_id.decode() for star_id in ids.tolist()], latents, columns.T)
 
     def settle(self) -> None:
@@ -344,14 +234,14 @@ class Nearest:
                 self._builder = None
                 return False
             state = self._state
-        chosen = _State(tuple(state.segments[number] for number in due), state.recent, state.seq)
-        ids, latents, columns = chosen.rows(chosen.living())
+        chosen = State(tuple(state.segments[number] for number in due), state.recent, state.seq)
+        ids, latents, columns = chosen.rows_of(chosen.living())
         built = Segment.build(ids, latents, columns) if len(ids) else None
         with self._lock:
             self._swap(chosen, set(due), built)
         return True
 
-    def _swap(self, old: _State, due: set[int], built: Segment | None) -> None:
+    def _swap(self, old: State, due: set[int], built: Segment | None) -> None:
         """Put the segment built from `old`, or None of no rows, in place of it. Call it with the lock."""
         now, count = self._state, old.recent.count
         later = [segment for number, segment in enumerate(now.segments) if number in due]
@@ -363,7 +253,7 @@ class Nearest:
             slots = built.find(np.concatenate(gone))
             segments.append(built.without(slots) if len(slots) else built)
         self._slots = {star_id: slot - count for star_id, slot in self._slots.items() if slot >= count}
-        self._state = _State(tuple(segments), now.recent.after(count), now.seq)
+        self._state = State(tuple(segments), now.recent.after(count), now.seq)
 
     def save(self, path: Path, model: str) -> None:
         """Write everything as it is now to a file, whole or not at all.
@@ -386,7 +276,7 @@ class Nearest:
             for number, segment in enumerate(state.segments)
             for name, array in segment.arrays().items()
         }
-        ids, latents, columns = replace(state, segments=()).rows(state.recent.living())
+        ids, latents, columns = replace(state, segments=()).rows_of(state.recent.living())
         arrays |= {"ids": bytes_of(ids), "latents": latents, "columns": columns}
         about = {
             "model": model,
@@ -420,7 +310,7 @@ class Nearest:
         ids = ids_of(recent["ids"]).tolist()
         rows = nearest._state.recent.with_rows(ids, recent["latents"], recent["columns"])
         nearest._slots = {star_id: slot for slot, star_id in enumerate(ids)}
-        nearest._state = _State(tuple(map(Segment.from_arrays, parts)), rows, about["seq"])
+        nearest._state = State(tuple(map(Segment.from_arrays, parts)), rows, about["seq"])
         with nearest._lock:
             nearest._tend()
         return nearest

@@ -21,7 +21,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from index.errors import StoreError
 from index.stores.schema import migrations, new_tables, version
-from index.stores.sql_store import BLOCK, Connection, Row, Store
+from index.stores.sql_store import Store
+from index.stores.writing import BLOCK, Connection, Row
 
 SCHEMA_VERSION = version("postgres")
 TABLES = ("stars", "spectra", "openings", "chemtwin")
@@ -36,7 +37,7 @@ SET lock_timeout = '30s'; SET jit = off
 
 
 class PostgresConnection:
-    """A connection that takes statements as `index.stores.sql_store` writes them."""
+    """A connection that takes statements as a store writes them."""
 
     def __init__(self, conninfo: dict[str, Any]) -> None:
         self.raw = psycopg.connect(**conninfo, autocommit=True)

@@ -91,7 +91,7 @@ class SqliteStore(Store):
     @contextmanager
     def _reading(self, streaming: bool = False) -> Iterator[sqlite3.Connection]:
         """A connection that no other thread is using: readers do not wait for each other."""
-        with self._read_errors():
+        try:
             try:
                 reader = self._idle.pop()
             except IndexError:
@@ -100,19 +100,20 @@ class SqliteStore(Store):
                 yield reader
             finally:
                 self._idle.append(reader)
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
-        with self._read_errors(), closing(self._connect()) as connection:
-            connection.execute("BEGIN")
-            yield connection
-
-    @contextmanager
-    def _read_errors(self) -> Iterator[None]:
         try:
-            yield
+            with closing(self._connect()) as connection:
+                connection.execute("BEGIN")
+                yield connection
         except sqlite3.Error as error:
-            raise StoreError(f"cannot read the store {self.path}: {error}", str(error)) from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: sqlite3.Error) -> StoreError:
+        return StoreError(f"cannot read the store {self.path}: {error}", str(error))
 
 
 def _statements(text: str) -> Iterator[str]:
