@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from index.stores.sky import Circle
-from model.spectra.star_file import COORDINATES
+from model.spectra.star_file import designated_position
 
 FAR = 1 / 60
 """Degrees between two positions of one star from which on a warning says so."""
-
-PARTS = re.compile(r"(\d\d)(\d\d)(\d{4})([+-])(\d\d)(\d\d)(\d{3})\Z")
 
 
 def position(ra: float | None, dec: float | None) -> tuple[float | None, float | None]:
@@ -32,18 +28,6 @@ def left_out(ra: float | None, dec: float | None) -> tuple[str, ...]:
     return (f"{stated} is no position in degrees, and was left out",)
 
 
-def of_designation(star_id: str) -> tuple[float, float] | None:
-    """The position (ra, dec), in degrees, that an id with a 2MASS designation states: 2M17334253-1654573."""
-    stated = COORDINATES.search(star_id)
-    found = PARTS.match(stated[1]) if stated is not None else None
-    if found is None:
-        return None
-    hours, minutes, seconds, sign, degrees, arcmin, arcsec = found.groups()
-    ra = 15 * (int(hours) + int(minutes) / 60 + int(seconds) / 360_000)
-    dec = int(degrees) + int(arcmin) / 60 + int(arcsec) / 36_000
-    return ra, -dec if sign == "-" else dec
-
-
 def apart(
     first: tuple[float | None, float | None] | None, second: tuple[float | None, float | None] | None
 ) -> float:
@@ -60,7 +44,7 @@ def apart(
 
 def odd_position(star_id: str, ra: float | None, dec: float | None) -> tuple[str, ...]:
     """A warning where a star's position is far from the one that its 2MASS designation states."""
-    degrees = apart(of_designation(star_id), (ra, dec))
+    degrees = apart(designated_position(star_id), (ra, dec))
     if degrees <= FAR:
         return ()
     return (f"the position is {degrees:.2g} degrees from the one in the id {star_id}: is it another star?",)

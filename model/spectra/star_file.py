@@ -22,6 +22,8 @@ DESIGNATION = r"(?:2M|AP)\d{8}[+-]\d{7}"
 COORDINATES = re.compile(r"(?<!\d)(\d{8}[+-]\d{7})(?!\d)")
 """The part of a 2MASS designation that is the star's position, whatever is before it: 2M, AP, J, 2MASS-J."""
 
+PARTS = re.compile(r"(\d\d)(\d\d)(\d{4})([+-])(\d\d)(\d\d)(\d{3})\Z")
+
 FAR = {"teff": 500.0, "logg": 1.0, "fe_h": 0.5}
 """Labels of one star differ by no more (K, dex, dex) from one pipeline to another."""
 
@@ -101,6 +103,18 @@ def same_star(first: str, second: str) -> bool:
     """Whether two ids may name one star: not if both contain a 2MASS designation and these differ."""
     positions = [match[1] for match in map(COORDINATES.search, (first, second)) if match]
     return len(positions) < 2 or positions[0] == positions[1]
+
+
+def designated_position(star_id: str) -> tuple[float, float] | None:
+    """The position (ra, dec), in degrees, that an id with a 2MASS designation states: 2M17334253-1654573."""
+    stated = COORDINATES.search(star_id)
+    found = PARTS.match(stated[1]) if stated is not None else None
+    if found is None:
+        return None
+    hours, minutes, seconds, sign, degrees, arcmin, arcsec = found.groups()
+    ra = 15 * (int(hours) + int(minutes) / 60 + int(seconds) / 360_000)
+    dec = int(degrees) + int(arcmin) / 60 + int(arcsec) / 36_000
+    return ra, -dec if sign == "-" else dec
 
 
 def number(value: Any) -> float | None:

@@ -1,0 +1,1 @@
+"""Observed spectra of real stars that the product ships."""
