@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from app.cli import observed
 from app.cli.options import CHANGES, DEVICE, FILE, MODEL_OUT, MODELS, NAME, PRESET, REPORT, example
 from model.errors import InputError
 
@@ -169,3 +170,7 @@ def card(model: Path, report: Path, out: Path) -> None:
     from training.evaluation.report import describe
 
     describe(model, report, out)
+
+
+model.add_command(observed.adapt)
+model.add_command(observed.siblings)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-FORMAT = "chemtwin-search-4"
+FORMAT = "chemtwin-search-5"
 
 
 class CacheError(Exception):

@@ -9,7 +9,9 @@ from scipy.special import chdtrc
 from model.spectra.grid import Array
 
 
-def p_same(distance: NDArray[np.float64], covariance: Array) -> Array:
+def p_same(
+    distance: NDArray[np.float64], covariance: Array, fe_h_difference: NDArray[np.float64] | None = None
+) -> Array:
     """Probability that twins lie at least this far apart: a p-value, uniform for true twins.
 
     Parameters
@@ -18,6 +20,9 @@ def p_same(distance: NDArray[np.float64], covariance: Array) -> Array:
         Euclidean distance of the latents of each pair.
     covariance : array (N, D, D)
         Covariance of each pair's latent difference, were they twins.
+    fe_h_difference : array (N,), optional
+        Difference of [Fe/H] in units of its error, NaN where the error is unknown: one more dimension, for
+        models that remove [Fe/H] from the latent.
 
     Returns
     -------
@@ -27,9 +32,23 @@ def p_same(distance: NDArray[np.float64], covariance: Array) -> Array:
     Notes
     -----
     The squared distance of a Gaussian difference is a weighted sum of chi-squares; its tail is taken as that of
-    a scaled chi-square with the same mean and variance (Satterthwaite 1946, Biometrics Bulletin 2, 110).
+    a scaled chi-square with the same mean and variance (Satterthwaite 1946, Biometrics Bulletin 2, 110). The
+    dimension of [Fe/H] has the weight of the latent's mean variance.
     """
     mean = np.trace(covariance, axis1=1, axis2=2)
     half_variance = np.einsum("nij,nij->n", covariance, covariance)
+    square = distance**2
+    if fe_h_difference is not None:
+        known = np.isfinite(fe_h_difference)
+        weight = np.where(known, mean / covariance.shape[1], 0.0)
+        square = square + weight * np.where(known, fe_h_difference, 0.0) ** 2
+        mean, half_variance = mean + weight, half_variance + weight**2
     freedom = mean**2 / half_variance
-    return np.asarray(chdtrc(freedom, distance**2 * freedom / mean))
+    return np.asarray(chdtrc(freedom, square * freedom / mean))
+
+
+def fe_h_difference(fe_h: Array, error: Array, other_fe_h: float, other_error: float) -> Array:
+    """Differences (N,) of [Fe/H] (N,) from one star's, in units of their errors; NaN where those are 0."""
+    variance = error**2 + other_error**2
+    unit = np.sqrt(np.where(variance > 0, variance, np.nan))
+    return np.asarray((fe_h - other_fe_h) / unit)

@@ -194,7 +194,7 @@ def _adapted(
     misfit: Misfit,
     card: Card,
 ) -> GaussDis:
-    """The model with a misfit, and the metric in which the stars' differences, were they siblings, are white."""
+    """The model with a misfit, and the metric that makes the stars' differences white, were they siblings."""
     mean = shifted.response.mean.copy()
     mean[: len(misfit.offset)] += misfit.offset
     unit = with_tensors(
