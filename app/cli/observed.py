@@ -51,15 +51,16 @@ def adapt(
     also left out once, and the scores before and after are printed.
     """
     from model.bundle import load_model, save_model
-    from training.evaluation.siblings import adapted_without, by_model, scores, table
+    from training.evaluation.siblings import always, by_model, scores, table
     from training.fitting.adapt import adapt as adapt_model
+    from training.fitting.adapt import adapted_without
 
     given = _gaussdis(model)
     star_ids, spectra = _read(given, stars, labels)
     group = _groups(siblings, star_ids)
     if (group >= 0).any():
         members = _members(star_ids, spectra, group)
-        before, _ = scores(members, lambda _: by_model(members, given))
+        before, _ = scores(members, always(*by_model(members, given)))
         after, _ = scores(members, adapted_without(given, members, spectra, group))
         click.echo(table({"before": before, "adapted, group left out": after}))
         if after.auc < before.auc and after.nearest < before.nearest:
@@ -89,14 +90,15 @@ def siblings(model: Path, stars: Path, labels: Path | None, siblings: Path, adap
     import numpy as np
 
     from training.evaluation import siblings as scoring
+    from training.fitting.adapt import adapted_without
 
     given = _gaussdis(model)
     star_ids, spectra = _read(given, stars, labels)
     group = _groups(siblings, star_ids)
     members = _members(star_ids, spectra, group)
     rows, same = {}, None
-    for name, found in scoring.by_flux(members, given).items():
-        rows[name], _ = scoring.scores(members, lambda _, found=found: found)  # type: ignore[misc]
+    for name, distance in scoring.by_flux(members, given).items():
+        rows[name], _ = scoring.scores(members, scoring.always(distance))
     if stars.suffix == ".h5":
         with h5py.File(stars) as file:
             if "abundances" in file:
@@ -105,10 +107,12 @@ def siblings(model: Path, stars: Path, labels: Path | None, siblings: Path, adap
                 values = np.column_stack([values, members.fe_h[0]])
                 if np.isfinite(values).all():
                     rows["abundances"], _ = scoring.scores(members, scoring.by_abundances(members, values))
-    rows[given.card.name], same = scoring.scores(members, lambda _: scoring.by_model(members, given))
+    ways = {given.card.name: scoring.always(*scoring.by_model(members, given))}
     if adapted:
-        left_out = scoring.adapted_without(given, members, spectra, group)
-        rows["adapted, group left out"], same = scoring.scores(members, left_out)
+        ways["adapted, group left out"] = adapted_without(given, members, spectra, group)
+    for name, distances in ways.items():
+        rows[f"{name}, by distance"], same = scoring.scores(members, distances)
+        rows[f"{name}, by p_same"], _ = scoring.scores(members, scoring.by_p_same(distances))
     click.echo(scoring.table(rows))
     if same is not None and (alone := scoring.lonely(members, same)):
         click.echo(f"no sibling accepts: {', '.join(alone)}")

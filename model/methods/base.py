@@ -274,12 +274,13 @@ class Model(ABC):
 
         `scaled` is the reduced chi-square with the model's error floor, `square` the mean squared residual.
         """
-        outside = [*inferred.problems, *self.outside(spectrum.parameters)]
+        outside = self.outside(spectrum.parameters)
         if scaled > EXPLAINED:
             outside.append(
                 f"the reconstruction is off by {np.sqrt(square):.3f} rms of the continuum: "
                 "more than noise and the model's error floor explain"
             )
+        outside += inferred.problems
         latent, covariance = inferred.latent.astype(np.float32), inferred.covariance
         single = None if covariance is None else covariance.astype(np.float32)
         return Embedding(latent, single, chi2, not outside, (*spectrum.warnings, *outside))

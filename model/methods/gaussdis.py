@@ -359,7 +359,7 @@ class GaussDis(Model):
     def by_errors(self, latents: Array, parameters: Array, errors: Array) -> Array:
         """Covariance (N, K, K) of measured coefficients from errors (N, U) of the parameters (N, U)."""
         slopes = self._by_parameters(latents, parameters) * errors[:, :, None]
-        return np.matmul(slopes.transpose(0, 2, 1), slopes)
+        return np.asarray(np.matmul(slopes.transpose(0, 2, 1), slopes))
 
     def _by_parameters(self, latents: Array, parameters: Array) -> Array:
         """Derivatives (N, U, K) of measured coefficients by the parameters that they are taken at."""

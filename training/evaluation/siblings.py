@@ -18,11 +18,9 @@ from scipy.stats import rankdata
 
 from model.methods.base import Model
 from model.methods.basis import design
-from model.methods.gaussdis import GaussDis
 from model.similarity.p_same import fe_h_difference, p_same
 from model.spectra.grid import Array
 from model.spectra.spectrum import Spectrum
-from training.fitting.adapt import adapt
 
 ACCEPTED = 0.01
 """A pair of smaller p_same is taken for two different stars."""
@@ -30,7 +28,7 @@ ACCEPTED = 0.01
 FAR = 0.15
 """Clusters whose median [Fe/H] differ by more (dex) are certainly different."""
 
-DEGREE = 2
+SMALLEST = 1e-300
 RIDGE = 0.1
 """Fraction of the mean variance that is added to each abundance's variance within groups."""
 
@@ -80,6 +78,11 @@ Distances = Callable[[int], tuple[Array, Array | None]]
 """Takes a group; gives distances and p_same (N, N) learned without it."""
 
 
+def always(distance: Array, same: Array | None = None) -> Distances:
+    """Distances and p_same (N, N) that were learned from no group."""
+    return lambda left_out: (distance, same)
+
+
 def scores(members: Members, distances: Distances) -> tuple[Scores, Array | None]:
     """The scores of a way to compare stars, and the p_same (N, N) of each star (row) with the others."""
     count = len(members.group)
@@ -121,6 +124,16 @@ def _scores(members: Members, apart: Array, same: Array | None) -> Scores:
     )
 
 
+def by_p_same(distances: Distances) -> Distances:
+    """The same pairs ranked by p_same, with [Fe/H] in it, instead of by the distance of latents."""
+
+    def ranked(left_out: int) -> tuple[Array, Array | None]:
+        apart, same = distances(left_out)
+        return (apart if same is None else -np.log(np.maximum(same, SMALLEST))), same
+
+    return ranked
+
+
 def by_model(members: Members, model: Model) -> tuple[Array, Array | None]:
     """Latent distances and p_same (N, N), with [Fe/H] where the model removes it from the latent."""
     embeddings = model.embed(members.spectra)
@@ -140,20 +153,7 @@ def by_model(members: Members, model: Model) -> tuple[Array, Array | None]:
     return distance, same
 
 
-def adapted_without(
-    model: GaussDis, members: Members, spectra: Sequence[Spectrum], group: NDArray[np.int64]
-) -> Distances:
-    """Distances of models adapted without a group: to `spectra`, of whose groups (-1: none) one is left out."""
-
-    def distances(left_out: int) -> tuple[Array, Array | None]:
-        rows = np.flatnonzero(group != left_out)
-        found = adapt(model, [spectra[row] for row in rows], group[rows], model.card.name, "left-out test")
-        return by_model(members, found)
-
-    return distances
-
-
-def by_flux(members: Members, model: Model) -> Mapping[str, tuple[Array, None]]:
+def by_flux(members: Members, model: Model) -> Mapping[str, Array]:
     """Distances (N, N) of raw flux, of flux less a polynomial of u, and of PolyDis."""
     flux = np.array([s.flux for s in members.spectra])
     ivar = np.array([s.ivar for s in members.spectra])
@@ -163,9 +163,9 @@ def by_flux(members: Members, model: Model) -> Mapping[str, tuple[Array, None]]:
     variance = np.where(ivar > 0, 1 / np.maximum(ivar, 1e-30), np.inf)
     coefficients = model.basis.project(flux, parameters, variance)
     return {
-        "raw flux": (_masked(flux, ivar), None),
-        "flux less a polynomial of u": (_masked(residual, ivar), None),
-        "PolyDis": (np.linalg.norm(coefficients[:, None] - coefficients, axis=2), None),
+        "raw flux": _masked(flux, ivar),
+        "flux less a polynomial of u": _masked(residual, ivar),
+        "PolyDis": np.linalg.norm(coefficients[:, None] - coefficients, axis=2),
     }
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from model.methods.basis import exponents
 from model.methods.gaussdis import GaussDis, Measured
 from model.spectra.grid import Array
 from model.spectra.spectrum import Spectrum
+from training.evaluation.siblings import Distances, Members, by_model
 from training.fitting.gaussdis import with_tensors
 from training.fitting.misfit import Misfit, Prior, fit_misfit, log_density
 from training.random_streams import Stream, generator
@@ -108,6 +110,22 @@ def adapt(
         quality={},
     )
     return _adapted(model, shifted, chosen, misfit, card)
+
+
+def adapted_without(
+    model: GaussDis, members: Members, spectra: Sequence[Spectrum], group: NDArray[np.int64]
+) -> Distances:
+    """Distances of models adapted without a group: to `spectra`, of whose groups (-1: none) one is left out."""
+
+    @cache
+    def distances(left_out: int) -> tuple[Array, Array | None]:
+        rows = np.flatnonzero(group != left_out)
+        found = adapt(
+            model, [spectra[row] for row in rows.tolist()], group[rows], model.card.name, "left-out test"
+        )
+        return by_model(members, found)
+
+    return distances
 
 
 def measured(model: GaussDis, spectra: Sequence[Spectrum]) -> Measured:
@@ -204,12 +222,14 @@ def _adapted(
         scatter=shifted.scatter + misfit.covariance,
         metric=np.eye(card.latent_dim),
     )
-    covariances = np.stack([star.covariance for part in _batches(spectra) for star in unit.infer(part)])
+    covariances = np.array(
+        [star.covariance for part in _batches(spectra) for star in unit.infer(part)], np.float64
+    )
     pair = unit.pair_covariance(covariances, np.roll(covariances, 1, axis=0)).mean(axis=0)
     adapted = with_tensors(unit, card, metric=_inverse_root(pair))
     if model.readout is not None:
         slope = np.linalg.solve(adapted.metric, model.metric @ model.readout.slope)
-        adapted.readout = dataclasses.replace(model.readout, slope=slope)
+        adapted.readout = dataclasses.replace(model.readout, slope=np.asarray(slope))
     return adapted
 
 

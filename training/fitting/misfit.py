@@ -102,7 +102,8 @@ class Posterior:
         weighted = stars.slope @ inverse
         information = np.zeros((stars.group.max() + 1, *2 * (stars.slope.shape[1],)))
         np.add.at(information, stars.group, weighted @ stars.slope.swapaxes(1, 2))
-        return cls(inverse, weighted, np.linalg.inv(information + np.eye(stars.slope.shape[1])))
+        latent = np.linalg.inv(information + np.eye(stars.slope.shape[1]))
+        return cls(np.asarray(inverse, np.float64), weighted, np.asarray(latent, np.float64))
 
     def precisions(self, stars: LinearStars, first: NDArray[np.int64], second: NDArray[np.int64]) -> Array:
         """Blocks (M, K, K) of the marginal precision of a group's coefficients, for rows of two members."""
@@ -189,7 +190,8 @@ def _offset(
     whole = normal.reshape(terms, terms, size, size).transpose(0, 2, 1, 3).copy()
     whole[np.arange(terms), :, np.arange(terms)] += np.linalg.inv(covariance)
     whole[0, :, 0] += CONSTANT * np.eye(size) - np.linalg.inv(covariance)
-    return np.linalg.solve(whole.reshape(terms * size, -1), right.ravel()).reshape(terms, size)
+    solved = np.linalg.solve(whole.reshape(terms * size, -1), right.ravel())
+    return np.asarray(solved.reshape(terms, size), np.float64)
 
 
 def _covariance(

@@ -1,0 +1,73 @@
+"""Scores of siblings, on distances whose scores can be counted by hand, and on the shipped real stars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from app.cli.main import cli
+from model.spectra.spectrum import Parameters, Spectrum
+from training.evaluation.siblings import Members, lonely, scores
+
+STARS = Path("training/observed/dr10_giants.h5")
+SIBLINGS = Path("training/observed/members.csv")
+
+
+def members(fe_h: list[float], group: list[int]) -> Members:
+    spectra = [Spectrum(np.ones(1), np.ones(1), Parameters(4500.0, 2.0, value), True) for value in fe_h]
+    return Members(spectra, [f"S{number}" for number in range(len(group))], np.array(group))
+
+
+def test_scores_counted_by_hand() -> None:
+    stars = members([0.0, 0.0, 0.0, 0.4, 0.4], [0, 0, 0, 1, 1])
+    position = np.array([0.0, 1.0, 10.0, 9.0, 30.0])
+    distance = np.abs(position[:, None] - position)
+    same = np.where(distance < 5, 0.5, 0.001)
+    found, probabilities = scores(stars, lambda _: (distance, same))
+    assert found.nearest == 2 / 5  # 0 and 1 have each other; 2 has 3, 3 has 2, 4 has 2
+    assert found.accepted == 2 / 8
+    assert found.median == pytest.approx(0.001)
+    assert found.far_accepted == 2 / 12  # stars 2 and 3, either way
+    siblings, strangers = [1, 10, 9, 21], [9, 30, 8, 29, 1, 20]
+    wins = sum((s < o) + 0.5 * (s == o) for s in siblings for o in strangers)
+    assert found.auc == pytest.approx(wins / 24)
+    assert found.doppelganger_rate == pytest.approx(np.mean([3 / 6, 4 / 6]))
+    assert probabilities is not None
+    assert lonely(stars, probabilities) == ["S2", "S3", "S4"]
+
+
+def test_every_row_comes_from_the_model_without_its_own_group() -> None:
+    stars = members([0.0, 0.0, 0.4, 0.4], [0, 0, 1, 1])
+    near, far = np.zeros((4, 4)), np.ones((4, 4))
+    _, probabilities = scores(stars, lambda left_out: (near, far * (0.25 if left_out == 0 else 0.75)))
+    assert probabilities is not None
+    assert probabilities[:2].max() == 0.25
+    assert probabilities[2:].min() == 0.75
+
+
+def test_the_command_prints_baselines_and_the_model() -> None:
+    result = CliRunner().invoke(
+        cli, ["model", "siblings", "model/observed.safetensors", str(STARS), "--siblings", str(SIBLINGS)]
+    )
+    assert result.exit_code == 0, result.output
+    lines = {line[:28].strip(): line.split() for line in result.output.splitlines()}
+    assert {
+        "raw flux",
+        "flux less a polynomial of u",
+        "PolyDis",
+        "abundances",
+        "chemtwin-observed, by distan",
+    } <= set(lines)
+
+
+def test_siblings_that_are_not_among_the_stars_are_named(tmp_path: Path) -> None:
+    unknown = tmp_path / "groups.csv"
+    unknown.write_text("star_id,group\nNOBODY,M67\n")
+    result = CliRunner().invoke(
+        cli, ["model", "siblings", "model/observed.safetensors", str(STARS), "--siblings", str(unknown)]
+    )
+    assert result.exit_code != 0
+    assert "NOBODY" in str(result.exception)

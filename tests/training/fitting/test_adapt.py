@@ -1,0 +1,131 @@
+"""Adapting to spectra of another generator, and telling its spectra from the model's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from model.bundle import SHIPPED, load_model, save_model
+from model.errors import InputError
+from model.methods.gaussdis import GaussDis, Measured
+from model.spectra.spectrum import Observation, Parameters, Spectrum, prepare
+from training.emulator.emulator import Emulator
+from training.fitting.adapt import adapt
+from training.fitting.misfit import Misfit, Prior, fit_misfit, log_density
+from training.surveys.synthetic_survey import draw_labels
+
+OTHER = Path(__file__).with_name("second_generator.h5")
+"""60 pairs and 120 single stars of `benchmarks.second_generator`."""
+
+
+@pytest.fixture(scope="module")
+def model() -> GaussDis:
+    loaded = load_model(SHIPPED)
+    assert isinstance(loaded, GaussDis)
+    return loaded
+
+
+def observed(model: GaussDis, flux: np.ndarray, labels: np.ndarray, snr: float, seed: int) -> list[Spectrum]:
+    """Prepared spectra of noiseless `flux` (N, P) at labels (N, 3), with noise."""
+    noisy = flux + np.random.default_rng(seed).normal(size=flux.shape) / snr
+    return [
+        prepare(
+            Observation(
+                flux=one,
+                parameters=Parameters(teff=teff, logg=logg, fe_h=fe_h),
+                ivar=np.full(len(one), snr**2),
+                wavelength=model.grid.wavelength,
+            ),
+            model.grid,
+            model.normaliser,
+        )
+        for one, (teff, logg, fe_h) in zip(noisy, labels, strict=True)
+    ]
+
+
+def others(model: GaussDis, kind: str, snr: float) -> list[Spectrum]:
+    with h5py.File(OTHER) as file:
+        flux = file[f"{kind}/flux"][:] * file.attrs["flux_scale"]
+        labels = np.column_stack([file[f"{kind}/{name}"][:] for name in ("teff", "logg", "fe_h")])
+    return observed(model, flux, labels, snr, seed=1 if kind == "pairs" else 2)
+
+
+def flagged(model: GaussDis, spectra: list[Spectrum]) -> float:
+    return float(np.mean([not one.in_domain for one in model.embed(spectra)]))
+
+
+@pytest.mark.parametrize("snr", [20, 50, 200])
+def test_own_spectra_are_in_the_domain_and_those_of_another_generator_are_not(
+    model: GaussDis, snr: float
+) -> None:
+    emulator = Emulator.load()
+    labels = draw_labels(150, 77, emulator.labels, emulator.lo, emulator.hi)
+    assert flagged(model, observed(model, emulator(labels), labels[:, :3], snr, seed=3)) <= 0.01
+    assert flagged(model, others(model, "pairs", snr)) >= 0.95
+
+
+def test_after_adapting_to_single_stars_twins_of_another_generator_meet(
+    model: GaussDis, tmp_path: Path
+) -> None:
+    singles = others(model, "singles", 100)
+    adapted = adapt(model, singles, np.full(len(singles), -1), "other", "test")
+    path = tmp_path / "adapted.safetensors"
+    save_model(adapted, path)
+    adapted = load_model(path)
+    assert adapted.card.name == "other"
+    assert adapted.card.training["adapted"]["stars"] == len(singles)
+    pairs = others(model, "pairs", 100)
+    assert flagged(adapted, pairs) <= 0.10
+
+    def nearest_is_twin(some: GaussDis) -> float:
+        latents = np.array([one.latent for one in some.embed(pairs)])
+        distance = np.linalg.norm(latents[:, None] - latents, axis=2) + np.diag(np.full(len(latents), np.inf))
+        return float(np.mean(distance.argmin(axis=1) == (np.arange(len(latents)) ^ 1)))
+
+    before, after = nearest_is_twin(model), nearest_is_twin(adapted)
+    assert after > max(before, 0.97)
+    embedded = adapted.embed(pairs)
+    latents = np.array([one.latent for one in embedded], dtype=np.float64)
+    covariances = np.array([one.covariance for one in embedded], dtype=np.float64)
+    gap = latents[::2] - latents[1::2]
+    pair = adapted.pair_covariance(covariances[::2], covariances[1::2])
+    chi2 = np.einsum("nd,nd->n", gap, np.linalg.solve(pair, gap[..., None])[..., 0]).mean() / gap.shape[1]
+    assert 0.6 < chi2 < 1.5  # 1 would be exact; 60 pairs, the misfit from 120 stars
+
+
+def test_too_few_stars_are_refused(model: GaussDis) -> None:
+    few = others(model, "singles", 100)[:10]
+    with pytest.raises(InputError, match="at least 20"):
+        adapt(model, few, np.full(10, -1), "x", "x")
+
+
+def test_a_known_misfit_is_found_from_siblings(model: GaussDis) -> None:
+    random = np.random.default_rng(5)
+    size, latents = model.basis.components.shape[0], model.card.latent_dim
+    group = np.repeat(np.arange(60), 4)
+    parameters = random.uniform(*model.ranges.T, size=(len(group), 3))
+    chemistry = random.normal(size=(60, latents))[group]
+    deviations = np.geomspace(0.1, 0.003, size)
+    offset = np.zeros((4, size))
+    offset[:2] = random.normal(size=(2, size)) * deviations
+    spread = random.normal(size=(len(group), size)) * deviations
+    stars = Measured(
+        np.zeros((len(group), size)),
+        np.broadcast_to(1e-6 * np.eye(size), (len(group), size, size)),
+        parameters,
+        np.zeros_like(parameters),
+        np.zeros(len(group)),
+    )
+    truth = Misfit(offset, np.diag(deviations**2))
+    shifts = truth.offsets(model, parameters)
+    stars = stars._replace(coefficients=model.response(chemistry, parameters) + shifts + spread)
+    found = fit_misfit(model, stars, group, Prior(1, 1e-4))
+    error = (found.offsets(model, parameters) - shifts).std(axis=0) / deviations
+    assert np.median(error) < 0.3  # the mean of 60 latents' own scatter is part of it
+    ratio = np.diag(found.covariance)[: size // 2] / deviations[: size // 2] ** 2
+    assert 0.6 < np.median(ratio) < 1.6
+    unknown = Misfit(0 * offset, 1e-4 * np.eye(size))
+    assert log_density(model, stars, group, found) > log_density(model, stars, group, unknown) + 1000
