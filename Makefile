@@ -52,7 +52,7 @@ docs-outputs: $(VENV)/installed-test
 linkcheck: $(VENV)/installed-test
 	$(BIN)/sphinx-build -b linkcheck docs docs/_build/linkcheck
 
-# strace shows the tests that a commit is on disk before its answer is sent; Chromium shows them the pages.
+# strace shows the tests that a commit is on disk before its response is sent; Chromium shows them the pages.
 tools:
 	for tool in strace chromium; do command -v $$tool >/dev/null || \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$tool; } || \

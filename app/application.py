@@ -44,7 +44,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     error_responses.install(app)
     openapi.add_bodies(app)
-    bodies = max(settings.held_bodies_mb * 1_000_000, settings.max_body_bytes + 1_000_000)
+    bodies = max(settings.max_total_body_mb * 1_000_000, settings.max_body_bytes + 1_000_000)
     app.add_middleware(RequestLimits, body_timeout=settings.body_timeout_s, most_bytes=bodies)
     app.add_middleware(logs.RequestLog)
     _add_routes(app, keys(settings.api_keys), keys(settings.read_keys))

@@ -71,9 +71,10 @@ def ingest(
     InputError
         The files cannot be used, or `listed` exists and is not a report.
     """
-    target = listed or (Path() if "://" in settings.place else Path(settings.place).parent) / REPORT
+    beside_store = Path() if "://" in settings.store_address else Path(settings.store_address).parent
+    target = listed or beside_store / REPORT
     report_file = ReportFile(target)
-    open_store(settings.place).close()  # is created here, once, if there is none
+    open_store(settings.store_address).close()  # is created here, once, if there is none
     reader = open_stars(files, settings, extra_units(settings))
     blocks, repeated = _plan(reader)
     total = Report()

@@ -140,4 +140,4 @@ def opened(settings: Settings, files: InputFiles) -> tuple[Embedder, StarReader,
     embedder = Embedder(settings)
     threadpool_limits(1)
     gc.freeze()  # these live as long as the process: no later collection has to look through them
-    return embedder, open_stars(files, settings, extra_units(settings)), open_store(settings.place)
+    return embedder, open_stars(files, settings, extra_units(settings)), open_store(settings.store_address)

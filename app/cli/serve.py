@@ -29,7 +29,7 @@ def serve() -> None:
             f"refusing to listen on {settings.host} without keys: set CHEMTWIN_API_KEYS, "
             "or leave CHEMTWIN_HOST at 127.0.0.1"
         )
-    open_store(settings.place).close()
+    open_store(settings.store_address).close()
     logs.configure(settings.log_format, settings.log_level)
     with ExitStack() as stack:
         if settings.workers > 1:

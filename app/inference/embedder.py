@@ -86,7 +86,7 @@ class Embedder:
         self.model = load_model(settings.model)
         self.identity = self.model.card.identity
         self.extra = conditioned_on(self.model.card)
-        self._keep = settings.keep_spectra
+        self._keep = settings.store_spectra
 
     def embed(self, jobs: list[Job]) -> list[Embedded | Exception]:
         """Embed spectra together.
@@ -139,7 +139,7 @@ class Embedder:
             ra=job.ra,
             dec=job.dec,
             meta=job.meta,
-            others=dict(parameters.extra),
+            extra=dict(parameters.extra),
         )
         packed = None
         if self._keep and job.star_id is not None:

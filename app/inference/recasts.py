@@ -33,7 +33,7 @@ class Origin:
 def stored_origin(service: Service, star_id: str) -> Origin:
     """A stored star to recast. Raises NotFound or ModelMismatch."""
     star = service.comparable(star_id)
-    own = Parameters(star.teff, star.logg, star.fe_h, extra=star.others)
+    own = Parameters(star.teff, star.logg, star.fe_h, extra=star.extra)
     return Origin(own, star.latent, star.covariance, tuple(star.warnings), star_id)
 
 

@@ -33,7 +33,7 @@ def stored_spectrum(service: Service, star_id: str) -> dict[str, Any]:
     if packed is not None:
         observation, _ = unpack(packed)
         spectrum = prepare(observation, service.model.grid, service.model.normaliser)
-    own = Parameters(star.teff, star.logg, star.fe_h, extra=star.others)
+    own = Parameters(star.teff, star.logg, star.fe_h, extra=star.extra)
     return _with_spectra(service, star_fields(star), star.latent, own, spectrum)
 
 

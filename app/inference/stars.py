@@ -39,7 +39,7 @@ def star_fields(star: Star) -> dict[str, Any]:
         "teff": star.teff,
         "logg": star.logg,
         "fe_h": star.fe_h,
-        **extra_fields(star.others),
+        **extra_fields(star.extra),
         "latent": star.latent,
         "latent_sd": standard_deviations(star.covariance),
         "model": {"name": name, "version": version},

@@ -86,7 +86,7 @@ class Surveys:
 
 
 def _survey_summary(survey: Survey) -> dict[str, Any]:
-    extra = {"further": list(survey.extra)} if survey.extra else {}
+    extra = {"extra": list(survey.extra)} if survey.extra else {}
     return {"stars": len(survey), "seed": survey.seed, "own_fe_h": survey.own_fe_h, **extra}
 
 

@@ -126,7 +126,7 @@ def _fractions_of_limit(results: list[dict[str, Any]], limits: dict[str, Any]) -
                 continue
             best = {level: found["recovered"] for level, found in observer["twins"].items()}
             cells = [
-                f"{best[f'{level:g}']['share']:.3f} ± {best[f'{level:g}']['error']:.3f}"
+                f"{best[f'{level:g}']['fraction']:.3f} ± {best[f'{level:g}']['error']:.3f}"
                 for level in LIMIT_LEVELS
             ]
             rows.append(["the limit", pairs, removed, "likelihood", *cells])
@@ -145,9 +145,9 @@ def _of_limit(found: dict[str, Any], best: dict[str, Any], way: str) -> list[str
     cells = []
     for level in LIMIT_LEVELS:
         at = found.get(f"{level:g}", {})
-        fraction = at.get("recovered") if way == "distance" else at.get("likelihood", {}).get("share")
+        fraction = at.get("recovered") if way == "distance" else at.get("likelihood", {}).get("fraction")
         cells.append(
-            "-" if fraction is None else f"{fraction:.3f} ({fraction / best[f'{level:g}']['share']:.2f})"
+            "-" if fraction is None else f"{fraction:.3f} ({fraction / best[f'{level:g}']['fraction']:.2f})"
         )
     return cells if set(cells) != {"-"} else []
 

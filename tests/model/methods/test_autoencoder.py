@@ -151,7 +151,7 @@ def test_saving_keeps_every_bit(model, tmp_path):
     assert dataclasses.replace(one.card, version="") == dataclasses.replace(model.card, version="")
 
 
-def test_a_file_that_lacks_or_confuses_tensors_is_refused(model, tmp_path):
+def test_an_invalid_model_file_is_refused(model, tmp_path):
     from safetensors import safe_open
     from safetensors.numpy import load_file, save_file
 

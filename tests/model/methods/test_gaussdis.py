@@ -141,7 +141,7 @@ def test_a_residue_widens_what_noise_says():
     assert np.diagonal(narrow, axis1=1, axis2=2).max() < 0.01
 
 
-def test_errors_of_the_parameters_widen_the_posterior_honestly():
+def test_errors_of_the_parameters_widen_the_posterior_as_much_as_they_should():
     model = toy(bend=0.0)
     latents, known, flux = drawn(model)
     errors = np.array([25.0, 0.05, 0.03])
