@@ -38,7 +38,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/numpydoc lint $$(find model training index client/chemtwin_client -name '*.py')
+	$(BIN)/numpydoc lint $$(find app model training index client/chemtwin_client -name '*.py')
 
 docs: $(VENV)/installed-test
 	$(BIN)/sphinx-build -W -n --keep-going docs docs/_build/html

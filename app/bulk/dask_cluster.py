@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from distributed import Client, KilledWorker, as_completed
 
 from app.bulk.ingest_block import Block, Report, ingest_block
-from app.bulk.star_reader import InputFiles
+from app.bulk.readers.star_reader import InputFiles
 from app.settings import Settings
 from index.errors import StoreError
 from model.errors import InputError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from app.bulk.star_reader import RejectedStar
+from app.bulk.readers.star_reader import RejectedStar
 from app.inference.embedder import Embedder, Job, stored_or_refused
 from app.inference.stored_observation import unpack
 from app.settings import Settings

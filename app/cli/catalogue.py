@@ -60,7 +60,7 @@ def ingest(
     if scheduler is None and workers > 1:
         processes.get_ready("app.bulk.ingest", "model.methods.gaussdis")
     from app.bulk.ingest import ingest as run
-    from app.bulk.star_reader import InputFiles
+    from app.bulk.readers.star_reader import InputFiles
 
     files = InputFiles.of(source, labels, meta or None)
     done = run(files, settings, workers, scheduler, report)
@@ -104,7 +104,8 @@ def reindex(model: Path, drop_old: bool, settings: Settings) -> None:
 def export(out: Path, form: str | None, all_models: bool, replace: bool, settings: Settings) -> None:
     """Write the catalogue to a table.
 
-    OUT is HDF5 (.h5), Parquet, FITS (.fits) or VOTable (.vot)."""
+    OUT is HDF5 (.h5), Parquet, FITS (.fits) or VOTable (.vot).
+    """
     from app.bulk.export import WHOLE
     from app.bulk.export import export as run
     from index.stores.open_store import open_store
@@ -133,7 +134,8 @@ def export(out: Path, form: str | None, all_models: bool, replace: bool, setting
 def backup(file: Path, settings: Settings) -> None:
     """Write the whole store, with its spectra, to a new FILE.
 
-    Services may run meanwhile."""
+    Services may run meanwhile.
+    """
     from app.bulk.backup import backup as run
     from index.stores.open_store import open_store
 

@@ -11,7 +11,8 @@ from app.cli.options import example
 def serve() -> None:
     """Run the service.
 
-    Settings are environment variables CHEMTWIN_... (docs/settings.md)."""
+    Settings are environment variables CHEMTWIN_... (docs/settings.md).
+    """
     import os
     import tempfile
     from contextlib import ExitStack
@@ -51,7 +52,8 @@ def serve() -> None:
 def doctor() -> None:
     """Check settings, model, data folder, store and search.
 
-    Each problem is printed with what to do about it."""
+    Each problem is printed with what to do about it.
+    """
     from app.cli.doctor import examine
 
     failed = False

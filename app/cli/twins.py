@@ -102,7 +102,7 @@ def find_twins(file: Path, labels: dict[str, str], k: int, settings: Settings) -
     file
         An apStar, aspcapStar or mwmStar file.
     labels
-        teff, logg, fe_h, their errors, and extra parameters of the model, as in a query string.
+        Values of teff, logg, fe_h, their errors, and extra parameters, as in a query string.
     k
         How many twins.
     settings

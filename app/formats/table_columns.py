@@ -24,7 +24,7 @@ NAN = float("nan")
 class Column:
     """A column of a table.
 
-    Parameters
+    Attributes
     ----------
     name, description
         What it is.

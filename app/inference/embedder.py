@@ -17,7 +17,8 @@ from index.stores.star import Star
 from model.bundle import load_model
 from model.errors import ChemtwinError
 from model.methods.base import Card, Embedding
-from model.spectra.spectrum import PARAMETER_UNITS, Observation, Spectrum, prepare_all
+from model.spectra.parameters import PARAMETER_UNITS
+from model.spectra.spectrum import Observation, Spectrum, prepare_all
 
 MAX_LATENT = 1e6
 """Beyond this a latent is nonsense, and squares of single-precision differences might overflow in a search."""
@@ -39,7 +40,7 @@ class Job:
 class Embedded:
     """An embedded spectrum.
 
-    Parameters
+    Attributes
     ----------
     spectrum
         As the model took it: normalised, on its grid.

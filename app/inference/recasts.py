@@ -16,7 +16,7 @@ from app.inference.service import Service
 from app.inference.spectra import rounded
 from app.inference.stars import label_fields
 from app.schemas.bodies import LatentIn, To
-from model.spectra.spectrum import PARAMETER_UNITS, Parameters
+from model.spectra.parameters import PARAMETER_UNITS, Parameters
 
 
 @dataclass(frozen=True)

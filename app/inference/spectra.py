@@ -11,7 +11,8 @@ from app.inference.embedder import Embedded, Job
 from app.inference.service import Service
 from app.inference.stars import star_fields
 from app.inference.stored_observation import unpack
-from model.spectra.spectrum import Parameters, Spectrum, prepare
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Spectrum, prepare
 
 DECIMALS = 5
 """Of a flux over the continuum: far below any noise, and half the characters."""

@@ -11,7 +11,7 @@ from app.inference.embedder import Embedded, Job
 from app.inference.service import Service
 from app.schemas.queries import StarsQuery
 from index.stores.star import Star
-from model.spectra.spectrum import Parameters
+from model.spectra.parameters import Parameters
 
 
 def embedded_fields(service: Service, job: Job, done: Embedded) -> dict[str, Any]:

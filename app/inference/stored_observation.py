@@ -19,7 +19,8 @@ from safetensors.numpy import load, save
 
 from index.errors import StoreError
 from model.spectra.grid import APOGEE_PIXELS, Array, Grid
-from model.spectra.spectrum import Observation, Parameters
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Observation
 
 FORMAT = "chemtwin-spectrum-1"
 LEVEL = 1

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from training.evaluation.limit import LEVELS as LIMIT_LEVELS
-from training.evaluation.robustness import robustness_table
+from training.evaluation.robustness import ROBUSTNESS, robustness_table
 from training.reports.markdown import table
 
 LEVELS = (np.inf, 100.0, 50.0, 30.0)
@@ -47,7 +47,6 @@ LIMIT = (
 PAIR_CHI2 = (
     "Chi-square per dimension of true twins' latent differences, with each pair's covariance (1: right errors)."
 )
-ROBUSTNESS = "Twins found by distance, and ROC area, when spectra are perturbed as real ones are."
 DATA_SPACE = "The same for the first survey, between spectra decoded at common parameters."
 RECASTING = "Each star's twin recast to the star's parameters (paper, tables 3 and 4)."
 DEPENDENCE = (

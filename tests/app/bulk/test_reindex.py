@@ -14,7 +14,8 @@ from app.inference.stored_observation import pack
 from app.settings import Settings
 from index.stores.sqlite import SqliteStore
 from model.bundle import SHIPPED, load_model, save_model
-from model.spectra.spectrum import Observation, Parameters
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Observation
 from tests.app.bulk.test_ingest import ingest, npz, run, start
 
 FACTOR = 2.0

@@ -7,7 +7,8 @@ import pytest
 from app.inference.stored_observation import pack, unpack
 from index.errors import StoreError
 from model.spectra.grid import Grid
-from model.spectra.spectrum import Observation, Parameters
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Observation
 
 APOGEE = Grid.apogee()
 LABELS = Parameters(4700.0, 2.5, 0.1, 50.0, 0.1, 0.02, {"vbroad": 6.25}, {"vbroad": 0.5})

@@ -1,4 +1,4 @@
-"""Six short rounds of benchmarks/faults.py: services, ingests and reindexings killed at random, every star checked."""
+"""Six short rounds of benchmarks/hostile/faults.py: processes are killed at random, every star is checked."""
 
 import os
 import re
@@ -15,7 +15,7 @@ ROUNDS = ("--rounds", "6", "--longest", "1", "--pairs", "150", "--workers", "1")
 @pytest.mark.long("six rounds in which services start, are killed and start again")
 def test_no_confirmed_write_is_lost_in_six_kills(tmp_path):
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "faults.py"), *ROUNDS, "--seed", "7"],
+        [sys.executable, str(ROOT / "benchmarks" / "hostile" / "faults.py"), *ROUNDS, "--seed", "7"],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,

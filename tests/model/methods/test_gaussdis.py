@@ -10,7 +10,8 @@ from model.methods.base import Card
 from model.methods.basis import exponents
 from model.methods.gaussdis import NOISELESS_SNR, UNCONVERGED, GaussDis
 from model.spectra.grid import Grid
-from model.spectra.spectrum import Parameters, Spectrum
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Spectrum
 
 PIXELS, COMPONENTS, LATENTS, STARS = 400, 8, 4, 3000
 RANGES = {"teff": (4000.0, 5000.0), "logg": (1.5, 3.0), "fe_h": (-1.0, 0.5)}

@@ -7,7 +7,8 @@ import pytest
 from model.errors import ParameterError, SpectrumError
 from model.methods.base import Model
 from model.spectra.grid import apogee_wavelength
-from model.spectra.spectrum import Observation, Parameters, _simple, prepare, prepare_all
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Observation, _simple, prepare, prepare_all
 
 SUN_LIKE = Parameters(4500, 2.0, 0.0)
 

@@ -8,7 +8,7 @@ from tests.training.small_surveys import thinned
 from training.emulator.emulator import Emulator
 from training.evaluation import rates
 from training.evaluation.rates import FE_H_WITHIN, measure_rates, random_pairs
-from training.evaluation.report import measure_robustness
+from training.evaluation.robustness import measure_robustness
 from training.fitting.polydis import fit
 from training.surveys.chemistry import Chemistry
 from training.surveys.survey import Survey

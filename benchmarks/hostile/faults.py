@@ -1,6 +1,6 @@
 """Chemtwin killed at random moments, round after round: no confirmed write may be lost.
 
-OMP_NUM_THREADS=1 python benchmarks/faults.py --rounds 200
+OMP_NUM_THREADS=1 python benchmarks/hostile/faults.py --rounds 200
 
 The suite runs a few short rounds: --rounds 6 --longest 1 --pairs 150 --workers 1.
 

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.bulk.label_tables import LabelTable, read_label_table
-from app.bulk.star_files import NoFile, StarFiles
-from app.bulk.star_reader import (
+from app.bulk.readers.label_tables import LabelTable, read_label_table
+from app.bulk.readers.star_files import NoFile, StarFiles
+from app.bulk.readers.star_reader import (
     COORDINATES,
     LABELS,
     READING,

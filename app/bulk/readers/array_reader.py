@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from app.bulk.star_reader import (
+from app.bulk.readers.star_reader import (
     COORDINATES,
     LABELS,
     READING,
