@@ -126,9 +126,9 @@ def test_the_command_makes_the_file_that_is_loaded_and_recovers_the_truth(table,
     found = Chemistry.load(out)
     assert found.provenance["stars"] == 1500
     assert 1450 < found.provenance["stars without outliers"] <= 1497
-    made, shipped = json.loads(out.read_text()), json.loads(SHIPPED.read_text())
+    made, committed = json.loads(out.read_text()), json.loads(SHIPPED.read_text())
     for part in ("abundances", "branch"):
-        assert made[part]["names"] == shipped[part]["names"]
+        assert made[part]["names"] == committed[part]["names"]
     assert np.allclose(
         np.sqrt(np.diag(found.abundances.covariance())),
         np.sqrt(np.diag(shipped.abundances.covariance())),
