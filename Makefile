@@ -38,7 +38,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/numpydoc lint $$(find model training index client/chemtwin_client -name '*.py')
+	$(BIN)/numpydoc lint $$(find app model training index client/chemtwin_client -name '*.py')
 
 docs: $(VENV)/installed-test
 	$(BIN)/sphinx-build -W -n --keep-going docs docs/_build/html
@@ -52,7 +52,7 @@ docs-outputs: $(VENV)/installed-test
 linkcheck: $(VENV)/installed-test
 	$(BIN)/sphinx-build -b linkcheck docs docs/_build/linkcheck
 
-# strace shows the tests that a commit is on disk before its answer is sent; Chromium shows them the pages.
+# strace shows the tests that a commit is on disk before its response is sent; Chromium shows them the pages.
 tools:
 	for tool in strace chromium; do command -v $$tool >/dev/null || \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$tool; } || \

@@ -52,7 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     api_keys, read_keys = keys(settings.api_keys), keys(settings.read_keys)
     read = KeyCheck(api_keys + read_keys) if api_keys or read_keys else None
     app.add_middleware(DirectTwins, twins=twins.twins, check=read)
-    bodies = max(settings.held_bodies_mb * 1_000_000, settings.max_body_bytes + 1_000_000)
+    bodies = max(settings.max_total_body_mb * 1_000_000, settings.max_body_bytes + 1_000_000)
     app.add_middleware(RequestLimits, body_timeout=settings.body_timeout_s, most_bytes=bodies)
     app.add_middleware(logs.RequestLog)
     _add_routes(app, api_keys, read_keys)

@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     api_keys: str = Field("", description="Comma-separated keys that may write and read. Empty: no keys asked.")
     read_keys: str = Field("", description="Comma-separated keys that may only read.")
     max_body_mb: int = Field(64, ge=1, description="Largest request body, and largest unpacked npz, in MB.")
-    held_bodies_mb: int = Field(
+    max_total_body_mb: int = Field(
         128,
         ge=1,
         description="MB of request bodies in memory at once, per process, before the response is 503.",
@@ -54,9 +54,9 @@ class Settings(BaseSettings):
     bad_bits: int = Field(
         BAD_BITS, ge=0, lt=2**31, description="Bits of the APOGEE pixel mask that make a pixel unusable."
     )
-    keep_spectra: bool = Field(
+    store_spectra: bool = Field(
         False,
-        description="Keep every spectrum in the store, for the explorer and for `chemtwin catalogue reindex`.",
+        description="Store every spectrum, for the explorer and for `chemtwin catalogue reindex`.",
     )
 
     @property
@@ -65,14 +65,14 @@ class Settings(BaseSettings):
         return self.max_body_mb * 1_000_000
 
     @property
-    def place(self) -> str:
-        """Where the store is."""
+    def store_address(self) -> str:
+        """The store's path or URL."""
         return self.store or str(self.data_dir / "stars.sqlite")
 
     @property
     def cache_folder(self) -> Path:
         """Where the search's cache is: beside the store's file, or in `data_dir` for a database."""
-        return self.data_dir if "://" in self.place else Path(self.place).parent
+        return self.data_dir if "://" in self.store_address else Path(self.store_address).parent
 
     @property
     def loopback(self) -> bool:

@@ -20,7 +20,8 @@ from model.methods.gauss_newton import STEPS
 from model.methods.gaussdis import UNCONVERGED, GaussDis
 from model.methods.response import Fit, Response
 from model.spectra.grid import Array
-from model.spectra.spectrum import Observation, Parameters, Spectrum, prepare_all
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Observation, Spectrum, prepare_all
 from training.surveys.survey import Survey
 
 STARS_AT_ONCE, STARTS, EVERY, CORNER_LATENTS = 100, 5, 25, 50

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from model.bundle import load_model
-from model.spectra.spectrum import Observation, Parameters, prepare
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Observation, prepare
 from training.random_streams import Stream
 from training.surveys.survey import Survey, add_noise
 

@@ -1,6 +1,6 @@
 """The pictures of docs/explorer.md, of a service with the catalogue of `make serve` that stored its spectra.
 
-    CHEMTWIN_KEEP_SPECTRA=true chemtwin catalogue ingest catalogue.h5    # and chemtwin serve
+    CHEMTWIN_STORE_SPECTRA=true chemtwin catalogue ingest catalogue.h5    # and chemtwin serve
     python -m benchmarks.explorer_screenshots http://localhost:8000 docs
 
 Needs Playwright and Chromium (`make tools`). Writes explorer.png and explorer_phone.png.

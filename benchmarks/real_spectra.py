@@ -13,7 +13,8 @@ import numpy as np
 
 from model.bundle import load_model
 from model.spectra.apogee import read_fits
-from model.spectra.spectrum import Observation, Parameters, prepare
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Observation, prepare
 
 CATALOGUE = {
     "2M00004994+1621552": {"teff": 4705.0, "logg": 2.58, "fe_h": 0.05},

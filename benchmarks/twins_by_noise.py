@@ -1,4 +1,4 @@
-"""Twins that a GaussDis model finds in a survey of pairs, by distance and by likelihood, and how honest it is.
+"""Twins that a GaussDis model finds in a survey of pairs, by distance and likelihood, and its latents' errors.
 
 python benchmarks/twins_by_noise.py model.safetensors test.h5 100 50 30
 """
@@ -21,6 +21,6 @@ for level in map(float, sys.argv[3:]):
     likelihood = found["likelihood"]
     print(
         f"S/N {level:g}: by distance {twin_search(means, twin_rows(survey)).recovered:.3f}, by likelihood "
-        f"{likelihood['share']:.3f} ({likelihood['error']:.3f}), chi2 per dimension {found['chi2']:.2f}",
+        f"{likelihood['fraction']:.3f} ({likelihood['error']:.3f}), chi2 per dimension {found['chi2']:.2f}",
         flush=True,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model.errors import InputError
-from model.spectra.spectrum import may_name_parameter
+from model.spectra.parameters import may_name_parameter
 from training.spectral_basis import PARAMETERS
 
 PRESETS = Path(__file__).with_name("presets")
@@ -95,11 +95,6 @@ class NetworkConfig:
 
 
 Config = PolyDisConfig | NetworkConfig
-
-
-def presets() -> list[str]:
-    """The names of the presets, as <method>-<preset>."""
-    return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
 def read_config(path: Path, changes: Iterable[str] = ()) -> Config:

@@ -7,7 +7,7 @@ of spectra, whatever the survey's size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from model.errors import InputError
 from model.methods.basis import Basis, design
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
-from model.spectra.spectrum import PARAMETER_UNITS
+from model.spectra.parameters import PARAMETER_UNITS
 from training.random_streams import Stream
 from training.surveys.survey import Survey, add_noise
 
@@ -84,6 +84,11 @@ def fit_basis(
         variances=values.astype(np.float32),
         discarded=np.array([discarded], dtype=np.float32),
     )
+
+
+def named_ranges(basis: Basis, parameters: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """The training ranges of the basis's parameters, for a model's card."""
+    return {name: (low, high) for name, (low, high) in zip(parameters, basis.ranges.tolist(), strict=True)}
 
 
 def fit_normaliser(survey: Survey) -> Normaliser:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from distributed import Client, KilledWorker, as_completed
 
 from app.bulk.ingest_block import Block, Report, ingest_block
-from app.bulk.star_reader import InputFiles
+from app.bulk.readers.star_reader import InputFiles
 from app.settings import Settings
 from index.errors import StoreError
 from model.errors import InputError
@@ -24,10 +24,10 @@ def reports_of_cluster(
     scheduler: str, settings: Settings, files: InputFiles, blocks: Sequence[Block]
 ) -> Iterator[Report]:
     """The report of each block. Raises InputError for a store that the cluster cannot write to."""
-    if "://" not in settings.place and urlsplit(scheduler).hostname not in LOCAL:
+    if "://" not in settings.store_address and urlsplit(scheduler).hostname not in LOCAL:
         raise InputError(
-            f"{settings.place} is a file of this machine, and the workers of {scheduler} may be on others: "
-            "set CHEMTWIN_STORE to a postgresql:// URL"
+            f"{settings.store_address} is a file of this machine, and the workers of {scheduler} may be on "
+            "others: set CHEMTWIN_STORE to a postgresql:// URL"
         )
     with Client(scheduler) as client:
         futures = [

@@ -33,7 +33,7 @@ def export(store: Store, path: Path, model: str | None, units: dict[str, str], f
             for star in rows(model):
                 dimension = max(dimension, len(star.latent))
                 extra_units.update(
-                    {name: units.get(name, "") for name in star.others if name not in extra_units}
+                    {name: units.get(name, "") for name in star.extra if name not in extra_units}
                 )
             blocks = _blocks(tqdm(rows(model), unit="star", desc="export", disable=None))
             count = FORMS[form](partial, star_columns(max(dimension, 1), extra_units), blocks)

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from app.bulk import processes
 from app.bulk.ingest_block import BLOCK, Block, Report, extra_units, ingest_block, opened
 from app.bulk.ingest_report import Note, ReportFile
-from app.bulk.open_stars import open_stars
-from app.bulk.star_reader import InputFiles, StarReader
+from app.bulk.readers.open_stars import open_stars
+from app.bulk.readers.star_reader import InputFiles, StarReader
 from app.settings import Settings
 from index.errors import StoreError
 from index.stores.open_store import open_store
@@ -71,9 +71,10 @@ def ingest(
     InputError
         The files cannot be used, or `listed` exists and is not a report.
     """
-    target = listed or (Path() if "://" in settings.place else Path(settings.place).parent) / REPORT
+    beside_store = Path() if "://" in settings.store_address else Path(settings.store_address).parent
+    target = listed or beside_store / REPORT
     report_file = ReportFile(target)
-    open_store(settings.place).close()  # is created here, once, if there is none
+    open_store(settings.store_address).close()  # is created here, once, if there is none
     reader = open_stars(files, settings, extra_units(settings))
     blocks, repeated = _plan(reader)
     total = Report()

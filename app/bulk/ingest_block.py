@@ -10,8 +10,8 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from app.bulk.ingest_report import Note, Outcome
-from app.bulk.open_stars import open_stars
-from app.bulk.star_reader import DIGEST, InputFiles, ReadStar, RejectedStar, StarReader
+from app.bulk.readers.open_stars import open_stars
+from app.bulk.readers.star_reader import DIGEST, InputFiles, ReadStar, RejectedStar, StarReader
 from app.inference.embedder import Embedder, conditioned_on, stored_or_refused
 from app.settings import Settings
 from index.stores.open_store import open_store
@@ -140,4 +140,4 @@ def opened(settings: Settings, files: InputFiles) -> tuple[Embedder, StarReader,
     embedder = Embedder(settings)
     threadpool_limits(1)
     gc.freeze()  # these live as long as the process: no later collection has to look through them
-    return embedder, open_stars(files, settings, extra_units(settings)), open_store(settings.place)
+    return embedder, open_stars(files, settings, extra_units(settings)), open_store(settings.store_address)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from app.bulk.star_reader import RejectedStar
+from app.bulk.readers.star_reader import RejectedStar
 from app.inference.embedder import Embedder, Job, stored_or_refused
 from app.inference.stored_observation import unpack
 from app.settings import Settings
@@ -35,7 +35,7 @@ def reindex(settings: Settings, drop_old: bool) -> Reindexed:
     all the time always leaves some for the next run. With `drop_old` the rows of other models then go, of stars
     that have the new one.
     """
-    embedder, store = Embedder(settings), open_store(settings.place, create=False)
+    embedder, store = Embedder(settings), open_store(settings.store_address, create=False)
     try:
         written, refused = 0, dict[str, RejectedStar]()
         with tqdm(unit="star", desc="reindex", disable=None) as bar:

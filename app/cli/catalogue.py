@@ -60,7 +60,7 @@ def ingest(
     if scheduler is None and workers > 1:
         processes.get_ready("app.bulk.ingest", "model.methods.gaussdis")
     from app.bulk.ingest import ingest as run
-    from app.bulk.star_reader import InputFiles
+    from app.bulk.readers.star_reader import InputFiles
 
     files = InputFiles.of(source, labels, meta or None)
     done = run(files, settings, workers, scheduler, report)
@@ -84,7 +84,7 @@ def reindex(model: Path, drop_old: bool, settings: Settings) -> None:
     from app.bulk.ingest_report import SHOWN
     from app.bulk.reindex import reindex as run
 
-    done = run(settings.model_copy(update={"model": model, "keep_spectra": False}), drop_old)
+    done = run(settings.model_copy(update={"model": model, "store_spectra": False}), drop_old)
     refused = list(done.refused.values())
     _print_failed([f"{star.star_id}: {star.reason}" for star in refused[:SHOWN]], len(refused))
     click.echo(
@@ -104,7 +104,8 @@ def reindex(model: Path, drop_old: bool, settings: Settings) -> None:
 def export(out: Path, form: str | None, all_models: bool, replace: bool, settings: Settings) -> None:
     """Write the catalogue to a table.
 
-    OUT is HDF5 (.h5), Parquet, FITS (.fits) or VOTable (.vot)."""
+    OUT is HDF5 (.h5), Parquet, FITS (.fits) or VOTable (.vot).
+    """
     from app.bulk.export import WHOLE
     from app.bulk.export import export as run
     from index.stores.open_store import open_store
@@ -115,9 +116,9 @@ def export(out: Path, form: str | None, all_models: bool, replace: bool, setting
         raise click.ClickException(f"{out}: the suffix, or --format, must be one of {', '.join(FORMS)}")
     if out.exists() and not replace:
         raise InputError(f"{out} exists: --replace replaces it")
-    if out.exists() and "://" not in settings.place and out.samefile(settings.place):
+    if out.exists() and "://" not in settings.store_address and out.samefile(settings.store_address):
         raise InputError(f"{out} is the store itself")
-    card, store = load_model(settings.model).card, open_store(settings.place, create=False)
+    card, store = load_model(settings.model).card, open_store(settings.store_address, create=False)
     if form in WHOLE:
         click.echo(f"{form} is built whole in memory; h5 and parquet are not", err=True)
     try:
@@ -133,11 +134,12 @@ def export(out: Path, form: str | None, all_models: bool, replace: bool, setting
 def backup(file: Path, settings: Settings) -> None:
     """Write the whole store, with its spectra, to a new FILE.
 
-    Services may run meanwhile."""
+    Services may run meanwhile.
+    """
     from app.bulk.backup import backup as run
     from index.stores.open_store import open_store
 
-    store = open_store(settings.place, create=False)
+    store = open_store(settings.store_address, create=False)
     try:
         click.echo(f"{run(store, file)} rows of {store.name} written to {file}")
     finally:

@@ -68,14 +68,14 @@ def examine() -> Iterator[Finding]:
         yield _self_test(model)
     except ModelFileError as error:
         yield Finding("FAIL", "model", f"{error}; set CHEMTWIN_MODEL to a model file")
-    if "://" not in settings.place:
-        store_file = Path(settings.place)
+    if "://" not in settings.store_address:
+        store_file = Path(settings.store_address)
         yield _folder(store_file.parent)
         if not store_file.exists():
             yield Finding("ok", "store", f"{store_file} does not exist yet: the first start makes it")
             return
     try:
-        store = open_store(settings.place)
+        store = open_store(settings.store_address)
     except StoreError as error:
         yield Finding("FAIL", "store", f"{error} {_RESTORE} or set CHEMTWIN_STORE")
         return

@@ -90,7 +90,8 @@ def limit(surveys: tuple[Path, ...], report: Path, pairs: int) -> None:
 def rates(models: tuple[Path, ...], groups: Path, report: Path) -> None:
     """Measure doppelganger rates.
 
-    They are the fractions of random pairs at least as alike as siblings."""
+    They are the fractions of random pairs at least as alike as siblings.
+    """
     from training.evaluation.rates import measure_rates
     from training.surveys.survey import Survey
 
@@ -104,7 +105,7 @@ def rates(models: tuple[Path, ...], groups: Path, report: Path) -> None:
 @click.option("--stars", type=click.IntRange(2), help="use the survey's first stars only")
 def robustness(models: tuple[Path, ...], survey: Path, report: Path, stars: int | None) -> None:
     """Measure twins found in spectra perturbed as real ones are."""
-    from training.evaluation.report import measure_robustness
+    from training.evaluation.robustness import measure_robustness
     from training.surveys.survey import Survey
 
     click.echo(measure_robustness(models, Survey.open(survey), report, stars))
@@ -183,7 +184,8 @@ def search_weights(
 def chemistry(labels: Path, out: Path) -> None:
     """Fit the distribution of labels of real giants.
 
-    LABELS is a CSV table (docs/realistic-survey.md)."""
+    LABELS is a CSV table (docs/realistic-survey.md).
+    """
     from training.emulator.emulator import Emulator
     from training.surveys.chemistry import fit_chemistry
     from training.surveys.synthetic_survey import TABLE_1

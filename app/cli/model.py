@@ -45,7 +45,8 @@ def train(
 ) -> None:
     """Train a model on a survey (docs/training.md).
 
-    After a stop the same command goes on where it was."""
+    After a stop the same command goes on where it was.
+    """
     from training.config import PRESETS, read_config
     from training.train import train_model
 
@@ -61,7 +62,8 @@ def train(
 def refine(start: Path, survey: Path, out: Path, name: str) -> None:
     """Make a noise-aware GaussDis from the compact FaderDis or FactorDis START.
 
-    SURVEY is the survey that START was trained on."""
+    SURVEY is the survey that START was trained on.
+    """
     from model.bundle import load_model, save_model
     from model.methods.autoencoder import Autoencoder
     from training.fitting import gaussdis
@@ -86,7 +88,8 @@ def refine(start: Path, survey: Path, out: Path, name: str) -> None:
 def calibrate(model: Path, survey: Path, pairs: Path, find: bool, out: Path, name: str) -> None:
     """Calibrate a GaussDis MODEL on pairs known as twins.
 
-    The pairs are of chemically identical stars in SURVEY."""
+    The pairs are of chemically identical stars in SURVEY.
+    """
     from model.bundle import load_model, save_model
     from model.methods.gaussdis import GaussDis
     from training.fitting.calibrate import calibrate as calibrate_model
@@ -144,7 +147,8 @@ def evaluate(
 ) -> None:
     """Measure models on test surveys, and write a report.
 
-    It has the paper's figures 2 to 6 and tables 3 and 4."""
+    It has the paper's figures 2 to 6 and tables 3 and 4.
+    """
     from training.evaluation import report as reports
     from training.surveys.survey import Survey
 

@@ -11,7 +11,8 @@ from app.cli.options import example
 def serve() -> None:
     """Run the service.
 
-    Settings are environment variables CHEMTWIN_... (docs/settings.md)."""
+    Settings are environment variables CHEMTWIN_... (docs/settings.md).
+    """
     import os
     import tempfile
     from contextlib import ExitStack
@@ -29,7 +30,7 @@ def serve() -> None:
             f"refusing to listen on {settings.host} without keys: set CHEMTWIN_API_KEYS, "
             "or leave CHEMTWIN_HOST at 127.0.0.1"
         )
-    open_store(settings.place).close()
+    open_store(settings.store_address).close()
     logs.configure(settings.log_format, settings.log_level)
     with ExitStack() as stack:
         if settings.workers > 1:
@@ -51,7 +52,8 @@ def serve() -> None:
 def doctor() -> None:
     """Check settings, model, data folder, store and search.
 
-    Each problem is printed with what to do about it."""
+    Each problem is printed with what to do about it.
+    """
     from app.cli.doctor import examine
 
     failed = False

@@ -102,7 +102,7 @@ def find_twins(file: Path, labels: dict[str, str], k: int, settings: Settings) -
     file
         An apStar, aspcapStar or mwmStar file.
     labels
-        teff, logg, fe_h, their errors, and extra parameters of the model, as in a query string.
+        Values of teff, logg, fe_h, their errors, and extra parameters, as in a query string.
     k
         How many twins.
     settings
@@ -122,7 +122,7 @@ def find_twins(file: Path, labels: dict[str, str], k: int, settings: Settings) -
     from app.schemas.queries import TwinQuery
     from index.stores.open_store import open_store
 
-    open_store(settings.place, create=False).close()
+    open_store(settings.store_address, create=False).close()
     service = Service(settings, wait=True)
     try:
         job = _job(file, labels, service)

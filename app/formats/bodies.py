@@ -16,7 +16,8 @@ from app.schemas.queries import FitsQuery
 from app.settings import Settings
 from app.values.positions import left_out, position
 from model.spectra.apogee import read_fits
-from model.spectra.spectrum import PARAMETER_UNITS, Observation, Parameters
+from model.spectra.parameters import PARAMETER_UNITS, Parameters
+from model.spectra.spectrum import Observation
 from model.spectra.star_file import same_star
 
 NPZ = "application/x-npz"

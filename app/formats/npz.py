@@ -17,7 +17,7 @@ from app.errors import Invalid
 from app.schemas.bodies import ERRORS
 from model.errors import FormatError
 from model.spectra.grid import MAX_PIXELS
-from model.spectra.spectrum import PARAMETER_UNITS
+from model.spectra.parameters import PARAMETER_UNITS
 
 OF_STAR = ("star_id", *PARAMETER_UNITS)
 COORDINATES = ("ra", "dec")

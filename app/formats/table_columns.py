@@ -24,7 +24,7 @@ NAN = float("nan")
 class Column:
     """A column of a table.
 
-    Parameters
+    Attributes
     ----------
     name, description
         What it is.
@@ -102,7 +102,7 @@ def star_columns(latent_dim: int, extra_units: dict[str, str]) -> list[Column]:
         TEFF,
         LOGG,
         FE_H,
-        *extra_columns(extra_units, lambda star: star.others),
+        *extra_columns(extra_units, lambda star: star.extra),
         Column("latent", "latent by the model", lambda s: s.latent, "", "stat.fit.param", "f4", latent_dim),
         Column("latent_sd", "standard deviations of latent", _sd, "", "stat.stdev", "f4", latent_dim),
         SNR,

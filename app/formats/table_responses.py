@@ -68,7 +68,7 @@ def twins_response(form: str, content: dict[str, Any], extra_units: dict[str, st
     Parameters
     ----------
     form
-        json, csv or votable.
+        One of json, csv and votable.
     content
         The response as `app.inference.twins` makes it.
     extra_units
@@ -129,7 +129,7 @@ def stars_response(
     Parameters
     ----------
     form
-        csv or votable.
+        Either csv or votable.
     stars
         The page.
     query

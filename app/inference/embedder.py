@@ -17,7 +17,8 @@ from index.stores.star import Star
 from model.bundle import load_model
 from model.errors import ChemtwinError
 from model.methods.base import Card, Embedding
-from model.spectra.spectrum import PARAMETER_UNITS, Observation, Spectrum, prepare_all
+from model.spectra.parameters import PARAMETER_UNITS
+from model.spectra.spectrum import Observation, Spectrum, prepare_all
 
 MAX_LATENT = 1e6
 """Beyond this a latent is nonsense, and squares of single-precision differences might overflow in a search."""
@@ -39,7 +40,7 @@ class Job:
 class Embedded:
     """An embedded spectrum.
 
-    Parameters
+    Attributes
     ----------
     spectrum
         As the model took it: normalised, on its grid.
@@ -86,7 +87,7 @@ class Embedder:
         self.model = load_model(settings.model)
         self.identity = self.model.card.identity
         self.extra = conditioned_on(self.model.card)
-        self._keep = settings.keep_spectra
+        self._keep = settings.store_spectra
 
     def embed(self, jobs: list[Job]) -> list[Embedded | Exception]:
         """Embed spectra together.
@@ -139,7 +140,7 @@ class Embedder:
             ra=job.ra,
             dec=job.dec,
             meta=job.meta,
-            others=dict(parameters.extra),
+            extra=dict(parameters.extra),
         )
         packed = None
         if self._keep and job.star_id is not None:

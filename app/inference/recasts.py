@@ -16,7 +16,7 @@ from app.inference.service import Service
 from app.inference.spectra import rounded
 from app.inference.stars import label_fields
 from app.schemas.bodies import LatentIn, To
-from model.spectra.spectrum import PARAMETER_UNITS, Parameters
+from model.spectra.parameters import PARAMETER_UNITS, Parameters
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Origin:
 def stored_origin(service: Service, star_id: str) -> Origin:
     """A stored star to recast. Raises NotFound or ModelMismatch."""
     star = service.comparable(star_id)
-    own = Parameters(star.teff, star.logg, star.fe_h, extra=star.others)
+    own = Parameters(star.teff, star.logg, star.fe_h, extra=star.extra)
     return Origin(own, star.latent, star.covariance, tuple(star.warnings), star_id)
 
 

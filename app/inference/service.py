@@ -34,7 +34,7 @@ class Service:
         self.extra = self.embedder.extra
         units = self.model.card.units
         self.extra_units = {name: units.get(name, "") for name in self.extra}
-        self.store = open_store(settings.place)
+        self.store = open_store(settings.store_address)
         self._index: TwinIndex | None = None
         self._stopped = threading.Event()
         if wait:

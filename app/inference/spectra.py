@@ -11,7 +11,8 @@ from app.inference.embedder import Embedded, Job
 from app.inference.service import Service
 from app.inference.stars import star_fields
 from app.inference.stored_observation import unpack
-from model.spectra.spectrum import Parameters, Spectrum, prepare
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Spectrum, prepare
 
 DECIMALS = 5
 """Of a flux over the continuum: far below any noise, and half the characters."""
@@ -33,7 +34,7 @@ def stored_spectrum(service: Service, star_id: str) -> dict[str, Any]:
     if packed is not None:
         observation, _ = unpack(packed)
         spectrum = prepare(observation, service.model.grid, service.model.normaliser)
-    own = Parameters(star.teff, star.logg, star.fe_h, extra=star.others)
+    own = Parameters(star.teff, star.logg, star.fe_h, extra=star.extra)
     return _with_spectra(service, star_fields(star), star.latent, own, spectrum)
 
 

@@ -11,7 +11,7 @@ from app.inference.embedder import Embedded, Job
 from app.inference.service import Service
 from app.schemas.queries import StarsQuery
 from index.stores.star import Star
-from model.spectra.spectrum import Parameters
+from model.spectra.parameters import Parameters
 
 
 def embedded_fields(service: Service, job: Job, done: Embedded) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def star_fields(star: Star) -> dict[str, Any]:
         "teff": star.teff,
         "logg": star.logg,
         "fe_h": star.fe_h,
-        **extra_fields(star.others),
+        **extra_fields(star.extra),
         "latent": star.latent,
         "latent_sd": standard_deviations(star.covariance),
         "model": {"name": name, "version": version},

@@ -19,14 +19,15 @@ from safetensors.numpy import load, save
 
 from index.errors import StoreError
 from model.spectra.grid import APOGEE_PIXELS, Array, Grid
-from model.spectra.spectrum import Observation, Parameters
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Observation
 
 FORMAT = "chemtwin-spectrum-1"
 LEVEL = 1
 """Of deflate: more costs several times as long and gains 1 %."""
 
-NAMES = {"extra": "others", "extra_err": "others_err"}
-"""Fields of `Parameters` that have another name in the bytes."""
+FORMER_NAMES = {"others": "extra", "others_err": "extra_err"}
+"""Fields of `Parameters` by the names that they have in bytes of earlier releases."""
 
 APOGEE = Grid.apogee()
 
@@ -53,10 +54,9 @@ def pack(observation: Observation, grid: Grid, warnings: tuple[str, ...] = ()) -
         wavelength = grid.wavelength
     if wavelength is not None and not APOGEE.is_own(wavelength, observation.flux.size):
         tensors["wavelength"] = wavelength
-    parameters = dataclasses.asdict(observation.parameters)
     facts = {
         "format": FORMAT,
-        "parameters": {NAMES.get(name, name): value for name, value in parameters.items()},
+        "parameters": dataclasses.asdict(observation.parameters),
         "normalized": observation.normalized,
         "warnings": warnings,
     }
@@ -75,8 +75,7 @@ def unpack(content: bytes) -> tuple[Observation, tuple[str, ...]]:
         wavelength: Array | None = tensors.get("wavelength")
         if wavelength is None and flux.size != APOGEE_PIXELS:
             wavelength = APOGEE.wavelength
-        names = {stored: name for name, stored in NAMES.items()}
-        parameters = {names.get(name, name): value for name, value in facts["parameters"].items()}
+        parameters = {FORMER_NAMES.get(name, name): value for name, value in facts["parameters"].items()}
         observation = Observation(
             flux=flux,
             parameters=Parameters(**parameters),

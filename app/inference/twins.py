@@ -13,7 +13,7 @@ from app.inference.service import Service
 from app.inference.stars import extra_fields
 from app.schemas.queries import TwinQuery
 from index.search.twin_index import Filters, Search, Twin
-from index.stores.star import STAR_TABLE, Brief, Star, covariances_of, latents_of, others_of
+from index.stores.star import STAR_TABLE, Brief, Star, covariances_of, extra_of, latents_of
 from model.similarity.p_same import p_same
 
 SHORTLIST = 1000
@@ -99,7 +99,7 @@ def _response(service: Service, star: Star, query: TwinQuery, found: list[Twin])
                 "teff": other.teff,
                 "logg": other.logg,
                 "fe_h": other.fe_h,
-                **extra_fields(others_of(other)),
+                **extra_fields(extra_of(other)),
                 "snr": other.snr,
                 "in_domain": other.in_domain,
                 "ra": other.ra,

@@ -9,8 +9,9 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.schemas.fields import Flags, Floats, StarId
+from model.spectra.parameters import PARAMETER_UNITS, POSSIBLE, Parameters
 from model.spectra.pixels import bad_pixels, ivar_of
-from model.spectra.spectrum import PARAMETER_UNITS, POSSIBLE, Observation, Parameters
+from model.spectra.spectrum import Observation
 
 META_BYTES = 4096
 MOST_RECAST = 100

@@ -13,7 +13,7 @@ from pydantic_core import core_schema
 
 from app.values.star_ids import STAR_ID
 from model.spectra.grid import MAX_PIXELS, Array
-from model.spectra.spectrum import POSSIBLE
+from model.spectra.parameters import POSSIBLE
 
 STAR_IDS = r"^{id}(,{id}){{0,999}}\Z".format(id="[A-Za-z0-9][A-Za-z0-9+._:-]{0,63}")
 PLAIN_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")

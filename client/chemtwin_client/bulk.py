@@ -82,17 +82,17 @@ def embed_many(transport: Transport, stars: Stars, model: str, skip_stored: bool
     return made
 
 
-def summary(done: Table) -> str:
-    """Count the stars of `embed_many`'s table with warnings or errors; "" if there are none."""
+def summary(done: Table) -> list[str]:
+    """Count the stars of `embed_many`'s table with warnings or errors, in one message or in none."""
     refused = done["outcome"] == "refused"
     warned, outside = done["warnings"] != "", ~done["in_domain"] & ~refused
     if not (warned | outside | refused).any():
-        return ""
-    return (
+        return []
+    return [
         f"{len(done)} stars: {warned.sum()} with warnings (column warnings), "
         f"{outside.sum()} outside the model's domain (column in_domain), "
         f"{refused.sum()} refused (columns code and message)"
-    )
+    ]
 
 
 def _block(transport: Transport, stars: Stars, rows: range, skip_model: str, outcomes: Outcomes) -> None:

@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 import orjson
@@ -70,9 +69,7 @@ class Chemtwin:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -136,16 +133,13 @@ class Chemtwin:
     ) -> Table:
         """Store many stars, 64 in a request, with a progress bar; an invalid star does not stop the rest.
 
-        All arguments go together by position; indexes of pandas must not contradict it.
-
         Parameters
         ----------
         sources : array (N, P) or sequence of N sources
             Fluxes, also an h5py dataset, which is read in blocks; or paths, Spectra or arrays.
         labels : table or mapping of columns
-            N rows with columns `star_id`, `teff`, `logg`, `fe_h`, optional `teff_err`, `logg_err`, `fe_h_err`,
-            `ra`, `dec`, and the model's extra parameters. Extra columns of text or numbers are stored as
-            `meta`, but not with files.
+            N rows, by position: `star_id`, `teff`, `logg`, `fe_h`, the model's extra parameters, optional
+            `teff_err` and so on, `ra`, `dec`. Other columns are stored as `meta`, but not with files.
         wavelength : array (P,), optional
             Common to all fluxes, in vacuum, in Angstrom or a Quantity.
         ivar, error, bitmask : array (N, P), optional
@@ -153,8 +147,7 @@ class Chemtwin:
         normalized : bool, optional
             Whether the fluxes are divided by a continuum.
         skip_stored : bool
-            Do not send a star whose id this model has stored, whatever its spectrum: an interrupted call goes
-            on where it was.
+            Do not send a star whose id this model has stored: an interrupted call goes on where it was.
         progress : bool
             Show a progress bar.
 
@@ -162,41 +155,28 @@ class Chemtwin:
         -------
         Table
             A row per star, in order: `star_id`; `outcome` (stored, replaced, skipped, refused); `code` and
-            `message` of an error; `snr`, `chi2`, `masked_fraction`, `in_domain`, `warnings`, `latent`,
-            `latent_sd` as in `Embedded`, NaN where there are none; `meta["model"]`. A star is refused without
-            being sent where its id or a label is unknown, or the id is in an earlier row.
+            `message` of an error; the fields of `Embedded`, NaN where there are none; `meta["model"]`. A star
+            without id or label, or with the id of an earlier row, is refused and not sent.
 
         Raises
         ------
-        ValueError
-            Lengths or indexes of pandas disagree. This and the next two are raised before a star is sent.
-        UnitsError
-            A unit cannot be converted.
-        TypeError
-            `labels` is no table, or a column has no order.
+        TypeError, ValueError, UnitsError
+            Before any star is sent, as `Stars` raises them.
         ChemtwinError
             The service reports an error that is not of single stars.
 
         Warns
         -----
         ChemtwinWarning
-            Names the columns that are not stored, or not used though their names suggest it. Another one at the
-            end counts the stars with warnings, those outside the model's domain, and those with errors.
+            Names the columns that are not used or stored. Another one at the end counts the stars with
+            warnings, those outside the model's domain, and those with errors.
         """
         card = self.model()
         arrays = {"ivar": ivar, "error": error, "bitmask": bitmask}
-        stars = Stars(
-            sources,
-            labels,
-            wavelength,
-            {name: values for name, values in arrays.items() if values is not None},
-            normalized,
-            _units(card),
-        )
+        stars = Stars(sources, labels, wavelength, arrays, normalized, responses.extra_units(card))
         _warn(None, stars.notes)
         done = bulk.embed_many(self._transport, stars, responses.identity(card), skip_stored, progress)
-        if summary := bulk.summary(done):
-            _warn(None, [summary])
+        _warn(None, bulk.summary(done))
         return done
 
     def twins(
@@ -229,14 +209,7 @@ class Chemtwin:
             body = spectra.body(star, known, self._units_of(known))
             response = self._transport.json("POST", "/twins", query | body.query, body.content, body.kind)
             _warn(response["star_id"], response["warnings"])
-        found = responses.twins_table([response], self._extra_units([response]), rank == "likelihood")
-        names = ("metric", "k", "searched", "exact", "in_domain", "warnings")
-        found.meta.update(
-            star_id=response["star_id"],
-            model=responses.identity(response),
-            **{name: response[name] for name in names if name in response},
-        )
-        return found
+        return responses.twins_of_one(response, self._extra_units([response]), rank == "likelihood")
 
     def twins_many(
         self,
@@ -349,8 +322,7 @@ class Chemtwin:
 
     def stars(self) -> Table:
         """All stored stars as a table, with their latents (N, D)."""
-        card = self.model()
-        return responses.as_table(self.iter_stars(), _units(card))
+        return responses.as_table(self.iter_stars(), responses.extra_units(self.model()))
 
     def delete(self, star_id: str) -> None:
         """Delete a star; it is gone from the service's disk when this returns."""
@@ -359,18 +331,14 @@ class Chemtwin:
     def _extra_units(self, found: Sequence[Response]) -> dict[str, str]:
         """The units of the model's extra parameters, if the twins have such or there are no twins."""
         twins = [twin for response in found for twin in response["twins"]]
-        return _units(self.model()) if not twins or "parameters" in twins[0] else {}
+        return responses.extra_units(self.model()) if not twins or "parameters" in twins[0] else {}
 
     def _units_of(self, known: Mapping[str, Any]) -> dict[str, str] | None:
         """The units of the model's extra parameters, if some are given as Quantities."""
         names = [name for name in ("parameters", "parameters_err") if known.get(name) is not None]
         given = [value for name in names for value in labels.mapping(name, known[name]).values()]
-        return _units(self.model()) if any(isinstance(value, Quantity) for value in given) else None
-
-
-def _units(card: Mapping[str, Any]) -> dict[str, str]:
-    """The units of the model's parameters beyond Teff, log g and [Fe/H], by name."""
-    return {name: one.get("unit", "") for name, one in card["parameters"].items() if name not in labels.NEEDED}
+        quantities = any(isinstance(value, Quantity) for value in given)
+        return responses.extra_units(self.model()) if quantities else None
 
 
 def _warn(star_id: str | None, messages: Sequence[str]) -> None:

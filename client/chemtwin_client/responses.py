@@ -12,6 +12,8 @@ from astropy.nddata import StdDevUncertainty
 from astropy.table import Column, Table
 from numpy.typing import NDArray
 
+from chemtwin_client.labels import NEEDED
+
 if TYPE_CHECKING:
     from specutils import Spectrum
 
@@ -125,6 +127,11 @@ def _measured(response: Response) -> dict[str, Any]:
 def identity(response: Response) -> str:
     """The model of a response, as name@version."""
     return f"{response['model']['name']}@{response['model']['version']}"
+
+
+def extra_units(card: Mapping[str, Any]) -> dict[str, str]:
+    """The units of the model's parameters beyond Teff, log g and [Fe/H], by name."""
+    return {name: one.get("unit", "") for name, one in card["parameters"].items() if name not in NEEDED}
 
 
 ABOUT = {
@@ -243,6 +250,14 @@ def twins_table(
         owners = [star for star, one in zip(queries, responses, strict=True) for _ in one["twins"]]
         rows = [{"asked_star_id": star, **twin} for star, twin in zip(owners, rows, strict=True)]
     return table(rows, names, extra)
+
+
+def twins_of_one(response: Response, extra: Mapping[str, str], by_likelihood: bool) -> Table:
+    """The twins of one star; what the response says of the search is in `meta`."""
+    made = twins_table([response], extra, by_likelihood)
+    names = ("star_id", "metric", "k", "searched", "exact", "in_domain", "warnings")
+    made.meta.update({name: response[name] for name in names if name in response}, model=identity(response))
+    return made
 
 
 def as_table(stars: Iterable[Star], extra: Mapping[str, str] | None = None) -> Table:

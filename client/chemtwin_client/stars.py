@@ -35,7 +35,7 @@ class Stars:
     wavelength : array (P,) or None
         Common to all stars.
     arrays : mapping of str to array (N, P)
-        Those of `ivar`, `error`, `bitmask` that are given.
+        Those of `ivar`, `error` and `bitmask`, None where they are not given.
     normalized : bool or None
         Whether the fluxes are divided by a continuum.
     units : mapping of str to str
@@ -69,6 +69,7 @@ class Stars:
         normalized: bool | None,
         units: Mapping[str, str],
     ) -> None:
+        arrays = {name: values for name, values in arrays.items() if values is not None}
         self.sources = by_row("sources", sources)
         self.arrays = {name: by_row(name, values) for name, values in arrays.items()}
         self.common = {

@@ -32,7 +32,7 @@ MOST_LISTS = 16384
 """Most lists, in however many rows: their boxes are all looked at."""
 
 ROUND, GROWTH = 16, 32
-"""Lists of the first round of a search, and how many times more are in each further round."""
+"""Lists of the first round of a search, and how many times more are in each later round."""
 
 TOLERANCE = 1e-4
 """Far more than the relative error of a squared distance in single precision."""

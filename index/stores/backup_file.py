@@ -11,6 +11,9 @@ from index.errors import StoreError
 from index.stores.sqlite import SCHEMA_VERSION
 from index.stores.star import STAR_TABLE, Star
 
+FORMER_NAMES = {"extra": "others"}
+"""The names of columns in files of versions 2 to 4."""
+
 
 def read_backup(path: Path) -> Iterator[tuple[Star, bytes | None]]:
     """Every row of a store file with its star's spectrum, in the order of ids and models.
@@ -55,7 +58,8 @@ def _rows_query(connection: sqlite3.Connection) -> str:
     """The query for all rows, each with its spectrum; what the file's version does not have yet is NULL."""
     known = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('stars')")}
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    columns = ", ".join(f"stars.{name}" if name in known else f"NULL AS {name}" for name in STAR_TABLE.names)
+    stored = [name if name in known else FORMER_NAMES.get(name) for name in STAR_TABLE.names]
+    columns = ", ".join(f"stars.{name}" if name in known else "NULL" for name in stored)
     spectra = "LEFT JOIN spectra ON spectra.star_id = stars.star_id"
     spectrum, joined = ("spectrum", spectra) if "spectra" in tables else ("NULL", "")
     order = "ORDER BY stars.star_id, stars.model"

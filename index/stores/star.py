@@ -93,7 +93,7 @@ def column(
 class Star:
     """An embedded star: `latent` (D,) float32, `covariance` (D, D) float32 or None, and what came with it.
 
-    `teff` in K, `logg` and `fe_h` in dex, `ra` and `dec` in degrees (ICRS). `others` are its parameters beyond
+    `teff` in K, `logg` and `fe_h` in dex, `ra` and `dec` in degrees (ICRS). `extra` are its parameters beyond
     teff, logg and fe_h.
     """
 
@@ -112,7 +112,7 @@ class Star:
     ra: float | None = field(default=None, metadata=column(NUMBER, brief=True, cleared=True))
     dec: float | None = field(default=None, metadata=column(NUMBER, brief=True, cleared=True))
     meta: dict[str, Any] = field(default_factory=dict, metadata=column(MAPPING, cleared=True))
-    others: dict[str, float] = field(default_factory=dict, metadata=column(MAPPING, brief=True, cleared=True))
+    extra: dict[str, float] = field(default_factory=dict, metadata=column(MAPPING, brief=True, cleared=True))
 
 
 class Brief(Protocol):
@@ -228,6 +228,6 @@ def covariances_of(briefs: Sequence[Brief]) -> NDArray[np.float64]:
     return packed.take(_whole(packed.shape[1]), axis=1)
 
 
-def others_of(brief: Brief) -> dict[str, float]:
+def extra_of(brief: Brief) -> dict[str, float]:
     """A star's parameters beyond teff, logg and fe_h."""
-    return {} if brief.others in (None, "{}") else _read(brief.others)
+    return {} if brief.extra in (None, "{}") else _read(brief.extra)

@@ -14,7 +14,8 @@ from model.methods.abundance_readout import AbundanceReadout
 from model.methods.basis import Basis
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
-from model.spectra.spectrum import PARAMETER_UNITS, Parameters, Spectrum
+from model.spectra.parameters import PARAMETER_UNITS, Parameters
+from model.spectra.spectrum import Spectrum
 
 EXPLAINED = 4.0
 """A reduced chi-square (with the model's error floor) above this puts a star outside the model's domain."""

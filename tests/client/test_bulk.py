@@ -69,7 +69,7 @@ def test_all_stars_are_stored_as_one_by_one(chem, sample, capsys):
     assert not capsys.readouterr().err
 
 
-def test_bad_stars_are_told_and_leave_the_good_ones_alone(chem, sample):
+def test_bad_stars_are_reported_and_leave_the_good_ones_alone(chem, sample):
     labels, flux = sample
     labels, flux = labels[:6], flux[:6].copy()
     ids = ["good-1", "bad id", "no-flux", "no-teff", "odd+1:2", "good-2"]

@@ -145,8 +145,8 @@ def test_twins_are_the_service_s_votable_with_its_units_ucds_and_descriptions(ch
         path = tmp_path / "twins.vot"
         asked = client.get(f"/twins/{ODD}", params={"k": 5, "rank": rank, "snr_min": 10, "format": "votable"})
         path.write_bytes(asked.content)
-        held = parse_single_table(path)
-        official = held.to_table()
+        votable = parse_single_table(path)
+        official = votable.to_table()
         assert found.colnames == official.colnames
         for name in found.colnames[1:]:
             assert np.array_equal(found[name], np.asarray(official[name]), equal_nan=True)
@@ -154,10 +154,10 @@ def test_twins_are_the_service_s_votable_with_its_units_ucds_and_descriptions(ch
             assert found[name].meta["ucd"] == official[name].meta["ucd"]
             assert name == "teff" or found[name].description == official[name].description
         assert list(found["star_id"]) == list(official["star_id"])
-        told = {param.name: param.value for param in held.params}
+        stated = {param.name: param.value for param in votable.params}
         assert {
-            ("asked_star_id" if name == "star_id" else name): told for name, told in found.meta.items()
-        } == told
+            ("asked_star_id" if name == "star_id" else name): stated for name, stated in found.meta.items()
+        } == stated
 
 
 def test_stars_are_the_service_s_votable_too(chem, client, stored, tmp_path):
@@ -297,7 +297,7 @@ def test_what_makes_no_sense_is_said_before_anything_is_sent(call, error, says):
         call(nobody, np.ones(APOGEE_PIXELS))
 
 
-def test_a_model_s_own_refusal_keeps_its_words(chem, stored):
+def test_a_model_s_own_error_has_its_words(chem, stored):
     with pytest.raises(InvalidRequest, match="does not know vbroad") as refused:
         chem.recast(ODD, {"parameters": {"vbroad": 3.0}})
     assert (refused.value.status, refused.value.code) == (422, "not_conditioned")

@@ -38,7 +38,7 @@ KNOWN = {"star_id": "nothing", "teff": 4500, "logg": 2.0, "fe_h": 0.0}
         (lambda c: c.embed(np.full(9_000_000, 0.1234567), **KNOWN), InvalidRequest, 413, "body_too_large", "64 MB"),
     ],
 )  # fmt: skip
-def test_a_refusal_has_the_service_s_words(service, call, kind, status, code, says):
+def test_an_error_has_the_service_s_words(service, call, kind, status, code, says):
     with Chemtwin(service.url) as chem, pytest.raises(kind, match=says) as caught:
         call(chem)
     error = caught.value
@@ -68,7 +68,7 @@ def test_nobody_there():
     assert caught.value.status is None
 
 
-def test_no_answer_in_time():
+def test_no_response_in_time():
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

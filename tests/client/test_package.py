@@ -51,6 +51,6 @@ def test_it_builds_with_its_types_and_can_be_installed(tmp_path):
     subprocess.run([*build, str(copy)], check=True, capture_output=True)
     assert (tmp_path / "site" / "chemtwin_client" / "py.typed").exists()
     (metadata,) = (tmp_path / "site").glob("chemtwin_client-*.dist-info/METADATA")
-    told = metadata.read_text()
-    assert "Requires-Dist: specutils>=2.0" in told
-    assert "Version: 0.1.0" in told
+    written = metadata.read_text()
+    assert "Requires-Dist: specutils>=2.0" in written
+    assert "Version: 0.1.0" in written

@@ -147,7 +147,7 @@ def test_several_in_one(fresh, three):
         fresh.embed(Spectrum(flux=flux * u.one, spectral_axis=axis), star_id="x", **GIANT)
 
 
-def test_further_columns(fresh, three):
+def test_extra_columns(fresh, three):
     """extra columns of text, numbers, truth values, dates or durations"""
     labels, flux = three
     labels["cluster"] = MaskedColumn(["M 67", "NGC 188", "M 67"], mask=[False, True, False])

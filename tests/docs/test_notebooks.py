@@ -36,7 +36,7 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def told(notebook):
+def printed(notebook):
     """All that the cells print and show as text, cell by cell, without models' versions."""
     texts = []
     for cell in code_cells(notebook):
@@ -65,7 +65,7 @@ def test_what_is_committed(path):
         for output in cell.outputs:
             assert output.output_type in ("stream", "display_data", "execute_result")
             assert output.get("name") != "stderr"
-    text = "".join(told(notebook))
+    text = "".join(printed(notebook))
     assert not re.search(r"/(tmp|home|root|work|Users)\b|localhost|127\.0\.0\.1", text)
     for target in re.findall(r"\]\(([^)#]+)\)", "".join(headings)):
         assert target.startswith("http") or (path.parent / target).exists(), target
@@ -104,7 +104,7 @@ def test_it_runs_and_says_the_same(path, served, tmp_path, write_outputs):
     executed = read(copy)
     outputs = [output for cell in code_cells(executed) for output in cell.outputs]
     assert not [output.text for output in outputs if output.get("name") == "stderr"]
-    texts = [*zip(told(executed), told(committed), strict=True)]
+    texts = [*zip(printed(executed), printed(committed), strict=True)]
     if write_outputs:
         if any(difference(now, then) for now, then in texts):  # pictures differ from machine to machine
             for ran, cell in zip(code_cells(executed), code_cells(committed), strict=True):

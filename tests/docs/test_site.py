@@ -37,7 +37,7 @@ def test_every_page_is_there_and_asks_for_files_of_the_site_only(site):
         assert not re.search(r"url\(['\"]?(https?:)?//|@import", style.read_text()), style
 
 
-def test_no_page_takes_the_place_of_another(site):
+def test_no_page_replaces_another(site):
     """Sphinx has pages of its own, search.html for one."""
     for page in PAGES[1:]:
         title = page.read_text().splitlines()[0].removeprefix("# ")

@@ -50,7 +50,7 @@ LIMIT = (
 
 def _fraction(hits: int, of: int) -> dict[str, float]:
     found = hits / of
-    return {"share": found, "error": float(np.sqrt(found * (1 - found) / of))}
+    return {"fraction": found, "error": float(np.sqrt(found * (1 - found) / of))}
 
 
 def doppelganger_rate(near: Array, far: Array, unlike: int = 0) -> dict[str, float]:
@@ -182,7 +182,7 @@ def report_sections(name: str, result: dict[str, Any]) -> list[str]:
                 [
                     _level(snr),
                     str(at["stars"]),
-                    _with_error(at["oracle"]),
+                    _with_error(at["ideal_observer"]),
                     _with_error(at["fits"]),
                     _chi2(at["chi2"]),
                 ]
@@ -191,7 +191,8 @@ def report_sections(name: str, result: dict[str, Any]) -> list[str]:
             sections.append(table(["S/N", "stars", "ideal observer", "fits", "chi2 (expected)"], rows))
         if "groups" in found:
             rows = [
-                [_level(snr), f"{at['share']:.2e} ± {at['error']:.1e}"] for snr, at in found["groups"].items()
+                [_level(snr), f"{at['fraction']:.2e} ± {at['error']:.1e}"]
+                for snr, at in found["groups"].items()
             ]
             sections.append(table(["S/N", "doppelganger rate"], rows))
     return sections
@@ -202,7 +203,7 @@ def _level(snr: str) -> str:
 
 
 def _with_error(figure: dict[str, float]) -> str:
-    return f"{figure['share']:.3f} ± {figure['error']:.3f}"
+    return f"{figure['fraction']:.3f} ± {figure['error']:.3f}"
 
 
 def _chi2(chi2: dict[str, float]) -> str:

@@ -44,7 +44,7 @@ def against_fits(
         chi2 = np.einsum("ni,nij,nj->n", error, fits.precision, error)
         levels[f"{snr:g}"] = {
             "stars": len(rows),
-            "oracle": _found(observer),
+            "ideal_observer": _found(observer),
             "fits": _found(fits),
             "chi2": {
                 "mean": float(chi2.mean()),
@@ -60,7 +60,7 @@ def _found(stars: Likelihood) -> dict[str, float]:
     rows = np.arange(len(stars))
     hits = ranked_doppelgangers(stars, rows ^ 1, rows, nearest=len(stars), shown=False) == 0
     by_pair = hits.reshape(-1, 2).mean(axis=1)
-    return {"share": float(by_pair.mean()), "error": float(by_pair.std() / np.sqrt(len(by_pair)))}
+    return {"fraction": float(by_pair.mean()), "error": float(by_pair.std() / np.sqrt(len(by_pair)))}
 
 
 def fit(

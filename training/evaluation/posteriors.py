@@ -81,7 +81,7 @@ def likelihood_recovery(
     queries = generator(Stream.RANKED_TWINS).permutation(first)[:QUERIES]
     count = ranked_doppelgangers(likelihoods(model, means, covariances), twin, np.sort(queries))
     fraction = float(np.mean(count == 0))
-    return {"share": fraction, "error": float(np.sqrt(fraction * (1 - fraction) / len(count)))}
+    return {"fraction": fraction, "error": float(np.sqrt(fraction * (1 - fraction) / len(count)))}
 
 
 def twin_chi2(

@@ -115,7 +115,7 @@ def _by_abundances(
 def rates_table(measured: dict[str, Any]) -> str:
     """The rates in per cent of random pairs, with their standard errors."""
     rows = [
-        [label, way, *(f"{100 * r['share']:.4f} ± {100 * r['error']:.4f}" for r in levels.values())]
+        [label, way, *(f"{100 * r['fraction']:.4f} ± {100 * r['error']:.4f}" for r in levels.values())]
         for label, ways in measured["rates"].items()
         for way, levels in ways.items()
     ]

@@ -30,8 +30,7 @@ from training.evaluation.evaluate import embed_survey, model_labels, recast_erro
 from training.evaluation.limit import LEVELS as LIMIT_LEVELS
 from training.evaluation.limit import survey_kind, survey_name
 from training.evaluation.posteriors import drift, posterior_figures, posteriors
-from training.evaluation.report_tables import FEW_LEVELS, LEVELS, ROBUSTNESS, tables
-from training.evaluation.robustness import SNR, robustness, robustness_table
+from training.evaluation.report_tables import FEW_LEVELS, LEVELS, tables
 from training.reports.html_page import publish
 from training.spectral_basis import parameter_values
 from training.surveys.survey import Survey
@@ -86,7 +85,7 @@ class Surveys:
 
 
 def _survey_summary(survey: Survey) -> dict[str, Any]:
-    extra = {"further": list(survey.extra)} if survey.extra else {}
+    extra = {"extra": list(survey.extra)} if survey.extra else {}
     return {"stars": len(survey), "seed": survey.seed, "own_fe_h": survey.own_fe_h, **extra}
 
 
@@ -284,28 +283,6 @@ def _result(folder: Path, label: str) -> dict[str, Any]:
         if perturbed["model"] == result["model"]:
             result["robustness"] = perturbed["robustness"]
     return result
-
-
-def measure_robustness(paths: Sequence[Path], survey: Survey, folder: Path, stars: int | None) -> str:
-    """Measure models on perturbed spectra into `folder`, which a report there shows; returns robustness.md."""
-    folder.mkdir(parents=True, exist_ok=True)
-    results = []
-    for path, label in zip(paths, model_labels(paths), strict=True):
-        model = load_model(path)
-        check_unused(model, label, survey)
-        result = {
-            "label": label,
-            "model": model.card.identity,
-            "robustness": robustness(model, survey, stars=stars),
-        }
-        (folder / f"{label}.robustness.json").write_text(json.dumps(result, indent=1) + "\n")
-        results.append(result)
-    stars_and_noise = (
-        f"{len(survey) if stars is None else min(stars, len(survey))} stars of seed {survey.seed}, S/N {SNR:g}."
-    )
-    text = "\n\n".join(["# Robustness", stars_and_noise, ROBUSTNESS, robustness_table(results)])
-    publish(folder, "robustness", text)
-    return text
 
 
 def _limits(surveys: Surveys, folder: Path) -> dict[str, Any]:

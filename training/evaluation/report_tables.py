@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from training.evaluation.limit import LEVELS as LIMIT_LEVELS
-from training.evaluation.robustness import robustness_table
+from training.evaluation.robustness import ROBUSTNESS, robustness_table
 from training.reports.markdown import table
 
 LEVELS = (np.inf, 100.0, 50.0, 30.0)
@@ -47,7 +47,6 @@ LIMIT = (
 PAIR_CHI2 = (
     "Chi-square per dimension of true twins' latent differences, with each pair's covariance (1: right errors)."
 )
-ROBUSTNESS = "Twins found by distance, and ROC area, when spectra are perturbed as real ones are."
 DATA_SPACE = "The same for the first survey, between spectra decoded at common parameters."
 RECASTING = "Each star's twin recast to the star's parameters (paper, tables 3 and 4)."
 DEPENDENCE = (
@@ -126,7 +125,7 @@ def _fractions_of_limit(results: list[dict[str, Any]], limits: dict[str, Any]) -
                 continue
             best = {level: found["recovered"] for level, found in observer["twins"].items()}
             cells = [
-                f"{best[f'{level:g}']['share']:.3f} ± {best[f'{level:g}']['error']:.3f}"
+                f"{best[f'{level:g}']['fraction']:.3f} ± {best[f'{level:g}']['error']:.3f}"
                 for level in LIMIT_LEVELS
             ]
             rows.append(["the limit", pairs, removed, "likelihood", *cells])
@@ -145,9 +144,9 @@ def _of_limit(found: dict[str, Any], best: dict[str, Any], way: str) -> list[str
     cells = []
     for level in LIMIT_LEVELS:
         at = found.get(f"{level:g}", {})
-        fraction = at.get("recovered") if way == "distance" else at.get("likelihood", {}).get("share")
+        fraction = at.get("recovered") if way == "distance" else at.get("likelihood", {}).get("fraction")
         cells.append(
-            "-" if fraction is None else f"{fraction:.3f} ({fraction / best[f'{level:g}']['share']:.2f})"
+            "-" if fraction is None else f"{fraction:.3f} ({fraction / best[f'{level:g}']['fraction']:.2f})"
         )
     return cells if set(cells) != {"-"} else []
 

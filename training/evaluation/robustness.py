@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.bundle import load_model
 from model.errors import InputError
 from model.methods.base import Model
 from model.methods.gaussdis import GaussDis
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array
-from training.evaluation.evaluate import twin_rows, twin_search
+from training.evaluation.evaluate import model_labels, twin_rows, twin_search
 from training.random_streams import Stream, generator
+from training.reports.html_page import publish
 from training.reports.markdown import table
 from training.surveys.observational_effects import CASES, LABEL_SD, perturbed
 from training.surveys.survey import BLOCK_STARS, Survey, add_noise
+from training.surveys.used_surveys import check_unused
 
 SNR = 100.0
+ROBUSTNESS = "Twins found by distance, and ROC area, when spectra are perturbed as real ones are."
 
 Embed = Callable[[Array, Array, Array], Array]
 """Latents (N, D) of normalised flux (N, P), parameters (N, U) and variance (N, P), infinite where masked."""
@@ -106,3 +112,25 @@ def robustness_table(results: Sequence[dict[str, Any]]) -> str:
 
 def _cell(found: dict[str, float] | None) -> str:
     return "-" if found is None else f"{found['recovered']:.3f} ({found['auc']:.4f})"
+
+
+def measure_robustness(paths: Sequence[Path], survey: Survey, folder: Path, stars: int | None) -> str:
+    """Measure models on perturbed spectra into `folder`, which a report there shows; returns robustness.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results = []
+    for path, label in zip(paths, model_labels(paths), strict=True):
+        model = load_model(path)
+        check_unused(model, label, survey)
+        result = {
+            "label": label,
+            "model": model.card.identity,
+            "robustness": robustness(model, survey, stars=stars),
+        }
+        (folder / f"{label}.robustness.json").write_text(json.dumps(result, indent=1) + "\n")
+        results.append(result)
+    stars_and_noise = (
+        f"{len(survey) if stars is None else min(stars, len(survey))} stars of seed {survey.seed}, S/N {SNR:g}."
+    )
+    text = "\n\n".join(["# Robustness", stars_and_noise, ROBUSTNESS, robustness_table(results)])
+    publish(folder, "robustness", text)
+    return text

@@ -19,7 +19,8 @@ from model.errors import InputError
 from model.methods.base import Embedding, Model
 from model.similarity.p_same import p_same
 from model.spectra.apogee import FIRST_VISIT, read_fits
-from model.spectra.spectrum import PARAMETER_UNITS, Observation, Parameters, Spectrum, prepare
+from model.spectra.parameters import PARAMETER_UNITS, Parameters
+from model.spectra.spectrum import Observation, Spectrum, prepare
 from model.spectra.star_file import StarFile
 from training.reports.markdown import table
 from training.surveys.csv_file import Line, read_csv

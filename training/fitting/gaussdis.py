@@ -178,6 +178,30 @@ def refine(start: Autoencoder, survey: Survey, name: str) -> GaussDis:
     """
     if not start.scale.size:
         raise InputError("only an autoencoder between coefficients (inputs = components) can be refined")
+    stars = _encoded(start, survey)
+    for turn in tqdm(range(ROUNDS), desc="refine", file=sys.stderr, disable=None):
+        response, scatter = stars.fitted(start.ranges)
+        stars.refine(response, scatter)
+        if turn + 1 < ROUNDS:
+            stars.whiten()
+    size, basis = stars.latents.shape[1], start.basis.leading(COMPONENTS)
+    model = GaussDis(
+        _card(start, survey, name, size),
+        Grid(survey.wavelength),
+        start.normaliser,
+        scatter=scatter,
+        continuum=_continuum(survey, start.normaliser, basis),
+        residue=np.zeros((size, size)),
+        metric=np.eye(size),
+        twins=np.zeros((0, 0)),
+        **response.arrays(),
+        **basis.arrays(),
+    )
+    return with_metric(model, stars, "without labels")
+
+
+def _encoded(start: Autoencoder, survey: Survey) -> Stars:
+    """The survey's stars with the autoencoder's latents that are in use, whitened."""
     observed, parameters = (values[:STARS] for values in stars_of(survey, start))
     inputs = np.concatenate([observed / start.scale, scaled(parameters, start.ranges)], axis=1)
     latents = np.concatenate(
@@ -186,17 +210,14 @@ def refine(start: Autoencoder, survey: Survey, name: str) -> GaussDis:
             for i in range(0, len(inputs), BATCH_STARS)
         ]
     )
-    active = latents.std(axis=0) > ACTIVE
-    basis = start.basis.leading(COMPONENTS)
-    stars = Stars(observed[:, :COMPONENTS], parameters, latents[:, active])
+    stars = Stars(observed[:, :COMPONENTS], parameters, latents[:, latents.std(axis=0) > ACTIVE])
     stars.whiten()
-    for turn in tqdm(range(ROUNDS), desc="refine", file=sys.stderr, disable=None):
-        response, scatter = stars.fitted(start.ranges)
-        stars.refine(response, scatter)
-        if turn + 1 < ROUNDS:
-            stars.whiten()
-    size = int(active.sum())
-    card = Card(
+    return stars
+
+
+def _card(start: Autoencoder, survey: Survey, name: str, size: int) -> Card:
+    """The card of a model with `size` latents, not calibrated yet."""
+    return Card(
         name=name,
         version="unsaved",
         method=GaussDis.method,
@@ -212,19 +233,6 @@ def refine(start: Autoencoder, survey: Survey, name: str) -> GaussDis:
             "start_training": start.card.training,
         },
     )
-    model = GaussDis(
-        card,
-        Grid(survey.wavelength),
-        start.normaliser,
-        scatter=scatter,
-        continuum=_continuum(survey, start.normaliser, basis),
-        residue=np.zeros((size, size)),
-        metric=np.eye(size),
-        twins=np.zeros((0, 0)),
-        **response.arrays(),
-        **basis.arrays(),
-    )
-    return with_metric(model, stars, "without labels")
 
 
 def _continuum(survey: Survey, normaliser: Normaliser | None, basis: Basis) -> Array:

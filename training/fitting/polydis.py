@@ -7,7 +7,7 @@ import numpy as np
 from model.methods.base import Card
 from model.methods.polydis import PolyDis
 from model.spectra.grid import Grid
-from training.spectral_basis import PARAMETERS, fit_basis, fit_normaliser
+from training.spectral_basis import PARAMETERS, fit_basis, fit_normaliser, named_ranges
 from training.surveys.survey import Survey
 from training.surveys.used_surveys import record
 
@@ -40,8 +40,7 @@ def fit(
     snr : float
         Noise of 1 / `snr` is added once to the training spectra (the paper uses 100).
     normalise : bool
-        Pass every spectrum through the pseudo-continuum normaliser of observed ones; otherwise the survey's own
-        continuum stays.
+        Divide each spectrum by a pseudo-continuum, as observed ones are; otherwise take it as it is.
     error_floor : float
         See `Card`.
 
@@ -52,14 +51,12 @@ def fit(
     """
     normaliser = fit_normaliser(survey) if normalise else None
     basis = fit_basis(survey, normaliser, parameters=parameters, degree=degree, components=components, snr=snr)
-    values, discarded = basis.variances, basis.discarded
+    explained, discarded = float(basis.variances.sum()), basis.discarded * len(survey.wavelength)
     card = Card(
         name=name,
         version="unsaved",
         method=PolyDis.method,
-        parameters={
-            parameter: (float(a), float(b)) for parameter, (a, b) in zip(parameters, basis.ranges, strict=True)
-        },
+        parameters=named_ranges(basis, parameters),
         units=survey.units(parameters),
         latent_dim=components,
         metric="Euclidean distance of the principal components",
@@ -71,10 +68,7 @@ def fit(
             "degree": degree,
             "continuum": "pseudo" if normalise else "as in the survey",
         },
-        quality={
-            "variance_explained": float(values.sum() / (values.sum() + discarded * len(survey.wavelength)))
-        },
+        quality={"variance_explained": explained / (explained + discarded)},
     )
-    return PolyDis(
-        card, Grid(survey.wavelength), normaliser, twins=np.zeros((0, 0), dtype=np.float32), **basis.arrays()
-    )
+    arrays = {"twins": np.zeros((0, 0), dtype=np.float32), **basis.arrays()}
+    return PolyDis(card, Grid(survey.wavelength), normaliser, **arrays)

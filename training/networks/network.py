@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from training.config import NetworkConfig
 from training.networks.preprocessing import Frontend
 from training.networks.trainer import Processes, Trainer
 from training.networks.validation import Validation, check_validation
+from training.spectral_basis import named_ranges
 from training.surveys.survey import Survey
 from training.surveys.used_surveys import record
 
@@ -136,6 +138,23 @@ def train(
     score = None if validation is None else Validation(validation, frontend, config, device)
     state = _restored(folder, trainer, device)
     log = Log(folder / TENSORBOARD, config.steps, trainer.done, shown=processes.rank == 0)
+    validate = None if score is None else partial(_validate, trainer, score, state, log, on_score)
+    _step_until_done(trainer, config, state, log, folder, validate)
+    log.close()
+    model = _model(name, survey, validation, frontend, config, _best_weights(trainer, state))
+    return Run(model, _record(trainer, state, device))
+
+
+def _step_until_done(
+    trainer: Trainer,
+    config: NetworkConfig,
+    state: dict[str, Any],
+    log: Log,
+    folder: Path,
+    validate: Callable[[], None] | None,
+) -> None:
+    """Train to the last step, or until `patience` validations in a row were no better; write checkpoints."""
+    processes = trainer.processes
     started = time.monotonic() - state["seconds"]
     saved = time.monotonic()
     stop = state["waited"] >= config.patience
@@ -143,17 +162,14 @@ def train(
         losses = trainer.step()
         log.step(trainer.done, losses)
         due = trainer.done % config.validate_every == 0 or trainer.done == config.steps
-        if due and score is not None:
+        if due and validate is not None:
             if processes.rank == 0:
-                _validate(trainer, score, state, log, on_score)
+                validate()
             stop = processes.agree(state["waited"] >= config.patience)
         if processes.rank == 0 and (due or time.monotonic() - saved > CHECKPOINT_SECONDS):
             state["seconds"] = time.monotonic() - started
             _write(folder / STATE, {**state, "trainer": trainer.state()})
             saved = time.monotonic()
-    log.close()
-    model = _model(name, survey, validation, frontend, config, _best_weights(trainer, state))
-    return Run(model, _record(trainer, state, device))
 
 
 def _restored(folder: Path, trainer: Trainer, device: torch.device) -> dict[str, Any]:
@@ -275,10 +291,7 @@ def _model(
         name=name,
         version="unsaved",
         method=config.method,
-        parameters={
-            parameter: (float(low), float(high))
-            for parameter, (low, high) in zip(config.parameters, frontend.basis.ranges, strict=True)
-        },
+        parameters=named_ranges(frontend.basis, config.parameters),
         units=survey.units(config.parameters),
         latent_dim=config.latents,
         metric="Euclidean distance of the latents",

@@ -14,7 +14,7 @@ import torch
 from model.errors import InputError
 from model.methods.autoencoder import FLUX_SCALE
 from model.spectra.grid import Array
-from model.spectra.spectrum import PARAMETER_UNITS
+from model.spectra.parameters import PARAMETER_UNITS
 from training.config import NetworkConfig
 from training.evaluation.evaluate import doppelgangers, twin_rows
 from training.evaluation.whitening import SNR, best_floor, twins_found

@@ -9,6 +9,7 @@ stopped early (shorten all with --set steps=...). A stopped search can be resume
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,21 +66,41 @@ def search(
     InputError
         For a key that is no positive number in `config`, and for a folder of another search.
     """
-    for key in keys:
-        value = getattr(config, key, None)
+    start = {key: getattr(config, key, None) for key in keys}
+    for key, value in start.items():
         if not isinstance(value, float) or value <= 0:
             raise InputError(f"{key} is no positive number in this configuration: there is nothing to search")
     check_validation(survey, validation, config.parameters)
     folder.mkdir(parents=True, exist_ok=True)
-    frontend = Frontend.fit(survey, config)
+    objective = _Objective(survey, validation, config, folder, keys, device, Frontend.fit(survey, config))
+    study = _study(folder, [survey.identity(), validation.identity(), str(config), list(keys)])
+    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
+    study.enqueue_trial(start, skip_if_exists=True)
+    remaining = trials - len(study.get_trials(deepcopy=False, states=ENDED))
+    study.optimize(objective, n_trials=max(0, remaining), catch=(InputError,))
+    return _summary(study)
 
-    def objective(trial: optuna.Trial) -> float:
+
+@dataclass(frozen=True)
+class _Objective:
+    """Trains a network with a trial's weights, and scores it; a network that does badly is stopped early."""
+
+    survey: Survey
+    validation: Survey
+    config: NetworkConfig
+    folder: Path
+    keys: tuple[str, ...]
+    device: torch.device
+    frontend: Frontend
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """The best score of the network's validations."""
         weights: dict[str, Any] = {
             key: trial.suggest_float(key, value / DECADES, value * DECADES, log=True)
-            for key, value in ((key, getattr(config, key)) for key in keys)
+            for key, value in ((key, getattr(self.config, key)) for key in self.keys)
         }
-        trial_folder = folder / f"trial-{trial.number}"
-        save_frontend(trial_folder, frontend)
+        folder = self.folder / f"trial-{trial.number}"
+        save_frontend(folder, self.frontend)
 
         def report(step: int, score: float) -> None:
             trial.report(score, step)
@@ -87,22 +108,15 @@ def search(
                 raise optuna.TrialPruned
 
         run = train(
-            survey,
-            validation,
-            dataclasses.replace(config, **weights),
-            trial_folder,
+            self.survey,
+            self.validation,
+            dataclasses.replace(self.config, **weights),
+            folder,
             name="trial",
-            device=device,
+            device=self.device,
             on_score=report,
         )
         return max(float(figures["score"]) for figures in run.record["history"])
-
-    study = _study(folder, [survey.identity(), validation.identity(), str(config), list(keys)])
-    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
-    study.enqueue_trial({key: getattr(config, key) for key in keys}, skip_if_exists=True)
-    remaining = trials - len(study.get_trials(deepcopy=False, states=ENDED))
-    study.optimize(objective, n_trials=max(0, remaining), catch=(InputError,))
-    return _summary(study)
 
 
 def _study(folder: Path, identity: list[Any]) -> optuna.Study:

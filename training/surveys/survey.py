@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from model.errors import InputError
 from model.spectra.grid import Array, Grid, apogee_wavelength
-from model.spectra.spectrum import MAX_EXTRA, PARAMETER_UNITS, may_name_parameter
+from model.spectra.parameters import MAX_EXTRA, PARAMETER_UNITS, may_name_parameter
 from training.random_streams import Stream, generator
 from training.surveys.survey_check import (
     ABUNDANCE,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from model.errors import InputError
 from model.spectra.grid import Array
-from model.spectra.spectrum import PARAMETER_UNITS, POSSIBLE
+from model.spectra.parameters import PARAMETER_UNITS, POSSIBLE
 from model.spectra.units import is_stored_unit
 
 STARS_NAMED = 5

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from model.errors import InputError
 from model.spectra.grid import Array, Grid
-from model.spectra.spectrum import PARAMETER_UNITS
+from model.spectra.parameters import PARAMETER_UNITS
 from training.emulator.broadening import broaden
 from training.emulator.emulator import CARBON_LIMIT, Emulator
 from training.random_streams import Stream, generator
@@ -86,21 +86,33 @@ def draw_labels(
     ------
     InputError
         For `own_fe_h` with a `chemistry`, whose [X/Fe] depend on [Fe/H].
+    """
+    random = generator(Stream.SURVEY_LABELS, seed=seed)
+    if chemistry is None:
+        return _draw_tables(random, groups, members, names, lo, hi, own_fe_h)
+    if own_fe_h:
+        raise InputError("real [X/Fe] depend on [Fe/H]: stars of one [X/Fe] cannot have their own [Fe/H]")
+    lo, hi = lo.copy(), hi.copy()
+    for name, (low, high) in TABLE_1.items():
+        column = names.index(name)
+        lo[column], hi[column] = max(lo[column], low), min(hi[column], high)
+    return chemistry.draw(random, groups, members, names, lo, hi)
 
-    Notes
-    -----
+
+def _draw_tables(
+    random: np.random.Generator,
+    groups: int,
+    members: int,
+    names: tuple[str, ...],
+    lo: NDArray[np.float64],
+    hi: NDArray[np.float64],
+    own_fe_h: bool,
+) -> NDArray[np.float64]:
+    """Labels (groups * members, L) by the paper's tables.
+
     Teff and logg are uniform over table 1, each star its own; [Fe/H] and [X/Fe] are table 2's independent
     Gaussians, truncated. [C/Fe], which the tables do not list, is 0, so [O/Fe] is cut at -CARBON_LIMIT.
     """
-    random = generator(Stream.SURVEY_LABELS, seed=seed)
-    if chemistry is not None:
-        if own_fe_h:
-            raise InputError("real [X/Fe] depend on [Fe/H]: stars of one [X/Fe] cannot have their own [Fe/H]")
-        lo, hi = lo.copy(), hi.copy()
-        for name, (low, high) in TABLE_1.items():
-            column = names.index(name)
-            lo[column], hi[column] = max(lo[column], low), min(hi[column], high)
-        return chemistry.draw(random, groups, members, names, lo, hi)
     stars = groups * members
     labels = np.zeros((stars, len(names)))
     for column, name in enumerate(names):
@@ -157,21 +169,9 @@ def synthesize(
     InputError
         For a `broadening` that does not rise from 0 or more.
     """
-    if broadening is not None and not 0 <= broadening[0] < broadening[1] < np.inf:
-        raise InputError(f"broadening must be two rising numbers, 0 or more, not {broadening}")
-    labels = draw_labels(
-        groups,
-        seed,
-        emulator.labels,
-        emulator.lo,
-        emulator.hi,
-        members=members,
-        own_fe_h=own_fe_h,
-        chemistry=chemistry,
-    )
-    vbroad = None
-    if broadening is not None:
-        vbroad = generator(Stream.SURVEY_BROADENING, seed=seed).uniform(*broadening, size=len(labels))
+    vbroad = None if broadening is None else _draw_broadening(broadening, seed, groups * members)
+    box = (emulator.labels, emulator.lo, emulator.hi)
+    labels = draw_labels(groups, seed, *box, members=members, own_fe_h=own_fe_h, chemistry=chemistry)
     partial = path.with_name(path.name + ".partial")
     with h5py.File(partial, "w") as file:
         file.attrs.update(
@@ -187,6 +187,13 @@ def synthesize(
         file["snr"] = np.full(len(labels), snr)
         _write_flux(file, emulator, labels, vbroad, seed, snr)
     partial.replace(path)
+
+
+def _draw_broadening(broadening: tuple[float, float], seed: int, stars: int) -> Array:
+    """The standard deviations (N,) in km/s. Raises InputError for a range that does not rise from 0 or more."""
+    if not 0 <= broadening[0] < broadening[1] < np.inf:
+        raise InputError(f"broadening must be two rising numbers, 0 or more, not {broadening}")
+    return generator(Stream.SURVEY_BROADENING, seed=seed).uniform(*broadening, size=stars)
 
 
 def _write_stars(

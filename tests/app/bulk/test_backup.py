@@ -35,7 +35,7 @@ def everything(store) -> list[tuple]:
 
 
 def test_a_backup_under_load_holds_every_star_acknowledged_before(start_server, star, tmp_path):
-    server = start_server(CHEMTWIN_KEEP_SPECTRA="true")
+    server = start_server(CHEMTWIN_STORE_SPECTRA="true")
     acknowledged: dict[str, list[float]] = {}
     stop = threading.Event()
 
@@ -45,9 +45,9 @@ def test_a_backup_under_load_holds_every_star_acknowledged_before(start_server, 
                 if stop.is_set():
                     return
                 star_id = f"{name}-{number}"
-                answer = http.post("/embed", json={**star, "star_id": star_id, "teff": 4000 + number})
-                if answer.status_code == 201:
-                    acknowledged[star_id] = answer.json()["latent"]
+                response = http.post("/embed", json={**star, "star_id": star_id, "teff": 4000 + number})
+                if response.status_code == 201:
+                    acknowledged[star_id] = response.json()["latent"]
 
     threads = [threading.Thread(target=client, args=(name,)) for name in "AB"]
     for thread in threads:

@@ -137,14 +137,14 @@ def blocks(tmp_path_factory):
     store = SqliteStore(tmp_path_factory.mktemp("blocks") / "stars.sqlite")
     first = stars(1)[0]
     store.upsert(
-        [dataclasses.replace(first, star_id=f"S{i:05d}", others={"vbroad": float(i)}) for i in range(1000)]
+        [dataclasses.replace(first, star_id=f"S{i:05d}", extra={"vbroad": float(i)}) for i in range(1000)]
     )
     yield store
     store.close()
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_more_stars_than_a_block_with_further_parameters(form, blocks, tmp_path, monkeypatch):
+def test_more_stars_than_a_block_with_extra_parameters(form, blocks, tmp_path, monkeypatch):
     """Two whole blocks and a part of one."""
     monkeypatch.setattr("app.bulk.export.BLOCK", 400)
     assert export(blocks, tmp_path / f"o.{form}", IDENTITY, {"vbroad": "km/s"}, form) == 1000
@@ -184,14 +184,14 @@ def test_no_spectrum_is_read(address, tmp_path):
 def test_columns_and_rows_are_of_one_moment(address, tmp_path):
     """A star with a longer latent and another parameter arrives between the two passes."""
     store, other = open_store(address), open_store(address)
-    first = dataclasses.replace(stars(1)[0], others={"vbroad": 5.0})
+    first = dataclasses.replace(stars(1)[0], extra={"vbroad": 5.0})
     store.upsert([first, stars(2)[1]])
 
     class Units(dict):
         def get(self, name, default=None):
             """Called for a parameter that is new, in the first pass."""
             longer = dataclasses.replace(
-                first, star_id="T", latent=np.zeros(30, "f4"), covariance=None, others={"v_sin_i": 1.0}
+                first, star_id="T", latent=np.zeros(30, "f4"), covariance=None, extra={"v_sin_i": 1.0}
             )
             other.upsert([longer])
             other.delete("S1")

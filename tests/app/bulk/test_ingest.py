@@ -16,7 +16,7 @@ import pytest
 from astropy.table import Table
 
 from app.bulk.ingest import ingest as ingest_all
-from app.bulk.star_reader import DIGEST, InputFiles
+from app.bulk.readers.star_reader import DIGEST, InputFiles
 from app.settings import Settings
 from index.stores.open_store import open_store
 from index.stores.sql_store import Store
@@ -151,7 +151,7 @@ def test_only_what_changed_in_a_source_is_embedded_again(survey, tmp_path):
     assert "1 stars stored, 39 already stored" in ingest(source, "--data-dir", folder)[1]
     after = rows_at(folder)
     assert [star for star in after if after[star] != before[star]] == [survey.star_id[7]]
-    assert "40 stars stored" in ingest(source, "--data-dir", folder, CHEMTWIN_KEEP_SPECTRA="true")[1]
+    assert "40 stars stored" in ingest(source, "--data-dir", folder, CHEMTWIN_STORE_SPECTRA="true")[1]
 
 
 def test_a_running_service_sees_them(survey, tmp_path, start_server):
@@ -159,8 +159,8 @@ def test_a_running_service_sees_them(survey, tmp_path, start_server):
     stars = npz(tmp_path / "s.npz", survey, stars=30)
     assert ingest(stars, "--data-dir", tmp_path / "data")[0] == 0
     first, second = survey.star_id[:2]
-    answer = httpx.get(server.url + f"/twins/{first}", params={"k": 1}).json()
-    assert answer["twins"][0]["star_id"] == second
+    response = httpx.get(server.url + f"/twins/{first}", params={"k": 1}).json()
+    assert response["twins"][0]["star_id"] == second
     meta = httpx.get(server.url + f"/stars/{first}").json()["meta"]
     assert (meta["source"], len(meta[DIGEST])) == ("s.npz", 32)
 
@@ -179,12 +179,12 @@ def test_an_npz_gives_what_the_api_gives(compressed, survey, tmp_path, client):
     if compressed:
         np.savez_compressed(source, **np.load(source))
     headers = {"Content-Type": "application/x-npz"}
-    answer = client.post("/embed", headers=headers, content=source.read_bytes()).json()["results"]
+    response = client.post("/embed", headers=headers, content=source.read_bytes()).json()["results"]
     assert ingest(source, "--data-dir", tmp_path)[0] == 0
     store = SqliteStore(tmp_path / "stars.sqlite")
     stars = store.get(ids.tolist(), next(store.dump())[0].model)
     store.close()
-    for embedded in answer:
+    for embedded in response:
         star = stars[embedded["star_id"]]
         np.testing.assert_allclose(star.latent, embedded["latent"], atol=1e-5)
         assert star.masked_fraction == embedded["masked_fraction"] > 0.08
@@ -238,10 +238,10 @@ def test_a_folder_of_fits_files(kind, tmp_path, client):
     if kind == "csv":
         params = {**GIANT, "teff_err": 50, "star_id": "AS-API"}
         headers = {"Content-Type": "application/fits"}
-        answer = client.post("/embed", params=params, headers=headers, content=APSTAR.read_bytes()).json()
+        response = client.post("/embed", params=params, headers=headers, content=APSTAR.read_bytes()).json()
         client.delete("/stars/AS-API")
         latent = np.frombuffer(rows_at(tmp_path / "data")[ids[0]], "f4")
-        np.testing.assert_allclose(latent, answer["latent"], atol=1e-5)
+        np.testing.assert_allclose(latent, response["latent"], atol=1e-5)
 
 
 @pytest.mark.slow
@@ -380,7 +380,7 @@ def test_stars_to_look_at_are_counted_and_listed(survey, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["s.npz", "stars.sqlite", "notes.txt", "folder"])
-def test_the_report_takes_the_place_of_an_earlier_report_only(name, survey, tmp_path):
+def test_the_report_replaces_an_earlier_report_only(name, survey, tmp_path):
     source = npz(tmp_path / "s.npz", survey, stars=3)
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "folder").mkdir()

@@ -1,4 +1,4 @@
-"""A catalogue embedded again with another model, while a service with the old one answers and changes it."""
+"""A catalogue embedded again with another model, while a service with the old one reads and changes it."""
 
 import dataclasses
 import shutil
@@ -14,7 +14,8 @@ from app.inference.stored_observation import pack
 from app.settings import Settings
 from index.stores.sqlite import SqliteStore
 from model.bundle import SHIPPED, load_model, save_model
-from model.spectra.spectrum import Observation, Parameters
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Observation
 from tests.app.bulk.test_ingest import ingest, npz, run, start
 
 FACTOR = 2.0
@@ -36,7 +37,7 @@ def embedded(survey, tmp_path_factory) -> Path:
     """A folder with the survey's first 600 stars and their spectra: three blocks."""
     folder = tmp_path_factory.mktemp("embedded")
     source = npz(folder / "s.npz", survey, stars=600)
-    code, said = ingest(source, "--data-dir", folder / "data", CHEMTWIN_KEEP_SPECTRA="1")
+    code, said = ingest(source, "--data-dir", folder / "data", CHEMTWIN_STORE_SPECTRA="1")
     assert code == 0, said
     return folder / "data"
 
@@ -47,9 +48,9 @@ def folder(embedded, tmp_path) -> Path:
     return shutil.copytree(embedded, tmp_path / "data")
 
 
-def test_no_answer_mixes_two_models(folder, new_model, survey, star, start_server):
+def test_no_response_mixes_two_models(folder, new_model, survey, star, start_server):
     old, new = load_model(SHIPPED).card, load_model(new_model).card
-    server = start_server(folder, CHEMTWIN_KEEP_SPECTRA="true")
+    server = start_server(folder, CHEMTWIN_STORE_SPECTRA="true")
     fixed = survey.star_id[:20]
 
     def distances(url: str) -> list[float]:
@@ -65,11 +66,11 @@ def test_no_answer_mixes_two_models(folder, new_model, survey, star, start_serve
         with httpx.Client(base_url=server.url, timeout=60) as http:
             while not stop.is_set():
                 for one, distance in zip(fixed, before, strict=True):
-                    answer = http.get(f"/twins/{one}", params={"k": 1})
-                    body = answer.json() if answer.status_code == 200 else {}
+                    response = http.get(f"/twins/{one}", params={"k": 1})
+                    body = response.json() if response.status_code == 200 else {}
                     right = body and body["model"]["version"] == old.version
                     if not right or body["twins"][0]["distance"] != distance:
-                        wrong.append(answer.text)
+                        wrong.append(response.text)
                     done["asked"] += 1
 
     def change() -> None:
@@ -80,9 +81,9 @@ def test_no_answer_mixes_two_models(folder, new_model, survey, star, start_serve
                 replaced = survey.star_id[200 + number % 150]
                 for star_id in (f"NEW-{number}", replaced):
                     body = {**star, "star_id": star_id, "teff": 4100 + number % 800}
-                    answer = http.post("/embed", json=body)
-                    assert answer.status_code in (200, 201)
-                    changed[star_id] = answer.json()["latent"]
+                    response = http.post("/embed", json=body)
+                    assert response.status_code in (200, 201)
+                    changed[star_id] = response.json()["latent"]
                 gone = survey.star_id[400 + number % 150]
                 if http.delete(f"/stars/{gone}").status_code == 200:
                     deleted.append(gone)
@@ -151,7 +152,7 @@ def test_stars_without_a_spectrum_and_those_refused_are_counted(tmp_path, survey
     parameters = Parameters(4500.0, 2.0, 0.0)
     jobs = [Job(Observation(one, parameters), f"S{i}") for i, one in enumerate(flux)]
     embedded = [
-        done for done in Embedder(Settings(keep_spectra=True)).embed(jobs) if not isinstance(done, Exception)
+        done for done in Embedder(Settings(store_spectra=True)).embed(jobs) if not isinstance(done, Exception)
     ]
     other = Observation(flux[0], dataclasses.replace(parameters, extra={"vbroad": 1.0}))
     grid = load_model(SHIPPED).grid

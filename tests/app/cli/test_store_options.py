@@ -82,9 +82,9 @@ def test_without_the_option_the_environment_counts(arguments, stores):
 def test_what_is_given_wins_over_every_variable(monkeypatch, tmp_path):
     monkeypatch.setenv("CHEMTWIN_STORE", "elsewhere.sqlite")
     monkeypatch.setenv("CHEMTWIN_DATA_DIR", "elsewhere")
-    assert read_settings().place == "elsewhere.sqlite"
-    assert read_settings(data_dir=tmp_path).place == str(tmp_path / "stars.sqlite")
-    assert read_settings(store="mine.sqlite").place == "mine.sqlite"
+    assert read_settings().store_address == "elsewhere.sqlite"
+    assert read_settings(data_dir=tmp_path).store_address == str(tmp_path / "stars.sqlite")
+    assert read_settings(store="mine.sqlite").store_address == "mine.sqlite"
 
 
 @pytest.mark.parametrize(

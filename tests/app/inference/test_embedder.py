@@ -15,5 +15,5 @@ from app.values.positions import position
         ((float("nan"), 0.0), (None, None)),
     ],
 )
-def test_positions_that_are_none_are_not_kept(given, expected):
+def test_positions_that_are_none_are_not_stored(given, expected):
     assert position(*given) == expected

@@ -7,7 +7,8 @@ import pytest
 from app.inference.stored_observation import pack, unpack
 from index.errors import StoreError
 from model.spectra.grid import Grid
-from model.spectra.spectrum import Observation, Parameters
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Observation
 
 APOGEE = Grid.apogee()
 LABELS = Parameters(4700.0, 2.5, 0.1, 50.0, 0.1, 0.02, {"vbroad": 6.25}, {"vbroad": 0.5})
@@ -20,7 +21,7 @@ def observation(pixels: int = len(APOGEE), **fields) -> Observation:
 
 @pytest.mark.parametrize("pixels", [7514, 8575])
 @pytest.mark.parametrize("normalized", [True, False])
-def test_what_is_kept_comes_back(pixels, normalized):
+def test_what_is_stored_comes_back(pixels, normalized):
     given = observation(
         pixels, ivar=np.full(pixels, 2.5e3), bad=np.arange(pixels) % 7 == 0, normalized=normalized
     )
@@ -31,15 +32,19 @@ def test_what_is_kept_comes_back(pixels, normalized):
     assert (back.parameters, back.normalized, warnings) == (LABELS, normalized, ("one", "two"))
 
 
-def test_stores_of_before_have_extra_parameters_under_another_name():
-    raw = zlib.decompress(pack(observation(), APOGEE))
-    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-    stored = json.loads(header["__metadata__"]["observation"])["parameters"]
+def test_bytes_of_earlier_releases_have_extra_parameters_under_another_name():
+    raw = zlib.decompress(pack(observation(), APOGEE, ("one",)))
+    length = int.from_bytes(raw[:8], "little")
+    header = raw[8 : 8 + length]
+    former = header.replace(rb"\"extra\"", rb"\"others\"").replace(rb"\"extra_err\"", rb"\"others_err\"")
+    stored = json.loads(json.loads(former)["__metadata__"]["observation"])["parameters"]
     assert (stored["others"], stored["others_err"]) == ({"vbroad": 6.25}, {"vbroad": 0.5})
     assert "extra" not in stored
+    back, warnings = unpack(zlib.compress(len(former).to_bytes(8, "little") + former + raw[8 + length :]))
+    assert (back.parameters, warnings) == (LABELS, ("one",))
 
 
-def test_another_grid_is_kept_to_the_last_digit():
+def test_another_grid_is_stored_to_the_last_digit():
     wavelength = np.linspace(15_200.0, 16_900.0, 4_000)
     given = observation(4_000, wavelength=wavelength)
     back, _ = unpack(pack(given, APOGEE))
@@ -47,7 +52,7 @@ def test_another_grid_is_kept_to_the_last_digit():
     assert (back.ivar, back.bad) == (None, None)
 
 
-def test_a_models_own_grid_is_kept_for_another_model():
+def test_a_models_own_grid_is_stored_for_another_model():
     grid = Grid(APOGEE.wavelength[100:5_000])
     back, _ = unpack(pack(observation(4_900), grid))
     assert np.array_equal(back.wavelength, grid.wavelength)

@@ -24,7 +24,7 @@ def busy(tmp_path_factory):
     settings = {
         "CHEMTWIN_BODY_TIMEOUT_S": "1.5",
         "CHEMTWIN_MAX_BODY_MB": "2",
-        "CHEMTWIN_HELD_BODIES_MB": "8",
+        "CHEMTWIN_MAX_TOTAL_BODY_MB": "8",
         "CHEMTWIN_QUEUE_SIZE": "2",
         "CHEMTWIN_BATCH_SIZE": "1",
     }
@@ -48,7 +48,7 @@ def head(length, *lines, path="/embed"):
     return "\r\n".join([*text, "", ""]).encode()
 
 
-def answered(connection):
+def received(connection):
     """All that comes until the server closes the connection."""
     parts = []
     with connection, suppress(ConnectionResetError):
@@ -83,7 +83,7 @@ def test_a_slow_body_is_refused_and_cut_off(busy, star):
         rounds.append(time.monotonic())
     assert 1.4 < rounds[-1] - began < 1.5 + 2 * max(np.diff(rounds))
     connection.settimeout(20)
-    status, start, code = error_of(status + answered(connection))
+    status, start, code = error_of(status + received(connection))
     assert (status, code) == (408, "body_too_slow")
     assert b"connection: close" in start
 
@@ -97,7 +97,7 @@ def test_many_slow_bodies_hold_nobody_up(busy, star):
     alone = seconds()
     connections = [connected(busy, head(1000), b"{") for _ in range(50)]
     assert seconds() < max(1.4, 3 * alone), "it waited for their timeout"
-    assert {error_of(answered(connection))[0] for connection in connections} == {408}
+    assert {error_of(received(connection))[0] for connection in connections} == {408}
 
 
 @pytest.mark.parametrize("sent", [b"", b'{"star_id": '])
@@ -136,12 +136,12 @@ def test_a_full_queue_is_said_and_the_others_are_served(busy, star):
     alive(busy, star)
 
 
-def test_bodies_held_at_once_are_bounded(busy, star):
+def test_bodies_in_memory_at_once_are_bounded(busy, star):
     """7.6 MB wait for their last bytes, of 8 MB at most: for another megabyte there is no room, until they end."""
     waiting = [connected(busy, head(2_000_000), b" " * 1_900_000) for _ in range(4)]
     time.sleep(0.5)
     check(busy.client.post("/embed", content=b" " * 900_000, headers={"Content-Type": JSON}), 503, "busy")
-    assert {error_of(answered(connection))[0] for connection in waiting} == {408}
+    assert {error_of(received(connection))[0] for connection in waiting} == {408}
     alive(busy, star)
     check(busy.client.post("/embed", content=b" " * 900_000, headers={"Content-Type": JSON}), 422, "bad_json")
 
@@ -155,8 +155,8 @@ def test_bodies_held_at_once_are_bounded(busy, star):
         (["Expect: 100-continue", "Content-Encoding: zstd"], 415, "unsupported_encoding"),
     ],
 )
-def test_a_refusal_without_reading_the_body_ends_the_connection(busy, star, headers, status, code):
-    response = answered(connected(busy, head(1_000_000, *headers)))
+def test_an_error_without_reading_the_body_ends_the_connection(busy, star, headers, status, code):
+    response = received(connected(busy, head(1_000_000, *headers)))
     if status is None:  # two lengths: refused by the HTTP parser
         assert response.startswith(b"HTTP/1.1 400")
     else:
@@ -171,8 +171,8 @@ def test_packed_bodies_are_refused_and_said(busy, star):
     check(busy.client.post("/embed", content=packed, headers={"Content-Type": JSON}), 422, "bad_json")
 
 
-def test_a_whole_answer_reaches_a_client_that_sends_too_much(busy):
-    """A connection cut off at once would reset the answer as well."""
+def test_a_whole_response_reaches_a_client_that_sends_too_much(busy):
+    """A connection cut off at once would reset the response as well."""
     for _ in range(5):
         response = busy.client.post("/embed", content=b" " * 30_000_000, headers={"Content-Type": JSON})
         check(response, 413, "body_too_large")
@@ -195,13 +195,13 @@ RUBBISH = {
 
 
 @pytest.mark.parametrize("sent", RUBBISH.values(), ids=RUBBISH.keys())
-def test_rubbish_is_answered_shortly_and_the_connection_ends(busy, star, sent):
+def test_rubbish_gets_a_short_error_and_the_connection_ends(busy, star, sent):
     connection = socket.create_connection(("127.0.0.1", busy.port), timeout=10)
     with suppress(BrokenPipeError, ConnectionResetError):
         connection.sendall(sent)
     with suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
-    assert len(answered(connection)) < 2000
+    assert len(received(connection)) < 2000
     alive(busy, star)
 
 

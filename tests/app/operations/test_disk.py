@@ -34,38 +34,38 @@ def small_disk(start_server, tmp_path):
 
 
 def fill(http: httpx.Client, star: dict, prefix: str) -> tuple[dict[str, list[float]], httpx.Response]:
-    """Embed stars until one is refused; those answered for, and the refusal."""
-    answered: dict[str, list[float]] = {}
+    """Embed stars until one is refused; those confirmed, and the error."""
+    confirmed: dict[str, list[float]] = {}
     meta = {"note": "x" * 4000}
     for i in range(3000):
         response = http.post("/embed", json={**star, "star_id": f"{prefix}-{i}", "meta": meta})
         if response.status_code >= 400:
-            return answered, response
-        answered[f"{prefix}-{i}"] = response.json()["latent"]
+            return confirmed, response
+        confirmed[f"{prefix}-{i}"] = response.json()["latent"]
     raise AssertionError("the disk never filled up")
 
 
-def all_there(http: httpx.Client, answered: dict[str, list[float]]) -> bool:
-    return all(http.get(f"/stars/{name}").json()["latent"] == latent for name, latent in answered.items())
+def all_there(http: httpx.Client, confirmed: dict[str, list[float]]) -> bool:
+    return all(http.get(f"/stars/{name}").json()["latent"] == latent for name, latent in confirmed.items())
 
 
 def test_a_full_disk_refuses_loses_nothing_and_goes_on_when_there_is_room(small_disk, star):
     server, flags = small_disk
     with httpx.Client(base_url=server.url, timeout=60) as http:
-        answered, refusal = fill(http, star, "A")
-        assert len(answered) > 20
-        assert refusal.status_code == 503
-        assert refusal.json()["error"]["code"] == "store_unavailable"
-        assert "disk is full" in refusal.json()["error"]["message"]
-        assert http.get(f"/stars/A-{len(answered)}").status_code == 404
-        assert all_there(http, answered)
+        confirmed, error = fill(http, star, "A")
+        assert len(confirmed) > 20
+        assert error.status_code == 503
+        assert error.json()["error"]["code"] == "store_unavailable"
+        assert "disk is full" in error.json()["error"]["message"]
+        assert http.get(f"/stars/A-{len(confirmed)}").status_code == 404
+        assert all_there(http, confirmed)
         assert len(http.get("/twins/A-0?k=5&fe_h_within=any").json()["twins"]) == 5
         (flags / "room").touch()
         deadline = time.monotonic() + 20
         while http.post("/embed", json={**star, "star_id": "B"}).status_code != 201:
             assert time.monotonic() < deadline, "the store did not come back"
             time.sleep(0.2)
-        assert all_there(http, answered)
+        assert all_there(http, confirmed)
 
 
 @pytest.mark.slow

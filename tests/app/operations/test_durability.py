@@ -1,4 +1,4 @@
-"""A star that was answered for is on disk, whatever happens next."""
+"""A star that was confirmed is on disk, whatever happens next."""
 
 import os
 import random
@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 
-def test_kill_nine_loses_no_answered_star(start_server, star, tmp_path):
+def test_kill_nine_loses_no_confirmed_star(start_server, star, tmp_path):
     """Ten times: clients embed new stars, the server is killed at a random moment, and comes back."""
-    answered: dict[str, list[float]] = {}
+    confirmed: dict[str, list[float]] = {}
     generator = random.Random(1)
     server = start_server()
     for life in range(10):
@@ -33,13 +33,13 @@ def test_kill_nine_loses_no_answered_star(start_server, star, tmp_path):
                     except httpx.TransportError:
                         return
                     if response.status_code in (200, 201):
-                        answered[star_id] = response.json()["latent"]
+                        confirmed[star_id] = response.json()["latent"]
 
         clients = [threading.Thread(target=client, args=(f"L{life}-{i}",)) for i in range(3)]
         for thread in clients:
             thread.start()
-        before, deadline = len(answered), time.monotonic() + 60
-        while len(answered) < before + 4 and time.monotonic() < deadline:
+        before, deadline = len(confirmed), time.monotonic() + 60
+        while len(confirmed) < before + 4 and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(generator.random() / 4)
         os.kill(server.process.pid, signal.SIGKILL)
@@ -48,15 +48,15 @@ def test_kill_nine_loses_no_answered_star(start_server, star, tmp_path):
         for thread in clients:
             thread.join()
         server = start_server()
-        assert httpx.get(server.url + "/readyz").json()["stars"] >= len(answered)
-    assert len(answered) >= 40
+        assert httpx.get(server.url + "/readyz").json()["stars"] >= len(confirmed)
+    assert len(confirmed) >= 40
     with httpx.Client(base_url=server.url) as http:
-        for star_id, latent in answered.items():
+        for star_id, latent in confirmed.items():
             assert http.get(f"/stars/{star_id}").json()["latent"] == latent
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace, which could not be installed")
-def test_the_commit_is_synced_before_the_answer(start_server, star, tmp_path):
+def test_the_commit_is_synced_before_the_response(start_server, star, tmp_path):
     """SIGKILL forgives a missing fsync, a power cut does not: the order of the system calls shows it."""
     trace = tmp_path / "trace"
     calls = "trace=fsync,fdatasync,recvfrom,recvmsg,read,sendto,sendmsg,write,writev"
@@ -69,12 +69,12 @@ def test_the_commit_is_synced_before_the_answer(start_server, star, tmp_path):
     events = list(_events(trace.read_text().splitlines()))
     assert events.count("request") == 6
     for request in (n for n, event in enumerate(events) if event == "request"):
-        response = events.index("answer", request)
-        assert "synced" in events[request:response], "the answer was sent before the log was synced"
+        response = events.index("response", request)
+        assert "synced" in events[request:response], "the response was sent before the log was synced"
 
 
 def _events(lines: list[str]) -> Iterator[str]:
-    """What the trace tells, in order: a writing request came in, the log was synced, an answer went out."""
+    """What the trace tells, in order: a writing request came in, the log was synced, a response went out."""
     syncing = set()
     for line in lines:
         process = line.split(maxsplit=1)[0]
@@ -90,4 +90,4 @@ def _events(lines: list[str]) -> Iterator[str]:
             if line.endswith("= 0"):
                 yield "synced"
         elif re.search(r"HTTP/1\.1 20[01]", line):
-            yield "answer"
+            yield "response"

@@ -75,7 +75,7 @@ def test_metrics_count_what_happens(start_server, star):
     assert any(version in name and value == 1 for name, value in found.items() if "model_info" in name)
 
 
-def test_any_worker_answers_for_all(start_server, star):
+def test_any_worker_responds_for_all(start_server, star):
     server = start_server(CHEMTWIN_WORKERS="2")
     for number in range(40):  # a connection each: the kernel gives them to either
         body = star | {"star_id": f"TEST-{number}"}
@@ -154,7 +154,7 @@ def test_it_lives_before_it_is_ready(service, tmp_path):
 
 
 def test_a_stop_finishes_what_was_accepted(start_server, star, tmp_path):
-    """Every spectrum that was sent before SIGTERM is answered for, and is there at the next start."""
+    """Every spectrum that was sent before SIGTERM is confirmed, and is there at the next start."""
     server = start_server(CHEMTWIN_BATCH_SIZE="2")
     responses: dict[str, int] = {}
 

@@ -20,7 +20,7 @@ def services(postgres, start_server, tmp_path):
     )
 
 
-def test_what_one_service_answers_for_the_other_finds_at_once(postgres, services, star):
+def test_what_one_service_confirms_the_other_finds_at_once(postgres, services, star):
     one, two = (httpx.Client(base_url=server.url, timeout=60) for server in services)
     with one, two:
         for i in range(4):

@@ -1,4 +1,4 @@
-"""Several workers and a bulk ingest on one store: what any has answered for, every next answer knows."""
+"""Several workers and a bulk ingest on one store: what any has confirmed, every next response shows."""
 
 import httpx
 import pytest
@@ -7,14 +7,14 @@ from tests.app.bulk.test_ingest import start
 
 
 def fresh(method: str, url: str, **given) -> dict:
-    """An answer over a connection of its own, so that any worker may give it."""
+    """A response over a connection of its own, so that any worker may give it."""
     response = httpx.request(method, url, timeout=60, **given)
     assert response.status_code in (200, 201), response.text
     return response.json()
 
 
 @pytest.mark.long("services of several workers, each a fresh interpreter")
-def test_every_worker_knows_what_any_has_answered_for(start_server, star, catalogue, tmp_path):
+def test_every_worker_sees_what_any_has_confirmed(start_server, star, catalogue, tmp_path):
     own = tmp_path / "temporary"
     own.mkdir()
     server = start_server(CHEMTWIN_WORKERS="3", TMPDIR=str(own))

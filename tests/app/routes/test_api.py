@@ -148,7 +148,7 @@ def test_twins_outside_the_domain_say_so_and_can_be_left_out(client, star):
     assert [twin["in_domain"] for twin in outside] == [False] * len(outside)
     assert "OUTSIDE" in {twin["star_id"] for twin in outside}
     inside = client.get(f"/twins/SYN-202-000000A?{every}&in_domain=true").json()["twins"]
-    assert len(inside) == 1000, "a filter never costs answers"
+    assert len(inside) == 1000, "a filter never costs twins"
     assert all(twin["in_domain"] for twin in inside)
     posted = client.post(f"/twins?{every}&in_domain=false", json=star | {"star_id": None}).json()["twins"]
     assert {twin["star_id"] for twin in posted} == {twin["star_id"] for twin in outside}
@@ -227,7 +227,7 @@ def test_p_same_is_roughly_uniform_for_true_twins(client):
 
 
 def test_ranking_by_likelihood(client, star):
-    """The ratio orders the answer; stars without errors stand last, and cannot ask."""
+    """The ratio orders the response; stars without errors stand last, and cannot ask."""
     bare = {name: value for name, value in star.items() if name != "ivar"} | {"star_id": "BARE"}
     client.post("/embed", json=bare)
     response = client.get("/twins/SYN-202-000003A?k=1000&fe_h_within=any&rank=likelihood").json()
@@ -244,7 +244,7 @@ def test_ranking_by_likelihood(client, star):
     client.delete("/stars/BARE")
 
 
-def test_filters_never_cost_answers(client):
+def test_filters_never_cost_twins(client):
     everything = client.get("/twins/SYN-202-000003A?k=1000&fe_h_within=any").json()["twins"]
     assert len(everything) == 1000
     own = client.get("/stars/SYN-202-000003A").json()

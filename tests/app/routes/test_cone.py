@@ -64,7 +64,7 @@ def test_pyvo_finds_the_stars_of_a_circle(cone):
     assert brief.colnames == ["star_id", "ra", "dec", "separation", "teff", "logg", "fe_h"]
 
 
-def test_answers_are_valid_and_their_columns_alike(cone):
+def test_responses_are_valid_and_their_columns_alike(cone):
     headers = set()
     for query in (
         "RA=10&DEC=80&SR=1",
@@ -84,7 +84,7 @@ def test_answers_are_valid_and_their_columns_alike(cone):
     assert main == {"star_id": "ID_MAIN", "ra": "POS_EQ_RA_MAIN", "dec": "POS_EQ_DEC_MAIN"}
 
 
-def test_what_is_wrong_is_told_in_a_votable(cone):
+def test_what_is_wrong_is_reported_in_a_votable(cone):
     for query, wrong in (("RA=1&DEC=2", "SR"), ("RA=1&DEC=91&SR=1", "DEC"), ("RA=nan&DEC=1&SR=1", "RA")):
         infos = infos_of(httpx.get(f"{cone}?{query}"))
         assert infos["QUERY_STATUS"] == "ERROR"

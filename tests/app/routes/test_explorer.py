@@ -19,7 +19,7 @@ TWIN = "SYN-202-000000B"
 @pytest.fixture(scope="module")
 def keeping(tmp_path_factory):
     """A server that keeps spectra and asks for keys."""
-    settings = {"CHEMTWIN_KEEP_SPECTRA": "1", "CHEMTWIN_API_KEYS": "w", "CHEMTWIN_READ_KEYS": "r"}
+    settings = {"CHEMTWIN_STORE_SPECTRA": "1", "CHEMTWIN_API_KEYS": "w", "CHEMTWIN_READ_KEYS": "r"}
     server = Server(tmp_path_factory.mktemp("keeping") / "data", settings, [])
     server.wait()
     yield server
@@ -60,14 +60,14 @@ def test_other_files_are_not_there(client):
     assert client.post("/").headers["allow"] == "GET, HEAD"
 
 
-def test_no_file_of_ours_names_another_place():
+def test_no_file_of_ours_names_another_address():
     for path in STATIC.iterdir():
         named = set(re.findall(r"""(?:https?:)?//[a-z0-9.-]+\.[a-z]+""", path.read_text()))
         assert named <= {"http://www.w3.org"}, path  # the namespace of SVG
         assert not re.search(r"\bon[a-z]+=[\"']", path.read_text()), "a handler in the markup"
 
 
-def test_the_api_s_page_names_no_other_place(client):
+def test_the_api_s_page_names_no_other_address(client):
     named = re.findall(r"""(?:src|href|url)\W{1,3}([^"' >]+)""", client.get("/docs").text)
     assert "explorer/swagger-ui-bundle.js" in named
     assert not any("//" in url for url in named)
@@ -150,7 +150,7 @@ def test_the_map_of_few_stars_and_its_drawing_again(start_server, star):
         assert "M0" not in client.get("/map").json()["points"]["star_id"]
 
 
-def test_a_spectrum_that_was_kept_is_shown_as_the_model_sees_it(owner, model):
+def test_a_spectrum_that_was_stored_is_shown_as_the_model_sees_it(owner, model):
     client = owner
     content = APSTAR.read_bytes()
     stored = client.post("/embed", params=GIANT, content=content, headers={"Content-Type": FITS}).json()
@@ -169,7 +169,7 @@ def test_a_spectrum_that_was_kept_is_shown_as_the_model_sees_it(owner, model):
     assert shown["processing"] == stored["processing"]
 
 
-def test_a_spectrum_that_was_not_kept_is_reconstructed_only(client):
+def test_a_spectrum_that_was_not_stored_is_reconstructed_only(client):
     shown = client.get(f"/stars/{STAR}/spectrum").json()
     assert (shown["flux"], shown["error"], shown["processing"]) == (None, None, [])
     assert len(shown["reconstruction"]) == len(shown["wavelength"])

@@ -190,7 +190,7 @@ def test_sliders_recast_the_star_and_its_twins_live(star_page, client):
 
 
 def test_a_file_is_looked_at_then_stored(visit, start_server, tmp_path):
-    server = start_server(CHEMTWIN_KEEP_SPECTRA="1")
+    server = start_server(CHEMTWIN_STORE_SPECTRA="1")
     page = visit(server.url, faults=(422,))
     expect(page.locator("#hint")).to_contain_text("empty")
     page.click("#upload summary")
@@ -355,7 +355,7 @@ def test_light_and_dark(visit, service):
     page.wait_for_function("document.getElementById('plot').layout.paper_bgcolor === '#ffffff'")
 
 
-def test_what_is_refused_is_told_where_it_arose(visit, service):
+def test_an_error_is_shown_where_it_arose(visit, service):
     page = visit(f"{service.url}/?star=NOBODY", faults=(404, 422))
     expect(page.locator("#find-error")).to_contain_text("there is no star NOBODY")
     page.fill("#star", "zzz")
@@ -399,7 +399,7 @@ def test_a_star_without_errors_has_no_p_and_the_page_says_so(visit, start_server
     assert column(page, 4) == ["\u2013"]
 
 
-def test_a_key_is_asked_for_and_kept_in_this_tab_only(visit, start_server):
+def test_a_key_is_asked_for_and_stored_in_this_tab_only(visit, start_server):
     server = start_server(CHEMTWIN_API_KEYS="write", CHEMTWIN_READ_KEYS="read")
     page = visit(server.url, faults=(401, 403))
     expect(page.locator("#key-dialog")).to_be_visible()

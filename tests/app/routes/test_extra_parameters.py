@@ -207,7 +207,7 @@ def test_recasting_to_another_broadening(client, star):
         assert (refused.status_code, refused.json()["error"]["code"]) == (422, "not_conditioned")
 
 
-def test_every_form_of_an_answer_has_it(client, star):
+def test_every_form_of_a_response_has_it(client, star):
     body, vbroad = star
     client.post("/embed", json={**body, "parameters": {"vbroad": vbroad}})
     client.post("/embed", json={**body, "star_id": "S-2", "parameters": {"vbroad": 3}})

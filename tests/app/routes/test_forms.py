@@ -1,4 +1,4 @@
-"""The forms of the answers, read back by the libraries that people read them with."""
+"""The forms of the responses, read back by the libraries that people read them with."""
 
 import csv
 import io
@@ -84,7 +84,7 @@ def test_twins_as_csv(client):
 
 
 def votable(response):
-    """The table of an answer that the validator and the strictest reader accept, read as pyvo reads it."""
+    """The table of a response that the validator and the strictest reader accept, read as pyvo reads it."""
     assert response.status_code == 200, response.text
     assert form_of(response) == VOTABLE
     said = io.StringIO()
@@ -298,7 +298,7 @@ def test_abundances_as_tables(client):
         assert [line[name] for line in lines] == [str(value) for value in expected]
 
 
-def test_a_form_that_an_answer_does_not_have_is_refused(client):
+def test_a_form_that_a_response_does_not_have_is_refused(client):
     for method, path in (
         ("GET", "/stars/X"),
         ("GET", "/stars/X/spectrum"),

@@ -1,10 +1,10 @@
-"""A few hundred damaged files through benchmarks/fuzz.py, and what its long runs found."""
+"""A few hundred damaged files through benchmarks/hostile/fuzz.py, and what its long runs found."""
 
 import random
 
 import pytest
 
-from benchmarks.fuzz import LONGEST, damage, outcome, sound_files
+from benchmarks.hostile.fuzz import LONGEST, damage, outcome, sound_files
 from tests.conftest import ASPCAP
 
 

@@ -22,7 +22,7 @@ def test_generated_requests_find_nothing(tmp_path, times):
         [
             sys.executable,
             "-m",
-            "benchmarks.generated_requests",
+            "benchmarks.hostile.generated_requests",
             "--cases",
             str(cases),
             "--examples",

@@ -119,7 +119,7 @@ def test_several_as_json_each_have_their_own_fate(client, star, nothing_stored):
     assert results[0]["in_domain"] is True
 
 
-def test_stored_ids_are_answered_in_order_as_get_answers_them(client):
+def test_stored_ids_come_in_order_as_from_get(client):
     ids = ["SYN-202-000005B", "nobody", "SYN-202-000003A", "SYN-202-000005B"]
     response = client.post("/twins?fe_h_within=any&snr_min=10", json={"star_ids": ids, "k": 3}).json()[
         "results"

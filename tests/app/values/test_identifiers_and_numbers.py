@@ -113,7 +113,7 @@ def test_units_that_cannot_be_converted_are_refused(name, unit):
         converted(name, np.array([1.0]), unit)
 
 
-def test_a_further_parameter_is_converted_to_the_models_unit():
+def test_an_extra_parameter_is_converted_to_the_models_unit():
     assert converted("vbroad", np.array([3000.0]), "m/s", "km/s")[0] == pytest.approx(3.0)
     with pytest.raises(ColumnError, match="vbroad is in 'K'"):
         converted("vbroad", np.array([3.0]), "K", "km/s")

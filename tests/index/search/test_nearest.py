@@ -142,15 +142,15 @@ def test_large_against_plain(offset):
         latents[part] += np.float32(0.25)
         search.update(ids[part], latents[part], columns[part], [], 3)
         search.settle()
-    kept = np.ones(len(ids), dtype=bool)
-    kept[::7] = False
+    remaining = np.ones(len(ids), dtype=bool)
+    remaining[::7] = False
     search.update([], latents[:0], columns[:0], ids[::7], 4)
-    assert len(search) == kept.sum()
+    assert len(search) == remaining.sum()
     for number in range(24):
         query = latents[number * 2400] + np.float32(0.1) * generator.normal(size=12).astype(np.float32)
         low = generator.uniform(0, 0.9)
         ranges = [("fe_h", low, low + 0.1), ("snr", 0.0, 0.7)] if number % 2 else []
-        allowed = kept.copy()
+        allowed = remaining.copy()
         if ranges:
             allowed &= (columns[:, 2] >= low) & (columns[:, 2] <= low + 0.1) & (columns[:, 3] <= 0.7)
         distance = np.sqrt(np.square(latents.astype(float) - query.astype(float)).sum(axis=1))
@@ -253,8 +253,8 @@ def test_a_damaged_cache_is_refused(cache):
         path.write_bytes(whole[:size])
         with pytest.raises(CacheError):
             Nearest.load(path, "m@1", DIMENSION)
-    for place in np.linspace(0, len(whole) - 1, 60).astype(int):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+    for offset in np.linspace(0, len(whole) - 1, 60).astype(int):
+        path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 16]) + whole[offset + 1 :])
         with pytest.raises(CacheError):
             Nearest.load(path, "m@1", DIMENSION)
     path.write_bytes(whole + b"0")
@@ -305,15 +305,15 @@ def test_searches_beside_writes_see_whole_states(monkeypatch):
     failures = []
     stop = threading.Event()
 
-    def place(step):
+    def position(step):
         return np.full((len(moving), DIMENSION), 1000.0 + step, dtype=np.float32)
 
-    search.update(moving, place(0), np.zeros((len(moving), 5)), [], 0)
+    search.update(moving, position(0), np.zeros((len(moving), 5)), [], 0)
 
     def write():
         nonlocal done
         for step in range(1, 150):
-            search.update(moving, place(step), np.zeros((len(moving), 5)), [f"T{step - 1}"], step)
+            search.update(moving, position(step), np.zeros((len(moving), 5)), [f"T{step - 1}"], step)
             search.update([f"T{step}"], np.full((1, DIMENSION), -1000.0), np.zeros((1, 5)), [], step)
             done = step
         stop.set()
@@ -325,9 +325,9 @@ def test_searches_beside_writes_see_whole_states(monkeypatch):
                 everything = pairs(search.search(np.zeros(DIMENSION, np.float32), 5000))
                 after = done + 1
                 assert [star_id for _, star_id in everything if star_id[0] == "N"] == fixed
-                seen = [pair for pair in everything if pair[1][0] == "M"]
-                assert [star_id for _, star_id in seen] == moving
-                steps = {round(distance / np.sqrt(3), 3) - 1000 for distance, _ in seen}
+                moved = [pair for pair in everything if pair[1][0] == "M"]
+                assert [star_id for _, star_id in moved] == moving
+                steps = {round(distance / np.sqrt(3), 3) - 1000 for distance, _ in moved}
                 assert len(steps) == 1
                 assert before <= steps.pop() <= after
                 old = [int(star_id[1:]) for _, star_id in everything if star_id[0] == "T"]

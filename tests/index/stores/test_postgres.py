@@ -70,7 +70,7 @@ for i in range(100_000):
 
 
 @pytest.mark.slow
-def test_a_killed_server_comes_back_with_all_that_was_answered_for(tmp_path):
+def test_a_killed_server_comes_back_with_all_that_was_confirmed(tmp_path):
     """SIGKILL under two writing processes, several times; our store goes on without a restart."""
     server = Postgres()
     try:
@@ -91,14 +91,14 @@ def test_a_killed_server_comes_back_with_all_that_was_answered_for(tmp_path):
                 assert [next(writer.stdout) for _ in range(5)][-1] == "4\n"
             time.sleep(0.1 * life)
             server.kill()
-            answered = [4 + len(writer.communicate()[0].splitlines()) for writer in writers]
+            confirmed = [4 + len(writer.communicate()[0].splitlines()) for writer in writers]
             assert [writer.returncode for writer in writers] == [1, 1]
             with pytest.raises(StoreError, match="cannot read the store"):
                 store.get(["A"], "m@1")
             with pytest.raises(StoreError, match="cannot write to the store"):
                 store.upsert([star("A")])
             server.start()
-            for n, last in enumerate(answered):
+            for n, last in enumerate(confirmed):
                 ids = [f"L{life}-{n}-{i:06d}" for i in range(last + 1)]
                 assert store.get(ids, "m@1").keys() == set(ids)
             assert store.upsert([star(f"L{life}", (life, 7, 7))]) == [False]
@@ -116,10 +116,10 @@ def test_a_server_that_ends_idle_connections_is_not_noticed(postgres, store):
     assert store.upsert([star("A")]) == [True]
 
 
-def test_what_cannot_be_opened_is_told_without_the_password(postgres, url):
+def test_what_cannot_be_opened_is_reported_without_the_password(postgres, url):
     secret = "dont%2Ftell"
     _, _, address = url.rpartition("@")
-    for bad, told in (
+    for bad, message in (
         (f"postgresql://postgres:{secret}@{address}", "password authentication failed"),
         (f"postgresql://nobody:{secret}@127.0.0.1:1/x", "Connection refused"),
         (
@@ -131,7 +131,7 @@ def test_what_cannot_be_opened_is_told_without_the_password(postgres, url):
         ("postgres://postgres:dont@tell@127.0.0.1/x", "special characters"),
         ("postgresql://postgres:don?t#tell@127.0.0.1/x", "special characters"),
     ):
-        with pytest.raises(StoreError, match=told) as raised:
+        with pytest.raises(StoreError, match=message) as raised:
             open_store(bad)
         assert "tell" not in str(raised.value)
         assert PASSWORD not in str(raised.value)
@@ -208,7 +208,7 @@ def test_a_store_of_version_1_is_taken_over(postgres, url):
         )
     for _ in range(2):
         store = open_store(url)
-        assert [(one.star_id, one.others) for one in store.page("", 1, "m@1")] == [("S0000", {"vbroad": 3.0})]
+        assert [(one.star_id, one.extra) for one in store.page("", 1, "m@1")] == [("S0000", {"vbroad": 3.0})]
         rows = store.changes("m@1", 0)
         assert [change.star_id for change in rows if change.latent is None] == ["gone"]
         assert b"".join(change.latent or b"" for change in rows) == latents.astype("<f4").tobytes()

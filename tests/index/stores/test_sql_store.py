@@ -8,7 +8,7 @@ import pytest
 
 from index.errors import StoreError
 from index.stores.sky import Circle
-from index.stores.star import Star, covariances_of, latents_of, others_of
+from index.stores.star import Star, covariances_of, extra_of, latents_of
 from tests.index.stars import in_threads
 
 
@@ -29,7 +29,7 @@ def test_a_star_comes_back_as_it_was(store):
         ra=1.0,
         dec=-2.0,
         meta={"a": [1, "é"]},
-        others={"vbroad": 6.2},
+        extra={"vbroad": 6.2},
     )
     assert store.upsert([full]) == [False]
     back = store.get(["A", "none"], "m@1")
@@ -44,29 +44,31 @@ def test_a_star_without_errors_has_no_covariance(store):
     assert store.get(["B"], "m@1")["B"].covariance is None
 
 
-def test_what_answers_tell_of_several_stars_is_what_was_stored(store):
-    told = [star(f"S{i}", i, snr=50.0 + i, ra=float(i), dec=-1.0, others={"vbroad": 6.0 + i}) for i in range(3)]
+def test_the_briefs_of_several_stars_are_what_was_stored(store):
+    several = [
+        star(f"S{i}", i, snr=50.0 + i, ra=float(i), dec=-1.0, extra={"vbroad": 6.0 + i}) for i in range(3)
+    ]
     bare = Star("B", "m@1", np.zeros(4, np.float32), None, 1.0, 1.0, 1.0)
-    store.upsert([*told, bare, star("gone"), dataclasses.replace(star("other's"), model="old@1")])
+    store.upsert([*several, bare, star("gone"), dataclasses.replace(star("other's"), model="old@1")])
     store.delete("gone")
     briefs = store.briefs(["S0", "S1", "S2", "B", "gone", "other's", "none"], "m@1")
     assert sorted(briefs) == ["B", "S0", "S1", "S2"]
-    three = [briefs[one.star_id] for one in told]
+    three = [briefs[one.star_id] for one in several]
     for name in ("star_id", "teff", "logg", "fe_h", "snr", "ra", "dec"):
-        assert [getattr(brief, name) for brief in three] == [getattr(one, name) for one in told], name
-    assert [others_of(brief) for brief in three] == [one.others for one in told]
-    assert np.array_equal(latents_of(three), [one.latent for one in told])
-    assert np.array_equal(covariances_of(three), [one.covariance for one in told])
+        assert [getattr(brief, name) for brief in three] == [getattr(one, name) for one in several], name
+    assert [extra_of(brief) for brief in three] == [one.extra for one in several]
+    assert np.array_equal(latents_of(three), [one.latent for one in several])
+    assert np.array_equal(covariances_of(three), [one.covariance for one in several])
     nothing = briefs["B"]
-    assert (nothing.covariance, nothing.snr, nothing.ra, others_of(nothing)) == (None, None, None, {})
+    assert (nothing.covariance, nothing.snr, nothing.ra, extra_of(nothing)) == (None, None, None, {})
 
 
-def test_more_stars_than_one_statement_takes_are_told_of(store):
+def test_more_stars_than_one_statement_takes_are_read(store):
     store.upsert([star(f"S{i:04d}") for i in range(1100)])
     assert len(store.briefs([f"S{i:04d}" for i in range(1000)], "m@1")) == 1000
 
 
-def test_replacing_is_told(store):
+def test_replacing_is_reported(store):
     assert store.upsert([star("A"), star("B"), star("A", 1)]) == [False, False, True]
     assert store.upsert([star("B", 2)]) == [True]
     assert len(store.page("", 10, "m@1")) == 2
@@ -99,7 +101,7 @@ def test_pages_of_a_prefix_hold_what_begins_so(store):
     assert store.page("", 10, "m@1", "2M00+11") == []
 
 
-def test_a_kept_spectrum_can_be_asked_for(store):
+def test_a_stored_spectrum_can_be_asked_for(store):
     store.upsert([star("A"), star("B")], [b"spectrum", None])
     assert [store.spectrum(star_id) for star_id in ("A", "B", "C")] == [b"spectrum", None, None]
     store.delete("A")
@@ -131,12 +133,12 @@ def by(model: str, star_id: str, seed: int = 0) -> Star:
 def test_another_model_moves_in_beside_and_the_old_one_goes(store):
     store.upsert([star("A"), star("B"), star("C")], [b"a", b"b", None])
     waiting = store.waiting("new@1", "", 10)
-    assert [(kept.star.star_id, kept.spectrum) for kept in waiting] == [("A", b"a"), ("B", b"b")]
-    assert [kept.star.star_id for kept in store.waiting("new@1", "A", 10)] == ["B"]
+    assert [(stored.star.star_id, stored.spectrum) for stored in waiting] == [("A", b"a"), ("B", b"b")]
+    assert [stored.star.star_id for stored in store.waiting("new@1", "A", 10)] == ["B"]
     store.upsert([star("B", 7)], [b"b2"])
-    beside = [by("new@1", kept.star.star_id, 3) for kept in waiting]
-    assert store.add_beside(beside, [kept.seq for kept in waiting]) == 1, "B was replaced meanwhile"
-    assert [kept.spectrum for kept in store.waiting("new@1", "", 10)] == [b"b2"]
+    beside = [by("new@1", stored.star.star_id, 3) for stored in waiting]
+    assert store.add_beside(beside, [stored.seq for stored in waiting]) == 1, "B was replaced meanwhile"
+    assert [stored.spectrum for stored in store.waiting("new@1", "", 10)] == [b"b2"]
     assert store.get(["A"], "m@1")["A"].model == "m@1"
     assert store.get(["A"], "new@1")["A"].model == "new@1"
     assert store.get(["B"], "new@1")["B"].model == "m@1", "none of its own: the other model's row"
@@ -150,8 +152,8 @@ def test_another_model_moves_in_beside_and_the_old_one_goes(store):
 
 def test_a_star_that_is_replaced_or_deleted_loses_every_model_s_row(store):
     store.upsert([star("A"), star("B")], [b"a", b"b"])
-    for kept in store.waiting("new@1", "", 10):
-        store.add_beside([by("new@1", kept.star.star_id)], [kept.seq])
+    for stored in store.waiting("new@1", "", 10):
+        store.add_beside([by("new@1", stored.star.star_id)], [stored.seq])
     seq = store.last_seq()
     assert store.upsert([star("A", 5)]) == [True]
     assert store.delete("B")
@@ -166,18 +168,18 @@ def test_a_dump_is_of_one_moment_and_restores_elsewhere(store, open_stores):
     first = next(rows)
     store.upsert([star("later")])
     store.delete("S4")
-    kept = [first, *rows]
-    assert [(s.star_id, spectrum) for s, spectrum in kept][-1] == ("S4", b"y")
+    stored = [first, *rows]
+    assert [(s.star_id, spectrum) for s, spectrum in stored][-1] == ("S4", b"y")
     other = open_stores("other")
     other.upsert([star("S0", 9), star("elsewhere")])
     seq = other.last_seq()
-    assert other.restore(kept) == 5
+    assert other.restore(stored) == 5
     assert [s.star_id for s in other.page("", 10, "m@1")] == [f"S{i}" for i in range(5)]
     assert np.array_equal(other.get(["S0"], "m@1")["S0"].latent, star("S0").latent)
     assert {c.star_id for c in other.changes("m@1", seq)} == {"elsewhere", *(f"S{i}" for i in range(5))}
 
     def broken():
-        yield kept[0]
+        yield stored[0]
         raise OSError("the backup ends here")
 
     with pytest.raises(OSError, match="ends here"):
@@ -208,7 +210,7 @@ def test_a_star_by_two_models_is_one_star_on_the_sky(store):
     assert found.model == "m@2"
 
 
-def test_what_only_python_s_json_takes_is_kept(store):
+def test_what_only_python_s_json_takes_is_stored(store):
     meta = {"source": "m\udcffller.fits", "lost": float("nan")}
     store.upsert([star("A", meta=meta)])
     back = store.get(["A"], "m@1")["A"].meta
@@ -260,14 +262,14 @@ def test_who_follows_the_seqs_misses_nothing(open_stores):
                 store.delete(f"{number}-{i}-0")
 
     def follow(store):
-        seen, view = 0, set()
+        last_seen, view = 0, set()
         while True:
             last_round, last = done.is_set(), store.last_seq()
-            while changes := store.changes("m@1", seen, 7):
+            while changes := store.changes("m@1", last_seen, 7):
                 for change in changes:
                     (view.discard if change.latent is None else view.add)(change.star_id)
-                seen = changes[-1].seq
-            assert seen >= last
+                last_seen = changes[-1].seq
+            assert last_seen >= last
             if last_round:
                 break
         truth = {s.star_id for s in store.page("", 10_000, "m@1")}

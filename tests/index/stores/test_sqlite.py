@@ -1,11 +1,13 @@
 """The store in a SQLite file: the file itself, and files of earlier versions."""
 
+import json
 import sqlite3
 
 import numpy as np
 import pytest
 
 from index.errors import StoreError
+from index.stores.backup_file import read_backup
 from index.stores.sqlite import SCHEMA_VERSION, SqliteStore
 from tests.index.stars import star
 
@@ -66,28 +68,37 @@ CREATE TABLE stars (
 def old_store(path, version):
     """A file of an earlier version, with a star and the row of one that was deleted."""
     schema = OLD_SCHEMA if version > 1 else OLD_SCHEMA.replace(", others TEXT", "")
-    if version == 3:
+    if version >= 3:
         schema = schema.replace("star_id TEXT PRIMARY KEY", "star_id TEXT NOT NULL")
         schema = schema.replace("model TEXT", "model TEXT NOT NULL").replace(
             "others TEXT", "others TEXT, PRIMARY KEY (star_id, model)"
         )
     with sqlite3.connect(path) as connection:
         connection.execute(schema)
-        if version == 3:
+        if version >= 3:
             connection.execute("CREATE TABLE spectra (star_id TEXT PRIMARY KEY, spectrum BLOB NOT NULL)")
             connection.execute(
                 "CREATE TABLE openings (number INTEGER PRIMARY KEY, token TEXT NOT NULL, seq INTEGER NOT NULL)"
             )
+        if version == 4:
+            connection.execute("CREATE INDEX stars_by_position ON stars (dec, ra) WHERE dec IS NOT NULL")
         connection.execute(f"PRAGMA user_version={version}")
         connection.execute("PRAGMA journal_mode=WAL")
         columns = "star_id, seq, model, latent, teff, logg, fe_h, in_domain, warnings, meta"
         values = ("old", 1, "m@1", np.arange(4, dtype="<f4").tobytes(), 4500.0, 2.0, 0.1, 1, "[]", "{}")
         connection.execute(f"INSERT INTO stars ({columns}) VALUES ({', '.join('?' * 10)})", values)
-        model = "m@1" if version == 3 else None
+        if version > 1:
+            connection.execute("UPDATE stars SET others = ?", (json.dumps(extra_of_version(version)),))
+        model = "m@1" if version >= 3 else None
         connection.execute(
             "INSERT INTO stars (star_id, model, seq, deleted) VALUES ('gone', ?, 2, 1)", (model,)
         )
     connection.close()
+
+
+def extra_of_version(version):
+    """The extra parameters of the star in `old_store`: version 1 had none."""
+    return {"vbroad": 6.5} if version > 1 else {}
 
 
 def layout(path):
@@ -108,7 +119,7 @@ def layout(path):
     return columns, indexes
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
 def test_a_store_of_an_earlier_version_is_taken_over(tmp_path, version):
     path = tmp_path / "stars.sqlite"
     old_store(path, version)
@@ -116,18 +127,27 @@ def test_a_store_of_an_earlier_version_is_taken_over(tmp_path, version):
         store = SqliteStore(path)
         assert [old.star_id for old in store.page("", 10, "m@1") if old.star_id != "new"] == ["old"]
         old = store.get(["old"], "m@1")["old"]
-        assert (old.others, old.teff, old.latent.tolist()) == ({}, 4500.0, [0, 1, 2, 3])
-        store.upsert([star("new", others={"vbroad": 3.0})])
-        assert store.get(["new"], "m@1")["new"].others == {"vbroad": 3.0}
+        assert (old.extra, old.teff, old.latent.tolist()) == (extra_of_version(version), 4500.0, [0, 1, 2, 3])
+        store.upsert([star("new", extra={"vbroad": 3.0})])
+        assert store.get(["new"], "m@1")["new"].extra == {"vbroad": 3.0}
         store.close()
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
 def test_migrations_lead_to_the_tables_of_a_new_store(tmp_path, version):
     old_store(tmp_path / "old.sqlite", version)
     for name in ("old.sqlite", "new.sqlite"):
         SqliteStore(tmp_path / name).close()
     assert layout(tmp_path / "old.sqlite") == layout(tmp_path / "new.sqlite")
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_a_file_of_an_earlier_version_is_read_as_a_backup(tmp_path, version):
+    old_store(tmp_path / "old.sqlite", version)
+    content = (tmp_path / "old.sqlite").read_bytes()
+    ((old, spectrum),) = read_backup(tmp_path / "old.sqlite")
+    assert (old.star_id, old.extra, old.teff, spectrum) == ("old", extra_of_version(version), 4500.0, None)
+    assert (tmp_path / "old.sqlite").read_bytes() == content
 
 
 def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path):
@@ -152,7 +172,7 @@ def test_a_store_of_a_later_version_is_left_alone(tmp_path):
         SqliteStore(path)
 
 
-def test_an_older_copy_made_while_the_store_was_open_is_told_apart(tmp_path):
+def test_an_older_copy_made_while_the_store_was_open_is_recognised(tmp_path):
     store = SqliteStore(tmp_path / "stars.sqlite")
     store.upsert([star("A")])
     copy = SqliteStore(tmp_path / "copy.sqlite")

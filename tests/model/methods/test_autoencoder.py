@@ -13,7 +13,8 @@ from model.methods.autoencoder import Autoencoder, FaderDis
 from model.methods.base import Card
 from model.methods.basis import exponents
 from model.spectra.grid import Grid
-from model.spectra.spectrum import Parameters, Spectrum
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Spectrum
 
 PIXELS, COMPONENTS, LATENTS = 300, 8, 4
 RANGES = {"teff": (4000.0, 5000.0), "logg": (1.5, 3.0), "fe_h": (-1.0, 0.5)}
@@ -131,7 +132,7 @@ def test_the_same_star_gets_the_same_latent_from_a_file_in_another_process(model
     np.savez(tmp_path / "star.npz", flux=star.flux, known=star.parameters.values(tuple(RANGES)))
     code = (
         "import sys, numpy as np; from pathlib import Path; from model.bundle import load_model;"
-        "from model.spectra.spectrum import Parameters, Spectrum; s = np.load(sys.argv[2]);"
+        "from model.spectra.parameters import Parameters; from model.spectra.spectrum import Spectrum; s = np.load(sys.argv[2]);"
         "e = load_model(Path(sys.argv[1])).embed([Spectrum(s['flux'], np.full(len(s['flux']), 1e4),"
         "Parameters(*s['known']), has_errors=True)]); print(e[0].latent.tobytes().hex())"
     )
@@ -151,7 +152,7 @@ def test_saving_keeps_every_bit(model, tmp_path):
     assert dataclasses.replace(one.card, version="") == dataclasses.replace(model.card, version="")
 
 
-def test_a_file_that_lacks_or_confuses_tensors_is_refused(model, tmp_path):
+def test_an_invalid_model_file_is_refused(model, tmp_path):
     from safetensors import safe_open
     from safetensors.numpy import load_file, save_file
 

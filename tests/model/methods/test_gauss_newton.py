@@ -20,7 +20,7 @@ def problem():
     return mean, linear, products, mean + generator.normal(size=mean.shape)
 
 
-def test_a_linear_response_has_the_answer_of_linear_algebra(problem):
+def test_a_linear_response_has_the_solution_of_linear_algebra(problem):
     mean, linear, products, observed = problem
     weight = np.linspace(1, 30, COEFFICIENTS)
     begin = np.zeros((STARS, LATENTS))

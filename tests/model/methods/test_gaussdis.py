@@ -10,7 +10,8 @@ from model.methods.base import Card
 from model.methods.basis import exponents
 from model.methods.gaussdis import NOISELESS_SNR, UNCONVERGED, GaussDis
 from model.spectra.grid import Grid
-from model.spectra.spectrum import Parameters, Spectrum
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Spectrum
 
 PIXELS, COMPONENTS, LATENTS, STARS = 400, 8, 4, 3000
 RANGES = {"teff": (4000.0, 5000.0), "logg": (1.5, 3.0), "fe_h": (-1.0, 0.5)}
@@ -141,7 +142,7 @@ def test_a_residue_widens_what_noise_says():
     assert np.diagonal(narrow, axis1=1, axis2=2).max() < 0.01
 
 
-def test_errors_of_the_parameters_widen_the_posterior_honestly():
+def test_errors_of_the_parameters_widen_the_posterior_as_much_as_they_should():
     model = toy(bend=0.0)
     latents, known, flux = drawn(model)
     errors = np.array([25.0, 0.05, 0.03])

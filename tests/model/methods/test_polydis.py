@@ -8,7 +8,8 @@ from model.methods.base import Card, Model
 from model.methods.basis import design, exponents
 from model.methods.polydis import PolyDis
 from model.spectra.grid import Grid
-from model.spectra.spectrum import Parameters, Spectrum
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Spectrum
 
 PIXELS, LATENTS = 400, 5
 RANGES = {"teff": (4000.0, 5000.0), "logg": (1.5, 3.0), "fe_h": (-1.0, 0.5)}

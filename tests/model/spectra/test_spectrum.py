@@ -7,7 +7,8 @@ import pytest
 from model.errors import ParameterError, SpectrumError
 from model.methods.base import Model
 from model.spectra.grid import apogee_wavelength
-from model.spectra.spectrum import Observation, Parameters, _simple, prepare, prepare_all
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Observation, _simple, prepare, prepare_all
 
 SUN_LIKE = Parameters(4500, 2.0, 0.0)
 
@@ -49,7 +50,7 @@ def test_pixels_with_huge_errors_carry_nothing(observation, model):
     assert prepared(observation, model, ivar=ivar).ivar[50] == 0
 
 
-def test_unphysical_flux_is_masked_and_told(observation, model):
+def test_unphysical_flux_is_masked_and_reported(observation, model):
     flux = observation.flux.copy()
     flux[[700, 800]] = 7.0, -3.0
     spectrum = prepared(observation, model, flux=flux)
@@ -101,7 +102,7 @@ def half_masked(flux):
         (lambda flux: {"flux": flux[None]}, "bad_shape"),
     ],
 )
-def test_refusals(observation, model, change, code):
+def test_invalid_observations(observation, model, change, code):
     with pytest.raises(SpectrumError) as caught:
         prepared(observation, model, **change(observation.flux))
     assert caught.value.code == code
@@ -204,7 +205,7 @@ def test_impossible_parameters_are_named(change):
         dataclasses.replace(SUN_LIKE, **change)
 
 
-def test_further_parameters_stand_beside_the_usual_ones():
+def test_extra_parameters_stand_beside_the_usual_ones():
     known = Parameters(
         4500, 2.0, 0.0, teff_err=50, extra={"vbroad": 6.2, "fibre": 17}, extra_err={"vbroad": 0.5}
     )

@@ -82,7 +82,7 @@ def test_the_prior_leaves_out_what_does_not_vary():
 
 
 @pytest.mark.parametrize("snr", [100, 30])
-def test_the_oracle_errs_as_much_as_it_says(observer, snr):
+def test_the_ideal_observer_errs_as_much_as_it_says(observer, snr):
     stars = observer.draw(snr)
     error = stars.mean - observer.latents
     chi2 = np.einsum("ni,nij,nj->n", error, stars.precision, error)
@@ -92,20 +92,20 @@ def test_the_oracle_errs_as_much_as_it_says(observer, snr):
 
 def test_noise_hides_twins(observer, survey):
     found = [recovery(observer, survey.twin, 200, snr) for snr in (np.inf, 20, 5)]
-    fractions = [level["recovered"]["share"] for level in found]
+    fractions = [level["recovered"]["fraction"] for level in found]
     assert fractions[0] == 1
     assert 1 > fractions[1] > fractions[2]
     assert all(level["changed"] == 0 for level in found)
-    assert all(level["within_ten"]["share"] >= level["recovered"]["share"] for level in found)
+    assert all(level["within_ten"]["fraction"] >= level["recovered"]["fraction"] for level in found)
 
 
 def test_chemistry_without_fe_h_tells_less(observer, labels, columns, fisher, survey):
     fewer = IdealObserver.of(labels[:, columns[1:]], fisher[:, 1:, 1:])
-    with_fe_h, without = (recovery(o, survey.twin, 200, 20)["recovered"]["share"] for o in (observer, fewer))
+    with_fe_h, without = (recovery(o, survey.twin, 200, 20)["recovered"]["fraction"] for o in (observer, fewer))
     assert with_fe_h > without
 
 
-def test_fits_to_spectra_find_the_twins_that_the_oracle_finds(emulator, labels, columns):
+def test_fits_to_spectra_find_the_twins_that_the_ideal_observer_finds(emulator, labels, columns):
     prior = Prior.of(labels[:, columns])
     observer, fits = fit(emulator, labels[:60], columns, prior, 100)
     error = fits.mean - prior.latents(labels[:60][:, columns])
@@ -124,8 +124,8 @@ def test_siblings_are_all_pairs_of_a_group():
 
 def test_the_doppelganger_rate_counts_pairs_as_alike_as_the_median_siblings():
     rate = doppelganger_rate(np.array([1.0, 3.0, 10.0]), np.array([0.0, 3.0, 4.0, 5.0]))
-    assert rate == {"share": 0.75, "error": pytest.approx(0.2165, abs=1e-4)}
-    assert doppelganger_rate(np.array([3.0]), np.array([3.0, 0.0]), unlike=8)["share"] == 0.1
+    assert rate == {"fraction": 0.75, "error": pytest.approx(0.2165, abs=1e-4)}
+    assert doppelganger_rate(np.array([3.0]), np.array([3.0, 0.0]), unlike=8)["fraction"] == 0.1
 
 
 def test_groups_have_a_rate_and_no_twins(groups, emulator):
@@ -133,11 +133,11 @@ def test_groups_have_a_rate_and_no_twins(groups, emulator):
     assert list(rates) == ["teff, logg, fe_h", "teff, logg"]
     for found in rates.values():
         assert set(found) == {"abundances", "groups"}
-        assert found["groups"]["100"]["share"] <= found["groups"]["50"]["share"] < 0.02
+        assert found["groups"]["100"]["fraction"] <= found["groups"]["50"]["fraction"] < 0.02
     labels = emulator_labels(groups, emulator)
     columns = varied(labels, emulator)
     blind = IdealObserver.of(labels[:, columns], np.zeros((len(labels), 18, 18)))
-    assert group_rate(blind, groups.group, 50)["share"] == 1
+    assert group_rate(blind, groups.group, 50)["fraction"] == 1
 
 
 def test_the_limit_is_measured_once(xfe_survey, tmp_path, monkeypatch):
@@ -149,7 +149,7 @@ def test_the_limit_is_measured_once(xfe_survey, tmp_path, monkeypatch):
     found = stored["[X/Fe] pairs/404"]["removed"]
     assert list(found) == ["teff, logg, fe_h"]
     assert len(found["teff, logg, fe_h"]["abundances"]) == 17
-    recovered = found["teff, logg, fe_h"]["twins"]["50"]["recovered"]["share"]
+    recovered = found["teff, logg, fe_h"]["twins"]["50"]["recovered"]["fraction"]
     assert f"| 50 | {recovered:.3f} ± " in report
     assert (tmp_path / "limit.md").read_text().strip() == report
     assert "[X/Fe] pairs/404, teff, logg, fe_h removed</h2>" in (tmp_path / "limit.html").read_text()

@@ -24,7 +24,7 @@ def measured(shipped, xfe_survey: Survey):
 
 
 @pytest.mark.parametrize("snr", [100.0, 50.0, 30.0])
-def test_errors_of_the_shipped_model_are_honest(shipped, measured, xfe_survey: Survey, snr):
+def test_errors_of_the_shipped_model_have_the_right_size(shipped, measured, xfe_survey: Survey, snr):
     """Chi-square of true twins' differences, residue included, and p-values uniform enough to use."""
     means, covariances = measured(snr)
     chi2, p = twin_chi2(shipped, means, covariances, twin_rows(xfe_survey))
@@ -41,7 +41,7 @@ def test_noise_does_not_move_the_shipped_model_s_latents(shipped, xfe_survey: Su
 def test_likelihood_finds_more_twins_than_distance_in_noise(shipped, measured, xfe_survey: Survey):
     means, covariances = measured(30.0)
     twin = twin_rows(xfe_survey)
-    by_likelihood = likelihood_recovery(shipped, means, covariances, twin)["share"]
+    by_likelihood = likelihood_recovery(shipped, means, covariances, twin)["fraction"]
     squares = np.square(means).sum(axis=1)
     apart = squares[:, None] + squares - 2 * means @ means.T
     np.fill_diagonal(apart, np.inf)

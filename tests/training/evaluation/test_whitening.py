@@ -40,7 +40,7 @@ def network(tiny, thin_survey, tmp_path_factory):
     ).model
 
 
-def test_the_metric_that_finds_most_twins_is_kept(network, thin_survey, thin_xfe_survey):
+def test_the_metric_that_finds_most_twins_is_used(network, thin_survey, thin_xfe_survey):
     noise = noise_covariance(network, thin_survey)
     flux, u = thin_survey.flux(slice(0, 5)).astype(float), thin_survey.parameters[:5]
     latents = network.encode(flux, u)

@@ -68,8 +68,8 @@ def small(world) -> Stars:
 
 def gaps(latents: np.ndarray) -> float:
     """Mean squared distance of the pairs at the end, which no calibration sees."""
-    held = latents[-2 * HELD_OUT :]
-    return float(np.square(held[::2] - held[1::2]).mean())
+    test_rows = latents[-2 * HELD_OUT :]
+    return float(np.square(test_rows[::2] - test_rows[1::2]).mean())
 
 
 def model_of(stars: Stars) -> GaussDis:
@@ -138,10 +138,10 @@ def test_a_calibrated_model_finds_the_other_twins_and_learns_from_them(world, fi
 
 def test_a_calibrated_model_measures_in_its_own_metric(world, first):
     """Differences of twins at S/N 100 have about unit covariance, without a detour by a file."""
-    held = np.arange(STARS - 2 * HELD_OUT, STARS)
-    noise = np.random.default_rng(5).normal(0, 0.01, (len(held), COMPONENTS))
-    flux = first.basis.rebuild(world.coefficients[held] + noise, world.parameters[held])
-    means = first.encode(flux, world.parameters[held], np.full(flux.shape, 1e-4))
+    test_rows = np.arange(STARS - 2 * HELD_OUT, STARS)
+    noise = np.random.default_rng(5).normal(0, 0.01, (len(test_rows), COMPONENTS))
+    flux = first.basis.rebuild(world.coefficients[test_rows] + noise, world.parameters[test_rows])
+    means = first.encode(flux, world.parameters[test_rows], np.full(flux.shape, 1e-4))
     gap = means[::2] - means[1::2]
     assert np.square(gap).mean() == pytest.approx(1, abs=0.4)
 

@@ -46,7 +46,7 @@ def column(emulator, labels, name):
     return labels[:, emulator.labels.index(name)]
 
 
-def test_twins_share_their_chemistry_and_have_their_own_place_on_the_branch(emulator, labels):
+def test_twins_share_their_chemistry_and_have_their_own_parameters_on_the_branch(emulator, labels):
     first, second = labels[::2], labels[1::2]
     assert np.array_equal(first[:, 2:], second[:, 2:])
     assert np.all(first[:, :2] != second[:, :2])
@@ -126,9 +126,9 @@ def test_the_command_makes_the_file_that_is_loaded_and_recovers_the_truth(table,
     found = Chemistry.load(out)
     assert found.provenance["stars"] == 1500
     assert 1450 < found.provenance["stars without outliers"] <= 1497
-    made, kept = json.loads(out.read_text()), json.loads(SHIPPED.read_text())
+    made, committed = json.loads(out.read_text()), json.loads(SHIPPED.read_text())
     for part in ("abundances", "branch"):
-        assert made[part]["names"] == kept[part]["names"]
+        assert made[part]["names"] == committed[part]["names"]
     assert np.allclose(
         np.sqrt(np.diag(found.abundances.covariance())),
         np.sqrt(np.diag(shipped.abundances.covariance())),

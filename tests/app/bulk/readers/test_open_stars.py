@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from app.bulk.open_stars import open_stars
-from app.bulk.star_reader import InputFiles, ReadStar, RejectedStar, StarReader
+from app.bulk.readers.open_stars import open_stars
+from app.bulk.readers.star_reader import InputFiles, ReadStar, RejectedStar, StarReader
 from app.settings import Settings
 from tests.conftest import APSTAR, ASPCAP
 from training.surveys.survey import Survey

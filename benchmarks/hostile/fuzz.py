@@ -1,6 +1,6 @@
 """The readers of FITS and npz bodies on sound files that were damaged: an error or a spectrum, nothing else.
 
-OMP_NUM_THREADS=1 python -m benchmarks.fuzz --minutes 60
+OMP_NUM_THREADS=1 python -m benchmarks.hostile.fuzz --minutes 60
 
 With atheris installed (`pip install atheris`) damage is guided by the coverage of the readers, zipfile and
 numpy's format; without it, it is random. Each case goes the whole way of a request's body: reader, schema,
@@ -44,7 +44,7 @@ from model.methods.base import Model
 from model.spectra.spectrum import BAD_BITS, Observation, prepare
 from tests.model.spectra.mwm_files import from_apstar
 
-EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 SETTINGS = Settings()
 QUERY = FitsQuery(star_id="FUZZ", teff=4500, logg=2.0, fe_h=0.0)
 BODY_LIMIT, MAX_STARS = 64_000_000, 1000

@@ -1,6 +1,6 @@
 """Requests that schemathesis makes of the OpenAPI document, sound and broken, at a server of their own.
 
-OMP_NUM_THREADS=1 python -m benchmarks.generated_requests --cases 20000
+OMP_NUM_THREADS=1 python -m benchmarks.hostile.generated_requests --cases 20000
 
 All of schemathesis's checks: responses, statuses and types are as the document says, broken requests are
 errors, sound ones accepted, keys required, methods listed, what was stored is there and what was deleted is
@@ -26,7 +26,7 @@ from platform import machine, python_version
 
 import httpx
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 KEY = "generated-requests"
 CONFIG = """
 [checks.positive_data_acceptance]
@@ -104,7 +104,7 @@ def round_of(url: str, config: Path, phases: str, examples: int, seed: int, envi
     ]
     done = subprocess.run(
         [*command, f"{url}/openapi.json", "-H", f"Authorization: Bearer {KEY}", *options],
-        env=environment | {"SCHEMATHESIS_HOOKS": "benchmarks.generated_hooks"},
+        env=environment | {"SCHEMATHESIS_HOOKS": "benchmarks.hostile.generated_hooks"},
         cwd=config.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.bulk.array_reader import HDF5, ArrayReader, read_hdf5, read_npz
-from app.bulk.star_reader import InputFiles, StarReader
+from app.bulk.readers.array_reader import HDF5, ArrayReader, read_hdf5, read_npz
+from app.bulk.readers.star_reader import InputFiles, StarReader
 from app.settings import Settings
 from model.errors import InputError
 
@@ -31,7 +31,7 @@ def open_stars(files: InputFiles, settings: Settings, extra_units: Mapping[str, 
     if path.is_dir():
         if files.labels is None:
             raise InputError(f"{path} is a folder: --labels must name the table of its stars")
-        from app.bulk.fits_folder import FitsFolderReader  # astropy's half a second, for folders only
+        from app.bulk.readers.fits_folder import FitsFolderReader  # astropy's half a second, for folders only
 
         return FitsFolderReader(files, settings, extra_units)
     if files.labels is not None:

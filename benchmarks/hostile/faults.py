@@ -1,6 +1,6 @@
 """Chemtwin killed at random moments, round after round: no confirmed write may be lost.
 
-OMP_NUM_THREADS=1 python benchmarks/faults.py --rounds 200
+OMP_NUM_THREADS=1 python benchmarks/hostile/faults.py --rounds 200
 
 The suite runs a few short rounds: --rounds 6 --longest 1 --pairs 150 --workers 1.
 
@@ -120,7 +120,7 @@ class Arena:
         self.latents: list[list[float]] = []
         self.environment = {
             "CHEMTWIN_DATA_DIR": str(self.data),
-            "CHEMTWIN_KEEP_SPECTRA": "true",
+            "CHEMTWIN_STORE_SPECTRA": "true",
             "OMP_NUM_THREADS": "1",
         }
 
@@ -256,7 +256,7 @@ def run(arena: Arena, rounds: int) -> Tally:
     for number in range(rounds):
         arena.round(number, tally)
         if number % 10 == 9:
-            print(f"{tally.rounds} rounds, {tally.confirmed} answered writes, {tally.kills}", flush=True)
+            print(f"{tally.rounds} rounds, {tally.confirmed} confirmed writes, {tally.kills}", flush=True)
     process, url = arena.serve()
     arena.check(url)
     process.kill()
@@ -276,4 +276,4 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         arena = Arena(Path(name), given.seed, given.longest, given.pairs, given.workers)
         done = run(arena, given.rounds)
-    print(f"{done.rounds} rounds, {done.confirmed} answered writes, none lost; killed: {done.kills}")
+    print(f"{done.rounds} rounds, {done.confirmed} confirmed writes, none lost; killed: {done.kills}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.bulk.star_files import NoFile, StarFiles
+from app.bulk.readers.star_files import NoFile, StarFiles
 from model.spectra.star_file import same_star
 
 STAR = "2M17334253-1654573"

@@ -1,7 +1,7 @@
 """Stars read one block after another for bulk work, so that memory does not grow with their number.
 
 Each star comes with a digest of all that its latent depends on, beside the model: so a star that was stored is
-recognised wherever its file was moved. `app.bulk.open_stars` chooses the reader of a file or folder.
+recognised wherever its file was moved. `app.bulk.readers.open_stars` chooses the reader of a file or folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from app.inference.embedder import Job
 from app.schemas.bodies import META_BYTES
 from app.values.identifiers_and_numbers import meta_value
 from model.errors import InputError, ParameterError
-from model.spectra.spectrum import PARAMETER_UNITS, Parameters
+from model.spectra.parameters import PARAMETER_UNITS, Parameters
 
 LABELS = tuple(PARAMETER_UNITS)
 COORDINATES = ("ra", "dec")

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.bulk.label_tables import LabelTable, read_label_table
-from app.bulk.star_files import NoFile, StarFiles
-from app.bulk.star_reader import (
+from app.bulk.readers.label_tables import LabelTable, read_label_table
+from app.bulk.readers.star_files import NoFile, StarFiles
+from app.bulk.readers.star_reader import (
     COORDINATES,
     LABELS,
     READING,
@@ -140,7 +140,7 @@ class FitsFolderReader(StarReader):
         observation = Observation(file.flux, parameters, file.ivar, file.bad, file.wavelength, file.normalized)
         digest = hashlib.sha256(content)
         settings = self._settings
-        digest.update(repr((READING, settings.keep_spectra, settings.bad_bits)).encode())
+        digest.update(repr((READING, settings.store_spectra, settings.bad_bits)).encode())
         digest.update(repr((sorted(values.items()), meta)).encode())
         own = position(*(values.get(name) for name in COORDINATES))
         of_file = position(file.ra, file.dec)

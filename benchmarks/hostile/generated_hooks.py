@@ -1,4 +1,4 @@
-"""What benchmarks/generated_requests.py tells schemathesis: sound spectra to build on, and who is counted."""
+"""The hooks by which generated_requests.py gives schemathesis sound spectra and counts requests."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import schemathesis
 from hypothesis import strategies as st
 
 from app.formats.bodies import FITS, NPZ
-from benchmarks.fuzz import LONGEST, damage, sound_files
+from benchmarks.hostile.fuzz import LONGEST, damage, sound_files
 
 PIXELS = 7514
 SOUND = {"flux": [1.0] * PIXELS, "ivar": [1e4] * PIXELS}

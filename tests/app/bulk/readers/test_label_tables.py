@@ -9,7 +9,7 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 
-from app.bulk.label_tables import LabelTable, read_label_table
+from app.bulk.readers.label_tables import LabelTable, read_label_table
 
 PLAIN = b"star_id,teff,cluster\n007,4705,M67\n12E4,4600,\n"
 

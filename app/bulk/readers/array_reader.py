@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from app.bulk.star_reader import (
+from app.bulk.readers.star_reader import (
     COORDINATES,
     LABELS,
     READING,
@@ -76,7 +76,7 @@ class ArrayReader(StarReader):
         self.meta_columns = files.meta_columns(free)
         self.ignored_columns = tuple(name for name in unknown if name not in self.meta_columns)
         self._wavelength = self._in_angstrom() if "wavelength" in arrays else None
-        self._common = hashlib.sha256(repr((READING, settings.keep_spectra, settings.bad_bits)).encode())
+        self._common = hashlib.sha256(repr((READING, settings.store_spectra, settings.bad_bits)).encode())
         if self._wavelength is not None:
             self._common.update(self._wavelength.tobytes())
 
