@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,10 @@ MAX_LATENT = 1e6
 """Beyond this a latent is nonsense, and squares of single-precision differences might overflow in a search."""
 
 
+MOST_CLUSTER = 64
+"""Characters of a cluster's name."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A spectrum to embed; without `star_id` it is not stored."""
@@ -33,6 +38,15 @@ class Job:
     dec: float | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+
+def cluster_of(meta: Mapping[str, Any]) -> str | None:
+    """The cluster that a star's `meta` names under `cluster` or else `group`: text of 1 to 64 characters."""
+    for name in ("cluster", "group"):
+        text = meta.get(name)
+        if isinstance(text, str) and 1 <= len(text := text.strip()) <= MOST_CLUSTER and text.isprintable():
+            return text
+    return None
 
 
 @dataclass(frozen=True)
@@ -140,6 +154,8 @@ class Embedder:
             dec=job.dec,
             meta=job.meta,
             others=dict(parameters.extra),
+            fe_h_err=parameters.fe_h_err or None,
+            cluster=cluster_of(job.meta),
         )
         packed = None
         if self._keep and job.star_id is not None:
