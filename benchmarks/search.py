@@ -44,7 +44,7 @@ Search = Callable[[Latents, int, Rows], Rows]
 
 @dataclass
 class Stars:
-    """A catalogue: `latents` (N, D), `columns` (N, 5) as `index.search.nearest` has them, and `ids`."""
+    """A catalogue: `latents` (N, D), `columns` (N, C) as `index.search.nearest` has them, and `ids`."""
 
     latents: Latents
     columns: NDArray[np.float64]
@@ -215,7 +215,7 @@ def main() -> None:
             latents, parameters = catalogue.draw(size, 1)
             stars = Stars(
                 latents,
-                np.column_stack([parameters, np.full(size, 100.0), np.ones(size)]),
+                np.column_stack([parameters, np.full(size, 100.0), np.ones(size), np.zeros(size)]),
                 [f"{row:09d}" for row in range(size)],
             )
             queries = np.random.default_rng(2).choice(size, QUERIES, replace=False)

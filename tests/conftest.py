@@ -44,6 +44,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
 APSTAR = EXAMPLES / "apStar-r5-2M00004994+1621552.fits"
 ASPCAP = EXAMPLES / "aspcapStar-r6-l30e.2-2M17334253-1654573.fits"
+GIANTS = ROOT / "training" / "observed" / "dr10_giants.h5"
 GIANT = {"teff": 4705, "logg": 2.58, "fe_h": 0.05}
 """Catalogue labels of the star in APSTAR (APOGEE DR12)."""
 
@@ -221,6 +222,29 @@ def service(catalogue_data: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     data_dir = tmp_path_factory.mktemp("service") / "data"
     shutil.copytree(catalogue_data, data_dir)
     server = Server(data_dir, {}, [])
+    server.wait()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def giants_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the observed giants that ship, and their spectra, to be copied."""
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CHEMTWIN_KEEP_SPECTRA", "1")
+            assert forked.run("catalogue", "ingest", GIANTS, "--data-dir", folder)[0] == 0
+
+    return made_once(tmp_path_factory, "giants", make)
+
+
+@pytest.fixture(scope="session")
+def giants(giants_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running service with the observed giants in it. Tests leave them as they are."""
+    data_dir = tmp_path_factory.mktemp("giants") / "data"
+    shutil.copytree(giants_data, data_dir)
+    server = Server(data_dir, {"CHEMTWIN_KEEP_SPECTRA": "1"}, [])
     server.wait()
     yield server
     server.stop()

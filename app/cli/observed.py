@@ -130,8 +130,8 @@ def _gaussdis(path: Path) -> GaussDis:
 
 def _read(model: GaussDis, path: Path, labels: Path | None) -> tuple[list[str], list[Spectrum]]:
     """Ids and prepared spectra of the stars that can be used; the others are named."""
-    from app.bulk.open_stars import open_stars
-    from app.bulk.star_reader import InputFiles, RejectedStar
+    from app.bulk.readers.open_stars import open_stars
+    from app.bulk.readers.star_reader import InputFiles, RejectedStar
     from app.settings import read_settings
     from model.spectra.spectrum import prepare_all
 

@@ -76,6 +76,7 @@ STAR_ID = Column("star_id", "star", lambda s: s.star_id, ucd="meta.id;meta.main"
 TEFF = Column("teff", "effective temperature", lambda s: s.teff, "K", "phys.temperature.effective")
 LOGG = Column("logg", "log10 of surface gravity in cm/s2, dex", lambda s: s.logg, "", "phys.gravity")
 FE_H = Column("fe_h", "[Fe/H], dex", lambda s: s.fe_h, "", "phys.abund.Fe")
+CLUSTER = Column("cluster", "cluster or group", lambda s: s.cluster, ucd="meta.id.parent", dtype="O")
 SNR = Column("snr", "median S/N per pixel", lambda s: s.snr, "", "stat.snr")
 
 
@@ -120,6 +121,7 @@ def star_columns(latent_dim: int, extra_units: dict[str, str]) -> list[Column]:
         ),
         Column("ra", "right ascension (ICRS)", lambda s: s.ra, "deg", "pos.eq.ra;meta.main"),
         Column("dec", "declination (ICRS)", lambda s: s.dec, "deg", "pos.eq.dec;meta.main"),
+        CLUSTER,
         Column(
             "model",
             "latents compare only under the same",

@@ -59,6 +59,7 @@ def _twin_columns(extra_units: dict[str, str], by_likelihood: bool) -> list[Colu
         field("in_domain", "whether the model knows such stars", "", "meta.code", "?"),
         field("ra", "right ascension (ICRS)", "deg", "pos.eq.ra;meta.main"),
         field("dec", "declination (ICRS)", "deg", "pos.eq.dec;meta.main"),
+        field("cluster", "cluster or group", "", "meta.id.parent", "O"),
     ]
 
 
@@ -81,12 +82,15 @@ def twins_response(form: str, content: dict[str, Any], extra_units: dict[str, st
     name = file_name("twins", content["star_id"] or "")
     if form == "csv":
         return file_response(csv_bytes([*columns, model_column(content)], content["twins"]), form, name)
+    within = content["fe_h_within"]
+    fe_h_within = [] if within is None else [Fact("fe_h_within", within, "largest difference of [Fe/H], dex")]
     facts = [
         Fact("asked_star_id", content["star_id"] or "", "the star whose twins these are", ucd="meta.id"),
         Fact("model", identity(content), "distances compare only under the same model"),
         Fact("metric", content["metric"], "what distance is measured in"),
         Fact("k", content["k"], "twins asked for"),
         Fact("searched", content["searched"], "stars searched", ucd="meta.number"),
+        *fe_h_within,
         Fact("exact", content["exact"], "no nearer star can have been missed"),
     ]
     if "in_domain" in content:
@@ -148,7 +152,7 @@ def stars_response(
         content = votable_bytes(columns, stars, "stars", overflow=more)
     headers = {}
     if more:
-        same = query.model_dump(include={"prefix", "star_ids"}, exclude_defaults=True)
+        same = query.model_dump(include={"prefix", "star_ids", "cluster"}, exclude_defaults=True)
         following = urlencode({"after": stars[-1].star_id, "limit": query.limit, "format": form, **same})
         headers["Link"] = f'</stars?{following}>; rel="next"'
     return file_response(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,10 @@ MAX_LATENT = 1e6
 """Beyond this a latent is nonsense, and squares of single-precision differences might overflow in a search."""
 
 
+MOST_CLUSTER = 64
+"""Characters of a cluster's name."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A spectrum to embed; without `star_id` it is not stored."""
@@ -34,6 +39,15 @@ class Job:
     dec: float | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+
+def cluster_of(meta: Mapping[str, Any]) -> str | None:
+    """The cluster that a star's `meta` names under `cluster` or else `group`: text of 1 to 64 characters."""
+    for name in ("cluster", "group"):
+        text = meta.get(name)
+        if isinstance(text, str) and 1 <= len(text := text.strip()) <= MOST_CLUSTER and text.isprintable():
+            return text
+    return None
 
 
 @dataclass(frozen=True)
@@ -141,6 +155,8 @@ class Embedder:
             dec=job.dec,
             meta=job.meta,
             extra=dict(parameters.extra),
+            fe_h_err=parameters.fe_h_err or None,
+            cluster=cluster_of(job.meta),
         )
         packed = None
         if self._keep and job.star_id is not None:

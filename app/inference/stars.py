@@ -50,6 +50,7 @@ def star_fields(star: Star) -> dict[str, Any]:
         "warnings": list(star.warnings),
         "ra": star.ra,
         "dec": star.dec,
+        "cluster": star.cluster,
         "meta": star.meta,
     }
 
@@ -58,7 +59,7 @@ def stars_page(service: Service, query: StarsQuery) -> tuple[Sequence[Star], boo
     """The stars of a page of GET /stars, and whether more follow."""
     store, model = service.store, service.model.card.identity
     if query.star_ids is None:
-        page = store.page(query.after, query.limit + 1, model, query.prefix)
+        page = store.page(query.after, query.limit + 1, model, query.prefix, query.cluster)
     else:
         asked = [
             star_id
@@ -66,7 +67,7 @@ def stars_page(service: Service, query: StarsQuery) -> tuple[Sequence[Star], boo
             if star_id > query.after and star_id.startswith(query.prefix)
         ]
         found = store.get(sorted(asked), model)
-        page = [found[star_id] for star_id in sorted(found)]
+        page = [found[star_id] for star_id in sorted(found) if query.cluster in (None, found[star_id].cluster)]
     return page[: query.limit], len(page) > query.limit
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,8 @@ from app.inference.service import Service
 from app.inference.stars import extra_fields
 from app.schemas.queries import TwinQuery
 from index.search.twin_index import Filters, Search, Twin
-from index.stores.star import STAR_TABLE, Brief, Star, covariances_of, extra_of, latents_of
-from model.similarity.p_same import p_same
+from index.stores.star import STAR_TABLE, Brief, Star, covariances_of, extra_of, latents_of, text_number
+from model.similarity.p_same import fe_h_difference, p_same
 
 SHORTLIST = 1000
 """Nearest stars by distance that a ranking by likelihood looks at."""
@@ -23,7 +25,10 @@ FARTHEST = 1e9
 """No two latents lie so far apart; the square of a larger limit might overflow."""
 
 FE_H_WITHIN = 0.1
-"""Default |difference| of [Fe/H] of twins when the model removes [Fe/H] from the latent (paper, 6.2)."""
+"""Default |difference| (dex) of twins' exact [Fe/H] when the model removes it from the latent (paper, 6.2)."""
+
+FE_H_SIGMAS = 2.0
+"""Standard deviations of the difference of two stars' [Fe/H] by which its errors widen that default."""
 
 
 def shortlist(query: TwinQuery) -> int:
@@ -50,14 +55,21 @@ def twins_of_several(
     list
         For each star in order the response of /twins, or the error of a star that has none.
     """
+    most = shortlist(query)
+    filters = [_filters(service, star, query) for star in stars]
     searches = [
-        Search(star.latent, _filters(service, star, query), star.star_id or None)  # its own row is left out
-        for star in stars
+        Search(star.latent, one, star.star_id or None)  # its own row is left out
+        for star, parts in zip(stars, filters, strict=True)
+        for one in parts
     ]
+    found = iter(service.index.search_batch(searches, most))
     responses: list[dict[str, Any] | Exception] = []
-    for star, found in zip(stars, service.index.search_batch(searches, shortlist(query)), strict=True):
+    for star, parts in zip(stars, filters, strict=True):
+        twins = sorted(
+            chain.from_iterable(islice(found, len(parts))), key=lambda one: (one.distance, one.star_id)
+        )
         try:
-            responses.append(_response(service, star, query, found))
+            responses.append(_response(service, star, query, twins[:most]))
         except Exception as error:
             responses.append(error)
     return responses
@@ -88,6 +100,7 @@ def _response(service: Service, star: Star, query: TwinQuery, found: list[Twin])
         "model": service.model_name(),
         "metric": service.model.card.metric,
         "searched": len(service.index),
+        "fe_h_within": fe_h_within(service, star, query),
         "exact": not by_likelihood or len(found) < shortlist(query),
         "twins": [
             {
@@ -104,13 +117,28 @@ def _response(service: Service, star: Star, query: TwinQuery, found: list[Twin])
                 "in_domain": other.in_domain,
                 "ra": other.ra,
                 "dec": other.dec,
+                "cluster": other.cluster,
             }
             for rank, (distance, other) in enumerate(pairs)
         ],
     }
 
 
-def _filters(service: Service, star: Star, query: TwinQuery) -> Filters:
+def fe_h_within(service: Service, star: Star, query: TwinQuery) -> float | None:
+    """The largest |difference| of [Fe/H] (dex) of a star's twins, None for any.
+
+    Where the query does not say and the model removes [Fe/H] from the latent, it is `FE_H_WITHIN` and, in
+    quadrature, `FE_H_SIGMAS` of the difference's error. Both stars' errors are taken to be the star's own.
+    """
+    if query.fe_h_within is not None:
+        return None if query.fe_h_within == "any" else query.fe_h_within
+    if "fe_h" not in service.model.parameter_names:
+        return None
+    return math.hypot(FE_H_WITHIN, FE_H_SIGMAS * math.sqrt(2) * (star.fe_h_err or 0.0))
+
+
+def _filters(service: Service, star: Star, query: TwinQuery) -> list[Filters]:
+    """The filters of a star's searches, whose results are merged: two where a cluster is left out."""
     ranges, given = [], vars(query)
     for name in STAR_TABLE.searched:
         low, high = given.get(f"{name}_min"), given.get(f"{name}_max")
@@ -118,13 +146,19 @@ def _filters(service: Service, star: Star, query: TwinQuery) -> Filters:
             ranges.append((name, -np.inf if low is None else low, np.inf if high is None else high))
     if query.in_domain is not None:
         ranges.append(("in_domain", query.in_domain, query.in_domain))
-    within = query.fe_h_within
-    if within is None:
-        within = FE_H_WITHIN if "fe_h" in service.model.parameter_names else "any"
-    if within != "any":
+    within = fe_h_within(service, star, query)
+    if within is not None:
         ranges.append(("fe_h", star.fe_h - within, star.fe_h + within))
+    if query.cluster is not None:
+        number = text_number(query.cluster)
+        ranges.append(("cluster", number, number))
     farthest = query.max_distance
-    return Filters(tuple(ranges), np.inf if farthest is None or farthest > FARTHEST else farthest)
+    limit = np.inf if farthest is None or farthest > FARTHEST else farthest
+    if query.not_cluster is None:
+        return [Filters(tuple(ranges), limit)]
+    number = text_number(query.not_cluster)
+    others = (-np.inf, number - 1), (number + 1, np.inf)
+    return [Filters((*ranges, ("cluster", low, high)), limit) for low, high in others]
 
 
 def _likelihood_ratios(service: Service, star: Star, others: list[Brief]) -> dict[str, float]:
@@ -154,7 +188,11 @@ def _p_same(service: Service, star: Star, pairs: list[tuple[float, Brief]]) -> d
     covariance = service.model.pair_covariance(star.covariance[None].astype(np.float64), covariances_of(others))
     if covariance is None:
         return {}
-    return _by_id(others, p_same(np.array([distance for distance, _ in known]), covariance))
+    away = None
+    if "fe_h" in service.model.parameter_names:
+        fe_h, error = np.array([(other.fe_h, other.fe_h_err or 0.0) for other in others]).T
+        away = fe_h_difference(fe_h, error, star.fe_h, star.fe_h_err or 0.0)
+    return _by_id(others, p_same(np.array([distance for distance, _ in known]), covariance, away))
 
 
 def _by_id(stars: Sequence[Brief], values: NDArray[np.float64]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from app.errors import Invalid
 from app.schemas.fields import (
     Absent,
+    ClusterName,
     Count,
     FeHLimit,
     LoggLimit,
@@ -42,6 +43,8 @@ class TwinQuery(BaseModel):
     snr_min: QueryNumber | Absent = None
     fe_h_within: QueryPositive | Literal["any"] | Absent = None
     max_distance: QueryPositive | Absent = None
+    cluster: ClusterName | Absent = Field(None, description="only stars of this cluster or group")
+    not_cluster: ClusterName | Absent = Field(None, description="no stars of this cluster or group")
     in_domain: QueryBool | Absent = Field(None, description="only stars that the model knows, or only others")
     rank: Literal["distance", "likelihood"] = "distance"
 
@@ -133,6 +136,7 @@ class StarsQuery(BaseModel):
     after: QueryId | Literal[""] = ""
     prefix: QueryId | Literal[""] = Field("", description="only ids that begin so; case matters")
     star_ids: QueryIds | Absent = Field(None, description="only these ids, separated by commas")
+    cluster: ClusterName | Absent = Field(None, description="only stars of this cluster or group")
     limit: Count = Field(100, ge=1, le=1000)
     format: TableForm | Absent = None
 

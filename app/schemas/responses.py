@@ -83,6 +83,7 @@ class StarResponse(Form):
     warnings: list[str]
     ra: float | None
     dec: float | None
+    cluster: str | None = Field(description="of `meta`: its text `cluster`, or else `group`")
     meta: dict[str, Any]
 
 
@@ -163,6 +164,7 @@ class Twin(Form):
     in_domain: bool = Field(description="whether the model knows such stars; false: distance may be wrong")
     ra: float | None
     dec: float | None
+    cluster: str | None = Field(description="the cluster or group that the star belongs to")
     log_likelihood_ratio: float | None = Field(None, description="with rank=likelihood")
 
 
@@ -174,6 +176,7 @@ class TwinsResponse(Form):
     model: ModelName
     metric: str
     searched: int = Field(ge=0)
+    fe_h_within: float | None = Field(description="largest |difference| of [Fe/H], dex; null for no limit")
     exact: bool
     twins: list[Twin] = Field(max_length=1000)
     in_domain: bool | None = Field(None, description="for a spectrum: whether the model knows such stars")

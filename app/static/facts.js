@@ -12,6 +12,7 @@ export function showFacts(star, unstored, card) {
   rows.push(["S/N", number(star.snr, 0)], ["reduced \u03c7\u00b2", number(star.chi2, 2)]);
   rows.push(["pixels masked", `${(100 * star.masked_fraction).toFixed(1)} %`]);
   if (star.ra !== null && star.dec !== null) rows.push(["RA, Dec", `${number(star.ra, 4)}\u00b0, ${number(star.dec, 4)}\u00b0`]);
+  if (star.cluster) rows.push(["cluster", star.cluster]);
   $("star-facts").replaceChildren(...rows.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
   const doubts = [...star.warnings];
   if (!star.in_domain && !doubts.length) doubts.push("outside the model's domain");

@@ -35,6 +35,7 @@ function columns(twins, card) {
     own("doppelganger_rate", "Doppelg\u00e4nger rate", small),
     own("rms", "rms residual", (value) => number(value, 4)),
     ...["teff", "logg", "fe_h", ...extra, "snr"].map(plain),
+    ...(twins.some((twin) => twin.cluster) ? [own("cluster", "Cluster", (value) => value ?? "\u2013")] : []),
     own("in_domain", "Domain", (value) => (value ? "inside" : "outside")),
   ];
 }

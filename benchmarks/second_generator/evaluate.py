@@ -18,7 +18,8 @@ import numpy as np
 from model.bundle import SHIPPED, load_model
 from model.methods.gaussdis import GaussDis
 from model.similarity.p_same import p_same
-from model.spectra.spectrum import Observation, Parameters, Spectrum, prepare
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Observation, Spectrum, prepare
 from training.fitting.adapt import adapt
 
 SNRS = (100.0, 50.0)

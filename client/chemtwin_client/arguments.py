@@ -15,9 +15,10 @@ Rank = Literal["distance", "likelihood"]
 class Filters(TypedDict, total=False):
     """Which stars may be twins: limits of `teff` (K), `logg`, `fe_h` (dex), `snr` and the distance of latents.
 
-    `fe_h_within`: largest |difference| of [Fe/H] to the star, "any" for no limit; by default 0.1 if the model
-    removes [Fe/H] from the latent. `in_domain`: True for stars inside the model's domain alone,
-    False for those outside alone.
+    `fe_h_within`: largest |difference| of [Fe/H] to the star, "any" for no limit; by default, if the
+    model removes [Fe/H] from the latent, 0.1 widened by the error of the star's [Fe/H]. `in_domain`: True for
+    stars inside the model's domain alone, False for those outside alone. `cluster`: only stars of this cluster
+    or group; `not_cluster`: none of it.
     """
 
     teff_min: Number
@@ -30,6 +31,8 @@ class Filters(TypedDict, total=False):
     snr_min: float
     max_distance: float
     in_domain: bool
+    cluster: str
+    not_cluster: str
 
 
 class TwinsOf(Filters, Observed, total=False):
@@ -47,6 +50,8 @@ def split_keywords(k: int, rank: Rank, keywords: Mapping[str, Any]) -> tuple[dic
             known[name] = value
         elif isinstance(value, bool):
             query[name] = "true" if value else "false"
+        elif name in ("cluster", "not_cluster"):
+            query[name] = value
         elif value is not None:
             label = name.removesuffix("_min").removesuffix("_max").removesuffix("_within")
             query[name] = value if value == "any" else spectra.number(label, value)

@@ -199,7 +199,8 @@ class Chemtwin:
         -------
         Table
             Columns have units, descriptions and UCDs. `meta` has `star_id` (None without one), `model`,
-            `metric`, `k`, `searched`, `exact`; of a source also `in_domain` and `warnings`.
+            `metric`, `k`, `searched`, `exact`, `within` (the limit of [Fe/H] in dex, None for
+            any); of a source also `in_domain` and `warnings`.
         """
         query, known = split_keywords(k, rank, keywords)
         if labels.is_id(star):
@@ -312,17 +313,18 @@ class Chemtwin:
         """A stored star."""
         return Star.of(self._transport.json("GET", f"/stars/{in_path(star_id)}"))
 
-    def iter_stars(self) -> Iterator[Star]:
-        """All stored stars in the order of their ids, fetched a page at a time."""
+    def iter_stars(self, cluster: str | None = None) -> Iterator[Star]:
+        """All stored stars, or those of a cluster, in the order of their ids, fetched a page at a time."""
+        only = {} if cluster is None else {"cluster": cluster}
         after: str | None = ""
         while after is not None:
-            page = self._transport.json("GET", "/stars", {"after": after, "limit": PAGE})
+            page = self._transport.json("GET", "/stars", {"after": after, "limit": PAGE, **only})
             yield from map(Star.of, page["stars"])
             after = page["next"]
 
-    def stars(self) -> Table:
-        """All stored stars as a table, with their latents (N, D)."""
-        return responses.as_table(self.iter_stars(), responses.extra_units(self.model()))
+    def stars(self, cluster: str | None = None) -> Table:
+        """All stored stars, or those of a cluster, as a table, with their latents (N, D)."""
+        return responses.as_table(self.iter_stars(cluster), responses.extra_units(self.model()))
 
     def delete(self, star_id: str) -> None:
         """Delete a star; it is gone from the service's disk when this returns."""

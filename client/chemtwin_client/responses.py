@@ -87,6 +87,8 @@ class Star(Measured):
         The extra parameters that the model is conditioned on, in its units.
     ra, dec : float or None
         Position in degrees (ICRS).
+    cluster : str or None
+        The cluster or group that `meta` names.
     meta : dict
         What was stored with the star.
     """
@@ -97,12 +99,13 @@ class Star(Measured):
     parameters: dict[str, float]
     ra: float | None
     dec: float | None
+    cluster: str | None
     meta: dict[str, Any]
 
     @classmethod
     def of(cls, response: Response) -> Star:
         """From a star of GET /stars."""
-        fields = {name: response[name] for name in ("teff", "logg", "fe_h", "ra", "dec", "meta")}
+        fields = {name: response[name] for name in ("teff", "logg", "fe_h", "ra", "dec", "cluster", "meta")}
         return cls(**_measured(response), **fields, parameters=response.get("parameters", {}))
 
     @property
@@ -157,6 +160,7 @@ ABOUT = {
     "warnings": ("what to mind", "", "meta.note"),
     "ra": ("right ascension (ICRS)", "deg", "pos.eq.ra;meta.main"),
     "dec": ("declination (ICRS)", "deg", "pos.eq.dec;meta.main"),
+    "cluster": ("cluster or group", "", "meta.id.parent"),
     "model": ("latents compare only under the same", "", "meta.version;meta.software"),
     "outcome": ("stored, replaced, skipped or refused", "", "meta.code"),
     "code": ("why it was refused, for programs", "", "meta.code.error"),
@@ -183,7 +187,7 @@ SHOWN = {
 }
 """How numbers are printed, and written as text; finer than any is known."""
 
-TEXTS = {"star_id", "asked_star_id", "warnings", "model", "outcome", "code", "message", "element"}
+TEXTS = {"star_id", "asked_star_id", "cluster", "warnings", "model", "outcome", "code", "message", "element"}
 VECTORS = {"latent", "latent_sd"}
 TWIN = (
     "star_id",
@@ -198,10 +202,11 @@ TWIN = (
     "in_domain",
     "ra",
     "dec",
+    "cluster",
 )
 STAR = (
     "star_id", "teff", "logg", "fe_h", "latent", "latent_sd", "snr", "chi2", "masked_fraction", "in_domain",
-    "warnings", "ra", "dec", "model",
+    "warnings", "ra", "dec", "cluster", "model",
 )  # fmt: skip
 
 
@@ -225,7 +230,7 @@ def table(rows: Sequence[Mapping[str, Any]], names: Iterable[str], extra: Mappin
 
 def _values(name: str, values: list[Any]) -> NDArray[Any]:
     if name in TEXTS:
-        return np.array(values, dtype=str) if values else np.zeros(0, "U1")
+        return np.array([value or "" for value in values], dtype=str) if values else np.zeros(0, "U1")
     if name in VECTORS:
         width = max((len(value) for value in values if value is not None), default=1)
         return np.array([np.full(width, np.nan) if value is None else value for value in values]).reshape(
@@ -257,6 +262,7 @@ def twins_of_one(response: Response, extra: Mapping[str, str], by_likelihood: bo
     made = twins_table([response], extra, by_likelihood)
     names = ("star_id", "metric", "k", "searched", "exact", "in_domain", "warnings")
     made.meta.update({name: response[name] for name in names if name in response}, model=identity(response))
+    made.meta["within"] = response["fe_h_within"]  # a FITS keyword has 8 characters
     return made
 
 

@@ -100,7 +100,8 @@ class Nearest:
         latents
             Latents (n, D).
         columns
-            Values (n, C) of COLUMNS, NaN where unknown: teff (K), logg, fe_h (dex), snr, in_domain (1 or 0).
+            Values (n, C) of COLUMNS, NaN where unknown: teff (K), logg, fe_h (dex), snr, in_domain (1 or 0),
+            cluster (its `text_number`).
         removed
             Star ids to remove; those that are not there are passed over.
         seq

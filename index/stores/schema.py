@@ -22,6 +22,7 @@ def new_tables(table: Table, dialect: Dialect) -> list[str]:
         f"CREATE TABLE stars (seq {integer} NOT NULL UNIQUE, deleted {flag} NOT NULL DEFAULT false, "
         f"{table.definitions(dialect)}){end}",
         "CREATE INDEX stars_by_position ON stars (dec, ra) WHERE dec IS NOT NULL",
+        "CREATE INDEX stars_by_cluster ON stars (cluster, star_id) WHERE cluster IS NOT NULL",
         f"CREATE TABLE spectra (star_id {text} PRIMARY KEY, spectrum {data} NOT NULL)",
         f"CREATE TABLE openings (number {counter} PRIMARY KEY, token {text} NOT NULL, seq {integer} NOT NULL)",
     ]

@@ -123,17 +123,21 @@ class Store(ABC):
                 (*part, model),
             )
 
-    def page(self, after: str, limit: int, model: str, prefix: str = "") -> list[Star]:
+    def page(
+        self, after: str, limit: int, model: str, prefix: str = "", cluster: str | None = None
+    ) -> list[Star]:
         """At most `limit` stars whose id comes after `after`, in the order of their ids' bytes; as `get`.
 
-        Only ids that begin with `prefix`: a range of the index of ids, read from its start.
+        Only ids that begin with `prefix`: a range of the index of ids, read from its start. Only stars of
+        `cluster` unless it is None: a range of the index of clusters.
         """
         after = after.partition("\0")[0]  # no id has a NUL, which PostgreSQL takes in no text
+        of_cluster = "" if cluster is None else "AND cluster = ? "
         rows = self._read(
-            "SELECT DISTINCT star_id FROM stars WHERE NOT deleted "
+            f"SELECT DISTINCT star_id FROM stars WHERE NOT deleted {of_cluster}"
             # one lower bound: of two, SQLite would look for the rows by the first alone
             "AND star_id >= ? AND star_id < ? AND star_id <> ? ORDER BY star_id LIMIT ?",
-            (max(after, prefix), prefix + PAST_IDS, after, limit),
+            (*([] if cluster is None else [cluster]), max(after, prefix), prefix + PAST_IDS, after, limit),
         )
         found = self.get([star_id for (star_id,) in rows], model)
         return [found[star_id] for (star_id,) in rows if star_id in found]
@@ -188,7 +192,8 @@ class Store(ABC):
             "WHERE seq > ? AND model = ? ORDER BY seq LIMIT ?",
             (after, model, limit),
         )
-        return [Change(seq, star_id, latent, tuple(searched)) for seq, star_id, latent, *searched in rows]
+        values = self.table.search_values
+        return [Change(seq, star_id, latent, values(searched)) for seq, star_id, latent, *searched in rows]
 
     def _record_opening(self, connection: Connection) -> None:
         """Give this opening of the store a token."""

@@ -10,7 +10,8 @@ import json
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
-from functools import cache
+from functools import cache, lru_cache
+from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -69,6 +70,12 @@ def _matrix(data: bytes | None) -> NDArray[np.float32] | None:
     return None if data is None else _vector(data)[_whole(len(data) // 4)]
 
 
+@lru_cache(maxsize=65_536)
+def text_number(text: str | None) -> float:
+    """The number by which a search compares a text: 48 bits of its digest, 0 for None."""
+    return 0.0 if text is None else 1.0 + int.from_bytes(sha256(text.encode()).digest()[:6])
+
+
 TEXT = Kind("TEXT", 'text COLLATE "C"')
 NUMBER = Kind("REAL", "float8", _number)
 FLAG = Kind("INTEGER", "boolean", bool, bool)
@@ -83,8 +90,9 @@ def column(
 ) -> dict[str, Any]:
     """The metadata of a field that is a column.
 
-    A column may be part of the primary `key`; `searched`: a search can be limited to a range of it; in the
-    `brief` that is read of each neighbour found; `cleared`, which is set to NULL, when its row is deleted.
+    A column may be part of the primary `key`; `searched`: a search can be limited to a range of it, or to one
+    text (`text_number`); in the `brief` that is read of each neighbour found; `cleared`, which is set to NULL,
+    when its row is deleted.
     """
     return {"kind": kind, "key": key, "searched": searched, "brief": brief, "cleared": cleared}
 
@@ -94,7 +102,8 @@ class Star:
     """An embedded star: `latent` (D,) float32, `covariance` (D, D) float32 or None, and what came with it.
 
     `teff` in K, `logg` and `fe_h` in dex, `ra` and `dec` in degrees (ICRS). `extra` are its parameters beyond
-    teff, logg and fe_h.
+    teff, logg and fe_h. `fe_h_err` is the 1-sigma error of fe_h, None where it is not known. `cluster` is the
+    name of the cluster or group that the star belongs to.
     """
 
     star_id: str = field(metadata=column(TEXT, key=True, brief=True))
@@ -113,6 +122,8 @@ class Star:
     dec: float | None = field(default=None, metadata=column(NUMBER, brief=True, cleared=True))
     meta: dict[str, Any] = field(default_factory=dict, metadata=column(MAPPING, cleared=True))
     extra: dict[str, float] = field(default_factory=dict, metadata=column(MAPPING, brief=True, cleared=True))
+    fe_h_err: float | None = field(default=None, metadata=column(NUMBER, brief=True, cleared=True))
+    cluster: str | None = field(default=None, metadata=column(TEXT, searched=True, brief=True, cleared=True))
 
 
 class Brief(Protocol):
@@ -157,6 +168,8 @@ class Table:
         self.cleared = self._marked("cleared")
         self.brief = self._marked("brief")
         self._brief: Callable[..., Brief] = namedtuple("_Brief", self.brief)  # type: ignore[misc, assignment]
+        kinds = {one.name: one.metadata["kind"] for one in self._fields}
+        self._searched_texts = [rank for rank, name in enumerate(self.searched) if kinds[name] is TEXT]
         flags = {one.name for one in self._fields if one.metadata["kind"] is FLAG}
         self._brief_flags = [rank for rank, name in enumerate(self.brief) if name in flags]
 
@@ -193,6 +206,13 @@ class Table:
             )
         except (IndexError, TypeError, ValueError) as error:
             raise StoreError(f"the row of {row[0]} is damaged: {error}", "a row is damaged") from error
+
+    def search_values(self, row: Sequence[Any]) -> tuple[float | None, ...]:
+        """Values of the columns `searched` as a search compares them."""
+        values = list(row)
+        for rank in self._searched_texts:
+            values[rank] = text_number(values[rank])
+        return tuple(values)
 
     def unpack_brief(self, row: Sequence[Any]) -> Brief:
         """The values of `brief` by name."""

@@ -46,7 +46,7 @@ def filled(count, dimension=DIMENSION, seed=1):
     """A search of `count` random rows, and the rows."""
     generator = np.random.default_rng(seed)
     latents = (generator.normal(size=(count, dimension)) * np.geomspace(10, 1, dimension)).astype(np.float32)
-    columns = generator.uniform(size=(count, 5))
+    columns = generator.uniform(size=(count, len(COLUMNS)))
     ids = [f"N{i:06d}" for i in range(count)]
     search = Nearest(dimension)
     search.update(ids, latents, columns, [], 1)
@@ -91,7 +91,9 @@ class Operations(RuleBasedStateMachine):
 
     @rule()
     def remove_all(self):
-        self.search_.update([], np.zeros((0, DIMENSION)), np.zeros((0, 5)), list(self.rows), self.seq)
+        self.search_.update(
+            [], np.zeros((0, DIMENSION)), np.zeros((0, len(COLUMNS))), list(self.rows), self.seq
+        )
         self.rows = {}
 
     @rule()
@@ -165,7 +167,7 @@ def test_large_against_plain(offset):
 def test_duplicates_and_k_beyond_the_catalogue():
     search = Nearest(DIMENSION)
     ids = [f"T{i:05d}" for i in np.random.default_rng(3).permutation(20_000)]
-    search.update(ids, np.ones((20_000, DIMENSION), np.float32), np.zeros((20_000, 5)), [], 1)
+    search.update(ids, np.ones((20_000, DIMENSION), np.float32), np.zeros((20_000, len(COLUMNS))), [], 1)
     search.settle()
     found = search.search(np.zeros(DIMENSION, np.float32), 5, without="T00001")
     assert found.ids == ["T00000", "T00002", "T00003", "T00004", "T00005"]
@@ -178,7 +180,7 @@ def test_nothing_to_find():
     assert search.search(query, 3).ids == []
     search, rows = filled(20_000)
     search.settle()
-    search.update([], np.zeros((0, DIMENSION)), np.zeros((0, 5)), [*rows, "unknown"], 2)
+    search.update([], np.zeros((0, DIMENSION)), np.zeros((0, len(COLUMNS))), [*rows, "unknown"], 2)
     search.settle()
     assert len(search) == 0
     assert search.search(query, 3).ids == []
@@ -188,7 +190,9 @@ def test_nothing_to_find():
 def test_extreme_latents_are_still_ordered():
     search = Nearest(1)
     values = [-1e15, -1e12, -1e-30, 0.0, 1e-30, 1.0, 1e12, 1e15]
-    search.update([f"{v:g}" for v in values], np.array(values, np.float32)[:, None], np.zeros((8, 5)), [], 1)
+    search.update(
+        [f"{v:g}" for v in values], np.array(values, np.float32)[:, None], np.zeros((8, len(COLUMNS))), [], 1
+    )
     assert search.search(np.zeros(1, np.float32), 4).ids == ["0", "-1e-30", "1e-30", "1"]
     assert search.search(np.full(1, 1e15, np.float32), 3).ids == ["1e+15", "1e+12", "1"]
 
@@ -199,18 +203,18 @@ def test_latents_must_be_numbers(latent):
     with pytest.raises(ValueError, match="latent"):
         search.search(np.array(latent, dtype=np.float32), 1)
     with pytest.raises(ValueError, match=r"latents|reshape"):
-        search.update(["a"], np.array([latent]), np.zeros((1, 5)), [], 1)
+        search.update(["a"], np.array([latent]), np.zeros((1, len(COLUMNS))), [], 1)
 
 
 def test_a_sample_is_of_the_rows_that_are_there():
     search, rows = filled(20_000)
     search.settle()
     ids = list(rows)
-    search.update([], np.zeros((0, DIMENSION)), np.zeros((0, 5)), ids[:5000], 2)
+    search.update([], np.zeros((0, DIMENSION)), np.zeros((0, len(COLUMNS))), ids[:5000], 2)
     latents = np.stack([rows[star_id][0] for star_id in ids[5000:6000]]) + 1000
-    search.update([f"X{i}" for i in range(1000)], latents, np.zeros((1000, 5)), [], 3)
+    search.update([f"X{i}" for i in range(1000)], latents, np.zeros((1000, len(COLUMNS))), [], 3)
     there = {star_id: rows[star_id] for star_id in ids[5000:]}
-    there |= {f"X{i}": (latent, np.zeros(5)) for i, latent in enumerate(latents)}
+    there |= {f"X{i}": (latent, np.zeros(len(COLUMNS))) for i, latent in enumerate(latents)}
     sample = search.sample(np.random.default_rng(1), 8000)
     assert len(set(sample.ids)) == len(sample.ids) == 8000
     for star_id, latent, columns in zip(sample.ids, sample.latents, sample.columns, strict=True):
@@ -225,7 +229,7 @@ def cache(tmp_path):
     search, rows = filled(20_000)
     search.settle()
     ids = list(rows)
-    search.update(["new"], np.zeros((1, DIMENSION)), np.zeros((1, 5)), ids[:10], 77)
+    search.update(["new"], np.zeros((1, DIMENSION)), np.zeros((1, len(COLUMNS))), ids[:10], 77)
     path = tmp_path / "cache"
     search.save(path, "m@1")
     return path, search
@@ -238,7 +242,9 @@ def test_a_cache_holds_the_rows_and_can_be_written_on(cache):
     query = np.full(DIMENSION, 0.3, np.float32)
     assert pairs(loaded.search(query, 50)) == pairs(search.search(query, 50))
     for each in (loaded, search):
-        each.update(["N000500", "new"], np.full((2, DIMENSION), 0.3), np.zeros((2, 5)), ["N000011"], 78)
+        each.update(
+            ["N000500", "new"], np.full((2, DIMENSION), 0.3), np.zeros((2, len(COLUMNS))), ["N000011"], 78
+        )
     assert pairs(loaded.search(query, 50)) == pairs(search.search(query, 50))
     loaded.save(path, "m@1")
     again = Nearest.load(path, "m@1", DIMENSION)
@@ -308,13 +314,13 @@ def test_searches_beside_writes_see_whole_states(monkeypatch):
     def position(step):
         return np.full((len(moving), DIMENSION), 1000.0 + step, dtype=np.float32)
 
-    search.update(moving, position(0), np.zeros((len(moving), 5)), [], 0)
+    search.update(moving, position(0), np.zeros((len(moving), len(COLUMNS))), [], 0)
 
     def write():
         nonlocal done
         for step in range(1, 150):
-            search.update(moving, position(step), np.zeros((len(moving), 5)), [f"T{step - 1}"], step)
-            search.update([f"T{step}"], np.full((1, DIMENSION), -1000.0), np.zeros((1, 5)), [], step)
+            search.update(moving, position(step), np.zeros((len(moving), len(COLUMNS))), [f"T{step - 1}"], step)
+            search.update([f"T{step}"], np.full((1, DIMENSION), -1000.0), np.zeros((1, len(COLUMNS))), [], step)
             done = step
         stop.set()
 

@@ -65,7 +65,7 @@ CREATE TABLE stars (
 """
 
 
-def old_store(path, version):
+def old_store(path, version, meta="{}"):
     """A file of an earlier version, with a star and the row of one that was deleted."""
     schema = OLD_SCHEMA if version > 1 else OLD_SCHEMA.replace(", others TEXT", "")
     if version >= 3:
@@ -85,7 +85,7 @@ def old_store(path, version):
         connection.execute(f"PRAGMA user_version={version}")
         connection.execute("PRAGMA journal_mode=WAL")
         columns = "star_id, seq, model, latent, teff, logg, fe_h, in_domain, warnings, meta"
-        values = ("old", 1, "m@1", np.arange(4, dtype="<f4").tobytes(), 4500.0, 2.0, 0.1, 1, "[]", "{}")
+        values = ("old", 1, "m@1", np.arange(4, dtype="<f4").tobytes(), 4500.0, 2.0, 0.1, 1, "[]", meta)
         connection.execute(f"INSERT INTO stars ({columns}) VALUES ({', '.join('?' * 10)})", values)
         if version > 1:
             connection.execute("UPDATE stars SET others = ?", (json.dumps(extra_of_version(version)),))
@@ -131,6 +131,28 @@ def test_a_store_of_an_earlier_version_is_taken_over(tmp_path, version):
         store.upsert([star("new", extra={"vbroad": 3.0})])
         assert store.get(["new"], "m@1")["new"].extra == {"vbroad": 3.0}
         store.close()
+
+
+@pytest.mark.parametrize(
+    ("meta", "cluster"),
+    [
+        ('{"cluster": " M67 ", "group": "other"}', "M67"),
+        ('{"group": "NGC 188"}', "NGC 188"),
+        ('{"cluster": 67}', None),
+        ('{"cluster": "\\ud800"}', None),
+        ('{"cluster": "M67", "age": NaN}', None),
+        ("{", None),
+    ],
+)
+def test_the_clusters_of_an_earlier_version_are_taken_over(tmp_path, meta, cluster):
+    path = tmp_path / "stars.sqlite"
+    old_store(path, 3, meta)
+    store = SqliteStore(path)
+    assert store._read("SELECT cluster, fe_h_err FROM stars WHERE star_id = 'old'") == [(cluster, None)]
+    if cluster is not None:
+        assert [old.cluster for old in store.page("", 10, "m@1", cluster=cluster)] == [cluster]
+    assert store.page("", 10, "m@1", cluster="M6") == []
+    store.close()
 
 
 @pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))

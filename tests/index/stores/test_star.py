@@ -27,6 +27,7 @@ from index.stores.star import (
     column,
     covariances_of,
     latents_of,
+    text_number,
 )
 from tests.conftest import ROOT
 from tests.index.stars import same
@@ -93,8 +94,15 @@ def test_the_search_and_its_query_know_the_columns_that_are_searched():
     assert STAR_TABLE.searched == COLUMNS
     limits = {name: {f"{name}_min", f"{name}_max", name} for name in STAR_TABLE.searched}
     assert all(named & set(TwinQuery.model_fields) for named in limits.values()), "nobody can filter by it"
-    other = {"k", "format", "fe_h_within", "max_distance", "rank"}
+    other = {"k", "format", "fe_h_within", "max_distance", "rank", "not_cluster"}
     assert set(TwinQuery.model_fields) - other <= set().union(*limits.values()), "no column is filtered by it"
+
+
+def test_a_search_compares_texts_by_numbers():
+    rank = STAR_TABLE.searched.index("cluster")
+    assert STAR_TABLE.search_values([1.0] * rank + ["M67"])[rank] == text_number("M67")
+    assert text_number("M67") != text_number("m67")
+    assert text_number("M67") == float(int(text_number("M67"))) > 0 == text_number(None)
 
 
 def test_vectors_of_several_stars_are_read_together():

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from app.cli.main import cli
-from model.spectra.spectrum import Parameters, Spectrum
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Spectrum
 from training.evaluation.siblings import Members, lonely, scores
 
 STARS = Path("training/observed/dr10_giants.h5")

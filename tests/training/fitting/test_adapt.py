@@ -11,7 +11,8 @@ import pytest
 from model.bundle import SHIPPED, load_model, save_model
 from model.errors import InputError
 from model.methods.gaussdis import GaussDis, Measured
-from model.spectra.spectrum import Observation, Parameters, Spectrum, prepare
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Observation, Spectrum, prepare
 from training.emulator.emulator import Emulator
 from training.fitting.adapt import adapt
 from training.fitting.misfit import Misfit, Prior, fit_misfit, log_density
