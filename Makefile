@@ -10,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CATALOGUE := data/catalogue.stamp
 SYNTHETIC := data/catalogue.h5
+OBSERVED := training/observed/dr10_giants.h5
 # Workers take whole modules, in the order of tests/budget.py. Python stores what it compiles: without, each worker
 # starts 6 s later.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
@@ -19,12 +20,14 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesse
 serve: $(CATALOGUE)
 	$(BIN)/chemtwin serve
 
-# The small catalogue: 2,000 synthetic stars at S/N 100, drawn by the shipped emulator, embedded by the shipped model.
-$(CATALOGUE): model/default.safetensors training/emulator/emulator.safetensors | $(VENV)/installed
+# The small catalogue, embedded by the shipped model: 82 observed giants of clusters with their spectra, and 2,000 synthetic
+# stars at S/N 100, drawn by the shipped emulator.
+$(CATALOGUE): model/default.safetensors training/emulator/emulator.safetensors $(OBSERVED) | $(VENV)/installed
 	mkdir -p data
 	$(BIN)/chemtwin survey synthesize $(SYNTHETIC) --pairs 1000 --seed 2021 --snr 100
 	$(BIN)/chemtwin catalogue ingest $(SYNTHETIC)
 	rm $(SYNTHETIC)
+	CHEMTWIN_STORE_SPECTRA=true $(BIN)/chemtwin catalogue ingest $(OBSERVED)
 	touch $@
 
 test: $(VENV)/installed-test tools

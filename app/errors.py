@@ -1,7 +1,7 @@
 """Every error that the service reports to a client; `app.error_responses` makes responses of them.
 
 ServiceError(status, code, message, detail)
-├── NotFound, NoAbundances (404)   NotAcceptable (406)   TooSlow (408)   ModelMismatch (409)
+├── NotFound, NoAbundances, NoSpectrum (404)   NotAcceptable (406)   TooSlow (408)   ModelMismatch (409)
 ├── TooLarge (413)           UnsupportedMedia (415)
 └── Invalid (422)            Unauthorized (401)            Busy (503)
 """
@@ -55,6 +55,18 @@ class NoAbundances(ServiceError):
     """The model has no readout of abundances."""
 
     status = 404
+
+
+class NoSpectrum(ServiceError):
+    """The star's observed spectrum is not known."""
+
+    status = 404
+
+    def __init__(self, star_id: str) -> None:
+        super().__init__(
+            "no_spectrum",
+            f"the spectrum of {star_id} is not stored: set CHEMTWIN_STORE_SPECTRA=true and store the star again",
+        )
 
 
 class NotAcceptable(ServiceError):

@@ -204,7 +204,8 @@ def catalogue_data(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def catalogue_of_make(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data folder that `make serve` fills, by the Makefile's own commands, to be copied."""
-    options = re.search(r"chemtwin survey synthesize \$\(SYNTHETIC\) (.*)", (ROOT / "Makefile").read_text())
+    makefile = (ROOT / "Makefile").read_text()
+    options = re.search(r"chemtwin survey synthesize \$\(SYNTHETIC\) (.*)", makefile)
     assert options is not None
 
     def make(folder: Path) -> None:
@@ -212,6 +213,11 @@ def catalogue_of_make(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert forked.run("survey", "synthesize", survey, *options[1].split())[0] == 0
         assert forked.run("catalogue", "ingest", survey, "--data-dir", folder / "data")[0] == 0
         survey.unlink()
+        observed = re.search(r"^OBSERVED := (.*)", makefile, re.MULTILINE)
+        assert observed is not None
+        ingest = "catalogue", "ingest", ROOT / observed[1], "--data-dir", folder / "data"
+        assert "CHEMTWIN_STORE_SPECTRA=true $(BIN)/chemtwin catalogue ingest $(OBSERVED)" in makefile
+        assert forked.run(*ingest, CHEMTWIN_STORE_SPECTRA="true")[0] == 0
 
     return made_once(tmp_path_factory, "make", make) / "data"
 
@@ -232,9 +238,10 @@ def giants_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the observed giants that ship, and their spectra, to be copied."""
 
     def make(folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("CHEMTWIN_KEEP_SPECTRA", "1")
-            assert forked.run("catalogue", "ingest", GIANTS, "--data-dir", folder)[0] == 0
+        status, said = forked.run(
+            "catalogue", "ingest", GIANTS, "--data-dir", folder, CHEMTWIN_STORE_SPECTRA="1"
+        )
+        assert status == 0, said
 
     return made_once(tmp_path_factory, "giants", make)
 
@@ -244,7 +251,7 @@ def giants(giants_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A running service with the observed giants in it. Tests leave them as they are."""
     data_dir = tmp_path_factory.mktemp("giants") / "data"
     shutil.copytree(giants_data, data_dir)
-    server = Server(data_dir, {"CHEMTWIN_KEEP_SPECTRA": "1"}, [])
+    server = Server(data_dir, {"CHEMTWIN_STORE_SPECTRA": "1"}, [])
     server.wait()
     yield server
     server.stop()

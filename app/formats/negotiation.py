@@ -18,6 +18,7 @@ MEDIA = {
 """Media types by the name of the form; the first is that of the response."""
 
 TABLE = ("json", "csv", "votable")
+SPECTRUM = ("json", "csv", "fits", "votable")
 RECAST = ("json", "csv", "fits", "png", "votable")
 
 

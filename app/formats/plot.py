@@ -72,7 +72,8 @@ def _same_range(axes: NDArray[Any], spectra: list[NDArray[Any]]) -> None:
 def _title(recast: dict[str, Any]) -> str:
     model = recast["model"]
     doubt = "" if recast["in_domain"] else ", outside the model's training range"
-    return f"{recast['star_id'] or 'spectrum'} by {model['name']} {model['version']}{doubt}"
+    noise = " with its own residual" if recast["residual"] else ""
+    return f"{recast['star_id'] or 'spectrum'}{noise} by {model['name']} {model['version']}{doubt}"
 
 
 def _label(what: str, parameters: dict[str, Any], units: dict[str, str]) -> str:

@@ -10,13 +10,16 @@ import numpy as np
 from fastapi import Response
 
 from app.formats.file_response import file_name, file_response, varying
-from app.formats.recast_fits import recast_fits
+from app.formats.spectrum_fits import recast_fits
 from app.formats.table_columns import Column, Fact, csv_bytes, votable_bytes
 from app.formats.table_responses import identity, model_column, warning_facts
 from app.json_response import json_response
 
 VO_ANGSTROM = "0.1nm"
 """The unit as VOTables have it: the standard's readers warn of an Angstrom by its name."""
+
+WAVELENGTH = Column("wavelength", "vacuum wavelength, rest frame", lambda row: row[0], "Angstrom", "em.wl")
+FLUX = Column("flux", "flux over the continuum", lambda row: row[1], "", "phot.flux.density;em.IR.H", "f4")
 
 LABELS = {
     "teff": ("K", "phys.temperature.effective"),
@@ -31,13 +34,11 @@ def recast_response(form: str, content: dict[str, Any]) -> Response:
     if form == "json":
         return varying(json_response(content))
     name = _name(content)
-    columns = [
-        Column("wavelength", "vacuum wavelength, rest frame", lambda row: row[0], "Angstrom", "em.wl"),
-        Column("flux", "flux over the continuum", lambda row: row[1], "", "phot.flux.density;em.IR.H", "f4"),
-    ]
+    columns = [WAVELENGTH, FLUX]
     spectra = [content["wavelength"], content["flux"]]
     if content["flux_sd"] is not None:
-        description = "standard deviation of flux by that of the latent"
+        noise = " and the noise" if content["residual"] else ""
+        description = f"standard deviation of flux by that of the latent{noise}"
         columns.append(
             Column("flux_sd", description, lambda row: row[2], "", "stat.stdev;phot.flux.density", "f4")
         )
@@ -65,6 +66,7 @@ def _facts(content: dict[str, Any]) -> list[Fact]:
         Fact("star_id", content["star_id"] or "", "the star", ucd="meta.id"),
         Fact("model", identity(content), "the model that made the spectrum"),
         Fact("in_domain", content["in_domain"], "whether the recast is within the training range"),
+        Fact("residual", content["residual"], "whether the star's own residual is included"),
     ]
     for what, meaning in (("from", "the star's own"), ("to", "recast to")):
         for name, (unit, ucd) in LABELS.items():

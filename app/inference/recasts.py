@@ -10,24 +10,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.error_responses import error_result
-from app.errors import Invalid
+from app.errors import Invalid, NoSpectrum
 from app.inference.embedder import MAX_LATENT, Embedded
 from app.inference.service import Service
-from app.inference.spectra import rounded
+from app.inference.spectra import observed_spectrum, rounded
 from app.inference.stars import label_fields
 from app.schemas.bodies import LatentIn, To
+from model.spectra.grid import Array
 from model.spectra.parameters import PARAMETER_UNITS, Parameters
+from model.spectra.spectrum import Spectrum
 
 
 @dataclass(frozen=True)
 class Origin:
-    """A star to recast: its own parameters, latent (D,) and covariance (D, D); with an id if it is stored."""
+    """A star to recast: its own parameters, latent (D,) and covariance (D, D); with an id if it is stored.
+
+    `spectrum` is the observed one of a star that is not stored.
+    """
 
     parameters: Parameters
     latent: NDArray[np.float32]
     covariance: NDArray[np.float32] | None = None
     warnings: tuple[str, ...] = ()
     star_id: str | None = None
+    spectrum: Spectrum | None = None
 
 
 def stored_origin(service: Service, star_id: str) -> Origin:
@@ -40,7 +46,13 @@ def stored_origin(service: Service, star_id: str) -> Origin:
 def spectrum_origin(done: Embedded) -> Origin:
     """A spectrum to recast, just embedded."""
     embedding = done.embedding
-    return Origin(done.spectrum.parameters, embedding.latent, embedding.covariance, tuple(embedding.warnings))
+    return Origin(
+        done.spectrum.parameters,
+        embedding.latent,
+        embedding.covariance,
+        tuple(embedding.warnings),
+        spectrum=done.spectrum,
+    )
 
 
 def latent_origin(service: Service, star: LatentIn) -> Origin:
@@ -54,7 +66,7 @@ def latent_origin(service: Service, star: LatentIn) -> Origin:
     return Origin(own, latent)
 
 
-def recast(service: Service, origin: Origin, to: To) -> dict[str, Any]:
+def recast(service: Service, origin: Origin, to: To, residual: bool = False) -> dict[str, Any]:
     """The response of POST /recast.
 
     Parameters
@@ -65,6 +77,9 @@ def recast(service: Service, origin: Origin, to: To) -> dict[str, Any]:
         The star to recast.
     to
         The parameters that change; the others stay the star's own.
+    residual
+        Add the observed flux less the reconstruction at the star's own parameters, in pixels that are not
+        masked; `flux_sd` includes their noise.
 
     Returns
     -------
@@ -74,7 +89,10 @@ def recast(service: Service, origin: Origin, to: To) -> dict[str, Any]:
     Raises
     ------
     Invalid
-        The model is not conditioned on a parameter, or its spectrum is not finite there.
+        The model is not conditioned on a parameter, its spectrum is not finite there, or the residual of a
+        latent alone was asked for.
+    NoSpectrum
+        The star's residual is not known: its spectrum is not stored.
     """
     model, own = service.model, origin.parameters
     names = model.parameter_names
@@ -93,6 +111,10 @@ def recast(service: Service, origin: Origin, to: To) -> dict[str, Any]:
     sd = None
     if origin.covariance is not None:
         sd = model.decode_sd(latent, values, origin.covariance.astype(np.float64)).astype(np.float32)
+    if residual:
+        own_residual, noise = _residual(service, origin)
+        flux = flux + own_residual
+        sd = None if sd is None else np.hypot(sd, noise).astype(np.float32)
     return {
         "star_id": origin.star_id,
         "model": service.model_name(),
@@ -102,8 +124,36 @@ def recast(service: Service, origin: Origin, to: To) -> dict[str, Any]:
         "from": label_fields(own),
         "to": label_fields(target),
         "in_domain": not outside,
+        "residual": residual,
         "warnings": [*outside, *(f"of the star itself: {warning}" for warning in origin.warnings)],
     }
+
+
+def _residual(service: Service, origin: Origin) -> tuple[Array, Array]:
+    """Observed flux less the reconstruction at the star's own parameters, and its noise (P,); 0 where masked.
+
+    Raises Invalid or NoSpectrum.
+    """
+    observed, model = _observed(service, origin), service.model
+    good = observed.ivar > 0
+    values = origin.parameters.values(model.parameter_names)
+    reconstruction = model.decode(origin.latent[None].astype(np.float64), values[None])[0]
+    noise = np.divide(1.0, np.sqrt(observed.ivar), out=np.zeros(len(good)), where=good)
+    return np.where(good, observed.flux - reconstruction, 0.0), noise
+
+
+def _observed(service: Service, origin: Origin) -> Spectrum:
+    """The observed spectrum of a star to recast. Raises Invalid or NoSpectrum."""
+    if origin.star_id is None:
+        if origin.spectrum is None:
+            raise Invalid(
+                "no_spectrum", "a latent has no residual: send star_id or spectrum, or leave residual out"
+            )
+        return origin.spectrum
+    spectrum = observed_spectrum(service, origin.star_id)
+    if spectrum is None:
+        raise NoSpectrum(origin.star_id)
+    return spectrum
 
 
 def _target(own: Parameters, to: To) -> Parameters:
@@ -113,7 +163,7 @@ def _target(own: Parameters, to: To) -> Parameters:
 
 
 def recast_several(
-    service: Service, first: Sequence[Origin], star_ids: Sequence[str], to: To
+    service: Service, first: Sequence[Origin], star_ids: Sequence[str], to: To, residual: bool = False
 ) -> dict[str, Any]:
     """The response of POST /recast for several stars: each its recast or its error, the wavelengths once.
 
@@ -127,12 +177,14 @@ def recast_several(
         Stored stars.
     to
         The parameters that change.
+    residual
+        As of `recast`.
     """
 
     def result(origin: Origin | str) -> dict[str, Any]:
         try:
             found = stored_origin(service, origin) if isinstance(origin, str) else origin
-            done = recast(service, found, to)
+            done = recast(service, found, to, residual)
         except Exception as error:
             return error_result(error)
         shown = {name: done[name] for name in ("star_id", "from", "to", "in_domain", "warnings")}

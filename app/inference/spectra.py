@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.errors import NoSpectrum
 from app.inference.embedder import Embedded, Job
 from app.inference.service import Service
 from app.inference.stars import star_fields
@@ -18,22 +19,37 @@ DECIMALS = 5
 """Of a flux over the continuum: far below any noise, and half the characters."""
 
 
-def stored_spectrum(service: Service, star_id: str) -> dict[str, Any]:
+def observed_spectrum(service: Service, star_id: str) -> Spectrum | None:
+    """A star's stored spectrum, normalised and on the model's grid; None where it is not stored.
+
+    Raises
+    ------
+    StoreError, ChemtwinError
+        The stored spectrum cannot be read, or the model cannot use it.
+    """
+    packed = service.store.spectrum(star_id)
+    if packed is None:
+        return None
+    observation, _ = unpack(packed)
+    return prepare(observation, service.model.grid, service.model.normaliser)
+
+
+def stored_spectrum(service: Service, star_id: str, observed: bool) -> dict[str, Any]:
     """The response of GET /stars/{star_id}/spectrum; where no spectrum is stored `flux` and `error` are None.
 
     Raises
     ------
     NotFound, ModelMismatch
         There is no such star, or another model embedded it.
+    NoSpectrum
+        No spectrum is stored, and it must be `observed`.
     StoreError, ChemtwinError
         The stored spectrum cannot be read, or the model cannot use it.
     """
     star = service.comparable(star_id)
-    packed = service.store.spectrum(star_id)
-    spectrum = None
-    if packed is not None:
-        observation, _ = unpack(packed)
-        spectrum = prepare(observation, service.model.grid, service.model.normaliser)
+    spectrum = observed_spectrum(service, star_id)
+    if observed and spectrum is None:
+        raise NoSpectrum(star_id)
     own = Parameters(star.teff, star.logg, star.fe_h, extra=star.extra)
     return _with_spectra(service, star_fields(star), star.latent, own, spectrum)
 

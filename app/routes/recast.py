@@ -53,7 +53,9 @@ async def recast(
         negotiated(request, query.format, ("json",))
         first = [] if unstored is None else [unstored]
         stored = [*([] if body.star_id is None else [body.star_id]), *body.star_ids]
-        return json_response(await run_in_threadpool(recasts.recast_several, service, first, stored, body.to))
+        return json_response(
+            await run_in_threadpool(recasts.recast_several, service, first, stored, body.to, body.residual)
+        )
     if form == "png":
         return await to_thread.run_sync(_picture, service, unstored, body, limiter=DRAWING)
     return await run_in_threadpool(_response, form, service, unstored, body)
@@ -72,10 +74,12 @@ def _origin(service: Service, unstored: Origin | None, body: RecastIn) -> Origin
 
 
 def _response(form: str, service: Service, unstored: Origin | None, body: RecastIn) -> Response:
-    return recast_response(form, recasts.recast(service, _origin(service, unstored, body), body.to))
+    return recast_response(
+        form, recasts.recast(service, _origin(service, unstored, body), body.to, body.residual)
+    )
 
 
 def _picture(service: Service, unstored: Origin | None, body: RecastIn) -> Response:
     origin = _origin(service, unstored, body)
-    changed, own = recasts.recast(service, origin, body.to), recasts.recast(service, origin, To())
+    changed, own = (recasts.recast(service, origin, to, body.residual) for to in (body.to, To()))
     return recast_picture(own, changed, service.model.grid.detectors, service.extra_units)

@@ -9,14 +9,16 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from app.formats.bodies import FITS, check_content_type, fits_job, parse_json, read_body, star_job
+from app.formats.negotiation import SPECTRUM, negotiated
+from app.formats.spectrum_responses import spectrum_response
 from app.inference.embedder import Job
 from app.inference.service import Service
 from app.inference.spectra import stored_spectrum, unstored_spectrum
 from app.json_response import JSON, json_response
 from app.openapi import OF_BODIES, request_body, responses
-from app.routes.dependencies import NO_QUERY, BatcherDep, ServiceDep, StarPath
+from app.routes.dependencies import BatcherDep, ServiceDep, StarPath
 from app.schemas.bodies import UnstoredIn
-from app.schemas.queries import FitsQuery
+from app.schemas.queries import FitsQuery, SpectrumQuery
 from app.schemas.responses import SpectrumResponse
 
 router = APIRouter(tags=["stars"])
@@ -46,7 +48,11 @@ def _job(content: bytes, query: FitsQuery, service: Service, fits: bool) -> Job:
     return star_job(UnstoredIn.model_validate(parse_json(content)), settings.bad_bits)
 
 
-@router.get("/stars/{star_id}/spectrum", dependencies=NO_QUERY, responses=responses(SpectrumResponse, 404, 409))
-def spectrum(star_id: StarPath, service: ServiceDep) -> Response:
+@router.get("/stars/{star_id}/spectrum", responses=responses(SpectrumResponse, 404, 409, forms=SPECTRUM))
+def spectrum(
+    star_id: StarPath, query: Annotated[SpectrumQuery, Query()], request: Request, service: ServiceDep
+) -> Response:
     """A stored star's spectrum as the model takes it, if it was stored, and as it reconstructs it."""
-    return json_response(stored_spectrum(service, star_id))
+    form = negotiated(request, query.format, SPECTRUM)
+    content = stored_spectrum(service, star_id, observed=query.observed or form != "json")
+    return spectrum_response(form, content)

@@ -179,6 +179,9 @@ class RecastIn(Strict):
         None, max_length=MOST_RECAST, description="several, alone or after one of the others"
     )
     to: To
+    residual: bool = Field(
+        False, description="add the star's own residual: its observed flux less the model's reconstruction"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> RecastIn:

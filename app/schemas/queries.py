@@ -120,6 +120,15 @@ class RecastQuery(BaseModel):
     format: Literal["json", "csv", "fits", "png", "votable"] | Absent = None
 
 
+class SpectrumQuery(BaseModel):
+    """Whether an observed spectrum is needed, and the form in which it is sent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    observed: QueryBool = Field(False, description="true: 404 where the service stored no spectrum")
+    format: Literal["json", "csv", "fits", "votable"] | Absent = None
+
+
 class TableQuery(BaseModel):
     """The form in which a table is sent."""
 

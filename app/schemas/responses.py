@@ -203,6 +203,7 @@ class RecastResponse(Form):
     source: LabelsResponse = Field(alias="from")
     to: LabelsResponse
     in_domain: bool
+    residual: bool = Field(description="whether the star's own residual is included")
     warnings: list[str]
 
 

@@ -105,6 +105,7 @@ async function show(opened) {
   showFacts(open.star, Boolean(open.upload), card);
   const to = Object.fromEntries(Object.entries(state.to).filter(([name]) => conditioned().includes(name)));
   state.to = to;
+  $("residual").disabled = Boolean(open.upload) || !open.star.flux;
   sliders.set(Object.fromEntries(conditioned().map((name) => [name, own(name)])), to);
   plot.view = state.view ?? plot.first();
   await lookForTwins(signal);
@@ -161,6 +162,9 @@ function source() {
   return { star: { latent, from: { teff, logg, fe_h, ...(parameters ? { parameters } : {}) } } };
 }
 
+/** Whether recasts carry each star's own residual: of stars whose spectra are stored. */
+const residual = () => state.residual === "true" && !open.upload && Boolean(open.star.flux);
+
 /** Recast the star and the drawn twins to the sliders' parameters, in one call, and draw them. */
 async function recast() {
   recasting.abort();
@@ -174,8 +178,8 @@ async function recast() {
   try {
     const asOwn = state.mode === "own" && ids.length;
     const [together, apart] = await Promise.all([
-      api.postJson("recast", { ...source(), star_ids: asOwn || !ids.length ? [] : ids, to }, signal),
-      asOwn ? api.postJson("recast", { star_ids: ids, to: {} }, signal) : null,
+      api.postJson("recast", { ...source(), star_ids: asOwn || !ids.length ? [] : ids, to, residual: residual() }, signal),
+      asOwn ? api.postJson("recast", { star_ids: ids, to: {}, residual: residual() }, signal) : null,
     ]);
     if (open !== begun) return;
     draw(together, [...together.results.slice(1), ...(apart?.results ?? [])], ids);
@@ -295,6 +299,7 @@ async function loadMap() {
 
 function showControls() {
   showChoice(state);
+  $("residual").checked = state.residual === "true";
   for (const name of ["recast", "own"]) $(`mode-${name}`).setAttribute("aria-pressed", state.mode === name);
 }
 
@@ -331,7 +336,7 @@ const fileName = () => (open?.star.star_id ?? "spectrum").replace(/[^A-Za-z0-9+.
 
 function buildButtons() {
   for (const element of document.querySelectorAll("[data-recast]")) {
-    const body = () => ({ ...source(), to: toBody(state.to) });
+    const body = () => ({ ...source(), to: toBody(state.to), residual: residual() });
     button(element, "recast-error", () => api.download(`recast?format=${element.dataset.recast}`, body()));
   }
   for (const element of document.querySelectorAll("[data-twins]")) {
@@ -352,6 +357,11 @@ function buildButtons() {
   });
   $("mode-recast").onclick = () => mode("recast");
   $("mode-own").onclick = () => mode("own");
+  $("residual").onchange = (event) => {
+    state.residual = event.target.checked ? "true" : "";
+    remember();
+    recast();
+  };
 }
 
 // ---------------------------------------------------------------- begin

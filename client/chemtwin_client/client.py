@@ -260,7 +260,9 @@ class Chemtwin:
             made.meta["exact"] = all(response["exact"] for response in found)
         return made
 
-    def recast(self, star: str | Source, to: Mapping[str, Any], **known: Unpack[Observed]) -> Spectrum:
+    def recast(
+        self, star: str | Source, to: Mapping[str, Any], *, residual: bool = False, **known: Unpack[Observed]
+    ) -> Spectrum:
         """Show a star at other parameters: its spectrum over the continuum, as a specutils Spectrum.
 
         Parameters
@@ -270,6 +272,9 @@ class Chemtwin:
         to : mapping
             Any of `teff` (K), `logg`, `fe_h` (dex), and `parameters`, a mapping of extra ones. The rest are
             the star's own.
+        residual : bool
+            Add the star's own residual: its observed flux less the model's reconstruction. Of a stored star the
+            service needs the spectrum.
         **known
             See `Observed`, for a star that is not stored.
 
@@ -277,7 +282,8 @@ class Chemtwin:
         -------
         Spectrum
             Wavelengths are in vacuum, in Angstrom, without pixels between the detectors; the uncertainty is
-            that of the latent; `meta` has `star_id`, `from`, `to`, `model`, `in_domain`, `warnings`.
+            that of the latent, with `residual` that of the noise too; `meta` has `star_id`, `from`, `to`,
+            `model`, `in_domain`, `residual`, `warnings`.
 
         Raises
         ------
@@ -286,7 +292,7 @@ class Chemtwin:
         """
         to = labels.mapping("to", to)
         units = self._units_of(known) or self._units_of(to)
-        wish: dict[str, Any] = {"to": {**to, **labels.given(to, units)}}
+        wish: dict[str, Any] = {"to": {**to, **labels.given(to, units)}, "residual": residual}
         if labels.is_id(star):
             check_unknown(known)
             in_path(star)
@@ -300,6 +306,30 @@ class Chemtwin:
         response = self._transport.json("POST", "/recast", body=content)
         _warn(response["star_id"], response["warnings"])
         return responses.spectrum(response)
+
+    def spectrum(self, star_id: str) -> Spectrum:
+        """The observed spectrum of a stored star: its flux over the continuum, as a specutils Spectrum.
+
+        Parameters
+        ----------
+        star_id : str
+            The star's id.
+
+        Returns
+        -------
+        Spectrum
+            As the model sees it: normalised, on the model's pixels, in vacuum and at rest, in Angstrom. Masked
+            pixels are masked, and NaN. The uncertainty is the noise, None for a star without errors; `meta` has
+            `star_id`, `model`, `in_domain`, `warnings`, `teff`, `logg`, `fe_h`, and `reconstruction` (P,), the
+            model's own spectrum of the star.
+
+        Raises
+        ------
+        NotFound
+            The service has no such star, or did not store its spectrum.
+        """
+        path = f"/stars/{in_path(star_id)}/spectrum"
+        return responses.observed(self._transport.json("GET", path, {"observed": "true"}))
 
     def abundances(self, star_id: str) -> Table:
         """[X/Fe] of a stored star by its latent: `element`, `x_fe`, `x_fe_err` (dex; NaN without errors)."""

@@ -288,15 +288,36 @@ def as_table(stars: Iterable[Star], extra: Mapping[str, str] | None = None) -> T
 def spectrum(response: Response) -> Spectrum:
     """The response of POST /recast as a spectrum: flux over the continuum at vacuum wavelengths in Angstrom.
 
-    The detectors' gaps have no pixels. `meta` has `star_id`, `from`, `to`, `model`, `in_domain`, `warnings`.
+    The detectors' gaps have no pixels. `meta` has `star_id`, `from`, `to`, `model`, `in_domain`, `residual`,
+    `warnings`.
     """
     from specutils import Spectrum
 
     sd = response["flux_sd"]
-    names = ("star_id", "from", "to", "in_domain", "warnings")
+    names = ("star_id", "from", "to", "in_domain", "residual", "warnings")
     return Spectrum(
         flux=np.array(response["flux"]) * u.dimensionless_unscaled,
         spectral_axis=np.array(response["wavelength"]) * u.AA,
         uncertainty=None if sd is None else StdDevUncertainty(np.array(sd)),
         meta={**{name: response[name] for name in names}, "model": identity(response)},
+    )
+
+
+def observed(response: Response) -> Spectrum:
+    """The response of GET /stars/{star_id}/spectrum as a spectrum; masked pixels are masked, and NaN."""
+    from specutils import Spectrum
+
+    flux = np.array(response["flux"], dtype=float)
+    error = response["error"]
+    names = ("star_id", "teff", "logg", "fe_h", "in_domain", "warnings")
+    return Spectrum(
+        flux=flux * u.dimensionless_unscaled,
+        spectral_axis=np.array(response["wavelength"]) * u.AA,
+        uncertainty=None if error is None else StdDevUncertainty(np.array(error, dtype=float)),
+        mask=np.isnan(flux),
+        meta={
+            **{name: response[name] for name in names},
+            "model": identity(response),
+            "reconstruction": np.array(response["reconstruction"]),
+        },
     )

@@ -388,6 +388,29 @@ def test_stars_outside_the_domain_are_marked_and_can_be_left_out(visit, service,
     client.delete("/stars/OUTSIDE")
 
 
+def test_clusters_and_residuals_of_real_stars(visit, giants):
+    """The table shows clusters, and may be of one; lines may carry each star's own residual."""
+    page = visit(f"{giants.url}/?star=2M08512156%2B1146061")
+    ready(page)
+    expect(page.locator("#star-facts")).to_contain_text("M67")
+    expect(page.locator("#twins-head")).to_contain_text("Cluster")
+    assert len(set(column(page, 11))) > 1
+    page.click("#filters summary")
+    page.fill("#cluster", "M67")
+    page.click("#filter-form button[type=submit]")
+    ready(page)
+    assert set(column(page, 11)) == {"M67"}
+    _, plain = drawn(page, "2M08512156")
+    page.check("#residual")
+    settled(page)
+    page.wait_for_function("() => !document.getElementById('plot').hasAttribute('aria-busy')")
+    _, own = drawn(page, "2M08512156")
+    _, observed = drawn(page, "observed")
+    known = np.isfinite(observed)
+    assert np.abs(own - observed)[known].max() < 1e-4 < np.abs(plain - observed)[known].max()
+    assert query(page) == {"star": "2M08512156+1146061", "cluster": "M67", "residual": "true"}
+
+
 def test_a_star_without_errors_has_no_p_and_the_page_says_so(visit, start_server, star):
     server = start_server()
     bare = {name: value for name, value in star.items() if name != "ivar"}

@@ -1,4 +1,4 @@
-"""A recast as a FITS file: an image on a log-linear wavelength scale, where there is one, and a table.
+"""A spectrum, recast or observed, as a FITS file: an image on a log-linear wavelength scale and a table.
 
 The image is what specutils opens by itself (`Spectrum.read(path)`): primary HDU flux, STD its standard
 deviation, MASK 1 in the gaps between detectors. The table SPECTRUM holds the model's own pixels, whatever
@@ -32,9 +32,32 @@ def recast_fits(recast: dict[str, Any], columns: list[Column], rows: list[Any]) 
     columns, rows
         Those of the table SPECTRUM.
     """
-    header = _header(recast)
-    scale = _log_scale(recast["wavelength"])
-    images = [fits.PrimaryHDU()] if scale is None else _images(recast, *scale)
+    return _file(recast, _recast_header(recast), columns, rows)
+
+
+def observed_fits(content: dict[str, Any], columns: list[Column], rows: list[Any]) -> bytes:
+    """The file of a star's observed spectrum.
+
+    Parameters
+    ----------
+    content
+        The response as `app.inference.spectra` makes it.
+    columns, rows
+        Those of the table SPECTRUM.
+    """
+    header = _header(content)
+    for name, unit in UNITS.items():
+        header[name.upper()] = (content[name], unit)
+    for name, value in content.get("parameters", {}).items():
+        header[f"HIERARCH {name}"] = value
+    _add_warnings(header, content)
+    return _file({**content, "flux_sd": content["error"]}, header, columns, rows)
+
+
+def _file(spectra: dict[str, Any], header: fits.Header, columns: list[Column], rows: list[Any]) -> bytes:
+    """The file of `wavelength`, `flux` and `flux_sd` (P,), the last may be None, and of a table."""
+    scale = _log_scale(spectra["wavelength"])
+    images = [fits.PrimaryHDU()] if scale is None else _images(spectra, *scale)
     images[0].header.update(header)
     spectrum = fits.table_to_hdu(table(columns, rows))
     spectrum.name = "SPECTRUM"
@@ -46,26 +69,37 @@ def recast_fits(recast: dict[str, Any], columns: list[Column], rows: list[Any]) 
     return out.getvalue()
 
 
-def _header(recast: dict[str, Any]) -> fits.Header:
+def _header(content: dict[str, Any]) -> fits.Header:
+    """What the headers of all spectra have."""
     header = fits.Header()
-    if recast["star_id"] is not None:
-        header["OBJECT"] = (recast["star_id"], "star id")
-    model = recast["model"]
-    header["MODEL"] = (model["name"], "model that made the spectrum")
+    if content["star_id"] is not None:
+        header["OBJECT"] = (content["star_id"], "star id")
+    model = content["model"]
+    header["MODEL"] = (model["name"], "model on whose pixels the spectrum is")
     header["MODELVER"] = (model["version"], "its version")
     header["METHOD"] = (model["method"], "its method")
-    header["INDOMAIN"] = (recast["in_domain"], "to-parameters within the training range")
+    header["INDOMAIN"] = (content["in_domain"], "within the model's domain")
     header["VACUUM"] = (True, "wavelengths are in vacuum")
     header["SPECSYS"] = ("SOURCE", "wavelengths are in the rest frame")
+    return header
+
+
+def _recast_header(recast: dict[str, Any]) -> fits.Header:
+    header = _header(recast)
+    header["RESIDUAL"] = (recast["residual"], "the star's own residual is included")
     for what, key in (("from", "FR"), ("to", "TO")):
         for name, unit in UNITS.items():
             comment = f"{unit} {'own parameter' if what == 'from' else 'recast to'}"
             header[f"{key}_{name.upper()}"] = (recast[what][name], comment)
         for name, value in recast[what].get("parameters", {}).items():
             header[f"HIERARCH {key}_{name}"] = value
-    for warning in recast["warnings"]:
-        header.add_comment(warning.encode("ascii", "replace").decode())
+    _add_warnings(header, recast)
     return header
+
+
+def _add_warnings(header: fits.Header, content: dict[str, Any]) -> None:
+    for warning in content["warnings"]:
+        header.add_comment(warning.encode("ascii", "replace").decode())
 
 
 def _log_scale(wavelength: NDArray[Any]) -> tuple[NDArray[np.int64], float] | None:
@@ -81,8 +115,8 @@ def _log_scale(wavelength: NDArray[Any]) -> tuple[NDArray[np.int64], float] | No
 def _images(recast: dict[str, Any], indices: NDArray[np.int64], step: float) -> list[Any]:
     flux = fits.PrimaryHDU(_spread(recast["flux"], indices))
     mask = fits.ImageHDU(np.ones(indices[-1] + 1, dtype=np.uint8), name="MASK")
-    mask.data[indices] = 0
-    mask.header["BFORM"] = ("L", "boolean: 1 is no pixel of the model")
+    mask.data[indices] = ~np.isfinite(recast["flux"])
+    mask.header["BFORM"] = ("L", "boolean: 1 is a pixel without flux")
     images = [flux, mask]
     if recast["flux_sd"] is not None:
         images.insert(1, fits.ImageHDU(_spread(recast["flux_sd"], indices), name="STD"))
