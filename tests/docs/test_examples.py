@@ -34,6 +34,10 @@ NOT_RUN = {
         "pip install": INSTALL,
         "export CHEMTWIN_API_KEYS=": CONTAINERS,
     },
+    "real-stars.md": {
+        "chemtwin model siblings": "six minutes",
+        "chemtwin model adapt": "six minutes",
+    },
     "quality.md": {
         "chemtwin survey synthesize train.h5": HOURS,
         "chemtwin survey synthesize realistic_train.h5": HOURS,
@@ -71,6 +75,7 @@ SURVEYS = {"upgrade-a-model.md": 51, "run-for-a-survey.md": 52, "bulk.md": 53}
 
 STARTS_ITS_OWN = {
     "train-your-own.md", "upgrade-a-model.md", "run-for-a-survey.md", "quickstart.md", "bulk.md", "operating.md",
+    "real-stars.md",
 }  # fmt: skip
 """Pages without the service on port 8000 that the others find."""
 
@@ -103,6 +108,9 @@ def folder(tmp_path, request):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "examples").symlink_to(EXAMPLES)
     name = request.getfixturevalue("page").name
+    if name == "real-stars.md":
+        for part in ("model", "training"):
+            (tmp_path / part).symlink_to(ROOT / part)
     if name not in STARTS_ITS_OWN or name == "quickstart.md":
         shutil.copytree(request.getfixturevalue("catalogue_of_make"), tmp_path / "data")
     if name in SURVEYS:
