@@ -29,7 +29,7 @@ def pretend(root: Path, babsma: str, bsyn: str = "") -> synthesis.Turbospectrum:
 
 class TestAtmosphere:
     def test_a_tabulated_model_is_reproduced(self):
-        deck = atmosphere.interpolate(4500.0, 2.0, -0.5)
+        deck = atmosphere.interpolate(atmosphere.cube(), 4500.0, 2.0, -0.5)
         table = atmosphere.cube()
         expected = table.decks[
             list(table.teff).index(4500), list(table.logg).index(2), list(table.metal).index(-0.5)
@@ -40,13 +40,13 @@ class TestAtmosphere:
 
     def test_opacity_and_mass_integrate_to_the_common_scale_of_optical_depth(self):
         """All models are tabulated at log tau (Rosseland) from -6.875 to 2 in steps of 0.125."""
-        mass, _, _, _, opacity = atmosphere.interpolate(3912.0, 2.2, -0.3).T
+        mass, _, _, _, opacity = atmosphere.interpolate(atmosphere.cube(), 3912.0, 2.2, -0.3).T
         layers = 0.5 * (opacity[1:] + opacity[:-1]) * np.diff(mass)
         depth = mass[0] * opacity[0] + np.concatenate([[0.0], np.cumsum(layers)])
         np.testing.assert_allclose(np.log10(depth), -6.875 + 0.125 * np.arange(72), atol=0.03)
 
     def test_temperature_and_pressure_increase_inward(self):
-        deck = atmosphere.interpolate(4321.0, 1.77, -0.83)
+        deck = atmosphere.interpolate(atmosphere.cube(), 4321.0, 1.77, -0.83)
         assert np.all(np.diff(deck[:, 0]) > 0)
         assert np.all(np.diff(deck[10:, 1]) > 0)
         assert np.all(deck > 0)
@@ -54,10 +54,10 @@ class TestAtmosphere:
     @pytest.mark.parametrize("star", [(3000.0, 2.0, 0.0), (4500.0, 5.5, 0.0), (4500.0, 2.0, 0.7)])
     def test_a_star_outside_the_cube_is_refused(self, star):
         with pytest.raises(ValueError, match="outside the model atmospheres"):
-            atmosphere.interpolate(*star)
+            atmosphere.interpolate(atmosphere.cube(), *star)
 
     def test_the_model_file_has_a_row_for_each_layer(self):
-        header, *rows = atmosphere.kurucz_text(atmosphere.interpolate(4500.0, 2.0, 0.0), 2.0).splitlines()
+        header, *rows = atmosphere.kurucz_text(atmosphere.interpolate(atmosphere.cube(), 4500.0, 2.0, 0.0), 2.0).splitlines()
         assert header == "'KURUCZ' 72 5000. 2.000 0 0."
         assert [len(row.split()) for row in rows] == [5] * 72
 

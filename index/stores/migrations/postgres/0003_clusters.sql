@@ -1,3 +1,5 @@
+-- A star's parameters beyond teff, logg and fe_h have the same name as in JSON.
+ALTER TABLE stars RENAME COLUMN others TO extra;
 -- Stars are found by cluster, a text in `meta`; their [Fe/H] has an error.
 ALTER TABLE stars ADD COLUMN fe_h_err float8;
 ALTER TABLE stars ADD COLUMN cluster text COLLATE "C";
