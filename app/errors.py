@@ -65,7 +65,7 @@ class NoSpectrum(ServiceError):
     def __init__(self, star_id: str) -> None:
         super().__init__(
             "no_spectrum",
-            f"the spectrum of {star_id} is not stored: set CHEMTWIN_STORE_SPECTRA=true and store the star again",
+            f"the spectrum of {star_id} is not stored: set CHEMTWIN_STORE_SPECTRA=true, then store it again",
         )
 
 

@@ -57,7 +57,9 @@ class TestAtmosphere:
             atmosphere.interpolate(atmosphere.cube(), *star)
 
     def test_the_model_file_has_a_row_for_each_layer(self):
-        header, *rows = atmosphere.kurucz_text(atmosphere.interpolate(atmosphere.cube(), 4500.0, 2.0, 0.0), 2.0).splitlines()
+        header, *rows = atmosphere.kurucz_text(
+            atmosphere.interpolate(atmosphere.cube(), 4500.0, 2.0, 0.0), 2.0
+        ).splitlines()
         assert header == "'KURUCZ' 72 5000. 2.000 0 0."
         assert [len(row.split()) for row in rows] == [5] * 72
 
