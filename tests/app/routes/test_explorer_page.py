@@ -398,12 +398,11 @@ def test_clusters_and_residuals_of_real_stars(visit, giants):
     page.click("#filters summary")
     page.fill("#cluster", "M67")
     page.click("#filter-form button[type=submit]")
+    expect(page.locator("#twins-body td:nth-child(11)", has_not_text="M67")).to_have_count(0)
     ready(page)
-    assert set(column(page, 11)) == {"M67"}
     _, plain = drawn(page, "2M08512156")
     page.check("#residual")
     settled(page)
-    page.wait_for_function("() => !document.getElementById('plot').hasAttribute('aria-busy')")
     _, own = drawn(page, "2M08512156")
     _, observed = drawn(page, "observed")
     known = np.isfinite(observed)
