@@ -35,7 +35,7 @@ def _stars(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command(
     epilog=example(
-        "model adapt model/reference.safetensors stars.h5 --siblings siblings.csv --out adapted.safetensors"
+        "model adapt model/default.safetensors stars.h5 --siblings siblings.csv --out adapted.safetensors"
     )
 )
 @_stars

@@ -15,13 +15,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dpotrf, dtrtri
 from scipy.special import chdtrc
 
 from model.methods.base import Card, Embedding, Inferred, Model
 from model.methods.basis import Basis
 from model.methods.errorless_fits import ErrorlessFits
 from model.methods.gauss_newton import STEPS
+from model.methods.inverses import inverse, inverse_root
 from model.methods.response import Fit, Response
 from model.similarity.likelihood_ratio import likelihood_ratio
 from model.spectra.continuum import Normaliser
@@ -164,11 +164,11 @@ class GaussDis(Model):
         self, measured: Array, covariance: Array, parameters: Array, errors: Array | None
     ) -> tuple[Fit, Array]:
         """The fit to coefficients (N, K) of a covariance, and their precision with the parameters' errors."""
-        precision = _inverse(covariance)
+        precision = inverse(covariance)
         fit = self.response.fit(measured, parameters, precision)
         if errors is not None and errors.any():
             covariance = covariance + self.by_errors(fit.latents, parameters, errors)
-            precision = _inverse(covariance)
+            precision = inverse(covariance)
             again = self.response.fit(measured, parameters, precision)
             fit = again._replace(steps=np.maximum(fit.steps, again.steps))
         return fit, precision
@@ -351,7 +351,7 @@ class GaussDis(Model):
             noise = level * (np.eye(len(self.scatter)) + self.continuum) + self.scatter
             return residual @ self.basis.components.T, noise
         information, weighted = self.basis.information(residual, 1 / variance)
-        root = _inverse_root(information)
+        root = inverse_root(information)
         measured = np.matmul(root.transpose(0, 2, 1), np.matmul(root, weighted[:, :, None]))[:, :, 0]
         whole = np.eye(len(self.scatter)) + self.continuum
         return measured, root.transpose(0, 2, 1) @ whole @ root + self.scatter
@@ -385,20 +385,3 @@ class GaussDis(Model):
     def _residue_term(self, information: Array) -> Array:
         """I + F R / 2 (N, D, D) of information F and residue R."""
         return np.eye(len(self.residue)) + information @ (0.5 * self.residue)
-
-
-def _inverse(matrices: Array) -> Array:
-    """Inverses of positive definite matrices (..., K, K)."""
-    root = _inverse_root(matrices)
-    return np.asarray(np.matmul(np.swapaxes(root, -1, -2), root))
-
-
-def _inverse_root(matrices: Array) -> Array:
-    """Lower triangular L (..., K, K) with L' L the inverse of the positive definite `matrices` (..., K, K)."""
-    roots = np.empty_like(matrices)
-    for index in np.ndindex(matrices.shape[:-2]):
-        factor, failed = dpotrf(matrices[index], lower=1)
-        if failed:
-            raise np.linalg.LinAlgError("a covariance that is not positive definite")
-        roots[index], _ = dtrtri(factor, lower=1)
-    return roots
