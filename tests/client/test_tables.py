@@ -199,6 +199,8 @@ def test_not_stored(fresh, three):
     assert [str(one.message) for one in warned] == [
         "not stored with stars from FITS files, which carry no meta: cluster",
         "stars from FITS files have the files' own ra and dec",
+        "2 stars: 1 with warnings (column warnings), 1 outside the model's domain (column in_domain), "
+        "0 refused (columns code and message)",
     ]
     assert {one.filename for one in warned} == {__file__}
     assert (fresh.star("B").meta, fresh.star("B").ra) == ({"cluster": "M 67"}, 1)

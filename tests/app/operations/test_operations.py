@@ -123,7 +123,7 @@ def test_it_lives_before_it_is_ready(service, tmp_path):
     stars = 80_000
     with sqlite3.connect(data / "stars.sqlite") as store:
         (last,) = store.execute("SELECT max(seq) FROM stars").fetchone()
-        columns = "latent, covariance, teff, logg, fe_h, snr, chi2, masked_fraction, in_domain, warnings, ra, dec, meta, others"
+        columns = "latent, covariance, teff, logg, fe_h, snr, chi2, masked_fraction, in_domain, warnings, ra, dec, meta, extra"
         store.execute(
             f"INSERT INTO stars (star_id, model, seq, {columns}) "
             f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {stars}) "

@@ -68,6 +68,8 @@ def test_own_spectra_are_in_the_domain_and_those_of_another_generator_are_not(
     assert flagged(model, others(model, "pairs", snr)) >= 0.95
 
 
+@pytest.mark.slow
+@pytest.mark.long("an adaptation to 120 stars, with the choice of its prior")
 def test_after_adapting_to_single_stars_twins_of_another_generator_meet(
     model: GaussDis, tmp_path: Path
 ) -> None:
