@@ -87,8 +87,16 @@ class LinearStars:
 
 @dataclass(frozen=True)
 class Posterior:
-    """What a misfit's covariance makes of stars: `inverse` (N, K, K) of their own covariances S, `weighted`
-    slopes J S^-1 (N, D, K), and each group's covariance (G, D, D) of its latent.
+    """What a misfit's covariance makes of stars.
+
+    Attributes
+    ----------
+    inverse : array (N, K, K)
+        Inverses of the stars' own covariances S.
+    weighted : array (N, D, K)
+        Slopes J times S^-1.
+    latent : array (G, D, D)
+        Covariance of each group's latent.
     """
 
     inverse: Array
