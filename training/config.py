@@ -64,7 +64,6 @@ class NetworkConfig:
     schedule: Literal["constant", "cosine"]
     clip_norm: float
     precision: Literal["float32", "tf32", "bf16"]
-    compile: bool
     validate_every: int
     validate_snr: tuple[float, ...]
     patience: int

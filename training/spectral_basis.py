@@ -1,8 +1,8 @@
 """Fitting the spectral basis on a survey of any size, streamed.
 
 Two passes over the survey: the normal equations of the polynomial, and the covariance of its residuals, whose
-leading eigenvectors are the components. Memory is that of two (P, P) matrices in single precision and one block
-of spectra, whatever the survey's size.
+leading eigenvectors are the components. Memory is that of one (P, P) matrix in single precision and one block
+of spectra, whatever the survey's size; on a GPU of a few matrices.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import eigsh
 
@@ -23,6 +24,7 @@ from training.surveys.survey import Survey, add_noise
 
 PARAMETERS = tuple(PARAMETER_UNITS)
 CONTINUUM_STARS = 4096
+CPU = torch.device("cpu")
 
 
 def parameter_values(survey: Survey, parameters: tuple[str, ...]) -> Array:
@@ -66,14 +68,15 @@ def fit_basis(
     degree: int,
     components: int,
     snr: float = np.inf,
+    device: torch.device = CPU,
 ) -> Basis:
-    """Fit the polynomial and the components on a survey's flux and parameters."""
+    """Fit the polynomial and the components on a survey's flux and parameters, on `device`."""
     ranges = training_ranges(survey, parameters)
     terms = design(parameter_values(survey, parameters), ranges, degree)
 
-    def spectra(description: str) -> Iterator[tuple[NDArray[np.float32], Array]]:
+    def spectra(description: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for rows, flux in training_spectra(survey, normaliser, snr, description):
-            yield flux, terms[rows]
+            yield torch.from_numpy(flux).to(device), torch.from_numpy(terms[rows]).to(device)
 
     polynomial = _polynomial(spectra("polynomial"))
     vectors, values, discarded = _components(spectra("residuals"), polynomial, components)
@@ -105,39 +108,43 @@ def fit_normaliser(survey: Survey) -> Normaliser:
     return Normaliser.from_survey(grid, mean, np.sqrt(np.maximum(squares / count - mean**2, 0)))
 
 
-def _polynomial(spectra: Iterator[tuple[NDArray[np.float32], Array]]) -> Array:
+def _polynomial(spectra: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> Array:
     """Least-squares coefficients (T, P) of the design's terms, wavelength by wavelength.
 
     Where a parameter has too few values to tell its powers apart (0 and 1, say), the smallest coefficients.
     """
-    gram: Array | float = 0.0
-    moment: Array | float = 0.0
+    sums: list[torch.Tensor] = []
     for flux, terms in spectra:
-        gram = gram + terms.T @ terms
-        moment = moment + terms.T @ flux
-    gram, moment = np.asarray(gram), np.asarray(moment)
+        products = [terms.T @ terms, terms.T @ flux.double()]
+        sums = [a + b for a, b in zip(sums, products, strict=True)] if sums else products
+    gram, moment = (np.asarray(total.cpu().numpy()) for total in sums)
     if np.linalg.matrix_rank(gram, hermitian=True) < len(gram):
         return np.asarray(np.linalg.lstsq(gram, moment, rcond=None)[0])
     return np.asarray(np.linalg.solve(gram, moment), dtype=np.float64)
 
 
 def _components(
-    spectra: Iterator[tuple[NDArray[np.float32], Array]], polynomial: Array, count: int
+    spectra: Iterator[tuple[torch.Tensor, torch.Tensor]], polynomial: Array, count: int
 ) -> tuple[Array, Array, float]:
     """Leading eigenvectors (count, P) of the residual covariance, their variances, and the mean of the rest."""
-    scatter: NDArray[np.float32] | None = None
+    scatter: torch.Tensor | None = None
     stars = 0
     for flux, terms in spectra:
-        residual = flux - (terms @ polynomial).astype(np.float32)
-        product = residual.T @ residual
-        scatter = product if scatter is None else np.add(scatter, product, out=scatter)
+        mean = terms @ torch.from_numpy(polynomial).to(terms)
+        residual = flux - mean.float() if flux.device.type == "cpu" else flux.double() - mean
+        if scatter is None:
+            scatter = residual.new_zeros(residual.shape[1], residual.shape[1])
+        scatter.addmm_(residual.T, residual)
         stars += len(flux)
     assert scatter is not None
     scatter /= stars
     pixels = len(scatter)
-    total = float(np.trace(scatter, dtype=np.float64))
-    values, vectors = eigsh(scatter, k=count, v0=np.ones(pixels, dtype=np.float32))
-    order = np.argsort(values)[::-1]
+    total = float(scatter.diagonal().double().sum())
+    if scatter.device.type == "cpu":
+        values, vectors = eigsh(scatter.numpy(), k=count, v0=np.ones(pixels, dtype=np.float32))
+    else:
+        values, vectors = (each.cpu().numpy() for each in torch.linalg.eigh(scatter.float()))
+    order = np.argsort(values)[::-1][:count]
     values, vectors = values[order].astype(np.float64), np.linalg.qr(vectors[:, order].astype(np.float64))[0].T
     vectors *= np.sign(vectors[np.arange(count), np.abs(vectors).argmax(axis=1)])[:, None]
     discarded = max((total - float(values.sum())) / (pixels - count), 0.0)

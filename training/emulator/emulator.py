@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ _LOG_O_OVER_C = 0.27  # solar log n(O) - log n(C), Grevesse, Asplund & Sauval (2
 _CO_STRENGTH = 30.0
 _DONORS = {"fe_h": 7.45, "Na": 6.17, "Mg": 7.53, "Al": 6.37, "Si": 7.51, "Ca": 6.31}  # solar log n, same source
 _EASE = {"fe_h": 0.2, "Na": 1.0, "Mg": 0.3, "Al": 1.0, "Si": 0.1, "Ca": 1.0}
-_BATCH = 256
+_BATCH, _GPU_BATCH = 256, 8192
 _TENSORS = ("wavelength", "lo", "hi", "mean", "components", "centre", "span", "inputs", "scales", "weights")
 
 
@@ -127,10 +127,15 @@ class Emulator:
             raise InputError(f"labels must have shape (N, {len(self.labels)}), not {x.shape}")
         self._check_range(x)
         flux = np.empty((len(x), len(self.wavelength)), dtype=np.float32)
-        for start in range(0, len(x), _BATCH):
-            part = slice(start, start + _BATCH)
-            flux[part] = torch.exp(-optical_depth(self.tensors, x[part])).numpy()
+        batch = _BATCH if self.tensors["mean"].device.type == "cpu" else _GPU_BATCH
+        for start in range(0, len(x), batch):
+            part = slice(start, start + batch)
+            flux[part] = torch.exp(-optical_depth(self.tensors, x[part])).cpu().numpy()
         return flux
+
+    def to(self, device: torch.device) -> Emulator:
+        """The same emulator, computing on `device`, whose spectra differ by rounding."""
+        return replace(self, tensors={name: value.to(device) for name, value in self.tensors.items()})
 
     def covers(self, labels: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Whether each of `labels` (N, 21) is in the box and not a carbon star's."""
@@ -169,7 +174,7 @@ def optical_depth(tensors: Mapping[str, torch.Tensor], labels: npt.NDArray[np.fl
     The weights of a smooth process are large and cancel, so its kernel is computed in double precision.
     """
     components, weights = tensors["components"], tensors["weights"]
-    amplitude = torch.empty((len(labels), len(components)), dtype=torch.float64)
+    amplitude = torch.empty((len(labels), len(components)), dtype=torch.float64, device=components.device)
     for k, (_, _, kernel) in enumerate(kernels(tensors, labels)):
         amplitude[:, k] = kernel @ weights[k]
     return tensors["mean"] + amplitude.float() @ components
@@ -196,14 +201,14 @@ def kernels(
     kernel : tensor (N, J)
         The kernel between them; the next component overwrites it.
     """
-    z = (torch.from_numpy(derived_inputs(labels)) - tensors["centre"]) / tensors["span"]
     inputs = tensors["inputs"]
-    exponent = torch.empty((len(z), len(inputs)), dtype=torch.float64)
+    z = (torch.from_numpy(derived_inputs(labels)).to(inputs) - tensors["centre"]) / tensors["span"]
+    exponent = z.new_empty((len(z), len(inputs)))
     for scale in tensors["scales"]:
         used = scale > 0
         near, far = z[:, used] * scale[used], inputs[:, used] * scale[used]
-        left = torch.cat([near, _half_square(near), torch.ones(len(near), 1, dtype=torch.float64)], dim=1)
-        right = torch.cat([far, torch.ones(len(far), 1, dtype=torch.float64), _half_square(far)], dim=1)
+        left = torch.cat([near, _half_square(near), near.new_ones(len(near), 1)], dim=1)
+        right = torch.cat([far, far.new_ones(len(far), 1), _half_square(far)], dim=1)
         torch.matmul(left, right.T, out=exponent)
         yield near, far, exponent.exp_()
 

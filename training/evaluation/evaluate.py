@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from tqdm import tqdm
@@ -16,8 +17,11 @@ from model.methods.base import Model
 from model.methods.polydis import PolyDis
 from model.spectra.grid import Array
 from training.random_streams import Stream, generator
-from training.spectral_basis import parameter_values
+from training.spectral_basis import CPU, parameter_values
 from training.surveys.survey import Survey, add_noise
+
+RANKED, RANKED_ON_GPU = 64, 2048
+"""Stars that are ranked at a time."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def embed_survey(
 
 
 def doppelgangers(
-    latents: Array, twin: NDArray[np.int64], block: int = 64, shown: bool = True
+    latents: Array, twin: NDArray[np.int64], shown: bool = True, device: torch.device = CPU
 ) -> NDArray[np.int64]:
     """Count for each star the stars at most as far as its twin, exactly, in blocks.
 
@@ -114,10 +118,10 @@ def doppelgangers(
         Latents.
     twin : array of int (N,)
         The row of each star's twin.
-    block : int
-        Stars at a time.
     shown : bool
         Show a progress bar.
+    device : torch.device
+        Where to count.
 
     Returns
     -------
@@ -132,22 +136,38 @@ def doppelgangers(
     squares = np.einsum("nd,nd->n", latents, latents)
     left = np.hstack([-2 * latents, np.ones((len(latents), 1))])
     right = np.ascontiguousarray(np.hstack([latents, squares[:, None]]).T)
+    if device.type != "cpu":
+        return _counted_on(device, left, right, twin)
     count = np.empty(len(latents), dtype=np.int64)
-    for start in tqdm(range(0, len(latents), block), desc="rank", disable=None if shown else True):
-        scores = left[start : start + block] @ right
+    for start in tqdm(range(0, len(latents), RANKED), desc="rank", disable=None if shown else True):
+        scores = left[start : start + RANKED] @ right
         for row, score in enumerate(scores, start):
             score[row] = np.inf
             count[row] = np.count_nonzero(score <= score[twin[row]]) - 1
     return count
 
 
-def twin_search(latents: Array, twin: NDArray[np.int64], snr: float = np.inf) -> TwinSearch:
+def _counted_on(device: torch.device, left: Array, right: Array, twin: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The counts of `doppelgangers` on a GPU."""
+    near, far, own = (torch.from_numpy(values).to(device) for values in (left, right, twin))
+    counts = []
+    for start in range(0, len(near), RANKED_ON_GPU):
+        scores = near[start : start + RANKED_ON_GPU] @ far
+        rows = torch.arange(len(scores), device=device)
+        scores[rows, start + rows] = np.inf
+        counts.append((scores <= scores[rows, own[start + rows]].unsqueeze(1)).sum(dim=1) - 1)
+    return np.asarray(torch.cat(counts).cpu().numpy())
+
+
+def twin_search(
+    latents: Array, twin: NDArray[np.int64], snr: float = np.inf, device: torch.device = CPU
+) -> TwinSearch:
     """Search every star's twin among all others by Euclidean distance (paper, sections 5.1 and 5.2)."""
     partner = generator(Stream.RANDOM_PARTNERS).permutation(len(latents))
     unrelated = (partner != np.arange(len(latents))) & (partner != twin)
     near = np.linalg.norm(latents - latents[twin], axis=1)
     far = np.linalg.norm(latents - latents[partner], axis=1)[unrelated]
-    return TwinSearch(snr, doppelgangers(latents, twin), near, far)
+    return TwinSearch(snr, doppelgangers(latents, twin, device=device), near, far)
 
 
 def twin_recovery(model: Model, survey: Survey, snr: float = np.inf) -> TwinSearch:

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from model.methods.autoencoder import Autoencoder
@@ -18,7 +19,7 @@ from model.methods.base import Model
 from model.spectra.grid import Array
 from training.evaluation.evaluate import doppelgangers, embed_survey, twin_rows
 from training.random_streams import Stream
-from training.spectral_basis import parameter_values
+from training.spectral_basis import CPU, parameter_values
 from training.surveys.survey import Survey, add_noise
 
 SNR = 100.0
@@ -52,7 +53,9 @@ def whitening(noise: Array, variance: float, floor: float) -> Array:
     return np.asarray(np.linalg.cholesky(np.linalg.inv(noise + floor * variance * unit)))
 
 
-def twins_found(latents: Sequence[Array], pairs: NDArray[np.int64], noise: Array) -> dict[float, list[float]]:
+def twins_found(
+    latents: Sequence[Array], pairs: NDArray[np.int64], noise: Array, device: torch.device = CPU
+) -> dict[float, list[float]]:
     """For each floor the fraction of twins found at each noise level.
 
     `latents` are (N, D) for each level, the first noiseless; `pairs` (N,) the row of each star's twin; `noise`
@@ -62,7 +65,7 @@ def twins_found(latents: Sequence[Array], pairs: NDArray[np.int64], noise: Array
     found = {}
     for floor in FLOORS:
         whiten = whitening(noise, variance, floor)
-        counts = [doppelgangers(z @ whiten, pairs, shown=False) for z in latents]
+        counts = [doppelgangers(z @ whiten, pairs, shown=False, device=device) for z in latents]
         found[floor] = [float(np.mean(count == 0)) for count in counts]
     return found
 

@@ -19,6 +19,17 @@ from training.config import NetworkConfig
 Decoder = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+def padded(width: int, multiple: int) -> int:
+    """`width` rounded up to a multiple."""
+    return -(-width // multiple) * multiple
+
+
+def joined(parts: list[torch.Tensor], width: int) -> torch.Tensor:
+    """The parts (B, M1), (B, M2) ... side by side, with zeros up to `width`."""
+    missing = width - sum(part.shape[1] for part in parts)
+    return torch.cat([*parts, parts[0].new_zeros(len(parts[0]), missing)], dim=1)
+
+
 class Adversary(ABC, nn.Module):
     """A network whose penalty makes z independent of u."""
 
@@ -80,19 +91,21 @@ class Critic(Adversary):
     critic's input can be D(z, u) instead of x.
     """
 
-    def __init__(self, config: NetworkConfig, inputs: int) -> None:
+    def __init__(self, config: NetworkConfig, inputs: int, multiple: int = 1) -> None:
         super().__init__()
         self.weight, self.rebuilds = config.gradient_penalty, config.critic_sees == "reconstructions"
-        self.network = feedforward([inputs + len(config.parameters) + config.latents, *config.adversary, 1])
+        self._inputs = inputs + len(config.parameters) + config.latents
+        self._width = padded(self._inputs, multiple)
+        self.network = feedforward([self._width, *config.adversary, 1])
 
     def _samples(
         self, x: torch.Tensor, u: torch.Tensor, z: torch.Tensor, decode: Decoder, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Samples of p(x, u, z) and of q(x, u, z) = p(x | u, z) p(u) p(z)."""
-        scrambled = u[torch.randperm(len(u), generator=generator, device=u.device)]
+        scrambled = u[torch.rand(len(u), generator=generator, device=u.device).argsort()]
         spectra = decode(z, u).to(x.dtype) if self.rebuilds else x
-        joint = torch.cat([spectra, u, z], dim=1)
-        return joint, torch.cat([decode(z, scrambled).to(x.dtype), scrambled, z], dim=1)
+        factored = joined([decode(z, scrambled).to(x.dtype), scrambled, z], self._width)
+        return joined([spectra, u, z], self._width), factored
 
     def loss(
         self, x: torch.Tensor, u: torch.Tensor, z: torch.Tensor, decode: Decoder, generator: torch.Generator
@@ -102,8 +115,8 @@ class Critic(Adversary):
         fraction = torch.rand(len(x), 1, generator=generator, device=x.device)
         between = (fraction * joint + (1 - fraction) * factored).requires_grad_()
         (gradient,) = torch.autograd.grad(self.network(between).sum(), between, create_graph=True)
-        steepness = torch.linalg.vector_norm(gradient.float(), dim=1)
-        distance = self.network(joint).mean() - self.network(factored).mean()
+        steepness = torch.linalg.vector_norm(gradient[:, : self._inputs].float(), dim=1)
+        distance = self.network(joint).float().mean() - self.network(factored).float().mean()
         penalty: torch.Tensor = self.weight * (steepness - 1).square().mean() - distance
         return penalty
 
@@ -112,5 +125,5 @@ class Critic(Adversary):
     ) -> torch.Tensor:
         """The critic's estimate of the distance between p and q (equation 5)."""
         joint, factored = self._samples(x, u, z, decode, generator)
-        distance: torch.Tensor = self.network(joint).mean() - self.network(factored).mean()
+        distance: torch.Tensor = self.network(joint).float().mean() - self.network(factored).float().mean()
         return distance

@@ -133,7 +133,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     if processes.rank == 0:
         _same_run(folder, survey, validation, config)
-    frontend = _frontend(folder, survey, config, processes)
+    frontend = _frontend(folder, survey, config, processes, device)
     trainer = Trainer(survey, frontend, config, device, processes, resident=resident)
     score = None if validation is None else Validation(validation, frontend, config, device)
     state = _restored(folder, trainer, device)
@@ -164,6 +164,7 @@ def _step_until_done(
         due = trainer.done % config.validate_every == 0 or trainer.done == config.steps
         if due and validate is not None:
             if processes.rank == 0:
+                state["seconds"] = time.monotonic() - started
                 validate()
             stop = processes.agree(state["waited"] >= config.patience)
         if processes.rank == 0 and (due or time.monotonic() - saved > CHECKPOINT_SECONDS):
@@ -191,7 +192,7 @@ def _validate(
     """Validate the current networks, and write what was found into the run's `state`."""
     figures = score(trainer.encode, trainer.decode)
     log.validation(trainer.done, figures)
-    state["history"].append({"step": trainer.done, **figures})
+    state["history"].append({"step": trainer.done, "seconds": round(state["seconds"], 1), **figures})
     better = state["best"] is None or figures["score"] > state["best"]["score"]
     state["waited"] = 0 if better else state["waited"] + 1
     if better:
@@ -224,9 +225,11 @@ def _same_run(folder: Path, survey: Survey, validation: Survey | None, config: N
         raise InputError(f"{folder} holds a checkpoint of another run: remove it, or write to another file")
 
 
-def _frontend(folder: Path, survey: Survey, config: NetworkConfig, processes: Processes) -> Frontend:
+def _frontend(
+    folder: Path, survey: Survey, config: NetworkConfig, processes: Processes, device: torch.device
+) -> Frontend:
     if processes.rank == 0 and not (folder / FRONTEND).exists():
-        save_frontend(folder, Frontend.fit(survey, config))
+        save_frontend(folder, Frontend.fit(survey, config, device))
     if processes.count > 1:
         dist.barrier()
     with np.load(folder / FRONTEND) as arrays:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from model.errors import InputError
@@ -14,7 +15,7 @@ from model.spectra.continuum import Normaliser
 from model.spectra.grid import Grid
 from training.config import NetworkConfig
 from training.random_streams import Stream
-from training.spectral_basis import fit_basis, fit_normaliser, training_ranges
+from training.spectral_basis import CPU, fit_basis, fit_normaliser, training_ranges
 from training.surveys.survey import Survey, add_noise
 
 NOISE_STARS = 4096
@@ -34,7 +35,7 @@ class Frontend:
     noise: NDArray[np.float64] | None
 
     @classmethod
-    def fit(cls, survey: Survey, config: NetworkConfig) -> Frontend:
+    def fit(cls, survey: Survey, config: NetworkConfig, device: torch.device = CPU) -> Frontend:
         """Fit all of it on a survey's flux and parameters. Raises InputError for less than a batch."""
         if len(survey) < config.batch:
             raise InputError(
@@ -48,6 +49,7 @@ class Frontend:
             parameters=config.parameters,
             degree=config.degree,
             components=config.components,
+            device=device,
         )
         if config.inputs == "pixels":
             return cls(normaliser, basis, np.zeros(0), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,18 @@ from model.errors import InputError
 from model.methods.autoencoder import FLUX_SCALE, feedforward
 from training.config import NetworkConfig
 from training.networks.batches import Batches, Resident, coefficients, fits, pixel_source, unit_parameters
-from training.networks.losses import Adversary, Auxiliary, Critic
+from training.networks.graphs import Graphs
+from training.networks.losses import Adversary, Auxiliary, Critic, joined, padded
 from training.networks.preprocessing import Frontend
 from training.random_streams import Stream, torch_seed
 from training.surveys.survey import Survey
 
 LOG_VARIANCE = (-14.0, 4.0)
 """Bounds of the posterior's log variance, against overflow."""
+
+
+MULTIPLE = 64
+"""Widths of pixels are padded to a multiple of this on a GPU, whose matrix units want aligned rows."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +100,23 @@ class Trainer:
         torch.manual_seed(config.seed)
         conditioned, latents = len(config.parameters), config.latents
         means = 2 * latents if config.kl else latents
-        self.encoder = feedforward([width + conditioned, *config.encoder, means]).to(device)
-        self.decoder = feedforward([latents + conditioned, *config.decoder, width]).to(device)
-        adversary: Adversary = Auxiliary(config) if config.method == "faderdis" else Critic(config, width)
-        self.adversary = adversary.to(device)
-        self.optimiser = torch.optim.Adam(self._autoencoder(), lr=config.learning_rate, fused=True)
-        self.opponent = torch.optim.Adam(
-            self.adversary.parameters(), lr=config.adversary_learning_rate, fused=True
+        multiple = MULTIPLE if device.type == "cuda" else 1
+        self._width, self._inputs = width, width + conditioned
+        self._padded = padded(self._inputs, multiple)
+        self.encoder = feedforward([self._padded, *config.encoder, means]).to(device)
+        self.decoder = feedforward([latents + conditioned, *config.decoder, padded(width, multiple)]).to(device)
+        adversary: Adversary = (
+            Auxiliary(config) if config.method == "faderdis" else Critic(config, width, multiple)
         )
+        self.adversary = adversary.to(device)
+        graphed = device.type == "cuda" and processes.count == 1
+        self.optimiser = torch.optim.Adam(self._autoencoder(), fused=True, capturable=graphed)
+        self.opponent = torch.optim.Adam(self.adversary.parameters(), fused=True, capturable=graphed)
         self.done = 0
-        self._encode: Any = self.encoder
-        self._decode: Any = self.decoder
-        if config.compile and device.type == "cuda":
-            self._encode, self._decode = torch.compile(self.encoder), torch.compile(self.decoder)
+        self._random = torch.Generator(device)
+        self._update_all: Callable[[bool, torch.Tensor, torch.Tensor], dict[str, torch.Tensor]] = (
+            Graphs(self._updates, self._random) if graphed else self._updates
+        )
 
     def _tensor(self, values: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(values.astype(np.float32)).to(self.device)
@@ -123,7 +132,7 @@ class Trainer:
 
     def encode(self, x: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mean (B, D) of the latents and, in a variational run, log variance."""
-        out = self._encode(torch.cat([x, u], dim=1)).float()
+        out = self.encoder(joined([x, u], self._padded)).float()
         if not self.config.kl:
             return out, None
         mean, log_variance = out.chunk(2, dim=1)
@@ -131,17 +140,21 @@ class Trainer:
 
     def decode(self, z: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         """Network outputs (B, M)."""
-        out: torch.Tensor = self._decode(torch.cat([z, u], dim=1))
-        return out.float()
+        out: torch.Tensor = self.decoder(torch.cat([z, u], dim=1))
+        return out[:, : self._width].float()
 
     def step(self) -> dict[str, torch.Tensor]:
         """One batch: the adversary learns, and every `critic_steps` batches the autoencoder."""
-        config = self.config
         self._schedule()
         x, u = self.batches(self.done, self.processes.rank, self.processes.count)
-        own = torch_seed(Stream.TRAINING_STEP, self.done, seed=config.seed)
-        generator = torch.Generator(self.device).manual_seed(own)
-        learns = self.done % config.critic_steps == 0
+        self._random.manual_seed(torch_seed(Stream.TRAINING_STEP, self.done, seed=self.config.seed))
+        losses = self._update_all(self.done % self.config.critic_steps == 0, x, u)
+        self.done += 1
+        return losses
+
+    def _updates(self, learns: bool, x: torch.Tensor, u: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Update the adversary and, if it `learns`, the autoencoder. Returns the losses."""
+        config, generator = self.config, self._random
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             x, sigma = self._noisy(x, generator)
             with torch.set_grad_enabled(learns):
@@ -151,7 +164,6 @@ class Trainer:
                     z = mean + torch.exp(0.5 * log_variance) * self._randn(mean.shape[1], generator)
             against = self.adversary.loss(x, u, z.detach(), torch.no_grad()(self.decode), generator)
         self._update(against, self.opponent)
-        self.done += 1
         if not learns:
             return {"adversary": against.detach()}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -185,9 +197,11 @@ class Trainer:
             for name, network in (("encoder", self.encoder), ("decoder", self.decoder))
             for key, value in network.state_dict().items()
         }
-        last = f"encoder.{2 * len(self.config.encoder)}"
-        for key in (f"{last}.weight", f"{last}.bias"):
-            out[key] = out[key][: self.config.latents]
+        last = f"encoder.{2 * len(self.config.encoder)}", f"decoder.{2 * len(self.config.decoder)}"
+        for layer, outputs in zip(last, (self.config.latents, self._width), strict=True):
+            for key in (f"{layer}.weight", f"{layer}.bias"):
+                out[key] = out[key][:outputs]
+        out["encoder.0.weight"] = out["encoder.0.weight"][:, : self._inputs]
         return out
 
     def operations(self) -> float:
@@ -209,8 +223,15 @@ class Trainer:
         config = self.config
         cosine = 0.5 * (1 + math.cos(math.pi * min(self.done / config.steps, 1)))
         rate = max(cosine, 1e-3) if config.schedule == "cosine" else 1.0
-        self.optimiser.param_groups[0]["lr"] = config.learning_rate * rate
-        self.opponent.param_groups[0]["lr"] = config.adversary_learning_rate * rate
+        for optimiser, highest in (
+            (self.optimiser, config.learning_rate),
+            (self.opponent, config.adversary_learning_rate),
+        ):
+            group = optimiser.param_groups[0]
+            if group["capturable"]:
+                group["lr"] = torch.as_tensor(group["lr"], device=self.device).fill_(highest * rate)
+            else:
+                group["lr"] = highest * rate
 
     def _randn(self, width: int, generator: torch.Generator) -> torch.Tensor:
         """Standard normal numbers (B, width): this process's rows of the whole batch's."""

@@ -86,21 +86,23 @@ class Validation:
     @torch.no_grad()
     def __call__(self, encode: Encode, decode: Decode) -> dict[str, float]:
         """Twins found at each noise level, mean squared recast error, and the score that combines them."""
-        clean = self._latents(encode, np.inf)
+        clean = self.latents(encode, np.inf)
         if not torch.isfinite(clean).all():
             raise InputError("the training has diverged: try a lower learning_rate, or clip_norm")
-        latents = [_array(self._latents(encode, level)) for level in self.levels]
+        latents = [_array(self.latents(encode, level)) for level in self.levels]
         if self._whitened:
-            repeats = [_array(self._latents(encode, SNR, seed)) for seed in (FIRST_REPEAT, SECOND_REPEAT)]
-            found = twins_found(latents, self.twin, np.cov((repeats[0] - repeats[1]).T))
+            repeats = [_array(self.latents(encode, SNR, seed)) for seed in (FIRST_REPEAT, SECOND_REPEAT)]
+            noise = np.cov((repeats[0] - repeats[1]).T)
+            found = twins_found(latents, self.twin, noise, self._x.device)
             fractions = found[best_floor(found)]
         else:
-            fractions = [float(np.mean(doppelgangers(z, self.twin, shown=False) == 0)) for z in latents]
+            counts = [doppelgangers(z, self.twin, shown=False, device=self._x.device) for z in latents]
+            fractions = [float(np.mean(count == 0)) for count in counts]
         figures = {f"twins_{level:g}": fraction for level, fraction in zip(self.levels, fractions, strict=True)}
         figures["recast"] = self._recast(clean[torch.from_numpy(self.twin)], decode)
         return figures | {"score": float(np.mean(fractions)) - RECAST_WEIGHT * figures["recast"]}
 
-    def _latents(self, encode: Encode, snr: float, seed: int = VALIDATION_NOISE) -> torch.Tensor:
+    def latents(self, encode: Encode, snr: float, seed: int = VALIDATION_NOISE) -> torch.Tensor:
         """Latents (N, D) with noise of 1 / `snr`, the same in every validation."""
         generator = torch.Generator(self._x.device).manual_seed(seed)
         latents = []

@@ -1,0 +1,172 @@
+"""Train the paper's networks at full size and measure them, on one GPU, within a given time.
+
+python -m benchmarks.gpu OUT [--seconds 500] [--work FOLDER] [--only NAME ...] [--set KEY=VALUE ...] [--small]
+
+Draws the surveys, then trains FaderDis and FactorDis (`paper-fast`, 96 million weights) for both conditionings, each
+within its part of the time, and measures each on 50,000 fresh stars. OUT gets gpu.md, figures.json and the latents of
+the training survey by each network. Surveys and checkpoints are in --work (OUT/work): the same command goes on from
+there. --small is the same with networks and surveys that a processor can train in seconds.
+
+It needs PyTorch, numpy, scipy, h5py, safetensors, tqdm and tensorboard, and no network.
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.gpu.chip import Ceilings, seconds_per_step
+from benchmarks.gpu.measure import Measured, measure
+from benchmarks.gpu.page import page
+from benchmarks.gpu.surveys import TEST, TEST_XFE, TRAIN, best_device, drawn
+from training.config import PRESETS, NetworkConfig, read_config
+from training.networks.network import save_frontend, train
+from training.networks.preprocessing import Frontend
+from training.surveys.survey import Survey
+
+U2, U3 = ("teff", "logg"), ("teff", "logg", "fe_h")
+VALIDATIONS = 4
+MEASURING = 20.0
+"""Seconds of a part's time that are kept for its validations, checkpoints and measurement."""
+
+SMALL = ("encoder=[64]", "decoder=[64]", "adversary=[32]", "components=10", "batch=64", "precision=float32")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network to train, with its share of the time."""
+
+    name: str
+    method: str
+    parameters: tuple[str, ...]
+    share: float
+
+    @property
+    def validation(self) -> str:
+        """The survey that selects its best step."""
+        return "validation" if "fe_h" in self.parameters else "validation2"
+
+
+PARTS = (
+    Part("faderdis-3", "faderdis", U3, 0.42),
+    Part("faderdis-2", "faderdis", U2, 0.24),
+    Part("factordis-3", "factordis", U3, 0.20),
+    Part("factordis-2", "factordis", U2, 0.14),
+)
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seconds", type=float, default=500.0, help="time for all of it")
+    parser.add_argument("--work", type=Path, help="surveys and checkpoints (default: OUT/work)")
+    parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], help="some of the networks")
+    parser.add_argument("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE")
+    parser.add_argument("--small", action="store_true")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    out, work = arguments.out, arguments.work or arguments.out / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    device = best_device()
+    surveys = drawn(work, arguments.small)
+    run = _Run(out, work, device, surveys, Ceilings.of(device), [*(SMALL if arguments.small else ())])
+    run.changes += arguments.changes
+    run.log["surveys drawn, s"] = time.monotonic() - started
+    parts = [part for part in PARTS if arguments.only is None or part.name in arguments.only]
+    for i, part in enumerate(parts):
+        left = arguments.seconds - (time.monotonic() - started)
+        share = part.share / sum(each.share for each in parts[i:])
+        run(part, left * share)
+        run.write()
+    print(f"{time.monotonic() - started:.0f} s in all")
+
+
+@dataclass
+class _Run:
+    """What one call of the command has and found so far."""
+
+    out: Path
+    work: Path
+    device: torch.device
+    surveys: dict[str, Survey]
+    ceilings: Ceilings
+    changes: list[str]
+    log: dict[str, float] = dataclasses.field(default_factory=dict)
+    loaded: dict[Path, torch.Tensor] = dataclasses.field(default_factory=dict)
+    figures: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def __call__(self, part: Part, seconds: float) -> None:
+        """Train and measure one network, in about `seconds`."""
+        started, folder = time.monotonic(), self.work / part.name
+        config = read_config(
+            PRESETS / f"{part.method}-paper-fast.toml", [f"parameters={list(part.parameters)}", *self.changes]
+        )
+        assert isinstance(config, NetworkConfig)
+        config, step = self._planned(folder, config, seconds, started)
+        train_survey, validation = self.surveys[TRAIN], self.surveys[part.validation]
+        trained = train(train_survey, validation, config, folder, name=part.name, device=self.device)
+        measured = measure(
+            trained.model,
+            config,
+            validation,
+            [self.surveys[TEST], self.surveys[TEST_XFE]],
+            self.device,
+            self.loaded,
+        )
+        np.savez(self.out / f"latents-{part.name}.npz", latent=measured.latents(train_survey))
+        self.figures.append(self._figures(part, config, step, trained.record, measured))
+        print(f"{part.name}: {time.monotonic() - started:.0f} s, {json.dumps(self.figures[-1])}", flush=True)
+
+    def _planned(
+        self, folder: Path, config: NetworkConfig, seconds: float, started: float
+    ) -> tuple[NetworkConfig, float]:
+        """The configuration with as many steps as fit in `seconds`, and the seconds of a step.
+
+        A run that is resumed keeps its own.
+        """
+        plan = folder / "plan.json"
+        if not plan.exists():
+            frontend = Frontend.fit(self.surveys[TRAIN], config, self.device)
+            save_frontend(folder, frontend)
+            step = seconds_per_step(self.surveys[TRAIN], frontend, config, self.device)
+            left = seconds - (time.monotonic() - started) - (0 if self.device.type == "cpu" else MEASURING)
+            every = max(int(left / step / VALIDATIONS), 10)
+            plan.write_text(json.dumps({"step": step, "every": every}))
+        planned = json.loads(plan.read_text())
+        every = planned["every"]
+        return dataclasses.replace(config, steps=VALIDATIONS * every, validate_every=every), planned["step"]
+
+    def _figures(
+        self, part: Part, config: NetworkConfig, step: float, record: dict[str, Any], measured: Measured
+    ) -> dict[str, Any]:
+        """All figures of a network, for JSON."""
+        return {
+            "name": part.name,
+            "method": part.method,
+            "parameters": list(part.parameters),
+            "batch": config.batch,
+            "learning_rate": config.learning_rate,
+            **{key: record[key] for key in ("steps", "best_step", "seconds", "history")},
+            "seconds_per_step": step,
+            **self.ceilings.shares(measured.trainer_size, config, step),
+            "floor": measured.floor,
+            "searches": measured.searches,
+            "recast": measured.recast,
+        }
+
+    def write(self) -> None:
+        """Write what was found so far."""
+        found = {"chip": dataclasses.asdict(self.ceilings), **self.log, "networks": self.figures}
+        (self.out / "figures.json").write_text(json.dumps(found, indent=1).replace("Infinity", "null"))
+        (self.out / "gpu.md").write_text(page(found))
+
+
+if __name__ == "__main__":
+    main()
