@@ -9,7 +9,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CATALOGUE := data/catalogue.stamp
-SYNTHETIC := data/catalogue.h5
 OBSERVED := training/observed/dr10_giants.h5
 # Workers take whole modules, in the order of tests/budget.py. Python stores what it compiles: without, each worker
 # starts 6 s later.
@@ -20,13 +19,9 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesse
 serve: $(CATALOGUE)
 	$(BIN)/chemtwin serve
 
-# The small catalogue, embedded by the shipped model: 82 observed giants of clusters with their spectra, and 2,000 synthetic
-# stars at S/N 100, drawn by the shipped emulator.
-$(CATALOGUE): model/default.safetensors training/emulator/emulator.safetensors $(OBSERVED) | $(VENV)/installed
+# The first catalogue: 82 observed giants of clusters with their spectra, embedded by the shipped model.
+$(CATALOGUE): model/default.safetensors $(OBSERVED) | $(VENV)/installed
 	mkdir -p data
-	$(BIN)/chemtwin survey synthesize $(SYNTHETIC) --pairs 1000 --seed 2021 --snr 100
-	$(BIN)/chemtwin catalogue ingest $(SYNTHETIC)
-	rm $(SYNTHETIC)
 	CHEMTWIN_STORE_SPECTRA=true $(BIN)/chemtwin catalogue ingest $(OBSERVED)
 	touch $@
 

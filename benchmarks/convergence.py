@@ -1,6 +1,6 @@
 """How many fits of latents do not converge, how many steps they take, and whether other starts end lower.
 
-python benchmarks/convergence.py model/default.safetensors test.h5
+python benchmarks/convergence.py model/reference.safetensors test.h5
 
 Every star of the survey is embedded with noise of its own S/N, between 20 and 2000, with errors and without.
 Some are fitted again from random starts. Then the model's own spectra of the corners of the training range are

@@ -1,6 +1,6 @@
 """Spectra with ivar that one process prepares and embeds in a second, and the time that one takes.
 
-OMP_NUM_THREADS=1 python benchmarks/embedding.py model/default.safetensors survey.h5
+OMP_NUM_THREADS=1 python benchmarks/embedding.py model/reference.safetensors survey.h5
 """
 
 import sys

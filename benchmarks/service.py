@@ -39,7 +39,7 @@ from benchmarks.catalogue import Catalogue
 from index.search.twin_index import TwinIndex
 from index.stores.sqlite import SqliteStore
 from index.stores.star import Star
-from model.bundle import SHIPPED, load_model
+from model.bundle import REFERENCE, load_model
 from model.spectra.spectrum import prepare
 from training.random_streams import Stream
 from training.surveys.survey import Survey, add_noise
@@ -73,7 +73,7 @@ async def twins(star_id: str) -> Response:
 
 def fill(folder: Path, survey: Survey, stars: int) -> None:
     """A store of so many stars by the shipped model, with one star's covariance each."""
-    model = load_model(SHIPPED)
+    model = load_model(REFERENCE)
     latents, parameters = Catalogue.fit(model, survey).draw(stars, 1)
     flux = add_noise(survey.flux(slice(0, 1)), 100, Stream.SURVEY_NOISE, seed=1)[0].astype(float)
     observation = StarIn.model_validate(

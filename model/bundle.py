@@ -36,7 +36,10 @@ METHODS = {
 
 READOUT = ("slope", "constant", "scatter")
 SHIPPED = Path(__file__).with_name("default.safetensors")
-"""The model that the service uses when none is named."""
+"""The model that the service uses when none is named: adapted to observed spectra."""
+
+REFERENCE = Path(__file__).with_name("reference.safetensors")
+"""The model before it was adapted, for synthetic spectra: the paper's experiment."""
 
 
 def save_model(model: Model, path: Path) -> None:

@@ -45,6 +45,8 @@ EXAMPLES = ROOT / "docs" / "examples"
 APSTAR = EXAMPLES / "apStar-r5-2M00004994+1621552.fits"
 ASPCAP = EXAMPLES / "aspcapStar-r6-l30e.2-2M17334253-1654573.fits"
 GIANTS = ROOT / "training" / "observed" / "dr10_giants.h5"
+DEFAULT_MODEL = {"CHEMTWIN_MODEL": str(ROOT / "model" / "default.safetensors")}
+"""The environment of a service for observed stars."""
 GIANT = {"teff": 4705, "logg": 2.58, "fe_h": 0.05}
 """Catalogue labels of the star in APSTAR (APOGEE DR12)."""
 
@@ -155,9 +157,9 @@ def emulator() -> Emulator:
 
 @pytest.fixture(scope="session")
 def model() -> Model:
-    from model.bundle import SHIPPED, load_model
+    from model.bundle import REFERENCE, load_model
 
-    return load_model(SHIPPED)
+    return load_model(REFERENCE)
 
 
 @pytest.fixture(scope="session")
@@ -203,21 +205,15 @@ def catalogue_data(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def catalogue_of_make(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data folder that `make serve` fills, by the Makefile's own commands, to be copied."""
+    """The data folder that `make serve` fills, by the Makefile's own command, to be copied."""
     makefile = (ROOT / "Makefile").read_text()
-    options = re.search(r"chemtwin survey synthesize \$\(SYNTHETIC\) (.*)", makefile)
-    assert options is not None
 
     def make(folder: Path) -> None:
-        survey = folder / "catalogue.h5"
-        assert forked.run("survey", "synthesize", survey, *options[1].split())[0] == 0
-        assert forked.run("catalogue", "ingest", survey, "--data-dir", folder / "data")[0] == 0
-        survey.unlink()
         observed = re.search(r"^OBSERVED := (.*)", makefile, re.MULTILINE)
         assert observed is not None
         ingest = "catalogue", "ingest", ROOT / observed[1], "--data-dir", folder / "data"
         assert "CHEMTWIN_STORE_SPECTRA=true $(BIN)/chemtwin catalogue ingest $(OBSERVED)" in makefile
-        assert forked.run(*ingest, CHEMTWIN_STORE_SPECTRA="true")[0] == 0
+        assert forked.run(*ingest, CHEMTWIN_STORE_SPECTRA="true", **DEFAULT_MODEL)[0] == 0
 
     return made_once(tmp_path_factory, "make", make) / "data"
 
@@ -238,9 +234,8 @@ def giants_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the observed giants that ship, and their spectra, to be copied."""
 
     def make(folder: Path) -> None:
-        status, said = forked.run(
-            "catalogue", "ingest", GIANTS, "--data-dir", folder, CHEMTWIN_STORE_SPECTRA="1"
-        )
+        ingest = "catalogue", "ingest", GIANTS, "--data-dir", folder
+        status, said = forked.run(*ingest, CHEMTWIN_STORE_SPECTRA="1", **DEFAULT_MODEL)
         assert status == 0, said
 
     return made_once(tmp_path_factory, "giants", make)
@@ -251,7 +246,7 @@ def giants(giants_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A running service with the observed giants in it. Tests leave them as they are."""
     data_dir = tmp_path_factory.mktemp("giants") / "data"
     shutil.copytree(giants_data, data_dir)
-    server = Server(data_dir, {"CHEMTWIN_STORE_SPECTRA": "1"}, [])
+    server = Server(data_dir, {"CHEMTWIN_STORE_SPECTRA": "1", **DEFAULT_MODEL}, [])
     server.wait()
     yield server
     server.stop()

@@ -148,9 +148,9 @@ def launch() -> None:
 
     for name in IMPORTED:
         importlib.import_module(name)
-    from model.bundle import SHIPPED, load_model
+    from model.bundle import REFERENCE, load_model
 
-    model = load_model(SHIPPED)
+    model = load_model(REFERENCE)
     model.embed([model.example()])
     del model
     gc.collect()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -24,8 +27,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+REFERENCE = Path(__file__).parents[1] / "model" / "reference.safetensors"
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Load the profile of hypothesis, before any test module reads it."""
+    """Take the model of synthetic spectra, which most tests embed, and load the profile of hypothesis.
+
+    Both before any test module reads them. Tests of observed stars take the default model, `DEFAULT_MODEL`.
+    """
+    os.environ["CHEMTWIN_MODEL"] = str(REFERENCE)
     always = {"stateful_step_count": STEPS, "deadline": None, "suppress_health_check": list(HealthCheck)}
     settings.register_profile("suite", max_examples=EXAMPLES, **always)
     settings.register_profile("thorough", max_examples=EXAMPLES * TIMES, **always)

@@ -35,7 +35,7 @@ def _stars(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command(
     epilog=example(
-        "model adapt model/default.safetensors stars.h5 --siblings siblings.csv --out adapted.safetensors"
+        "model adapt model/reference.safetensors stars.h5 --siblings siblings.csv --out adapted.safetensors"
     )
 )
 @_stars
@@ -74,7 +74,7 @@ def adapt(
     )
 
 
-@click.command(epilog=example("model siblings model/default.safetensors stars.h5 --siblings siblings.csv"))
+@click.command(epilog=example("model siblings model/reference.safetensors stars.h5 --siblings siblings.csv"))
 @_stars
 @click.option(
     "--siblings", type=FILE, required=True, help="CSV of stars known to share their chemistry: star_id, group"

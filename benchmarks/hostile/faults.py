@@ -31,7 +31,7 @@ import numpy as np
 import app.application
 import app.cli.main
 from index.stores.sqlite import SqliteStore
-from model.bundle import SHIPPED, load_model, save_model
+from model.bundle import REFERENCE, load_model, save_model
 from training.emulator.emulator import Emulator
 from training.surveys.survey import Survey
 from training.surveys.synthetic_survey import synthesize
@@ -103,10 +103,10 @@ class Arena:
         self.folder, self.data, self.choose = folder, folder / "data", random.Random(seed)
         self.longest, self.workers = longest, str(workers)
         self.other, self.bulk = folder / "other.safetensors", folder / "bulk.h5"
-        renamed = load_model(SHIPPED)
+        renamed = load_model(REFERENCE)
         renamed.card = replace(renamed.card, name="other")
         save_model(renamed, self.other)
-        self.models = [load_model(SHIPPED), load_model(self.other)]
+        self.models = [load_model(REFERENCE), load_model(self.other)]
         self.models[0].embed([self.models[0].example()])  # each fork has what this loads
         synthesize(self.bulk, Emulator.load(), pairs, seed=seed + 1, snr=100)
         survey = Survey.open(self.bulk)

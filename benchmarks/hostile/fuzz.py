@@ -38,7 +38,7 @@ from app.formats.npz import npz_stars
 from app.schemas.bodies import StarIn
 from app.schemas.queries import FitsQuery
 from app.settings import Settings
-from model.bundle import SHIPPED, load_model
+from model.bundle import REFERENCE, load_model
 from model.errors import ChemtwinError
 from model.methods.base import Model
 from model.spectra.spectrum import BAD_BITS, Observation, prepare
@@ -264,7 +264,7 @@ def main() -> None:
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"))
     given = parser.parse_args()
     files = sound_files()
-    run = Run(load_model(SHIPPED), given.minutes, given.findings)
+    run = Run(load_model(REFERENCE), given.minutes, given.findings)
     for content in files:
         run.case(content)
     print("sound files:", dict(run.outcomes), flush=True)

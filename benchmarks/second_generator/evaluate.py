@@ -15,7 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from model.bundle import SHIPPED, load_model
+from model.bundle import REFERENCE, load_model
 from model.methods.gaussdis import GaussDis
 from model.similarity.p_same import p_same
 from model.spectra.parameters import Parameters
@@ -60,7 +60,7 @@ def judge(model: GaussDis, pairs: list[Spectrum]) -> str:
 
 def main(folder: Path) -> None:
     """Print the lines."""
-    model = load_model(SHIPPED)
+    model = load_model(REFERENCE)
     assert isinstance(model, GaussDis)
     singles = observe(model, folder / "singles.h5", SNRS[0], seed=2)
     adapted = adapt(model, singles, np.full(len(singles), -1), "adapted", "second generator")

@@ -2,7 +2,7 @@
 
     python docs/figures/concepts.py
 
-The stars are of the catalogue that `make serve` makes, the model is the shipped one.
+The stars are synthetic, and the model is the reference, for synthetic spectra.
 """
 
 import tempfile
@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from model.bundle import SHIPPED, load_model
+from model.bundle import REFERENCE, load_model
 from model.methods.base import Embedding, Model
 from model.spectra.grid import Array
 from model.spectra.parameters import Parameters
@@ -30,7 +30,7 @@ COLOURS = (ORANGE, BLUE, PURPLE)
 
 def main() -> None:
     """Write concepts.png beside this file."""
-    model = load_model(SHIPPED)
+    model = load_model(REFERENCE)
     spectra, labels = _stars(model)
     embedded = model.embed(spectra)
     at_twin = spectra[1].parameters.values(model.parameter_names)[None]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import forked
-from tests.conftest import APSTAR, ASPCAP, EXAMPLES, ROOT
+from tests.conftest import APSTAR, ASPCAP, DEFAULT_MODEL, EXAMPLES, ROOT
 from tests.docs.blocks import PAGES, RUNNABLE, blocks, check, commands, run, tokens
 from tests.docs.outputs import compare_or_write
 
@@ -43,7 +43,7 @@ NOT_RUN = {
         "chemtwin survey synthesize realistic_train.h5": HOURS,
     },
     "run-for-a-survey.md": {"python3 -m venv /opt/chemtwin": INSTALL},
-    "running.md": {"export CHEMTWIN_API_KEYS=": CONTAINERS, "docker compose exec": CONTAINERS},
+    "running.md": {"export CHEMTWIN_API_KEYS=": CONTAINERS, "docker compose cp": CONTAINERS},
     "nearest-neighbours.md": {"chemtwin survey synthesize reference.h5": BENCHMARK},
     "train-your-own.md": {"pip install": INSTALL},
     "training.md": {
@@ -72,6 +72,9 @@ SMALLER = {
 
 SURVEYS = {"upgrade-a-model.md": 51, "run-for-a-survey.md": 52, "bulk.md": 53}
 """Pages that find a small survey.h5 in their folder, and its seed."""
+
+SYNTHETIC = {*SURVEYS, "train-your-own.md"}
+"""Pages whose stars are synthetic here, so that the model of these is the one that their reader has."""
 
 STARTS_ITS_OWN = {
     "train-your-own.md", "upgrade-a-model.md", "run-for-a-survey.md", "quickstart.md", "bulk.md", "operating.md",
@@ -103,11 +106,13 @@ def chemtwin(*arguments):
 
 
 @pytest.fixture
-def folder(tmp_path, request):
+def folder(tmp_path, request, monkeypatch):
     """Where a page's reader stands: docs/, the catalogue, and what the page says the reader has."""
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "examples").symlink_to(EXAMPLES)
     name = request.getfixturevalue("page").name
+    if name not in SYNTHETIC:
+        monkeypatch.setenv("CHEMTWIN_MODEL", DEFAULT_MODEL["CHEMTWIN_MODEL"])
     if name == "real-stars.md":
         for part in ("model", "training"):
             (tmp_path / part).symlink_to(ROOT / part)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from model.bundle import SHIPPED, load_model, save_model
+from model.bundle import REFERENCE, load_model, save_model
 from model.errors import ModelFileError
 
 
@@ -20,14 +20,14 @@ def test_a_model_comes_back_as_it_was(model, tmp_path, spectra, survey):
 
 
 def test_the_version_tells_models_apart(model, tmp_path):
-    other = load_model(SHIPPED)
+    other = load_model(REFERENCE)
     other.basis.polynomial = other.basis.polynomial + 1e-3
     save_model(other, tmp_path / "other.safetensors")
     assert load_model(tmp_path / "other.safetensors").card.identity != model.card.identity
 
 
 def test_the_shipped_model_is_small():
-    assert SHIPPED.stat().st_size < 15e6
+    assert REFERENCE.stat().st_size < 15e6
 
 
 def header(**card):
@@ -56,7 +56,7 @@ def test_other_files_are_refused(tmp_path, content):
 @pytest.mark.parametrize("cut", [0, 7, 1000])
 def test_a_damaged_file_is_refused(tmp_path, cut):
     path = tmp_path / "cut.safetensors"
-    path.write_bytes(SHIPPED.read_bytes()[:cut])
+    path.write_bytes(REFERENCE.read_bytes()[:cut])
     with pytest.raises(ModelFileError, match="cannot read"):
         load_model(path)
 

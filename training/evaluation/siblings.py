@@ -1,6 +1,6 @@
 """Do siblings find each other? Scores on groups of real stars that share their chemistry.
 
-    chemtwin model siblings model/default.safetensors stars.h5 --siblings siblings.csv
+    chemtwin model siblings model/reference.safetensors stars.h5 --siblings siblings.csv
 
 Every score is of ordered pairs (star, other star) of the groups' members. Where a model or a metric was learned
 from siblings, the row of a star comes from the one learned without its group.

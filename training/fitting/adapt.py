@@ -1,6 +1,6 @@
 """Adapting GaussDis to observed spectra: single stars, and siblings where some are known.
 
-    chemtwin model adapt model/default.safetensors stars.h5 --siblings siblings.csv --out adapted.safetensors
+    chemtwin model adapt model/reference.safetensors stars.h5 --siblings siblings.csv --out adapted.safetensors
 
 Observed spectra differ from synthetic ones. What all stars share of it is learned here, on the survey's own
 assumption that the latent is independent of u: an offset of each pixel outside the basis, an offset of the

@@ -21,9 +21,9 @@ from app.cli.main import cli
 from index.stores.open_store import open_store
 from index.stores.sqlite import SqliteStore
 from index.stores.star import Star
-from model.bundle import SHIPPED, load_model
+from model.bundle import REFERENCE, load_model
 
-IDENTITY = load_model(SHIPPED).card.identity
+IDENTITY = load_model(REFERENCE).card.identity
 
 
 def run(*arguments: object) -> tuple[int, str]:

@@ -13,7 +13,7 @@ from app.inference.embedder import Embedder, Job
 from app.inference.stored_observation import pack
 from app.settings import Settings
 from index.stores.sqlite import SqliteStore
-from model.bundle import SHIPPED, load_model, save_model
+from model.bundle import REFERENCE, load_model, save_model
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Observation
 from tests.app.bulk.test_ingest import ingest, npz, run, start
@@ -24,7 +24,7 @@ FACTOR = 2.0
 @pytest.fixture(scope="module")
 def new_model(tmp_path_factory) -> Path:
     """The shipped model with latents, and so distances, twice as long."""
-    model = load_model(SHIPPED)
+    model = load_model(REFERENCE)
     model.card = dataclasses.replace(model.card, name="other")
     model.metric = model.metric * FACTOR
     path = tmp_path_factory.mktemp("model") / "new.safetensors"
@@ -49,7 +49,7 @@ def folder(embedded, tmp_path) -> Path:
 
 
 def test_no_response_mixes_two_models(folder, new_model, survey, star, start_server):
-    old, new = load_model(SHIPPED).card, load_model(new_model).card
+    old, new = load_model(REFERENCE).card, load_model(new_model).card
     server = start_server(folder, CHEMTWIN_STORE_SPECTRA="true")
     fixed = survey.star_id[:20]
 
@@ -155,7 +155,7 @@ def test_stars_without_a_spectrum_and_those_refused_are_counted(tmp_path, survey
         done for done in Embedder(Settings(store_spectra=True)).embed(jobs) if not isinstance(done, Exception)
     ]
     other = Observation(flux[0], dataclasses.replace(parameters, extra={"vbroad": 1.0}))
-    grid = load_model(SHIPPED).grid
+    grid = load_model(REFERENCE).grid
     store.upsert([done.star for done in embedded], [embedded[0].packed, None, pack(other, grid)])
     store.close()
     code, said = run("catalogue", "reindex", "--model", new_model, "--data-dir", tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from app.cli.main import cli
-from model.bundle import SHIPPED
+from model.bundle import REFERENCE
 from tests.conftest import ROOT
 from tests.docs.blocks import check, commands
 
@@ -64,7 +64,7 @@ def test_evaluation_refuses_the_training_survey(survey, tmp_path, monkeypatch, m
     with h5py.File(copy, "a") as file:
         file.attrs["seed"] = model.card.training["survey_seed"]
     result = CliRunner().invoke(
-        cli, ["model", "evaluate", str(SHIPPED), "--survey", str(copy), "--report", str(tmp_path / "r")]
+        cli, ["model", "evaluate", str(REFERENCE), "--survey", str(copy), "--report", str(tmp_path / "r")]
     )
     assert "seed of a survey that default was trained or selected on" in str(result.exception)
 

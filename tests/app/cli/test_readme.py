@@ -1,5 +1,6 @@
 """The README's session, run as printed, against a service with the catalogue that `make serve` makes."""
 
+import csv
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, Server
+from tests.conftest import DEFAULT_MODEL, ROOT, Server
 from tests.docs.blocks import Block, blocks
 from tests.docs.outputs import compare_or_write
 
@@ -29,7 +30,7 @@ def served(catalogue_of_make, tmp_path_factory):
     """A service with the catalogue of `make serve`, on another port."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(catalogue_of_make, folder / "data")
-    server = Server(folder / "data", {}, [])
+    server = Server(folder / "data", DEFAULT_MODEL, [])
     server.wait()
     yield server
     server.stop()
@@ -39,7 +40,9 @@ def test_the_curl_session(served):
     script = block("bash").text.replace("localhost:8000", f"127.0.0.1:{served.port}")
     parts = re.sub(r"^curl", "echo; curl", script, flags=re.MULTILINE)
     done = subprocess.run(["bash", "-ec", parts], cwd=ROOT, capture_output=True, text=True, check=True)
-    embedded, twins, recast = (json.loads(line) for line in done.stdout.splitlines() if line)
+    lines = [line for line in done.stdout.splitlines() if line]
+    table, (embedded, twins, recast) = lines[:-3], map(json.loads, lines[-3:])
+    assert [row["cluster"] for row in csv.DictReader(table)] == ["M67"] * 6
     assert embedded["star_id"] == twins["star_id"] == recast["star_id"] == "2M00004994+1621552"
     assert len(twins["twins"]) == 3
     assert recast["to"] == {"teff": 4300, "logg": 1.9, "fe_h": 0.05}

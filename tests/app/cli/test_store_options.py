@@ -11,7 +11,7 @@ from app.cli.main import cli
 from app.settings import read_settings
 from index.stores.sqlite import SqliteStore
 from index.stores.star import Star
-from model.bundle import SHIPPED
+from model.bundle import REFERENCE
 from model.errors import InputError
 from tests.app.cli.test_cli import COMMANDS
 from tests.conftest import APSTAR, GIANT
@@ -40,7 +40,7 @@ def arguments(tmp_path, model) -> dict[str, list[str]]:
         "catalogue backup": [str(tmp_path / "b.sqlite")],
         "catalogue export": [str(tmp_path / "t.h5"), "--all-models"],
         "catalogue ingest": [str(source), "--workers", "1"],
-        "catalogue reindex": ["--model", str(SHIPPED), "--drop-old"],
+        "catalogue reindex": ["--model", str(REFERENCE), "--drop-old"],
         "twins": [str(APSTAR), *(f"--{name.replace('_', '-')}={value}" for name, value in GIANT.items())],
     }
 

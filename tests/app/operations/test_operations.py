@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.settings import Settings
-from model.bundle import SHIPPED, load_model, save_model
+from model.bundle import REFERENCE, load_model, save_model
 from tests.app.bulk.test_ingest import start
 from tests.conftest import Server
 
@@ -227,7 +227,7 @@ def test_the_doctor_says_what_is_wrong(environment, subject, message, tmp_path, 
 
 def test_a_defect_is_a_500_with_its_id_in_the_log(start_server, tmp_path):
     """A model that lies about its readout: the abundances of every star fail."""
-    model = load_model(SHIPPED)
+    model = load_model(REFERENCE)
     assert model.readout is not None
     model.readout = dataclasses.replace(model.readout, slope=model.readout.slope[:-1])
     save_model(model, tmp_path / "lies.safetensors")

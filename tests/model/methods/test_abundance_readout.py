@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from model.bundle import SHIPPED, load_model, save_model
+from model.bundle import REFERENCE, load_model, save_model
 from model.methods.abundance_readout import AbundanceReadout
 from training.emulator.emulator import Emulator
 from training.fitting.abundance_readout import add_readout, error_table, fit_readout
@@ -46,7 +46,7 @@ def test_the_shipped_readout_is_right_within_its_errors(model, others):
 
 def test_a_readout_does_not_make_another_model(tmp_path, model, survey, others):
     path = tmp_path / "model.safetensors"
-    report = add_readout(SHIPPED, survey.path, others.path, path)
+    report = add_readout(REFERENCE, survey.path, others.path, path)
     written = load_model(path)
     assert written.card.identity == model.card.identity
     assert written.readout.names == model.readout.names
@@ -59,7 +59,7 @@ def test_a_readout_does_not_make_another_model(tmp_path, model, survey, others):
 
 
 def test_a_model_without_one_stays_without(tmp_path):
-    bare = load_model(SHIPPED)
+    bare = load_model(REFERENCE)
     bare.readout = None
     save_model(bare, tmp_path / "bare.safetensors")
     assert load_model(tmp_path / "bare.safetensors").readout is None
@@ -67,4 +67,4 @@ def test_a_model_without_one_stays_without(tmp_path):
 
 def test_it_is_not_judged_on_its_own_stars(tmp_path, survey):
     with pytest.raises(ValueError, match="is the survey that the readout is fitted to"):
-        add_readout(SHIPPED, survey.path, survey.path, tmp_path / "out.safetensors")
+        add_readout(REFERENCE, survey.path, survey.path, tmp_path / "out.safetensors")

@@ -3,7 +3,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from model.bundle import SHIPPED, load_model
+from model.bundle import REFERENCE, load_model
 from model.methods.gaussdis import GaussDis
 from training.evaluation.evaluate import twin_rows
 from training.evaluation.posteriors import drift, likelihood_recovery, posteriors, twin_chi2
@@ -12,7 +12,7 @@ from training.surveys.survey import Survey
 
 @pytest.fixture(scope="module")
 def shipped() -> GaussDis:
-    model = load_model(SHIPPED)
+    model = load_model(REFERENCE)
     assert isinstance(model, GaussDis)
     return model
 

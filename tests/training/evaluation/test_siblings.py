@@ -51,7 +51,7 @@ def test_every_row_comes_from_the_model_without_its_own_group() -> None:
 
 def test_the_command_prints_baselines_and_the_model() -> None:
     result = CliRunner().invoke(
-        cli, ["model", "siblings", "model/observed.safetensors", str(STARS), "--siblings", str(SIBLINGS)]
+        cli, ["model", "siblings", "model/default.safetensors", str(STARS), "--siblings", str(SIBLINGS)]
     )
     assert result.exit_code == 0, result.output
     lines = {line[:28].strip(): line.split() for line in result.output.splitlines()}
@@ -68,7 +68,7 @@ def test_siblings_that_are_not_among_the_stars_are_named(tmp_path: Path) -> None
     unknown = tmp_path / "groups.csv"
     unknown.write_text("star_id,group\nNOBODY,M67\n")
     result = CliRunner().invoke(
-        cli, ["model", "siblings", "model/observed.safetensors", str(STARS), "--siblings", str(unknown)]
+        cli, ["model", "siblings", "model/default.safetensors", str(STARS), "--siblings", str(unknown)]
     )
     assert result.exit_code != 0
     assert "NOBODY" in str(result.exception)

@@ -6,7 +6,7 @@ from astropy.io import fits
 from click.testing import CliRunner
 
 from app.cli.main import cli
-from model.bundle import SHIPPED
+from model.bundle import REFERENCE
 from model.errors import FormatError
 from model.spectra.apogee import read_fits
 from tests.conftest import APSTAR, ASPCAP, GIANT
@@ -53,7 +53,7 @@ def test_the_visits_are_those_of_the_file(stars, model):
 
 
 def test_the_command_prints_both_tables(stars, tmp_path):
-    arguments = ["lab", "visits", str(SHIPPED), str(stars), "--report", str(tmp_path / "report")]
+    arguments = ["lab", "visits", str(REFERENCE), str(stars), "--report", str(tmp_path / "report")]
     result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     assert (tmp_path / "report" / "visits.md").read_text() == result.output

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from model.bundle import SHIPPED, load_model, save_model
+from model.bundle import REFERENCE, load_model, save_model
 from model.errors import InputError
 from model.methods.gaussdis import GaussDis, Measured
 from model.spectra.parameters import Parameters
@@ -24,7 +24,7 @@ OTHER = Path(__file__).with_name("second_generator.h5")
 
 @pytest.fixture(scope="module")
 def model() -> GaussDis:
-    loaded = load_model(SHIPPED)
+    loaded = load_model(REFERENCE)
     assert isinstance(loaded, GaussDis)
     return loaded
 
