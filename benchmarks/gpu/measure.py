@@ -97,7 +97,9 @@ class _Stars:
         self._model, self._parameters, self._device, self._loaded = model, config.parameters, device, loaded
         self._encoder, self._decoder = (net.to(device, torch.float32) for net in (model.encoder, model.decoder))
         autoencoder = sum(p.numel() for net in (self._encoder, self._decoder) for p in net.parameters())
-        classes = config.bins ** len(config.parameters) if config.joint_bins else config.bins * len(config.parameters)
+        classes = (
+            config.bins ** len(config.parameters) if config.joint_bins else config.bins * len(config.parameters)
+        )
         inputs, outputs = config.latents, classes
         if config.method == "factordis":
             inputs, outputs = len(model.grid.wavelength) + len(config.parameters) + config.latents, 1

@@ -66,7 +66,7 @@ def test_evaluation_refuses_the_training_survey(survey, tmp_path, monkeypatch, m
     result = CliRunner().invoke(
         cli, ["model", "evaluate", str(REFERENCE), "--survey", str(copy), "--report", str(tmp_path / "r")]
     )
-    assert "seed of a survey that default was trained or selected on" in str(result.exception)
+    assert "seed of a survey that reference was trained or selected on" in str(result.exception)
 
 
 def test_a_file_that_is_no_survey_is_refused(tmp_path):
