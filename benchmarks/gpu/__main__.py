@@ -2,10 +2,11 @@
 
 python -m benchmarks.gpu OUT [--seconds 500] [--work FOLDER] [--only NAME ...] [--set KEY=VALUE ...] [--small]
 
-Draws the surveys, then trains FaderDis and FactorDis (`paper-fast`, 96 million weights) for both conditionings, each
-within its part of the time, and measures each on 50,000 fresh stars. OUT gets gpu.md, figures.json and the latents of
-the training survey by each network. Surveys and checkpoints are in --work (OUT/work): the same command goes on from
-there. --small is the same with networks and surveys that a processor can train in seconds.
+Draws the surveys, then trains FaderDis and FactorDis (`paper-fast`, 96 million weights) for both
+conditionings, each within its part of the time, and measures each on 50,000 fresh stars. OUT gets gpu.md,
+figures.json and the latents of the training survey by each network. Surveys and checkpoints are in --work
+(OUT/work): the same command goes on from there. --small is the same with networks and surveys that a
+processor can train in seconds.
 
 It needs PyTorch, numpy, scipy, h5py, safetensors, tqdm and tensorboard, and no network.
 """
