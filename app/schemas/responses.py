@@ -10,7 +10,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from model.similarity.p_same import P_SAME_LIMIT, Verdict
+
 EXTRA = "extra parameters that the model is conditioned on, by name; absent where there are none"
+VERDICT = (
+    f"what p_same says: '{Verdict.SAME}' from {P_SAME_LIMIT} on, '{Verdict.DIFFERENT}' below; "
+    f"'{Verdict.UNKNOWN}' where p_same is null or one of the two stars is outside the model's domain"
+)
 
 
 class Form(BaseModel):
@@ -152,7 +158,10 @@ class Twin(Form):
 
     star_id: str
     distance: float = Field(ge=0)
-    p_same: float | None = Field(ge=0, le=1)
+    p_same: float | None = Field(
+        ge=0, le=1, description="how often stars of one chemistry lie at least this far apart; a p-value"
+    )
+    verdict: Verdict = Field(description=VERDICT)
     doppelganger_rate: float | None = Field(
         ge=0, le=1, description="fraction of random pairs at most this far apart; null below 1,000 stars"
     )
