@@ -31,6 +31,7 @@ def model_card(service: Service) -> dict[str, Any]:
         "metric": card.metric,
         "abundances": None if model.readout is None else list(model.readout.names),
         "error_floor": card.error_floor,
+        "typical_errors": card.typical_errors,
         "training": card.training,
         "quality": card.quality,
         "stars": len(service.index),

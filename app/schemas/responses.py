@@ -238,6 +238,9 @@ class ModelResponse(Form):
     metric: str
     abundances: list[str] | None
     error_floor: float | None
+    typical_errors: dict[str, float] = Field(
+        description="errors of parameters that are used where a spectrum with errors comes without them"
+    )
     training: dict[str, Any]
     quality: dict[str, Any]
     stars: int

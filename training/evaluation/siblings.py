@@ -68,7 +68,7 @@ class Members:
     def fe_h(self) -> tuple[Array, Array]:
         """[Fe/H] (N,) and its errors (N,)."""
         parameters = [s.parameters for s in self.spectra]
-        return np.array([p.fe_h for p in parameters]), np.array([p.fe_h_err for p in parameters])
+        return np.array([p.fe_h for p in parameters]), np.array([p.fe_h_err or 0.0 for p in parameters])
 
 
 Distances = Callable[[int], tuple[Array, Array | None]]
