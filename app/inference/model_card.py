@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from app.inference.service import Service
@@ -35,4 +36,5 @@ def model_card(service: Service) -> dict[str, Any]:
         "training": card.training,
         "quality": card.quality,
         "stars": len(service.index),
+        "drift": asdict(service.drift.drift(service.index)),
     }

@@ -226,6 +226,17 @@ class SeveralRecastResponse(Form):
     )
 
 
+class DriftResponse(Form):
+    """How far the catalogue's stars are from what the model expects."""
+
+    stars_checked: int = Field(ge=0, description="at most 10,000, drawn at random")
+    outside_domain: float | None = Field(ge=0, le=1, description="fraction of them; null of no stars")
+    latent_offset: float | None = Field(
+        ge=0, description="of their mean latent from the prior's, in sigma; null where the model has no prior"
+    )
+    message: str = Field(description="the same in words, with what to do about it")
+
+
 class ModelResponse(Form):
     """The model card."""
 
@@ -244,6 +255,7 @@ class ModelResponse(Form):
     training: dict[str, Any]
     quality: dict[str, Any]
     stars: int
+    drift: DriftResponse
 
 
 class HealthResponse(Form):

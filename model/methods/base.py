@@ -262,6 +262,13 @@ class Model(ABC):
         """
         return self.twins + first + second if self.twins.size else None
 
+    def prior_offset(self, latent: Array) -> float | None:
+        """How many standard deviations of the prior a latent (D,) lies from its mean.
+
+        None for a method whose latents have no prior.
+        """
+        return None
+
     def likelihood_ratios(
         self, latent: Array, covariance: Array, latents: Array, covariances: Array
     ) -> Array | None:
