@@ -154,7 +154,10 @@ class SeveralIn(Strict):
 
 
 class To(Strict):
-    """Parameters to recast to; what is left out stays the star's own."""
+    """Parameters to recast to; what is left out stays the star's own.
+
+    To compare siblings, give all a common teff and logg, and leave fe_h out: it is part of their chemistry.
+    """
 
     teff: float | None = None
     logg: float | None = None
