@@ -57,8 +57,9 @@ def save_model(model: Model, path: Path) -> None:
     if model.normaliser is not None:
         tensors["continuum_pixels"] = model.normaliser.pixels
     card = dataclasses.asdict(model.card) | {"version": ""}
-    if not model.card.units:
-        del card["units"]
+    for name in ("units", "typical_errors"):  # earlier releases write no card with empty ones
+        if not card[name]:
+            del card[name]
     header: dict[str, Any] = {"format": FORMAT, "card": card}
     if model.normaliser is not None:
         header["normalisation"] = model.normaliser.header()
@@ -113,6 +114,8 @@ def load_card(path: Path) -> Card:
 def _card(header: dict[str, Any]) -> Card:
     fields = header["card"]
     fields["parameters"] = {name: (low, high) for name, (low, high) in fields["parameters"].items()}
+    errors = fields.get("typical_errors", {})
+    fields["typical_errors"] = {name: float(error) for name, error in errors.items()}
     return Card(**fields)
 
 

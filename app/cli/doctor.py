@@ -23,6 +23,7 @@ import numpy as np
 from packaging.requirements import Requirement
 from pydantic import ValidationError
 
+from app.inference.drift import drift_of
 from app.settings import PREFIX, Settings, invalid, keys
 from index.errors import StoreError
 from index.search.twin_index import TwinIndex
@@ -225,5 +226,7 @@ def _contents(store: Store, model: Model | None, settings: Settings) -> Iterator
             yield Finding(
                 "warn", "search", f"{len(index)} stars, the store had {counts.get(own, 0)}: being written to?"
             )
+        drift = drift_of(model, index)
+        yield Finding("warn" if drift.large else "ok", "domain", drift.message)
     finally:
         index.close()

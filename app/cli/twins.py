@@ -29,6 +29,7 @@ COLUMNS: dict[str, Callable[[Any], str]] = {
     "star_id": str,
     "distance": "{:.2f}".format,
     "p_same": _fraction,
+    "verdict": str,
     "doppelganger_rate": _fraction,
     "teff": "{:.0f}".format,
     "logg": "{:.2f}".format,

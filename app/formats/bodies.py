@@ -121,7 +121,7 @@ def fits_job(
             + TEMPLATES.get(file.kind, ""),
         )
     star_id = _star_id(query.star_id, file.star_id, named)
-    errors = {f"{name}_err": file.errors.get(name, 0.0) for name in of_file}
+    errors: dict[str, Any] = {f"{name}_err": file.errors.get(name) for name in of_file}
     errors |= {name: value for name in ERRORS if (value := getattr(query, name)) is not None}
     values, values_err = query.extra(extra)
     observation = Observation(

@@ -49,6 +49,7 @@ def _twin_columns(extra_units: dict[str, str], by_likelihood: bool) -> list[Colu
         field("star_id", "the twin", "", "meta.id;meta.main", "O"),
         field("distance", "Euclidean distance of the latents", "", "stat.value;arith.diff"),
         field("p_same", "how often identical stars lie at least this far apart", "", "stat.probability"),
+        field("verdict", "same within noise, different, or cannot tell", "", "meta.code.class", "O"),
         *([ratio] if by_likelihood else []),
         field("doppelganger_rate", RATE, "", "stat.probability"),
         field("teff", "effective temperature of the twin", "K", "phys.temperature.effective"),

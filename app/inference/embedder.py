@@ -127,7 +127,7 @@ class Embedder:
             if isinstance(spectrum, Exception):
                 results[row] = spectrum
             else:
-                spectra[row] = spectrum
+                spectra[row] = self.model.with_typical_errors(spectrum)
         embeddings = self.model.embed(list(spectra.values())) if spectra else []
         for (row, spectrum), embedding in zip(spectra.items(), embeddings, strict=True):
             if np.all(np.abs(embedding.latent) < MAX_LATENT):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from app.inference.service import Service
@@ -31,7 +32,9 @@ def model_card(service: Service) -> dict[str, Any]:
         "metric": card.metric,
         "abundances": None if model.readout is None else list(model.readout.names),
         "error_floor": card.error_floor,
+        "typical_errors": card.typical_errors,
         "training": card.training,
         "quality": card.quality,
         "stars": len(service.index),
+        "drift": asdict(service.drift.drift(service.index)),
     }

@@ -8,6 +8,7 @@ import threading
 
 from app import metrics
 from app.errors import Busy, ModelMismatch, NotFound
+from app.inference.drift import DriftCheck
 from app.inference.embedder import Embedded, Embedder, Job
 from app.settings import Settings
 from index.search.twin_index import TwinIndex
@@ -31,6 +32,7 @@ class Service:
         self.settings = settings
         self.embedder = Embedder(settings)
         self.model = self.embedder.model
+        self.drift = DriftCheck(self.model)
         self.extra = self.embedder.extra
         units = self.model.card.units
         self.extra_units = {name: units.get(name, "") for name in self.extra}

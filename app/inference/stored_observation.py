@@ -22,7 +22,10 @@ from model.spectra.grid import APOGEE_PIXELS, Array, Grid
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Observation
 
-FORMAT = "chemtwin-spectrum-1"
+FORMAT = "chemtwin-spectrum-2"
+FIRST_FORMAT = "chemtwin-spectrum-1"
+"""Bytes of earlier releases: an error of 0 stands in them for one that was not given."""
+
 LEVEL = 1
 """Of deflate: more costs several times as long and gains 1 %."""
 
@@ -69,13 +72,15 @@ def unpack(content: bytes) -> tuple[Observation, tuple[str, ...]]:
         raw = zlib.decompress(content)
         header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
         facts, tensors = json.loads(header["__metadata__"]["observation"]), load(raw)
-        if facts["format"] != FORMAT:
+        if facts["format"] not in (FIRST_FORMAT, FORMAT):
             raise ValueError(f"format {facts['format']}")
         flux = tensors["flux"].astype(np.float64)
         wavelength: Array | None = tensors.get("wavelength")
         if wavelength is None and flux.size != APOGEE_PIXELS:
             wavelength = APOGEE.wavelength
         parameters = {FORMER_NAMES.get(name, name): value for name, value in facts["parameters"].items()}
+        if facts["format"] == FIRST_FORMAT:
+            parameters |= {name: parameters[name] or None for name in ("teff_err", "logg_err", "fe_h_err")}
         observation = Observation(
             flux=flux,
             parameters=Parameters(**parameters),

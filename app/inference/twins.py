@@ -16,7 +16,7 @@ from app.inference.stars import extra_fields
 from app.schemas.queries import TwinQuery
 from index.search.twin_index import Filters, Search, Twin
 from index.stores.star import STAR_TABLE, Brief, Star, covariances_of, extra_of, latents_of, text_number
-from model.similarity.p_same import fe_h_difference, p_same
+from model.similarity.p_same import fe_h_difference, p_same, verdict
 
 SHORTLIST = 1000
 """Nearest stars by distance that a ranking by likelihood looks at."""
@@ -107,6 +107,7 @@ def _response(service: Service, star: Star, query: TwinQuery, found: list[Twin])
                 "star_id": other.star_id,
                 "distance": distance,
                 "p_same": same.get(other.star_id),
+                "verdict": verdict(same.get(other.star_id), star.in_domain and other.in_domain),
                 **({"log_likelihood_ratio": ratios.get(other.star_id)} if by_likelihood else {}),
                 "doppelganger_rate": None if rates is None else rates[rank],
                 "teff": other.teff,

@@ -39,7 +39,7 @@ def _between(name: str) -> dict[str, Any]:
 def _error(name: str, unit: str) -> Any:
     """The field of a parameter's error, with its largest possible value for the document."""
     low, high = POSSIBLE[name]
-    text = f"1-sigma error, {unit}; null: not known"
+    text = f"1-sigma error, {unit}; 0: exact; null: not known, and the typical error of GET /model is used"
     return Field(None, ge=0, description=text, json_schema_extra={"maximum": high - low})
 
 
@@ -58,7 +58,7 @@ class Labels(Strict):
     logg_err: float | None = _error("logg", "dex")
     fe_h_err: float | None = _error("fe_h", "dex")
     parameters: Extra = Field({}, description="extra parameters that the model is conditioned on, by name")
-    parameters_err: ExtraErrors = Field({}, description="1-sigma errors of those; null: not known")
+    parameters_err: ExtraErrors = Field({}, description="1-sigma errors of those; 0: exact; null: not known")
 
     def as_parameters(self) -> Parameters:
         """As the model takes them."""
@@ -154,7 +154,10 @@ class SeveralIn(Strict):
 
 
 class To(Strict):
-    """Parameters to recast to; what is left out stays the star's own."""
+    """Parameters to recast to; what is left out stays the star's own.
+
+    To compare siblings, give all a common teff and logg, and leave fe_h out: it is part of their chemistry.
+    """
 
     teff: float | None = None
     logg: float | None = None

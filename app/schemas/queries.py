@@ -41,7 +41,11 @@ class TwinQuery(BaseModel):
     fe_h_min: FeHLimit | Absent = None
     fe_h_max: FeHLimit | Absent = None
     snr_min: QueryNumber | Absent = None
-    fe_h_within: QueryPositive | Literal["any"] | Absent = None
+    fe_h_within: QueryPositive | Literal["any"] | Absent = Field(
+        None,
+        description="largest |difference| of [Fe/H], dex; by default 0.1, wider by the error of the star's [Fe/H], "
+        "if the model removes [Fe/H] from the latent",
+    )
     max_distance: QueryPositive | Absent = None
     cluster: ClusterName | Absent = Field(None, description="only stars of this cluster or group")
     not_cluster: ClusterName | Absent = Field(None, description="no stars of this cluster or group")

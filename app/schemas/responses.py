@@ -10,7 +10,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from model.similarity.p_same import P_SAME_LIMIT, Verdict
+
 EXTRA = "extra parameters that the model is conditioned on, by name; absent where there are none"
+VERDICT = (
+    f"what p_same says: '{Verdict.SAME}' from {P_SAME_LIMIT} on, '{Verdict.DIFFERENT}' below; "
+    f"'{Verdict.UNKNOWN}' where p_same is null or one of the two stars is outside the model's domain"
+)
 
 
 class Form(BaseModel):
@@ -152,7 +158,10 @@ class Twin(Form):
 
     star_id: str
     distance: float = Field(ge=0)
-    p_same: float | None = Field(ge=0, le=1)
+    p_same: float | None = Field(
+        ge=0, le=1, description="how often stars of one chemistry lie at least this far apart; a p-value"
+    )
+    verdict: Verdict = Field(description=VERDICT)
     doppelganger_rate: float | None = Field(
         ge=0, le=1, description="fraction of random pairs at most this far apart; null below 1,000 stars"
     )
@@ -217,6 +226,17 @@ class SeveralRecastResponse(Form):
     )
 
 
+class DriftResponse(Form):
+    """How far the catalogue's stars are from what the model expects."""
+
+    stars_checked: int = Field(ge=0, description="at most 10,000, drawn at random")
+    outside_domain: float | None = Field(ge=0, le=1, description="fraction of them; null of no stars")
+    latent_offset: float | None = Field(
+        ge=0, description="of their mean latent from the prior's, in sigma; null where the model has no prior"
+    )
+    message: str = Field(description="the same in words, with what to do about it")
+
+
 class ModelResponse(Form):
     """The model card."""
 
@@ -229,9 +249,13 @@ class ModelResponse(Form):
     metric: str
     abundances: list[str] | None
     error_floor: float | None
+    typical_errors: dict[str, float] = Field(
+        description="errors of parameters that are used where a spectrum with errors comes without them"
+    )
     training: dict[str, Any]
     quality: dict[str, Any]
     stars: int
+    drift: DriftResponse
 
 
 class HealthResponse(Form):

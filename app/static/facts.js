@@ -1,6 +1,5 @@
 // Texts about a star, its plot and its twins.
 
-import { apart, UNLIKELY } from "./table.js";
 import { $, make, number, parameter, tell, withUnit } from "./words.js";
 
 /** Show a star, as the service describes it; `unstored`: it was uploaded, and may be stored. */
@@ -28,13 +27,12 @@ export function showFacts(star, unstored, card) {
 export function account(found, rank) {
   const missed = rank === "likelihood" ? ", ranked among the 1,000 nearest" : "; a nearer one may have been missed";
   const among = `among ${found.searched.toLocaleString("en")} stars${found.exact ? "" : missed}`;
-  const judged = found.twins.filter((twin) => twin.p_same !== null);
-  const likely = judged.filter((twin) => !apart(twin)).length;
-  const doubt = judged.length ? `; ${likely} of them within the noise, the others dimmed: p (same) below ${UNLIKELY}` : "";
+  const different = found.twins.filter((twin) => twin.verdict === "different").length;
+  const dimmed = different ? `; ${different} of them different (dimmed)` : "";
   const order = rank === "likelihood" ? "likeliest" : "nearest";
   const outside = found.twins.filter((twin) => !twin.in_domain).length;
   const strange = outside ? `; ${outside} outside the model's domain` : "";
-  return `the ${found.twins.length} ${order} ${among}${likely < judged.length ? doubt : ""}${strange}`;
+  return `the ${found.twins.length} ${order} ${among}${dimmed}${strange}`;
 }
 
 /** What the plot's lines are; `moved`: the star is recast elsewhere. */

@@ -3,14 +3,10 @@
 import { MOST_DRAWN, twinColours } from "./theme.js";
 import { $, make, number, parameter, small } from "./words.js";
 
-export const UNLIKELY = 0.001;
-
-/** Whether noise hardly puts stars of one chemistry so far apart. */
-export const apart = (twin) => twin.p_same !== null && twin.p_same < UNLIKELY;
-
 const HELP = {
   distance: "Euclidean distance of the latents. True twins at S/N 100 lie near the square root of the number of latents.",
   p_same: "How often stars of the same chemistry, observed with these errors, lie at least this far apart. A p-value, not the probability of being twins; empty where a star came without errors.",
+  verdict: "What p (same) says: different below 0.01, same within noise from there on. Cannot tell where p (same) is unknown, or the model does not know one of the two stars.",
   log_likelihood_ratio: "Logarithm of the likelihood of one chemistry for both over a chemistry for each.",
   doppelganger_rate: "Fraction of random pairs of the catalogue at most this far apart; empty until the catalogue has 1,000 stars.",
   in_domain: "Whether the model knows such stars. Outside of its domain a latent, and so a distance, may be wrong.",
@@ -31,6 +27,7 @@ function columns(twins, card) {
     { name: "star_id", title: "Star", value: (twin) => twin.star_id },
     own("distance", "Distance", (value) => number(value, 2)),
     own("p_same", "p (same)", small),
+    own("verdict", "Verdict", String),
     ...(byLikelihood ? [own("log_likelihood_ratio", "ln LR", (value) => number(value, 1))] : []),
     own("doppelganger_rate", "Doppelg\u00e4nger rate", small),
     own("rms", "rms residual", (value) => number(value, 4)),
@@ -91,7 +88,7 @@ export class TwinTable {
       this.opened(twin.star_id);
     };
     const values = all.slice(1).map((column) => make("td", {}, column.text(column.value(twin))));
-    return make("tr", { className: apart(twin) ? "apart" : "" }, make("td", {}, make("label", {}, box, swatch)), make("td", {}, link), ...values);
+    return make("tr", { className: twin.verdict === "different" ? "apart" : "" }, make("td", {}, make("label", {}, box, swatch)), make("td", {}, link), ...values);
   }
 }
 

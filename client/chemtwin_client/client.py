@@ -271,7 +271,7 @@ class Chemtwin:
             A stored star's id; or a Spectrum or flux as `embed` takes it.
         to : mapping
             Any of `teff` (K), `logg`, `fe_h` (dex), and `parameters`, a mapping of extra ones. The rest are
-            the star's own.
+            the star's own. To compare siblings, give a common `teff` and `logg` and leave `fe_h` out.
         residual : bool
             Add the star's own residual: its observed flux less the model's reconstruction. Of a stored star the
             service needs the spectrum.

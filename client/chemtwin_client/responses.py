@@ -142,6 +142,7 @@ ABOUT = {
     "asked_star_id": ("the star whose twins these are", "", "meta.id"),
     "distance": ("Euclidean distance of the latents", "", "stat.value;arith.diff"),
     "p_same": ("how often identical stars lie at least this far apart", "", "stat.probability"),
+    "verdict": ("same within noise, different, or cannot tell", "", "meta.code.class"),
     "log_likelihood_ratio": ("ln likelihood of same chemistry over different", "", "stat.likelihood"),
     "doppelganger_rate": (
         "fraction of random pairs this close; null below 1,000 stars",
@@ -187,12 +188,14 @@ SHOWN = {
 }
 """How numbers are printed, and written as text; finer than any is known."""
 
-TEXTS = {"star_id", "asked_star_id", "cluster", "warnings", "model", "outcome", "code", "message", "element"}
+TEXTS = {"star_id", "asked_star_id", "verdict", "cluster", "warnings", "model", "outcome", "code", "message"}
+TEXTS |= {"element"}
 VECTORS = {"latent", "latent_sd"}
 TWIN = (
     "star_id",
     "distance",
     "p_same",
+    "verdict",
     "log_likelihood_ratio",
     "doppelganger_rate",
     "teff",

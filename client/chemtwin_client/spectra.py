@@ -28,8 +28,9 @@ class Observed(TypedDict, total=False):
 
     `star_id`: its id, as text or an integer. `teff` (K), `logg` (dex, cgs), `fe_h` (dex), `ra`, `dec`
     (degrees): numbers, or Quantities, which are converted; `teff_err`, `logg_err`, `fe_h_err`: their 1-sigma
-    errors. `parameters`, `parameters_err`: what else the model is conditioned on. `meta`: anything to store
-    with the star, 4 kB at most; not with a FITS file.
+    errors, 0 for exact; without them the model's typical ones are used, if it has any. `parameters`,
+    `parameters_err`: what else the model is conditioned on. `meta`: anything to store with the star, 4 kB at
+    most; not with a FITS file.
 
     Of arrays: `wavelength` (P,) in vacuum and at rest, in Angstrom or a Quantity; without it flux is on the
     model's or APOGEE's grid. `ivar` or `error` (P,), in flux's unit; `bitmask` (P,), APOGEE's pixel mask, or

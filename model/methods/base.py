@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -47,6 +47,8 @@ class Card:
         The record of the training, and what was measured.
     units : dict of str to str
         Units of the parameters beyond teff, logg and fe_h.
+    typical_errors : dict of str to float
+        The median errors of parameters in the model's own survey; empty where none are known.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Card:
     training: dict[str, Any] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
+    typical_errors: dict[str, float] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
@@ -190,6 +193,27 @@ class Model(ABC):
         parameters = Parameters(**{name: known.pop(name, value) for name, value in usual.items()}, extra=known)
         return Spectrum(flux, np.full(len(flux), 1e4), parameters, has_errors=True)
 
+    def with_typical_errors(self, spectrum: Spectrum) -> Spectrum:
+        """A spectrum with the card's typical errors where those of its parameters are not known, and a warning.
+
+        Without errors of the flux there is nothing to widen, and the spectrum stays as it is.
+        """
+        used = {
+            name: error
+            for name, error in self.card.typical_errors.items()
+            if spectrum.has_errors and spectrum.parameters.error(name) is None
+        }
+        if not used:
+            return spectrum
+        units = PARAMETER_UNITS | self.card.units
+        values = [f"{name}_err = {error:g} {units.get(name, '')}".rstrip() for name, error in used.items()]
+        warning = f"the model's typical errors are used where none were given: {', '.join(values)}"
+        return replace(
+            spectrum,
+            parameters=spectrum.parameters.with_errors(used),
+            warnings=(*spectrum.warnings, warning),
+        )
+
     def outside(self, parameters: Parameters) -> list[str]:
         """One sentence for each parameter that lies outside the training range."""
         return [
@@ -237,6 +261,13 @@ class Model(ABC):
             Covariances; None where they were never measured.
         """
         return self.twins + first + second if self.twins.size else None
+
+    def prior_offset(self, latent: Array) -> float | None:
+        """How many standard deviations of the prior a latent (D,) lies from its mean.
+
+        None for a method whose latents have no prior.
+        """
+        return None
 
     def likelihood_ratios(
         self, latent: Array, covariance: Array, latents: Array, covariances: Array

@@ -290,6 +290,10 @@ class GaussDis(Model):
         """Latents (N, D) in the frame of the response, where the prior is the unit Gaussian."""
         return np.asarray(latents @ self._unmetric)
 
+    def prior_offset(self, latent: Array) -> float:
+        """How many standard deviations of the prior a latent (D,) lies from its mean."""
+        return float(np.linalg.norm(self.unit(latent)))
+
     def unit_covariance(self, covariances: Array) -> Array:
         """Covariances (N, D, D) in the frame of `unit`."""
         return np.asarray(self._unmetric.T @ covariances @ self._unmetric)

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc
 
 from model.spectra.grid import Array
+
+P_SAME_LIMIT = 0.01
+"""Stars of a smaller p_same are different: noise alone puts 1 % of true twins so far apart."""
+
+
+class Verdict(StrEnum):
+    """What a pair's p_same says of the two stars."""
+
+    SAME = "same within noise"
+    DIFFERENT = "different"
+    UNKNOWN = "cannot tell"
 
 
 def p_same(
@@ -52,3 +65,24 @@ def fe_h_difference(fe_h: Array, error: Array, other_fe_h: float, other_error: f
     variance = error**2 + other_error**2
     unit = np.sqrt(np.where(variance > 0, variance, np.nan))
     return np.asarray((fe_h - other_fe_h) / unit)
+
+
+def verdict(p_same: float | None, in_domain: bool) -> Verdict:
+    """What to say of a pair of stars.
+
+    Parameters
+    ----------
+    p_same : float or None
+        Of the pair; None where it is not known.
+    in_domain : bool
+        Whether the model knows both stars.
+
+    Returns
+    -------
+    Verdict
+        `UNKNOWN` where p_same is not known or a star lies outside the domain. Otherwise `DIFFERENT` below
+        `P_SAME_LIMIT`, and `SAME` from there on.
+    """
+    if p_same is None or not in_domain:
+        return Verdict.UNKNOWN
+    return Verdict.DIFFERENT if p_same < P_SAME_LIMIT else Verdict.SAME

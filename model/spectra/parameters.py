@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Parameters:
     teff, logg, fe_h : float
         Effective temperature in K, surface gravity in dex (cgs), [Fe/H] in dex.
     teff_err, logg_err, fe_h_err : float
-        Their errors; 0 for an exact value.
+        Their errors; 0 for an exact value, None where not known.
     extra : mapping of str to float
         The extra parameters of u by name (line broadening, say), in the model's units.
     extra_err : mapping of str to float
@@ -55,9 +56,9 @@ class Parameters:
     teff: float
     logg: float
     fe_h: float
-    teff_err: float = 0.0
-    logg_err: float = 0.0
-    fe_h_err: float = 0.0
+    teff_err: float | None = None
+    logg_err: float | None = None
+    fe_h_err: float | None = None
     extra: Mapping[str, float] = field(default_factory=dict)
     extra_err: Mapping[str, float] = field(default_factory=dict)
 
@@ -69,7 +70,7 @@ class Parameters:
                 problems.append(
                     f"{name} = {value:g} is not between {low:g} and {high:g} {PARAMETER_UNITS[name]}"
                 )
-            if not 0 <= error <= high - low:
+            if error is not None and not 0 <= error <= high - low:
                 problems.append(f"{name}_err is not between 0 and {high - low:g} {PARAMETER_UNITS[name]}")
         problems += [
             f"{name[:40]} is not between -{MAX_EXTRA:g} and {MAX_EXTRA:g}"
@@ -108,12 +109,21 @@ class Parameters:
         """The named parameters as an array (len(names),)."""
         return np.array([self.value(name) for name in names], dtype=np.float64)
 
-    def errors(self, names: Sequence[str]) -> Array:
-        """Their 1-sigma errors (len(names),)."""
-        return np.array(
-            [
-                getattr(self, name + "_err") if name in PARAMETER_UNITS else self.extra_err.get(name, 0.0)
-                for name in names
-            ],
-            dtype=np.float64,
+    def error(self, name: str) -> float | None:
+        """The 1-sigma error of one parameter; None where not known."""
+        found: float | None = (
+            getattr(self, name + "_err") if name in PARAMETER_UNITS else self.extra_err.get(name)
         )
+        return found
+
+    def errors(self, names: Sequence[str]) -> Array:
+        """The 1-sigma errors of the named parameters (len(names),); 0 where not known."""
+        return np.array([self.error(name) or 0.0 for name in names], dtype=np.float64)
+
+    def with_errors(self, errors: Mapping[str, float]) -> Parameters:
+        """The same parameters with the `errors` of those that are named in it."""
+        own: dict[str, Any] = {
+            f"{name}_err": error for name, error in errors.items() if name in PARAMETER_UNITS
+        }
+        extra = {name: error for name, error in errors.items() if name not in PARAMETER_UNITS}
+        return replace(self, **own, extra_err={**self.extra_err, **extra})

@@ -44,6 +44,7 @@ def header(**card):
         header(method="magic"),
         header(extra=1),
         header(parameters={"teff": 3}),
+        header(typical_errors={"teff": "many"}),
     ],
 )
 def test_other_files_are_refused(tmp_path, content):

@@ -18,12 +18,9 @@ from scipy.stats import rankdata
 
 from model.methods.base import Model
 from model.methods.basis import design
-from model.similarity.p_same import fe_h_difference, p_same
+from model.similarity.p_same import P_SAME_LIMIT, fe_h_difference, p_same
 from model.spectra.grid import Array
 from model.spectra.spectrum import Spectrum
-
-ACCEPTED = 0.01
-"""A pair of smaller p_same is taken for two different stars."""
 
 FAR = 0.15
 """Clusters whose median [Fe/H] differ by more (dex) are certainly different."""
@@ -71,7 +68,7 @@ class Members:
     def fe_h(self) -> tuple[Array, Array]:
         """[Fe/H] (N,) and its errors (N,)."""
         parameters = [s.parameters for s in self.spectra]
-        return np.array([p.fe_h for p in parameters]), np.array([p.fe_h_err for p in parameters])
+        return np.array([p.fe_h for p in parameters]), np.array([p.fe_h_err or 0.0 for p in parameters])
 
 
 Distances = Callable[[int], tuple[Array, Array | None]]
@@ -118,9 +115,9 @@ def _scores(members: Members, apart: Array, same: Array | None) -> Scores:
     far = np.abs(median[:, None] - median) > FAR
     return dataclasses.replace(
         result,
-        accepted=float(np.mean(same[siblings] > ACCEPTED)),
+        accepted=float(np.mean(same[siblings] > P_SAME_LIMIT)),
         median=float(np.median(same[siblings])),
-        far_accepted=float(np.mean(same[far] > ACCEPTED)) if far.any() else None,
+        far_accepted=float(np.mean(same[far] > P_SAME_LIMIT)) if far.any() else None,
     )
 
 
@@ -191,7 +188,7 @@ def by_abundances(members: Members, abundances: Array) -> Distances:
 def lonely(members: Members, same: Array) -> list[str]:
     """Ids of the stars that no sibling accepts."""
     siblings = (members.group[:, None] == members.group) & ~np.eye(len(members.group), dtype=bool)
-    accepted = np.where(siblings, same, 0.0).max(axis=1) > ACCEPTED
+    accepted = np.where(siblings, same, 0.0).max(axis=1) > P_SAME_LIMIT
     return [star_id for star_id, known in zip(members.star_ids, accepted, strict=True) if not known]
 
 

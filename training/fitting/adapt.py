@@ -106,6 +106,7 @@ def adapt(
         name=name,
         metric="Euclidean distance of the posterior means, in units of the difference of siblings",
         error_floor=float(np.sqrt(np.median(stars.unexplained))),
+        typical_errors=model.card.typical_errors | typical_errors(model.parameter_names, chosen),
         training=model.card.training | {"adapted": record},
         quality={},
     )
@@ -126,6 +127,15 @@ def adapted_without(
         return by_model(members, found)
 
     return distances
+
+
+def typical_errors(names: Sequence[str], spectra: Sequence[Spectrum]) -> dict[str, float]:
+    """The median error of each named parameter over the spectra that have one; without those that are exact."""
+    known = {
+        name: [error for s in spectra if (error := s.parameters.error(name)) is not None] for name in names
+    }
+    medians = {name: round(float(np.median(errors)), 6) for name, errors in known.items() if errors}
+    return {name: error for name, error in medians.items() if error > 0}
 
 
 def measured(model: GaussDis, spectra: Sequence[Spectrum]) -> Measured:

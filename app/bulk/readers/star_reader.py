@@ -133,7 +133,7 @@ def check_id(star_id: str | None) -> None:
 
 
 def parameters_of(values: Mapping[str, float], extra: Sequence[str]) -> Parameters:
-    """The labels among `values`, NaN or absent where unknown; an unknown error counts as none given.
+    """The labels among `values`, NaN or absent where unknown; an unknown error is None.
 
     Raises ParameterError for a label that is unknown or impossible.
     """
@@ -147,9 +147,10 @@ def parameters_of(values: Mapping[str, float], extra: Sequence[str]) -> Paramete
         for name in (*LABELS, *extra)
         if not math.isnan(error := values.get(f"{name}_err", math.nan)) and error >= 0
     }
+    label_errors: dict[str, Any] = {f"{name}_err": errors.get(name) for name in LABELS}
     return Parameters(
         **{name: values[name] for name in LABELS},
-        **{f"{name}_err": errors.get(name, 0.0) for name in LABELS},
+        **label_errors,
         extra={name: values[name] for name in extra},
         extra_err={name: errors[name] for name in extra if name in errors},
     )

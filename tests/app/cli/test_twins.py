@@ -46,8 +46,9 @@ def test_the_table_has_a_row_for_each_twin(data):
     assert "unlike those" in printed
     head, names, *rows = [line for line in printed.splitlines() if "unlike those" not in line]
     assert head.startswith("twins of 2M00004994+1621552 among 1200 stars, by chemtwin-gaussdis@")
-    assert names.split()[:3] == ["star_id", "distance", "p_same"]
+    assert names.split()[:4] == ["star_id", "distance", "p_same", "verdict"]
     assert len(rows) == 3
+    assert all("cannot tell" in row for row in rows), "the default model does not know the star"
     distances = [float(row.split()[1]) for row in rows]
     assert distances == sorted(distances)
 

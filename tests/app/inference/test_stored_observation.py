@@ -1,5 +1,6 @@
 import json
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,6 +43,17 @@ def test_bytes_of_earlier_releases_have_extra_parameters_under_another_name():
     assert "extra" not in stored
     back, warnings = unpack(zlib.compress(len(former).to_bytes(8, "little") + former + raw[8 + length :]))
     assert (back.parameters, warnings) == (LABELS, ("one",))
+
+
+def test_an_error_of_0_is_exact_but_not_in_bytes_of_earlier_releases():
+    """These have 0 where no error was given."""
+    labels = Parameters(4700.0, 2.5, 0.1, teff_err=0.0, logg_err=0.1)
+    given = replace(observation(), parameters=labels)
+    raw = zlib.decompress(pack(given, APOGEE))
+    assert unpack(zlib.compress(raw))[0].parameters == labels
+    former = raw.replace(b"chemtwin-spectrum-2", b"chemtwin-spectrum-1")
+    back = unpack(zlib.compress(former))[0].parameters
+    assert (back.teff_err, back.logg_err, back.fe_h_err) == (None, 0.1, None)
 
 
 def test_another_grid_is_stored_to_the_last_digit():

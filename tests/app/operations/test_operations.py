@@ -189,12 +189,20 @@ def test_the_doctor_finds_a_sound_service_sound(service, free_port):
     assert not any(key.startswith(("FAIL", "warn")) for key in lines)
     assert "is intact" in lines["ok store"][0]
     assert lines["ok search"][0].startswith("1200 stars")
+    assert "lie outside the model's domain" in lines["ok domain"][0]
     assert "is free" in lines["ok access"][0]
     status, lines = doctor(
         CHEMTWIN_DATA_DIR=str(service.data_dir), CHEMTWIN_PORT=service.url.rpartition(":")[2]
     )
     assert status == 0
     assert "a service runs" in lines["ok access"][0]
+
+
+@pytest.mark.slow
+def test_the_doctor_says_when_the_stars_are_not_what_the_model_expects(giants, free_port):
+    status, lines = doctor(CHEMTWIN_DATA_DIR=str(giants.data_dir), CHEMTWIN_PORT=free_port)
+    assert status == 0
+    assert lines["warn domain"] == [httpx.get(f"{giants.url}/model").json()["drift"]["message"]]
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def test_twins_as_csv(client):
     assert list(lines[0]) == [*json["twins"][0], "model"]
     assert len(lines) == 7
     for row, twin in zip(lines, json["twins"], strict=True):
-        assert row.pop("star_id") == twin["star_id"]
+        assert [row.pop(name) for name in ("star_id", "verdict")] == [twin["star_id"], twin["verdict"]]
         assert row.pop("model") == f"{json['model']['name']}@{json['model']['version']}"
         assert all(same(value, twin[name]) for name, value in row.items())
 
@@ -111,7 +111,17 @@ def test_twins_as_votable(client):
     read = Table.read(io.BytesIO(response.content), format="votable")
     assert read[main].tolist() == [twin["star_id"] for twin in json["twins"]]
     assert str(read["teff"].unit) == "K"
-    for name in ("distance", "p_same", "doppelganger_rate", "teff", "logg", "fe_h", "snr", "in_domain"):
+    for name in (
+        "distance",
+        "p_same",
+        "verdict",
+        "doppelganger_rate",
+        "teff",
+        "logg",
+        "fe_h",
+        "snr",
+        "in_domain",
+    ):
         assert read[name].tolist() == [twin[name] for twin in json["twins"]], name
 
 
@@ -125,7 +135,7 @@ def test_twins_of_a_bare_spectrum_as_a_table(client, star):
     assert "logg = 4.4 is outside" in params["warning_1"]
     assert np.ma.getmaskarray(table.to_table()["p_same"]).all()
     lines = rows(client.post("/twins?k=3&format=csv&fe_h_within=any", json=bare))
-    assert [row["p_same"] for row in lines] == [""] * 3
+    assert [(row["p_same"], row["verdict"]) for row in lines] == [("", "cannot tell")] * 3
 
 
 def test_no_twins_make_an_empty_table(client):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from model.similarity.p_same import p_same
+from model.similarity.p_same import P_SAME_LIMIT, Verdict, p_same, verdict
 
 
 @pytest.mark.parametrize("spread", [np.ones(50), np.geomspace(1, 1e-4, 50), np.r_[1.0, np.full(49, 1e-6)]])
@@ -17,3 +17,19 @@ def test_p_same_is_uniform_for_twins(spread):
 
 def test_far_apart_is_improbable():
     assert p_same(np.array([0.0, 100.0]), np.tile(np.eye(3), (2, 1, 1))) == pytest.approx([1, 0], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("p", "in_domain", "expected"),
+    [
+        (1.0, True, Verdict.SAME),
+        (P_SAME_LIMIT, True, Verdict.SAME),
+        (np.nextafter(P_SAME_LIMIT, 0), True, Verdict.DIFFERENT),
+        (0.0, True, Verdict.DIFFERENT),
+        (None, True, Verdict.UNKNOWN),
+        (1.0, False, Verdict.UNKNOWN),
+        (0.0, False, Verdict.UNKNOWN),
+    ],
+)
+def test_the_verdict_follows_p_same_inside_the_domain_only(p, in_domain, expected):
+    assert verdict(p, in_domain) is expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,7 +15,7 @@ from model.methods.gaussdis import GaussDis, Measured
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Observation, Spectrum, prepare
 from training.emulator.emulator import Emulator
-from training.fitting.adapt import adapt
+from training.fitting.adapt import adapt, typical_errors
 from training.fitting.misfit import Misfit, Prior, fit_misfit, log_density
 from training.surveys.synthetic_survey import draw_labels
 
@@ -97,6 +98,13 @@ def test_after_adapting_to_single_stars_twins_of_another_generator_meet(
     pair = adapted.pair_covariance(covariances[::2], covariances[1::2])
     chi2 = np.einsum("nd,nd->n", gap, np.linalg.solve(pair, gap[..., None])[..., 0]).mean() / gap.shape[1]
     assert 0.6 < chi2 < 1.5  # 1 would be exact; 60 pairs, the misfit from 120 stars
+
+
+def test_typical_errors_are_medians_of_those_that_are_known(model: GaussDis) -> None:
+    (spectrum,) = others(model, "singles", 100)[:1]
+    errors = [{"teff_err": 60.0, "fe_h_err": 0.0}, {"teff_err": 80.0, "fe_h_err": 0.0}, {"teff_err": 70.0}, {}]
+    spectra = [replace(spectrum, parameters=replace(spectrum.parameters, **one)) for one in errors]
+    assert typical_errors(model.parameter_names, spectra) == {"teff": 70.0}
 
 
 def test_too_few_stars_are_refused(model: GaussDis) -> None:

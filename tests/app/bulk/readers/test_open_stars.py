@@ -91,7 +91,7 @@ def test_an_unknown_error_or_position_is_none(name, value, survey, tmp_path):
     first, second = stars(hdf5(tmp_path / "s.h5", survey, **columns))
     assert (first.job.observation.parameters.teff_err, first.job.ra, first.job.dec) == (50, 10, 20)
     if name == "teff_err":
-        assert second.job.observation.parameters.teff_err == 0
+        assert second.job.observation.parameters.teff_err is None
     elif value != -1:
         assert (second.job.ra, second.job.dec) == (None, None)
 
@@ -284,7 +284,7 @@ def test_a_fits_table_in_the_surveys_words_is_enough(tmp_path):
     (star,) = stars(open_stars(InputFiles.of(path, tmp_path / "allStar.fits"), Settings(), {}))
     assert star.job.star_id == STAR
     assert star.job.observation.parameters.teff == 4705
-    assert star.job.observation.parameters.teff_err == 0
+    assert star.job.observation.parameters.teff_err is None
 
 
 def test_a_table_must_have_every_label(tmp_path):
