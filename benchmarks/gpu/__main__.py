@@ -25,7 +25,7 @@ from benchmarks.gpu.chip import Ceilings, seconds_per_step
 from benchmarks.gpu.measure import Measured, measure
 from benchmarks.gpu.page import page
 from benchmarks.gpu.surveys import TEST, TEST_XFE, TRAIN, best_device, drawn
-from training.config import PRESETS, NetworkConfig, read_config
+from training.config import NetworkConfig, preset_path, read_config
 from training.networks.network import save_frontend, train
 from training.networks.preprocessing import Frontend
 from training.surveys.survey import Survey
@@ -105,9 +105,8 @@ class _Run:
     def __call__(self, part: Part, seconds: float) -> None:
         """Train and measure one network, in about `seconds`."""
         started, folder = time.monotonic(), self.work / part.name
-        config = read_config(
-            PRESETS / f"{part.method}-paper-fast.toml", [f"parameters={list(part.parameters)}", *self.changes]
-        )
+        path = preset_path(part.method, "paper-fast")
+        config = read_config(path, [f"parameters={list(part.parameters)}", *self.changes])
         assert isinstance(config, NetworkConfig)
         config, step = self._planned(folder, config, seconds, started)
         train_survey, validation = self.surveys[TRAIN], self.surveys[part.validation]
