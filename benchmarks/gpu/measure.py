@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,13 @@ class _Stars:
         self._model, self._parameters, self._device, self._loaded = model, config.parameters, device, loaded
         self._encoder, self._decoder = (net.to(device, torch.float32) for net in (model.encoder, model.decoder))
         autoencoder = sum(p.numel() for net in (self._encoder, self._decoder) for p in net.parameters())
-        classes = config.bins ** len(config.parameters) if config.joint_bins else config.bins * len(config.parameters)
+        bins, known = config.bins, len(config.parameters)
+        classes = bins**known if config.joint_bins else bins * known
         inputs, outputs = config.latents, classes
         if config.method == "factordis":
-            inputs, outputs = len(model.grid.wavelength) + len(config.parameters) + config.latents, 1
+            inputs, outputs = len(model.grid.wavelength) + known + config.latents, 1
         widths = [inputs, *config.adversary, outputs]
-        self.sizes = autoencoder, sum((a + 1) * b for a, b in zip(widths, widths[1:], strict=False))
+        self.sizes = autoencoder, sum((a + 1) * b for a, b in pairwise(widths))
 
     @torch.no_grad()
     def latents(self, survey: Survey, snr: float, seed: int) -> Array:

@@ -72,7 +72,9 @@ def search(
             raise InputError(f"{key} is no positive number in this configuration: there is nothing to search")
     check_validation(survey, validation, config.parameters)
     folder.mkdir(parents=True, exist_ok=True)
-    objective = _Objective(survey, validation, config, folder, keys, device, Frontend.fit(survey, config, device))
+    objective = _Objective(
+        survey, validation, config, folder, keys, device, Frontend.fit(survey, config, device)
+    )
     study = _study(folder, [survey.identity(), validation.identity(), str(config), list(keys)])
     study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
     study.enqueue_trial(start, skip_if_exists=True)
