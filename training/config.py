@@ -96,6 +96,15 @@ class NetworkConfig:
 Config = PolyDisConfig | NetworkConfig
 
 
+def preset_path(method: str, name: str) -> Path:
+    """The file of a method's preset. Raises InputError for one that the method does not have."""
+    path = PRESETS / f"{method}-{name}.toml"
+    if not path.exists():
+        known = sorted(other.stem.removeprefix(f"{method}-") for other in PRESETS.glob(f"{method}-*.toml"))
+        raise InputError(f"{method} has no preset {name}; it has {', '.join(known)}")
+    return path
+
+
 def read_config(path: Path, changes: Iterable[str] = ()) -> Config:
     """The configuration in a TOML file, with `changes` as key=value in TOML's notation.
 

@@ -166,12 +166,12 @@ def search_weights(
     device: str | None,
 ) -> None:
     """Search a network's loss weights on a validation survey."""
-    from training.config import PRESETS, NetworkConfig, read_config
+    from training.config import NetworkConfig, preset_path, read_config
     from training.networks.weight_search import search as run
     from training.surveys.survey import Survey
     from training.train import choose_device
 
-    config = read_config(PRESETS / f"{method}-{preset}.toml", changes)
+    config = read_config(preset_path(method, preset), changes)
     assert isinstance(config, NetworkConfig)
     surveys = Survey.open(survey), Survey.open(validation)
     keys = tuple(weights.split(","))

@@ -47,10 +47,10 @@ def train(
 
     After a stop the same command goes on where it was.
     """
-    from training.config import PRESETS, read_config
+    from training.config import preset_path, read_config
     from training.train import train_model
 
-    config = read_config(config_file or PRESETS / f"{method}-{preset}.toml", changes)
+    config = read_config(config_file or preset_path(method, preset), changes)
     click.echo(train_model(survey, validation, config, out, name=name or config.method, device=device))
 
 

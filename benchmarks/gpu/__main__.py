@@ -2,11 +2,10 @@
 
 python -m benchmarks.gpu OUT [--seconds 500] [--work FOLDER] [--only NAME ...] [--set KEY=VALUE ...] [--small]
 
-Draws the surveys, then trains FaderDis and FactorDis (`paper-fast`, 96 million weights) for both
-conditionings, each within its part of the time, and measures each on 50,000 fresh stars. OUT gets gpu.md,
-figures.json and the latents of the training survey by each network. Surveys and checkpoints are in --work
-(OUT/work): the same command goes on from there. --small is the same with networks and surveys that a
-processor can train in seconds.
+Draws the surveys, then trains FaderDis and FactorDis (`paper-fast`, 96 million weights) for both conditionings,
+each within its part of the time, and measures each on 50,000 fresh stars. OUT gets gpu.md, figures.json and the
+latents of the training survey by each network. Surveys and checkpoints are in --work (OUT/work): the same
+command goes on from there. --small is the same with networks and surveys that a CPU can train in seconds.
 
 It needs PyTorch, numpy, scipy, h5py, safetensors, tqdm and tensorboard, and no network.
 """
@@ -26,7 +25,7 @@ from benchmarks.gpu.chip import Ceilings, seconds_per_step
 from benchmarks.gpu.measure import Measured, measure
 from benchmarks.gpu.page import page
 from benchmarks.gpu.surveys import TEST, TEST_XFE, TRAIN, best_device, drawn
-from training.config import PRESETS, NetworkConfig, read_config
+from training.config import NetworkConfig, preset_path, read_config
 from training.networks.network import save_frontend, train
 from training.networks.preprocessing import Frontend
 from training.surveys.survey import Survey
@@ -34,7 +33,7 @@ from training.surveys.survey import Survey
 U2, U3 = ("teff", "logg"), ("teff", "logg", "fe_h")
 VALIDATIONS = 4
 MEASURING = 20.0
-"""Seconds of a part's time that are kept for its validations, checkpoints and measurement."""
+"""Seconds of a part's time that are left for its validations, checkpoints and measurement."""
 
 SMALL = ("encoder=[64]", "decoder=[64]", "adversary=[32]", "components=10", "batch=64", "precision=float32")
 
@@ -106,9 +105,8 @@ class _Run:
     def __call__(self, part: Part, seconds: float) -> None:
         """Train and measure one network, in about `seconds`."""
         started, folder = time.monotonic(), self.work / part.name
-        config = read_config(
-            PRESETS / f"{part.method}-paper-fast.toml", [f"parameters={list(part.parameters)}", *self.changes]
-        )
+        path = preset_path(part.method, "paper-fast")
+        config = read_config(path, [f"parameters={list(part.parameters)}", *self.changes])
         assert isinstance(config, NetworkConfig)
         config, step = self._planned(folder, config, seconds, started)
         train_survey, validation = self.surveys[TRAIN], self.surveys[part.validation]

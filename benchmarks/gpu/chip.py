@@ -15,8 +15,8 @@ from training.networks.trainer import Processes, Trainer
 from training.surveys.survey import Survey
 
 BYTES_PER_WEIGHT = 46
-"""Least traffic of a weight in a step: bfloat16 copy (read 4, write 2), forward and backward product (2 and
-2), its gradient in bfloat16 and in single precision (write 2, read 2, write 4), Adam (read 16, write 12)."""
+"""Least traffic of a weight in a step: bfloat16 copy (read 4, write 2), forward and backward product (2 and 2),
+its gradient in bfloat16 and in single precision (write 2, read 2, write 4), Adam (read 16, write 12)."""
 
 WARM, TIMED = 60, 60
 """Steps before the clock starts, and under it."""

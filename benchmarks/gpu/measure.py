@@ -98,10 +98,11 @@ class _Stars:
         self._model, self._parameters, self._device, self._loaded = model, config.parameters, device, loaded
         self._encoder, self._decoder = (net.to(device, torch.float32) for net in (model.encoder, model.decoder))
         autoencoder = sum(p.numel() for net in (self._encoder, self._decoder) for p in net.parameters())
-        count, inputs = len(config.parameters), config.latents
-        outputs = config.bins**count if config.joint_bins else config.bins * count
+        bins, known = config.bins, len(config.parameters)
+        classes = bins**known if config.joint_bins else bins * known
+        inputs, outputs = config.latents, classes
         if config.method == "factordis":
-            inputs, outputs = len(model.grid.wavelength) + count + config.latents, 1
+            inputs, outputs = len(model.grid.wavelength) + known + config.latents, 1
         widths = [inputs, *config.adversary, outputs]
         self.sizes = autoencoder, sum((a + 1) * b for a, b in pairwise(widths))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,10 +25,11 @@ SURVEYS = {
 
 
 def drawn(work: Path, small: bool) -> dict[str, Survey]:
-    """The surveys, drawn where they are not in `work` yet, each by a process of its own."""
+    """The surveys, drawn where they are not in `work` yet, by a process on each core."""
     missing = [(work, name, small) for name in SURVEYS if not (work / f"{name}.h5").exists()]
     if missing:
-        with ProcessPoolExecutor(len(missing), mp_context=get_context("spawn")) as pool:
+        processes = min(len(missing), os.cpu_count() or 1)
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
             list(pool.map(_draw, *zip(*missing, strict=True)))
     with ThreadPoolExecutor(len(SURVEYS)) as threads:
         paths = [work / f"{name}.h5" for name in SURVEYS]

@@ -28,6 +28,7 @@ NOT_RUN = {
     "emulator.md": {
         "chemtwin lab emulator fit": "a quarter of an hour on spectra that are not in the repository"
     },
+    "gpu.md": {"python -m benchmarks.gpu": "nine minutes on a large GPU; tests/benchmarks runs it small"},
     "limit.md": {"chemtwin lab limit": HOURS},
     "operating.md": {"python3 -m venv /opt/chemtwin": INSTALL},
     "postgresql.md": {

@@ -1,6 +1,6 @@
 import pytest
 
-from training.config import PRESETS, NetworkConfig, read_config
+from training.config import PRESETS, NetworkConfig, preset_path, read_config
 
 FADER = PRESETS / "faderdis-paper.toml"
 NAMES = sorted(path.stem for path in PRESETS.glob("*.toml"))
@@ -29,6 +29,24 @@ def test_the_paper_presets_follow_appendix_a():
     assert (fader.noise, fader.snr) == ("fixed", (100, 100))
     assert (factor.adversary, factor.disentangle) == ((4096, 1024, 512, 128, 32), 1e-4)
     assert (factor.noise, factor.gradient_penalty, factor.critic_sees) == ("none", 10, "spectra")
+
+
+LAYERS_AND_LOSSES = (
+    "parameters", "continuum", "inputs", "latents", "encoder", "decoder", "adversary", "reconstruction", "kl",
+    "metric", "disentangle", "bins", "joint_bins", "gradient_penalty", "precision",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["faderdis", "factordis"])
+def test_paper_fast_has_the_papers_layers_and_losses(method):
+    paper, fast = (read_config(preset_path(method, name)) for name in ("paper", "paper-fast"))
+    for key in LAYERS_AND_LOSSES:
+        assert getattr(fast, key) == getattr(paper, key), key
+
+
+def test_a_preset_that_a_method_lacks_is_named():
+    with pytest.raises(ValueError, match="polydis has no preset paper-fast; it has compact, paper"):
+        preset_path("polydis", "paper-fast")
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,11 @@ class TwinSearch:
         ranks = rankdata(np.concatenate([self.near, self.far]))[len(self.near) :]
         return float((ranks.sum() - len(ranks) * (len(ranks) + 1) / 2) / (len(self.near) * len(ranks)))
 
+    def fewer_than(self, counts: NDArray[np.int64]) -> Array:
+        """Fractions (C,) of stars with fewer than `counts` doppelgangers (paper, figure 3)."""
+        ordered = np.sort(self.doppelgangers)
+        return np.asarray(np.searchsorted(ordered, counts, side="left") / len(ordered))
+
     def summary(self) -> dict[str, float]:
         """Its three figures."""
         return {"recovered": self.recovered, "within_ten": self.within_ten, "auc": self.auc}

@@ -73,13 +73,11 @@ def likelihoods(model: GaussDis, means: Array, covariances: Array) -> Likelihood
     return Likelihood.of(model.unit(means), model.unit_covariance(covariances))
 
 
-def likelihood_recovery(
-    model: GaussDis, means: Array, covariances: Array, twin: NDArray[np.int64]
-) -> dict[str, float]:
+def likelihood_recovery(stars: Likelihood, twin: NDArray[np.int64]) -> dict[str, float]:
     """Fraction of stars whose twin (N,) has the largest likelihood ratio, and its standard error."""
     first = np.flatnonzero(np.arange(len(twin)) < twin)
     queries = generator(Stream.RANKED_TWINS).permutation(first)[:QUERIES]
-    count = ranked_doppelgangers(likelihoods(model, means, covariances), twin, np.sort(queries))
+    count = ranked_doppelgangers(stars, twin, np.sort(queries))
     fraction = float(np.mean(count == 0))
     return {"fraction": fraction, "error": float(np.sqrt(fraction * (1 - fraction) / len(count)))}
 
@@ -130,4 +128,4 @@ def posterior_figures(
 ) -> tuple[dict[str, Any], Array]:
     """A report's figures of posteriors at one noise level, and the `p_same` of true twins."""
     chi2, p = twin_chi2(model, means, covariances, twin)
-    return {"likelihood": likelihood_recovery(model, means, covariances, twin), "chi2": chi2}, p
+    return {"likelihood": likelihood_recovery(likelihoods(model, means, covariances), twin), "chi2": chi2}, p

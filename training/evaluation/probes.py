@@ -14,10 +14,14 @@ from tqdm import tqdm
 from model.methods.autoencoder import feedforward
 from model.methods.base import Model
 from model.spectra.grid import Array
+from training.spectral_basis import parameter_values
 from training.surveys.survey import Survey
 
 REGRESSOR = (512, 256, 128)
 """Hidden layers of the paper's network from latents to an abundance (A7)."""
+
+PROBED = 20_000
+"""Stars that regressors are fitted to, and at most as many that they are tested on."""
 
 EPOCHS, BATCH, RATE = 15, 256, 1e-3
 
@@ -122,6 +126,18 @@ def dependence(latents: Array, parameters: Array) -> dict[str, Array]:
     return {name: explained(predict(latents[half:]), parameters[half:]) for name, predict in fitted.items()}
 
 
+def dependence_on(survey: Survey, names: tuple[str, ...], latents: Array) -> dict[str, dict[str, float]]:
+    """`dependence` of a survey's latents (N, D) on the named parameters, by regressor and parameter.
+
+    The first `2 * PROBED` stars are used. Pairs in neighbouring rows stay on one side of the split.
+    """
+    fractions = dependence(latents[: 2 * PROBED], parameter_values(survey, names)[: 2 * PROBED])
+    return {
+        regressor: dict(zip(names, explained.tolist(), strict=True))
+        for regressor, explained in fractions.items()
+    }
+
+
 def nearest_group(latents: Array, group: NDArray[np.int64]) -> float:
     """Fraction of true members among each star's n - 1 nearest stars, for groups of n."""
     members = int(np.bincount(group).max())
@@ -140,6 +156,11 @@ def kmeans_groups(latents: Array, group: NDArray[np.int64], seed: int = 1) -> di
         "adjusted_rand": float(adjusted_rand_score(group, labels)),
         "homogeneity": float(homogeneity_score(group, labels)),
     }
+
+
+def group_finding(latents: Array, group: NDArray[np.int64]) -> dict[str, float]:
+    """How well the groups (N,) of stars are found in latents (N, D): `nearest_group` and `kmeans_groups`."""
+    return {"members": nearest_group(latents, group), **kmeans_groups(latents, group)}
 
 
 def data_space(model: Model, latents: Array) -> Array:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from model.bundle import load_model
 from model.errors import InputError
 from model.methods.gaussdis import GaussDis
+from model.similarity.likelihood_ratio import Likelihood
 from model.spectra.grid import Array
 from training.evaluation import probes
 from training.evaluation.evaluate import embed_survey, model_labels
@@ -65,6 +66,40 @@ def rates(
     return doppelganger_rate(*alike)
 
 
+def rates_by_way(
+    latents: Array,
+    stars: Likelihood | None,
+    near: NDArray[np.int64],
+    far: NDArray[np.int64],
+    fe_h: Array | None,
+) -> dict[str, dict[str, float]]:
+    """The rates of pairs `near` and `far` (M, 2) by all ways to compare stars.
+
+    Parameters
+    ----------
+    latents : array (N, D)
+        Latents, compared by distance.
+    stars : Likelihood or None
+        Posteriors, compared by likelihood.
+    near, far : array of int (M, 2)
+        Rows of siblings, and of random pairs.
+    fe_h : array (N,) or None
+        [Fe/H] in dex, where the latents do without it.
+
+    Returns
+    -------
+    dict of str to dict
+        For each way the rate and its standard error.
+    """
+    found = {}
+    if stars is not None:
+        found[LIKELIHOOD] = doppelganger_rate(stars.pairs(*near.T), stars.pairs(*far.T))
+    found[DISTANCE] = rates(latents, near, far)
+    if fe_h is not None:
+        found[WITHIN] = rates(latents, near, far, fe_h)
+    return found
+
+
 def measure_rates(paths: Sequence[Path], groups: Survey, folder: Path) -> str:
     """Measure models into rates.json in `folder`; returns the table. Raises InputError without groups."""
     groups.check_noiseless()
@@ -76,16 +111,15 @@ def measure_rates(paths: Sequence[Path], groups: Survey, folder: Path) -> str:
         model, rows = load_model(path), found.setdefault(label, {})
         check_unused(model, label, groups)
         for level in LEVELS:
+            stars = None
             if isinstance(model, GaussDis):
                 latents, covariances = posteriors(model, groups, level)
                 stars = likelihoods(model, latents, covariances)
-                alike = (stars.pairs(*near.T), stars.pairs(*far.T))
-                rows.setdefault(LIKELIHOOD, {})[f"{level:g}"] = doppelganger_rate(*alike)
             else:
                 latents = embed_survey(model, groups, level)
-            rows.setdefault(DISTANCE, {})[f"{level:g}"] = rates(latents, near, far)
-            if "fe_h" in model.parameter_names:
-                rows.setdefault(WITHIN, {})[f"{level:g}"] = rates(latents, near, far, fe_h)
+            known = fe_h if "fe_h" in model.parameter_names else None
+            for way, rate in rates_by_way(latents, stars, near, far, known).items():
+                rows.setdefault(way, {})[f"{level:g}"] = rate
     found["a search on abundances"] = {ABUNDANCES: _by_abundances(groups, near, far)}
     limits = folder / "limit.json"
     if limits.exists() and (limit := json.loads(limits.read_text()).get(survey_name(groups))):

@@ -38,7 +38,6 @@ from training.surveys.used_surveys import check_apart, check_unused
 
 CURVE = np.unique(np.round(np.geomspace(1, 50_000, 200)).astype(int))
 SCATTER = 2000
-PROBED = 20_000
 PIXELS = slice(0, 256)
 """Pixels that figure 6 shows, as in the paper."""
 
@@ -116,7 +115,7 @@ def measure(path: Path, surveys: Surveys, folder: Path) -> None:
         result["recast"][survey_kind(survey)] = [asdict(error) for error in recasts]
     if isinstance(model, GaussDis):
         arrays |= drift(model, surveys.pairs[0])
-    result["dependence"] = _dependence(model, surveys.pairs[0], noiseless)
+    result["dependence"] = probes.dependence_on(surveys.pairs[0], model.parameter_names, noiseless)
     if surveys.abundances is not None:
         result["abundances"] = _abundances(model, surveys.abundances, surveys.pairs[0], noiseless, arrays)
     if surveys.groups is not None and surveys.groups.group is not None:
@@ -151,8 +150,7 @@ def _measure_twins(
             noiseless = latents
         found = twin_search(latents, twin, level)
         result["twins"][name][f"{level:g}"] = found.summary() | errors
-        below = np.searchsorted(np.sort(found.doppelgangers), CURVE, side="left")
-        arrays[f"curve {name} {level:g}"] = below / len(survey)
+        arrays[f"curve {name} {level:g}"] = found.fewer_than(CURVE)
         if first:
             arrays[f"near {level:g}"], arrays[f"far {level:g}"] = found.near, found.far
         if first and level in FEW_LEVELS:
@@ -163,14 +161,9 @@ def _measure_twins(
 
 def _groups(model: Model, survey: Survey, group: NDArray[np.int64]) -> dict[str, dict[str, float]]:
     """How well groups (N,) are found at each noise level."""
-    figures_at = {}
-    for level in FEW_LEVELS:
-        latents = embed_survey(model, survey, level)
-        figures_at[f"{level:g}"] = {
-            "members": probes.nearest_group(latents, group),
-            **probes.kmeans_groups(latents, group),
-        }
-    return figures_at
+    return {
+        f"{level:g}": probes.group_finding(embed_survey(model, survey, level), group) for level in FEW_LEVELS
+    }
 
 
 def _card(model: Model) -> dict[str, Any]:
@@ -185,16 +178,6 @@ def _comparable(model: Model, pairs: tuple[Survey, ...]) -> tuple[Survey, ...]:
     return tuple(s for s in pairs if "fe_h" in model.parameter_names or not s.own_fe_h)
 
 
-def _dependence(model: Model, survey: Survey, latents: Array) -> dict[str, dict[str, float]]:
-    """How well u is predicted from noiseless latents; pairs stay on one side of the split."""
-    latents = latents[: 2 * PROBED]
-    fractions = probes.dependence(latents, parameter_values(survey, model.parameter_names)[: len(latents)])
-    return {
-        name: dict(zip(model.parameter_names, fraction.tolist(), strict=True))
-        for name, fraction in fractions.items()
-    }
-
-
 def _abundances(
     model: Model, teacher: Survey, survey: Survey, fresh: Array, arrays: dict[str, Any]
 ) -> dict[str, Any]:
@@ -206,7 +189,7 @@ def _abundances(
     z = embed_survey(model, teacher)
     maps = {
         "linear": probes.linear_map(z, taught),
-        "network": probes.network_map(z[:PROBED], taught[:PROBED], shown="abundances"),
+        "network": probes.network_map(z[: probes.PROBED], taught[: probes.PROBED], shown="abundances"),
     }
     arrays["truth"] = truth[:SCATTER]
     out: dict[str, Any] = {"names": names, "spread": truth.std(axis=0).tolist()}

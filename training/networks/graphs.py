@@ -1,4 +1,4 @@
-"""Steps of a training as CUDA graphs: launched as one, where many small kernels would wait for Python."""
+"""Steps of a training as CUDA graphs: launched as one, where hundreds of small kernels wait for Python."""
 
 from __future__ import annotations
 

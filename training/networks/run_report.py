@@ -110,11 +110,7 @@ def _validations(history: Sequence[dict[str, float]]) -> str:
     names = [_name(key) for key in history[0]]
     rows = [
         [
-            f"{value:.3g}"
-            if key == "recast"
-            else f"{value:g}"
-            if key in ("step", "seconds")
-            else f"{value:.4f}"
+            format(value, ".3g" if key == "recast" else "g" if key in ("step", "seconds") else ".4f")
             for key, value in at.items()
         ]
         for at in history

@@ -6,7 +6,7 @@ import pytest
 from model.bundle import REFERENCE, load_model
 from model.methods.gaussdis import GaussDis
 from training.evaluation.evaluate import twin_rows
-from training.evaluation.posteriors import drift, likelihood_recovery, posteriors, twin_chi2
+from training.evaluation.posteriors import drift, likelihood_recovery, likelihoods, posteriors, twin_chi2
 from training.surveys.survey import Survey
 
 
@@ -41,7 +41,7 @@ def test_noise_does_not_move_the_shipped_model_s_latents(shipped, xfe_survey: Su
 def test_likelihood_finds_more_twins_than_distance_in_noise(shipped, measured, xfe_survey: Survey):
     means, covariances = measured(30.0)
     twin = twin_rows(xfe_survey)
-    by_likelihood = likelihood_recovery(shipped, means, covariances, twin)["fraction"]
+    by_likelihood = likelihood_recovery(likelihoods(shipped, means, covariances), twin)["fraction"]
     squares = np.square(means).sum(axis=1)
     apart = squares[:, None] + squares - 2 * means @ means.T
     np.fill_diagonal(apart, np.inf)
