@@ -76,7 +76,8 @@ class GaussDis(Model):
     (K, K), the covariance of the coefficients about the response; `continuum` (K, K), what the normaliser adds
     to the coefficients' covariance for white noise of unit variance; `residue` (D, D), the covariance of twins'
     noiseless latent differences; `metric` (D, D), from the unit-prior latent to the one returned; `twins`,
-    empty.
+    empty; `shared` (K, K), may be absent: covariance of what the response misses of a chemistry, by
+    which twins do not differ.
     """
 
     method: ClassVar[str] = "gaussdis"
@@ -92,6 +93,7 @@ class GaussDis(Model):
         residue: NDArray[Any],
         metric: NDArray[Any],
         twins: NDArray[Any],
+        shared: NDArray[Any] | None = None,
         response_mean: NDArray[Any],
         response_linear: NDArray[Any],
         response_products: NDArray[Any],
@@ -103,6 +105,7 @@ class GaussDis(Model):
         self.scatter, self.continuum, self.residue, self.metric = (
             values.astype(np.float64) for values in (scatter, continuum, residue, metric)
         )
+        self.shared = np.zeros_like(self.scatter) if shared is None else shared.astype(np.float64)
         if self.metric.shape != (card.latent_dim, card.latent_dim) or self.response.latents != card.latent_dim:
             raise ValueError(f"tensors of another size than the card's {card.latent_dim} latents")
 
@@ -113,6 +116,7 @@ class GaussDis(Model):
             **self.basis.arrays(),
             **self.response.arrays(),
             **{name: getattr(self, name).astype(np.float32) for name in own},
+            **({"shared": self.shared.astype(np.float32)} if self.shared.any() else {}),
         }
 
     def encode(self, flux: Array, parameters: Array, variance: Array | None = None) -> Array:
@@ -198,6 +202,8 @@ class GaussDis(Model):
         means = self._posterior_means(fit.latents, fit.information)
         covariances = self._posterior_covariances(fit.information)
         residual = measured.coefficients - self.response(fit.latents, measured.parameters)
+        if self.shared.any():
+            precision = inverse(inverse(precision) + self.shared)
         chi2 = np.einsum("nk,nkl,nl->n", residual, precision, residual) + np.square(fit.latents).sum(axis=1)
         return [
             Inferred(

@@ -2,13 +2,16 @@
 
 The coefficients y (K,) of star i at parameters u, with those of its group's latent z, are taken as
 
-    y_i = R(z, u_i) + B' phi(u_i) + m_i + n_i,    z ~ N(0, I),  m_i ~ N(0, W),  n_i ~ N(0, C_i),
+    y_i = R(z, u_i) + B' phi(u_i) + s + m_i + n_i,
+    z ~ N(0, I),  s ~ N(0, V),  m_i ~ N(0, W),  n_i ~ N(0, C_i),
 
 where R is the response, phi (T,) are the monomials of u, C_i the covariance of noise, continuum and label
-errors. B and W are found by expectation-maximisation about the fitted latents; B at each step by generalised
-least squares with z integrated out. The terms of B beyond the constant have the prior N(0, W), and W has an
-inverse-Wishart prior about `size` I: where the stars say nothing, as along the response to latents without
-siblings, the misfit is that. The members of a group share z; a single star is a group of its own.
+errors. The members of a group share z and s, what the response misses of their chemistry; a single star is a
+group of its own. Siblings do not differ by s, so that W alone belongs to the errors of their difference.
+
+B, V and W are found by expectation-maximisation about the fitted latents; B at each step by generalised least
+squares with z and s integrated out. The terms of B beyond the constant have the prior N(0, V + W). V and W
+have inverse-Wishart priors about `size` I / 2 each: where the stars say nothing, they are that.
 """
 
 from __future__ import annotations
@@ -24,10 +27,13 @@ from model.methods.gaussdis import GaussDis, Measured
 from model.spectra.grid import Array
 
 FREEDOM = 20.0
-"""Degrees of freedom of the prior of W: it counts as this many stars."""
+"""Degrees of freedom of the priors: that of W counts as this many stars, that of V as this many groups."""
 
 CONSTANT = 1e-2
 """Prior precision of B's constant term."""
+
+SCALES = tuple(2.0 ** np.arange(-3, 3.5, 0.5))
+"""Scales of W that are tried on groups left out."""
 
 STEPS = 24
 LINEARISED_EVERY = 4
@@ -35,10 +41,21 @@ PAIRS_AT_ONCE = 4096
 
 
 class Misfit(NamedTuple):
-    """Offsets (T, K) of the coefficients per monomial of u, and the covariance (K, K) of the misfit."""
+    """How stars differ from a response.
+
+    Attributes
+    ----------
+    offset : array (T, K)
+        Offsets B of the coefficients per monomial of u.
+    own : array (K, K)
+        Covariance W of each star's own misfit.
+    shared : array (K, K)
+        Covariance V of the misfit that siblings share.
+    """
 
     offset: Array
-    covariance: Array
+    own: Array
+    shared: Array
 
     def offsets(self, model: GaussDis, parameters: Array) -> Array:
         """Offsets (N, K) at parameters (N, U)."""
@@ -47,7 +64,7 @@ class Misfit(NamedTuple):
 
 @dataclass(frozen=True)
 class Prior:
-    """What is chosen by held-out stars: the offset's `degree` in u, and the misfit's expected `size`."""
+    """What is chosen by held-out stars: the offset's `degree` in u, and the expected `size` of V + W."""
 
     degree: int
     size: float
@@ -62,7 +79,7 @@ class LinearStars:
     residual : array (N, K)
         Coefficients less the response at latent 0 of the linear approximation.
     slope : array (N, D, K)
-        Derivatives of the coefficients by the latent.
+        Derivatives of the coefficients by the latent z.
     covariances : array (N, K, K)
         Of noise, continuum, scatter and label errors.
     group : array of int (N,)
@@ -78,7 +95,7 @@ class LinearStars:
     def about(cls, model: GaussDis, stars: Measured, group: NDArray[np.int64], misfit: Misfit) -> LinearStars:
         """Linearise about the latents that fit `stars` under a misfit."""
         coefficients = stars.coefficients - misfit.offsets(model, stars.parameters)
-        latents = model.fit_latents(coefficients, stars.covariances + misfit.covariance, stars)
+        latents = model.fit_latents(coefficients, stars.covariances + misfit.own + misfit.shared, stars)
         slope = model.response.by_latents(latents, stars.parameters)
         at_zero = model.response(latents, stars.parameters) - np.einsum("nd,ndk->nk", latents, slope)
         by_errors = model.by_errors(latents, stars.parameters, stars.errors)
@@ -87,31 +104,42 @@ class LinearStars:
 
 @dataclass(frozen=True)
 class Posterior:
-    """What a misfit's covariance makes of stars.
+    """What a misfit's covariances make of stars.
 
     Attributes
     ----------
+    slope : array (N, D + K, K)
+        Derivatives J of the coefficients by what a group shares: z, and s in units of its deviation.
     inverse : array (N, K, K)
         Inverses of the stars' own covariances S.
-    weighted : array (N, D, K)
+    weighted : array (N, D + K, K)
         Slopes J times S^-1.
-    latent : array (G, D, D)
-        Covariance of each group's latent.
+    latent : array (G, D + K, D + K)
+        Covariance of what each group shares.
     """
 
+    slope: Array
     inverse: Array
     weighted: Array
     latent: Array
 
     @classmethod
-    def of(cls, stars: LinearStars, covariance: Array) -> Posterior:
-        """Under a misfit's covariance (K, K)."""
-        inverse = np.linalg.inv(stars.covariances + covariance)
-        weighted = stars.slope @ inverse
-        information = np.zeros((stars.group.max() + 1, *2 * (stars.slope.shape[1],)))
-        np.add.at(information, stars.group, weighted @ stars.slope.swapaxes(1, 2))
-        latent = np.linalg.inv(information + np.eye(stars.slope.shape[1]))
-        return cls(np.asarray(inverse, np.float64), weighted, np.asarray(latent, np.float64))
+    def of(cls, stars: LinearStars, misfit: Misfit) -> Posterior:
+        """Under a misfit."""
+        inverse = np.linalg.inv(stars.covariances + misfit.own)
+        root = np.broadcast_to(_root(misfit.shared), inverse.shape)
+        slope = np.concatenate([stars.slope, root], axis=1)
+        weighted = slope @ inverse
+        information = np.zeros((stars.group.max() + 1, *2 * (slope.shape[1],)))
+        np.add.at(information, stars.group, weighted @ slope.swapaxes(1, 2))
+        latent = np.linalg.inv(information + np.eye(slope.shape[1]))
+        return cls(slope, np.asarray(inverse, np.float64), weighted, np.asarray(latent, np.float64))
+
+    def means(self, stars: LinearStars, residual: Array) -> Array:
+        """What each group shares (G, D + K), given its members' residuals (N, K) from the offset."""
+        pull = np.zeros(self.latent.shape[:2])
+        np.add.at(pull, stars.group, np.einsum("ndk,nk->nd", self.weighted, residual))
+        return np.asarray(np.einsum("gde,ge->gd", self.latent, pull))
 
     def precisions(self, stars: LinearStars, first: NDArray[np.int64], second: NDArray[np.int64]) -> Array:
         """Blocks (M, K, K) of the marginal precision of a group's coefficients, for rows of two members."""
@@ -136,31 +164,61 @@ def fit_misfit(model: GaussDis, stars: Measured, group: NDArray[np.int64], prior
     Returns
     -------
     Misfit
-        The offset and the covariance.
+        The offset and the covariances.
     """
     size = stars.coefficients.shape[1]
-    expected = prior.size * np.eye(size)
+    expected = 0.5 * prior.size * np.eye(size)
     monomials = design(stars.parameters, model.ranges, prior.degree)
-    misfit = Misfit(np.zeros((monomials.shape[1], size)), expected)
+    misfit = Misfit(np.zeros((monomials.shape[1], size)), expected, expected)
     pairs = _pairs(group)
     for step in range(STEPS):
         if step % LINEARISED_EVERY == 0:
             linear = LinearStars.about(model, stars, group, misfit)
-        found = Posterior.of(linear, misfit.covariance)
-        offset = _offset(linear, found, monomials, pairs, misfit.covariance)
-        misfit = Misfit(offset, _covariance(linear, found, monomials @ offset, misfit.covariance, expected))
+        found = Posterior.of(linear, misfit)
+        offset = _offset(linear, found, monomials, pairs, misfit.own + misfit.shared)
+        residual = linear.residual - monomials @ offset
+        shared = found.means(linear, residual)
+        misfit = Misfit(
+            offset,
+            _own(linear, found, residual, shared, misfit.own, expected),
+            _shared(found, shared, misfit.shared, expected),
+        )
     return misfit
 
 
 def log_density(model: GaussDis, stars: Measured, group: NDArray[np.int64], misfit: Misfit) -> float:
     """Log density of held-out stars under a misfit, in nats; parameters as for `fit_misfit`."""
     linear = LinearStars.about(model, stars, group, misfit)
-    found = Posterior.of(linear, misfit.covariance)
-    residual = linear.residual - misfit.offsets(model, stars.parameters)
-    pull = np.zeros(found.latent.shape[:2])
-    np.add.at(pull, group, np.einsum("ndk,nk->nd", found.weighted, residual))
+    return _log_density(linear, misfit, linear.residual - misfit.offsets(model, stars.parameters))
+
+
+def own_scale(model: GaussDis, stars: Measured, group: NDArray[np.int64], prior: Prior) -> float:
+    """The scale of W by groups of siblings that are left out in turn.
+
+    Each group's scale is the one under which it is most probable. The scale of a new group is unknown, so its
+    expected variance is their mean; 1 counts as one group more.
+    """
+    found = [1.0]
+    for number in np.flatnonzero(np.bincount(group) > 1):
+        out = group == number
+        rest = np.unique(group[~out], return_inverse=True)[1]
+        misfit = fit_misfit(model, Measured(*(array[~out] for array in stars)), rest, prior)
+        siblings, one = Measured(*(array[out] for array in stars)), np.zeros(out.sum(), dtype=np.int64)
+        linear = LinearStars.about(model, siblings, one, misfit)
+        residual = linear.residual - misfit.offsets(model, siblings.parameters)
+        densities = [
+            _log_density(linear, misfit._replace(own=scale * misfit.own), residual) for scale in SCALES
+        ]
+        found.append(SCALES[int(np.argmax(densities))])
+    return float(np.mean(found))
+
+
+def _log_density(linear: LinearStars, misfit: Misfit, residual: Array) -> float:
+    """Log density of residuals (N, K) from the offset."""
+    found = Posterior.of(linear, misfit)
+    shared = found.means(linear, residual)
     squares = np.einsum("nk,nkl,nl->", residual, found.inverse, residual)
-    squares -= np.einsum("gd,gde,ge->", pull, found.latent, pull)
+    squares -= np.einsum("gd,gde,ge->", shared, np.linalg.inv(found.latent), shared)
     volumes = np.linalg.slogdet(found.inverse)[1].sum() + np.linalg.slogdet(found.latent)[1].sum()
     return float(0.5 * (volumes - squares - residual.size * np.log(2 * np.pi)))
 
@@ -185,7 +243,7 @@ def _offset(
     pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
     covariance: Array,
 ) -> Array:
-    """B (T, K) by generalised least squares, the latents integrated out."""
+    """B (T, K) by generalised least squares, what groups share integrated out; V + W is `covariance`."""
     terms, size = monomials.shape[1], stars.residual.shape[1]
     normal = np.zeros((terms**2, size**2))
     right = np.zeros((terms, size))
@@ -202,15 +260,11 @@ def _offset(
     return np.asarray(solved.reshape(terms, size), np.float64)
 
 
-def _covariance(
-    stars: LinearStars, found: Posterior, offsets: Array, covariance: Array, expected: Array
+def _own(
+    stars: LinearStars, found: Posterior, residual: Array, shared: Array, covariance: Array, expected: Array
 ) -> Array:
     """The next W: the mean of the prior's and of the expected m m' of each star."""
-    residual = stars.residual - offsets
-    pull = np.zeros(found.latent.shape[:2])
-    np.add.at(pull, stars.group, np.einsum("ndk,nk->nd", found.weighted, residual))
-    latents = np.einsum("gde,ge->gd", found.latent, pull)[stars.group]
-    remaining = residual - np.einsum("nd,ndk->nk", latents, stars.slope)
+    remaining = residual - np.einsum("nd,ndk->nk", shared[stars.group], found.slope)
     misfit = np.einsum("nkl,nl->nk", found.inverse, remaining) @ covariance
     rows = np.arange(len(residual))
     precision = sum(
@@ -219,3 +273,16 @@ def _covariance(
     )
     total = misfit.T @ misfit + len(rows) * covariance - covariance @ precision @ covariance
     return np.asarray((FREEDOM * expected + total) / (FREEDOM + len(rows)))
+
+
+def _shared(found: Posterior, shared: Array, covariance: Array, expected: Array) -> Array:
+    """The next V: the mean of the prior's and of the expected s s' of each group."""
+    size, root = len(covariance), _root(covariance)
+    unit = found.latent[:, -size:, -size:].sum(axis=0) + shared[:, -size:].T @ shared[:, -size:]
+    return np.asarray((FREEDOM * expected + root @ unit @ root) / (FREEDOM + len(shared)))
+
+
+def _root(covariance: Array) -> Array:
+    """The symmetric square root (K, K) of a covariance."""
+    variances, axes = np.linalg.eigh(covariance)
+    return np.asarray((axes * np.sqrt(np.maximum(variances, 0.0))) @ axes.T, np.float64)
