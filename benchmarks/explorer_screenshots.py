@@ -1,6 +1,6 @@
-"""The pictures of docs/explorer.md, of a service with the catalogue of `make serve` that stored its spectra.
+"""The pictures of docs/explorer.md, of the service that `make serve` starts.
 
-    CHEMTWIN_STORE_SPECTRA=true chemtwin catalogue ingest catalogue.h5    # and chemtwin serve
+    make serve
     python -m benchmarks.explorer_screenshots http://localhost:8000 docs
 
 Needs Playwright and Chromium (`make tools`). Writes explorer.png and explorer_phone.png.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-STAR = "SYN-2021-000000A"
+STAR = "2M08512618%2B1153520"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.options import FILE, MODEL_OUT, example
+from app.cli.options import FILE, FOLDER, MODEL_OUT, example
 from model.errors import ChemtwinError, InputError
 
 if TYPE_CHECKING:
@@ -21,16 +20,8 @@ if TYPE_CHECKING:
 READ_AT_ONCE = 256
 
 
-def _stars(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(
-        [
-            click.argument("model", type=FILE),
-            click.argument("stars", type=click.Path(exists=True, path_type=Path)),
-            click.option("--labels", type=FILE, help="the table of the stars, where STARS is a folder"),
-        ]
-    ):
-        command = option(command)
-    return command
+STARS = click.Path(exists=True, path_type=Path)
+LABELS = click.option("--labels", type=FILE, help="the table of the stars, where STARS is a folder")
 
 
 @click.command(
@@ -38,12 +29,27 @@ def _stars(command: Callable[..., None]) -> Callable[..., None]:
         "model adapt model/reference.safetensors stars.h5 --siblings siblings.csv --out adapted.safetensors"
     )
 )
-@_stars
+@click.argument("model", type=FILE)
+@click.argument("stars", type=STARS, required=False)
+@LABELS
+@click.option(
+    "--catalogue", metavar="DATA_DIR_OR_STORE", help="instead of STARS: the spectra that a catalogue stores"
+)
 @click.option("--siblings", type=FILE, help="CSV of stars known to share their chemistry: star_id, group")
+@click.option(
+    "--clusters", is_flag=True, help="the stars of one cluster in the catalogue are siblings, instead of a CSV"
+)
 @MODEL_OUT
 @click.option("--name", default=None, help="the model's name; the old one and -adapted by default")
 def adapt(
-    model: Path, stars: Path, labels: Path | None, siblings: Path | None, out: Path, name: str | None
+    model: Path,
+    stars: Path | None,
+    labels: Path | None,
+    catalogue: str | None,
+    siblings: Path | None,
+    clusters: bool,
+    out: Path,
+    name: str | None,
 ) -> None:
     """Adapt a GaussDis MODEL to observed STARS.
 
@@ -55,9 +61,18 @@ def adapt(
     from training.fitting.adapt import adapt as adapt_model
     from training.fitting.adapt import adapted_without
 
+    if (stars is None) == (catalogue is None):
+        raise click.UsageError("give STARS or --catalogue")
+    if clusters and (catalogue is None or siblings is not None):
+        raise click.UsageError("--clusters goes with --catalogue, and without --siblings")
     given = _gaussdis(model)
-    star_ids, spectra = _read(given, stars, labels)
-    group = _groups(siblings, star_ids)
+    if stars is not None:
+        star_ids, spectra = _read(given, stars, labels)
+        group, source = _groups(siblings, star_ids), stars.name
+    else:
+        star_ids, spectra, cluster = _read_catalogue(given, str(catalogue))
+        group = _numbers(cluster) if clusters else _groups(siblings, star_ids)
+        source = f"{len(star_ids)} stars of a catalogue"
     if (group >= 0).any():
         members = _members(star_ids, spectra, group)
         before, _ = scores(members, always(*by_model(members, given)))
@@ -65,7 +80,7 @@ def adapt(
         click.echo(table({"before": before, "adapted, group left out": after}))
         if after.auc < before.auc and after.nearest < before.nearest:
             raise InputError("the adapted model is worse on groups that it did not see: it was not written")
-    adapted = adapt_model(given, spectra, group, name or f"{given.card.name}-adapted", stars.name)
+    adapted = adapt_model(given, spectra, group, name or f"{given.card.name}-adapted", source)
     save_model(adapted, out)
     used = adapted.card.training["adapted"]
     click.echo(
@@ -75,12 +90,17 @@ def adapt(
 
 
 @click.command(epilog=example("model siblings model/reference.safetensors stars.h5 --siblings siblings.csv"))
-@_stars
+@click.argument("model", type=FILE)
+@click.argument("stars", type=STARS)
+@LABELS
 @click.option(
     "--siblings", type=FILE, required=True, help="CSV of stars known to share their chemistry: star_id, group"
 )
 @click.option("--adapt", "adapted", is_flag=True, help="also adapt MODEL, leaving out each group in turn")
-def siblings(model: Path, stars: Path, labels: Path | None, siblings: Path, adapted: bool) -> None:
+@click.option("--report", type=FOLDER, help="also write a page with the table and figures to this folder")
+def siblings(
+    model: Path, stars: Path, labels: Path | None, siblings: Path, adapted: bool, report: Path | None
+) -> None:
     """Measure how well siblings among STARS find each other with MODEL.
 
     Raw flux, flux less a polynomial of the parameters, PolyDis and, where STARS has them, abundances stand
@@ -90,13 +110,14 @@ def siblings(model: Path, stars: Path, labels: Path | None, siblings: Path, adap
     import numpy as np
 
     from training.evaluation import siblings as scoring
+    from training.evaluation import siblings_report
     from training.fitting.adapt import adapted_without
 
     given = _gaussdis(model)
     star_ids, spectra = _read(given, stars, labels)
     group = _groups(siblings, star_ids)
     members = _members(star_ids, spectra, group)
-    rows, same = {}, None
+    rows, same = {}, {}
     for name, distance in scoring.by_flux(members, given).items():
         rows[name], _ = scoring.scores(members, scoring.always(distance))
     if stars.suffix == ".h5":
@@ -111,11 +132,16 @@ def siblings(model: Path, stars: Path, labels: Path | None, siblings: Path, adap
     if adapted:
         ways["adapted, group left out"] = adapted_without(given, members, spectra, group)
     for name, distances in ways.items():
-        rows[f"{name}, by distance"], same = scoring.scores(members, distances)
+        rows[f"{name}, by distance"], probability = scoring.scores(members, distances)
+        if probability is not None:
+            same[name] = probability
         rows[f"{name}, by p_same"], _ = scoring.scores(members, scoring.by_p_same(distances))
     click.echo(scoring.table(rows))
-    if same is not None and (alone := scoring.lonely(members, same)):
-        click.echo(f"no sibling accepts: {', '.join(alone)}")
+    for name, probability in same.items():
+        if alone := scoring.lonely(members, probability):
+            click.echo(f"{name}, no sibling accepts: {', '.join(alone)}")
+    if report is not None:
+        click.echo(siblings_report.write(report, stars.name, members, _named(siblings), rows, same))
 
 
 def _gaussdis(path: Path) -> GaussDis:
@@ -152,19 +178,40 @@ def _read(model: GaussDis, path: Path, labels: Path | None) -> tuple[list[str], 
     return star_ids, spectra
 
 
+def _read_catalogue(model: GaussDis, address: str) -> tuple[list[str], list[Spectrum], list[str | None]]:
+    """Ids, prepared spectra and clusters of the stars whose spectra a catalogue stores."""
+    from app.bulk.stored_spectra import stored_spectra
+    from app.settings import read_settings
+    from training.fitting.adapt import MOST
+
+    settings = read_settings(Path(address), None) if Path(address).is_dir() else read_settings(None, address)
+    found = stored_spectra(settings.store_address, model, MOST)
+    for star_id, reason in found.unusable.items():
+        click.echo(f"{star_id}: {reason}", err=True)
+    return found.star_ids, found.spectra, found.clusters
+
+
 def _groups(path: Path | None, star_ids: list[str]) -> NDArray[np.int64]:
     """The group (N,) of each star, -1 for those that the CSV does not name."""
-    import numpy as np
+    named = {} if path is None else _named(path)
+    if missing := sorted(set(named) - set(star_ids)):
+        raise InputError(f"{path}: {len(missing)} stars are not among the spectra, {missing[0]} for one")
+    return _numbers([named.get(star_id) for star_id in star_ids])
 
+
+def _named(path: Path) -> dict[str, str]:
+    """The group of each star in a CSV."""
     from training.surveys.csv_file import read_csv
 
-    named: dict[str, str] = {}
-    if path is not None:
-        named = {line.cells["star_id"]: line.cells["group"] for line in read_csv(path, ("star_id", "group"))}
-        if missing := sorted(set(named) - set(star_ids)):
-            raise InputError(f"{path}: {len(missing)} stars are not among the spectra, {missing[0]} for one")
-    names = sorted(set(named.values()))
-    return np.array([names.index(named[s]) if s in named else -1 for s in star_ids], dtype=np.int64)
+    return {line.cells["star_id"]: line.cells["group"] for line in read_csv(path, ("star_id", "group"))}
+
+
+def _numbers(groups: list[str | None]) -> NDArray[np.int64]:
+    """The number (N,) of each star's group, -1 for none."""
+    import numpy as np
+
+    names = sorted({name for name in groups if name is not None})
+    return np.array([-1 if name is None else names.index(name) for name in groups], dtype=np.int64)
 
 
 def _members(star_ids: list[str], spectra: list[Spectrum], group: NDArray[np.int64]) -> Any:

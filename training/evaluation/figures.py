@@ -241,6 +241,20 @@ def reliability(folder: Path, results: list[dict[str, Any]], arrays: dict[str, A
     return _save(figure, folder, "reliability.png", "Reliability of p_same over true twins")
 
 
+def p_same(folder: Path, name: str, title: str, siblings: NDArray[Any], others: NDArray[Any]) -> Picture:
+    """Histograms of `p_same` (M,) of pairs of siblings and (L,) of other pairs."""
+    figure, axes = _panels(1, 1, 4.6, 3.0)
+    axis, edges = axes[0, 0], np.linspace(0, 1, 21)
+    for values, colour, label in ((siblings, BLUE, "siblings"), (others, ORANGE, "other pairs")):
+        weights = np.full(len(values), 1 / len(values))
+        axis.hist(values, edges, weights=weights, color=colour, alpha=0.65, label=f"{label} ({len(values)})")
+    axis.axhline(1 / (len(edges) - 1), color=GREY, linewidth=0.8, linestyle="--", label="uniform")
+    axis.set(xlim=(0, 1), xlabel="p_same", ylabel="fraction of pairs", yscale="log")
+    axis.set_title(title, fontsize=8)
+    axis.legend(fontsize=7)
+    return _save(figure, folder, name, f"p_same of siblings and of other pairs, {title}")
+
+
 def drift(folder: Path, results: list[dict[str, Any]], arrays: dict[str, Arrays]) -> Picture | None:
     """Mean offset of the same stars' latents from their noiseless ones against S/N; None if no model has it.
 

@@ -30,7 +30,7 @@ from model.spectra.grid import Array
 from model.spectra.spectrum import Spectrum
 from training.evaluation.siblings import Distances, Members, by_model
 from training.fitting.gaussdis import with_tensors
-from training.fitting.misfit import Misfit, Prior, fit_misfit, log_density, own_scale
+from training.fitting.misfit import Misfit, Prior, fit_misfit, log_density
 from training.random_streams import Stream, generator
 
 FEWEST = 20
@@ -41,7 +41,8 @@ CHOOSING = 400
 """Stars that its prior is chosen with."""
 
 FOLDS = 4
-SIZES = (1e-6, 1e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3)
+SIZES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+"""A finer grid's choice depends on which of a few groups is left out."""
 DEGREES = (0, 1, 2, 3)
 STARS_PER_TERM = 8
 """Groups that each term of the offset needs."""
@@ -91,8 +92,6 @@ def adapt(
     stars = measured(shifted, chosen)
     prior = choose_prior(shifted, stars, group)
     misfit = fit_misfit(shifted, stars, group, prior)
-    scale = own_scale(shifted, stars, group, prior)
-    misfit = misfit._replace(own=scale * misfit.own)
     siblings = np.bincount(group)
     record = {
         "stars": len(chosen),
@@ -102,7 +101,6 @@ def adapt(
         "from": model.card.identity,
         "degree": prior.degree,
         "size": prior.size,
-        "scale": round(scale, 3),
     }
     card = dataclasses.replace(
         model.card,
@@ -228,7 +226,8 @@ def _adapted(
     """The model with a misfit, and a metric that ranks pairs as the likelihood ratio of same and different.
 
     With the posterior covariance A of both stars, latents differ by A + A - 2 A A were they siblings, and by
-    2 - 2 A if not: the difference of the two inverses is the inverse of 2 A.
+    2 - 2 A if not: the difference of the two inverses is the inverse of 2 A. The mean square distance of
+    siblings is D.
     """
     mean = shifted.response.mean.copy()
     mean[: len(misfit.offset)] += misfit.offset
@@ -243,7 +242,10 @@ def _adapted(
     covariances = np.array(
         [star.covariance for part in _batches(spectra) for star in unit.infer(part)], np.float64
     )
-    adapted = with_tensors(unit, card, metric=_inverse_root(2 * covariances.mean(axis=0)))
+    pair = unit.pair_covariance(covariances, np.roll(covariances, 1, axis=0)).mean(axis=0)
+    metric = _inverse_root(covariances.mean(axis=0))
+    metric *= np.sqrt(len(metric) / np.trace(metric @ pair @ metric))
+    adapted = with_tensors(unit, card, metric=metric)
     if model.readout is not None:
         slope = np.linalg.solve(adapted.metric, model.metric @ model.readout.slope)
         adapted.readout = dataclasses.replace(model.readout, slope=np.asarray(slope))

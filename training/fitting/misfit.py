@@ -32,9 +32,6 @@ FREEDOM = 20.0
 CONSTANT = 1e-2
 """Prior precision of B's constant term."""
 
-SCALES = tuple(2.0 ** np.arange(-3, 3.5, 0.5))
-"""Scales of W that are tried on groups left out."""
-
 STEPS = 24
 LINEARISED_EVERY = 4
 PAIRS_AT_ONCE = 4096
@@ -189,32 +186,7 @@ def fit_misfit(model: GaussDis, stars: Measured, group: NDArray[np.int64], prior
 def log_density(model: GaussDis, stars: Measured, group: NDArray[np.int64], misfit: Misfit) -> float:
     """Log density of held-out stars under a misfit, in nats; parameters as for `fit_misfit`."""
     linear = LinearStars.about(model, stars, group, misfit)
-    return _log_density(linear, misfit, linear.residual - misfit.offsets(model, stars.parameters))
-
-
-def own_scale(model: GaussDis, stars: Measured, group: NDArray[np.int64], prior: Prior) -> float:
-    """The scale of W by groups of siblings that are left out in turn.
-
-    Each group's scale is the one under which it is most probable. The scale of a new group is unknown, so its
-    expected variance is their mean; 1 counts as one group more.
-    """
-    found = [1.0]
-    for number in np.flatnonzero(np.bincount(group) > 1):
-        out = group == number
-        rest = np.unique(group[~out], return_inverse=True)[1]
-        misfit = fit_misfit(model, Measured(*(array[~out] for array in stars)), rest, prior)
-        siblings, one = Measured(*(array[out] for array in stars)), np.zeros(out.sum(), dtype=np.int64)
-        linear = LinearStars.about(model, siblings, one, misfit)
-        residual = linear.residual - misfit.offsets(model, siblings.parameters)
-        densities = [
-            _log_density(linear, misfit._replace(own=scale * misfit.own), residual) for scale in SCALES
-        ]
-        found.append(SCALES[int(np.argmax(densities))])
-    return float(np.mean(found))
-
-
-def _log_density(linear: LinearStars, misfit: Misfit, residual: Array) -> float:
-    """Log density of residuals (N, K) from the offset."""
+    residual = linear.residual - misfit.offsets(model, stars.parameters)
     found = Posterior.of(linear, misfit)
     shared = found.means(linear, residual)
     squares = np.einsum("nk,nkl,nl->", residual, found.inverse, residual)

@@ -12,6 +12,7 @@ from app.cli.main import cli
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Spectrum
 from training.evaluation.siblings import Members, lonely, scores
+from training.evaluation.siblings_report import write
 
 STARS = Path("training/observed/dr10_giants.h5")
 SIBLINGS = Path("training/observed/members.csv")
@@ -49,10 +50,9 @@ def test_every_row_comes_from_the_model_without_its_own_group() -> None:
     assert probabilities[2:].min() == 0.75
 
 
-def test_the_command_prints_baselines_and_the_model() -> None:
-    result = CliRunner().invoke(
-        cli, ["model", "siblings", "model/default.safetensors", str(STARS), "--siblings", str(SIBLINGS)]
-    )
+def test_the_command_prints_baselines_and_the_model_and_writes_them_to_a_page(tmp_path: Path) -> None:
+    command = ["model", "siblings", "model/default.safetensors", str(STARS), "--siblings", str(SIBLINGS)]
+    result = CliRunner().invoke(cli, [*command, "--report", str(tmp_path / "report")])
     assert result.exit_code == 0, result.output
     lines = {line[:28].strip(): line.split() for line in result.output.splitlines()}
     assert {
@@ -62,6 +62,24 @@ def test_the_command_prints_baselines_and_the_model() -> None:
         "abundances",
         "chemtwin-observed, by distan",
     } <= set(lines)
+
+    page = (tmp_path / "report" / "siblings.md").read_text()
+    assert "| raw flux | 0.907 |" in page
+    assert "Every star is accepted by at least one sibling." in page
+    assert (tmp_path / "report" / "p_same-chemtwin-observed.png").exists()
+    assert "data:image/png" in (tmp_path / "report" / "siblings.html").read_text()
+
+
+def test_a_page_names_stars_that_no_sibling_accepts_with_their_labels(tmp_path: Path) -> None:
+    stars = members([0.0, 0.0, 0.1, 0.3, 0.3], [0, 0, 0, 1, 1])
+    same = np.eye(5)
+    same[[0, 1, 3, 4], [1, 0, 4, 3]] = 0.5
+    found, _ = scores(stars, lambda _: (1 - same, same))
+    names = {"S0": "M67", "S1": "M67", "S2": "M67", "S3": "NGC 188", "S4": "NGC 188"}
+    write(tmp_path, "stars", stars, names, {"a": found}, {"a": same})
+    page = (tmp_path / "siblings.md").read_text()
+    assert "Stars that no sibling accepts: 1." in page
+    assert "| S2 | M67 | 4500 | 2.00 | 0.10 | 0.10 |" in page
 
 
 def test_siblings_that_are_not_among_the_stars_are_named(tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""A model adapted to the spectra that a catalogue stores, while its service runs."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from app.bulk.stored_spectra import stored_spectra
+from app.cli.main import cli
+from model.bundle import SHIPPED, load_model
+from model.errors import InputError
+from tests.app.bulk.test_ingest import run
+from tests.conftest import Server
+
+M67 = "2M08512156+1146061"
+
+
+@pytest.fixture
+def folder(giants_data: Path, tmp_path: Path) -> Path:
+    """A catalogue of the observed giants with their spectra, which a test may change."""
+    return shutil.copytree(giants_data, tmp_path / "data")
+
+
+@pytest.mark.slow
+@pytest.mark.long("an adaptation to 54 stars, with the choice of its prior")
+def test_a_catalogue_moves_to_a_model_adapted_to_it_without_downtime(
+    folder: Path, tmp_path: Path, start_server: Callable[..., Server]
+) -> None:
+    server, adapted = start_server(folder, CHEMTWIN_STORE_SPECTRA="true"), tmp_path / "adapted.safetensors"
+    stop, statuses = threading.Event(), list[int]()
+
+    def ask() -> None:
+        with httpx.Client(base_url=server.url, timeout=60) as http:
+            while not stop.is_set():
+                statuses.append(http.get(f"/twins/{M67}?k=3").status_code)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        status, said = run("model", "adapt", SHIPPED, "--catalogue", folder, "--name", "own", "--out", adapted)
+        assert status == 0, said
+        status, said = run("catalogue", "reindex", "--model", adapted, "--data-dir", folder)
+        assert status == 0, said
+        newer = start_server(folder, CHEMTWIN_MODEL=str(adapted))
+        found = httpx.get(f"{newer.url}/twins/{M67}?k=3", timeout=60).json()
+    finally:
+        stop.set()
+        asking.join()
+    assert len(statuses) > 20
+    assert set(statuses) == {200}
+    card = load_model(adapted).card
+    assert card.training["adapted"]["source"] == "82 stars of a catalogue"
+    assert found["model"]["version"] == card.version
+    assert found["twins"][0]["cluster"] == "M67"
+
+
+def test_a_sample_of_the_stored_spectra_has_their_clusters(folder: Path) -> None:
+    address, model = str(folder / "stars.sqlite"), load_model(SHIPPED)
+    every, some = stored_spectra(address, model, 1000), stored_spectra(address, model, 10)
+    assert every.star_ids == sorted(every.star_ids)
+    assert (len(every.star_ids), every.clusters.count("M67"), every.unusable) == (82, 19, {})
+    assert len(some.spectra) == 10
+    assert set(some.star_ids) < set(every.star_ids)
+
+
+@pytest.mark.slow
+def test_a_catalogue_without_spectra_is_named(tmp_path: Path) -> None:
+    status, said = run(
+        "catalogue", "ingest", "training/observed/dr10_giants.h5", "--data-dir", tmp_path / "bare"
+    )
+    assert status == 0, said
+    with pytest.raises(InputError, match="CHEMTWIN_STORE_SPECTRA"):
+        stored_spectra(str(tmp_path / "bare" / "stars.sqlite"), load_model(SHIPPED), 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give STARS or --catalogue"),
+        (["training/observed/dr10_giants.h5", "--clusters"], "--clusters goes with --catalogue"),
+    ],
+)
+def test_stars_come_from_one_source(arguments: list[str], message: str, tmp_path: Path) -> None:
+    out = str(tmp_path / "out.safetensors")
+    result = CliRunner().invoke(cli, ["model", "adapt", str(SHIPPED), *arguments, "--out", out])
+    assert result.exit_code == 2
+    assert message in result.output
