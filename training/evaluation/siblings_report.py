@@ -1,4 +1,4 @@
-"""The page of `chemtwin model siblings --report`: scores, p_same as a figure, and the stars that stand alone."""
+"""The page of `chemtwin model siblings --report`: scores, p_same as a figure, stars that stand alone."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from model.similarity.p_same import P_SAME_LIMIT
 from model.spectra.grid import Array
 from training.evaluation import figures
-from training.evaluation.siblings import ACCEPTED, FAR, Members, Scores, lonely
+from training.evaluation.siblings import FAR, Members, Scores, lonely
 from training.reports.html_page import publish
 from training.reports.markdown import table
 
@@ -54,7 +55,7 @@ def write(
         _scores(rows),
         "- The doppelganger rate is the fraction of other pairs that are closer than the median pair of "
         "siblings.\n"
-        f"- Siblings accepted: the fraction of siblings with `p_same` above {ACCEPTED}.\n"
+        f"- Siblings accepted: the fraction of siblings with `p_same` above {P_SAME_LIMIT}.\n"
         f"- Far accepted: the same of pairs of groups more than {FAR} dex apart in [Fe/H].",
     ]
     for name, probability in same.items():
