@@ -43,7 +43,7 @@ class TwinQuery(BaseModel):
     snr_min: QueryNumber | Absent = None
     fe_h_within: QueryPositive | Literal["any"] | Absent = Field(
         None,
-        description="largest |difference| of [Fe/H], dex; by default 0.1, wider by the error of the star's [Fe/H], "
+        description="largest |difference| of [Fe/H], dex; by default 0.1, wider by the star's error of it, "
         "if the model removes [Fe/H] from the latent",
     )
     max_distance: QueryPositive | Absent = None
