@@ -163,3 +163,24 @@ def test_stars_without_a_spectrum_and_those_refused_are_counted(tmp_path, survey
     assert "S2: this model does not know vbroad" in said
     assert "1 stars embedded" in said
     assert "1 refused, 1 without a stored spectrum" in said
+
+
+def test_errors_that_were_never_given_become_those_typical_of_the_new_model(tmp_path, survey):
+    """An error of 0, which was given, stays exact."""
+    model = load_model(SHIPPED)
+    model.card = dataclasses.replace(model.card, typical_errors={"teff": 70.0, "fe_h": 0.04})
+    save_model(model, tmp_path / "typical.safetensors")
+    ivar, stars = np.full(survey.flux(slice(0, 2)).shape, 1e4), 2
+    source = npz(tmp_path / "s.npz", survey, stars=stars, ivar=ivar, fe_h_err=np.array([np.nan, 0.0]))
+    data = tmp_path / "data"
+    code, said = ingest(source, "--data-dir", data, CHEMTWIN_STORE_SPECTRA="1")
+    assert code == 0, said
+    code, said = run("catalogue", "reindex", "--model", tmp_path / "typical.safetensors", "--data-dir", data)
+    assert code == 0, said
+    store = SqliteStore(data / "stars.sqlite")
+    found = store.get(survey.star_id[:2], load_model(tmp_path / "typical.safetensors").card.identity)
+    store.close()
+    first, second = (found[star_id] for star_id in survey.star_id[:2])
+    assert "teff_err = 70 K, fe_h_err = 0.04 dex" in first.warnings[-1]
+    assert second.warnings[-1].endswith("teff_err = 70 K")
+    assert (first.fe_h_err, second.fe_h_err) == (0.04, None)
