@@ -3,8 +3,8 @@
     chemtwin lab evaluate-latents mine.npz --survey test.h5 --limit docs/report/limit.json --out mine.json
 
 The npz file has `star_id` (N,) and, for each noise level, `latent_<S/N>` (N, D): `latent_inf`, `latent_100`.
-Of latents that are posterior means, `covariance_<S/N>` (N, D, D) has the covariances, and `prior` (D, D) that of the
-prior, the unit matrix if it is not given.
+The npz file has `star_id` (N,) and, for each noise level, `latent_<S/N>` (N, D), such as `latent_100`.
+the prior, the unit matrix if it is not given.
 """
 
 from __future__ import annotations
