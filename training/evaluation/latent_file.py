@@ -3,7 +3,7 @@
     chemtwin lab evaluate-latents mine.npz --survey test.h5 --limit docs/report/limit.json --out mine.json
 
 The npz file has `star_id` (N,) and, for each noise level, `latent_<S/N>` (N, D): `latent_inf`, `latent_100`.
-The npz file has `star_id` (N,) and, for each noise level, `latent_<S/N>` (N, D), such as `latent_100`.
+Of latents that are posterior means, `covariance_<S/N>` (N, D, D) has the covariances, `prior` (D, D) that of
 the prior, the unit matrix if it is not given.
 """
 
