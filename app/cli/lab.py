@@ -195,3 +195,49 @@ def chemistry(labels: Path, out: Path) -> None:
     fitted = fit_chemistry(labels, {**TABLE_1, "fe_h": (float(emulator.lo[iron]), float(emulator.hi[iron]))})
     fitted.save(out)
     click.echo(fitted.table())
+
+
+@lab.command(
+    "evaluate-latents",
+    epilog=example("lab evaluate-latents mine.npz --survey test.h5 --limit docs/report/limit.json"),
+)
+@click.argument("latents", type=FILE)
+@click.option("--survey", type=FILE, required=True, help="pairs or groups without noise")
+@click.option(
+    "--removed",
+    type=click.Choice(["teff,logg,fe_h", "teff,logg"]),
+    default="teff,logg,fe_h",
+    show_default=True,
+    help="the parameters that the method was given",
+)
+@click.option("--limit", type=FILE, help="limit.json of chemtwin lab limit, to compare with")
+@click.option("--out", type=OUT, help="a JSON file for the figures")
+def evaluate_latents(latents: Path, survey: Path, removed: str, limit: Path | None, out: Path | None) -> None:
+    """Measure any method's latents exactly as a model's (docs/benchmark.md).
+
+    LATENTS is an npz file with star_id, and latent_inf, latent_100 and so on for each noise level.
+    """
+    import json
+
+    from training.evaluation.latent_file import latents_report, measure_latents
+    from training.surveys.survey import Survey
+
+    limits = {} if limit is None else json.loads(limit.read_text())
+    found = measure_latents(latents, Survey.open(survey), tuple(removed.split(",")), limits)
+    if out is not None:
+        out.write_text(json.dumps(found, indent=1) + "\n")
+    click.echo(latents_report(found))
+
+
+@lab.command(epilog=example("lab checksums test.h5"))
+@click.argument("surveys", type=FILE, nargs=-1, required=True, metavar="SURVEY...")
+def checksums(surveys: tuple[Path, ...]) -> None:
+    """Print what tells a reference survey from another (docs/benchmark.md).
+
+    It is a digest of the first stars' labels, and some of their fluxes.
+    """
+    from training.surveys.checksums import checksums as computed
+    from training.surveys.survey import Survey
+
+    for path in surveys:
+        click.echo(f"{path.stem}: {computed(Survey.open(path))}")

@@ -22,6 +22,11 @@ RUN_ELSEWHERE = {"README.md": "tests/app/cli/test_readme.py", "client.md": "test
 """Pages with tests of their own."""
 
 NOT_RUN = {
+    "benchmark.md": {
+        "chemtwin survey synthesize train.h5": HOURS,
+        "chemtwin lab evaluate-latents": "tests/training/evaluation/test_latent_file.py runs it on its own survey",
+        "python docs/examples/conditional_vae.py": "minutes, on surveys of 50,000 stars",
+    },
     "bulk.md": {
         "dask scheduler": CLUSTER,
     },

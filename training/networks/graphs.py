@@ -44,7 +44,7 @@ class Graphs:
             self._graphs[learns] = graph, losses
             graph.replay()
             return losses
-        aside: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             losses = self._step(learns, *self._inputs)
