@@ -167,7 +167,7 @@ def test_stars_without_a_spectrum_and_those_refused_are_counted(tmp_path, survey
 
 def test_errors_that_were_never_given_become_those_typical_of_the_new_model(tmp_path, survey):
     """An error of 0, which was given, stays exact."""
-    model = load_model(SHIPPED)
+    model = load_model(REFERENCE)
     model.card = dataclasses.replace(model.card, typical_errors={"teff": 70.0, "fe_h": 0.04})
     save_model(model, tmp_path / "typical.safetensors")
     ivar, stars = np.full(survey.flux(slice(0, 2)).shape, 1e4), 2
