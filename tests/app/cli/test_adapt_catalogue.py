@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from app.bulk.stored_spectra import stored_spectra
 from app.cli.main import cli
-from model.bundle import SHIPPED, load_model
+from model.bundle import REFERENCE, load_model
 from model.errors import InputError
 from tests.app.bulk.test_ingest import run
 from tests.conftest import Server
@@ -43,7 +43,7 @@ def test_a_catalogue_moves_to_a_model_adapted_to_it_without_downtime(
     asking = threading.Thread(target=ask)
     asking.start()
     try:
-        status, said = run("model", "adapt", SHIPPED, "--catalogue", folder, "--name", "own", "--out", adapted)
+        status, said = run("model", "adapt", REFERENCE, "--catalogue", folder, "--name", "own", "--out", adapted)
         assert status == 0, said
         status, said = run("catalogue", "reindex", "--model", adapted, "--data-dir", folder)
         assert status == 0, said
@@ -61,7 +61,7 @@ def test_a_catalogue_moves_to_a_model_adapted_to_it_without_downtime(
 
 
 def test_a_sample_of_the_stored_spectra_has_their_clusters(folder: Path) -> None:
-    address, model = str(folder / "stars.sqlite"), load_model(SHIPPED)
+    address, model = str(folder / "stars.sqlite"), load_model(REFERENCE)
     every, some = stored_spectra(address, model, 1000), stored_spectra(address, model, 10)
     assert every.star_ids == sorted(every.star_ids)
     assert (len(every.star_ids), every.clusters.count("M67"), every.unusable) == (82, 19, {})
@@ -76,7 +76,7 @@ def test_a_catalogue_without_spectra_is_named(tmp_path: Path) -> None:
     )
     assert status == 0, said
     with pytest.raises(InputError, match="CHEMTWIN_STORE_SPECTRA"):
-        stored_spectra(str(tmp_path / "bare" / "stars.sqlite"), load_model(SHIPPED), 10)
+        stored_spectra(str(tmp_path / "bare" / "stars.sqlite"), load_model(REFERENCE), 10)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,6 @@ def test_a_catalogue_without_spectra_is_named(tmp_path: Path) -> None:
 )
 def test_stars_come_from_one_source(arguments: list[str], message: str, tmp_path: Path) -> None:
     out = str(tmp_path / "out.safetensors")
-    result = CliRunner().invoke(cli, ["model", "adapt", str(SHIPPED), *arguments, "--out", out])
+    result = CliRunner().invoke(cli, ["model", "adapt", str(REFERENCE), *arguments, "--out", out])
     assert result.exit_code == 2
     assert message in result.output
