@@ -43,7 +43,9 @@ def test_a_catalogue_moves_to_a_model_adapted_to_it_without_downtime(
     asking = threading.Thread(target=ask)
     asking.start()
     try:
-        status, said = run("model", "adapt", REFERENCE, "--catalogue", folder, "--name", "own", "--out", adapted)
+        status, said = run(
+            "model", "adapt", REFERENCE, "--catalogue", folder, "--name", "own", "--out", adapted
+        )
         assert status == 0, said
         status, said = run("catalogue", "reindex", "--model", adapted, "--data-dir", folder)
         assert status == 0, said

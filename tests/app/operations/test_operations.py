@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.settings import Settings
 from model.bundle import REFERENCE, load_model, save_model
 from tests.app.bulk.test_ingest import start
-from tests.conftest import Server
+from tests.conftest import DEFAULT_MODEL, Server
 
 
 def numbers(url: str) -> dict[str, float]:
@@ -200,7 +200,7 @@ def test_the_doctor_finds_a_sound_service_sound(service, free_port):
 
 @pytest.mark.slow
 def test_the_doctor_says_when_the_stars_are_not_what_the_model_expects(giants, free_port):
-    status, lines = doctor(CHEMTWIN_DATA_DIR=str(giants.data_dir), CHEMTWIN_PORT=free_port)
+    status, lines = doctor(CHEMTWIN_DATA_DIR=str(giants.data_dir), CHEMTWIN_PORT=free_port, **DEFAULT_MODEL)
     assert status == 0
     assert lines["warn domain"] == [httpx.get(f"{giants.url}/model").json()["drift"]["message"]]
 

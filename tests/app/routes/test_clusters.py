@@ -124,7 +124,8 @@ def test_errors_of_fe_h_widen_the_default_limit(observed, star):
     narrow = observed.get(f"/twins/{M67}?k=1000&fe_h_within=0.1").json()
     assert narrow["fe_h_within"] == 0.1
     assert max(abs(twin["fe_h"] - own) for twin in narrow["twins"]) <= 0.1 + 1e-9
-    for error, within in ((None, 0.1), (0, 0.1), (0.1, 0.3)):
+    typical = observed.get("/model").json()["typical_errors"]["fe_h"]
+    for error, within in ((None, np.hypot(0.1, 8**0.5 * typical)), (0, 0.1), (0.1, 0.3)):
         found = observed.post("/twins", json={**star, "fe_h_err": error}).json()
         assert found["fe_h_within"] == pytest.approx(within), error
 
