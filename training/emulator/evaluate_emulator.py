@@ -18,6 +18,21 @@ from training.emulator.emulator import LABELS, Emulator
 from training.emulator.grid import Floats, ValidationSpectra, read_validation
 from training.reports.html_page import publish
 
+REGIONS = {
+    "the whole giant branch": (3700, 5300, 0, 3.8, -2.2, 0.5),
+    "coolest and metal-rich: Teff below 4000 K, [Fe/H] above 0": (3700, 4000, 0, 3.8, 0, 0.5),
+    "hottest and metal-poor: Teff above 5000 K, [Fe/H] below -1": (5000, 5300, 0, 3.8, -2.2, -1),
+    "log g below 0.5": (3700, 5300, 0, 0.5, -2.2, 0.5),
+    "log g above 3.2": (3700, 5300, 3.2, 3.8, -2.2, 0.5),
+    "[Fe/H] -2.2 to -1.04": (3700, 5300, 0, 3.8, -2.2, -1.04),
+    "[Fe/H] -1.04 to 0": (3700, 5300, 0, 3.8, -1.04, 0),
+    "[Fe/H] 0 to 0.5": (3700, 5300, 0, 3.8, 0, 0.5),
+    "Teff 3700 to 4100 K": (3700, 4100, 0, 3.8, -2.2, 0.5),
+    "Teff 4100 to 4700 K": (4100, 4700, 0, 3.8, -2.2, 0.5),
+    "Teff 4700 to 5300 K": (4700, 5300, 0, 3.8, -2.2, 0.5),
+}
+"""Regions of the giant branch: least and greatest Teff (K), log g and [Fe/H]."""
+
 _FILE = click.Path(exists=True, dir_okay=False)
 
 
@@ -26,9 +41,10 @@ def evaluate(emulator: Emulator, validation_path: str | Path | None = None) -> d
 
     `box` and `survey`: the absolute flux error at the held-out spectra and at the points of tables 1 and 2
     of the paper (`median`, `rms`, `p99`, `max`); `pixel_median` and `pixel_rms` (P,) over the held-out
-    spectra. `responses`: per label, over the points, the correlation across pixels of the emulator's and
-    Turbospectrum's flux differences, `slope` (the least-squares factor on Turbospectrum's) and `ratio` (of
-    their norms); `pooled` has the same three over all points and pixels at once.
+    spectra. `branch`: the same errors, and the number of `spectra`, in each of `REGIONS` of the held-out
+    spectra along the giant branch, as far as the emulator covers them. `responses`: per label, over the points,
+    the correlation across pixels of the emulator's and Turbospectrum's flux differences, `slope` (the
+    least-squares factor on Turbospectrum's) and `ratio` (of their norms); `pooled` has the same three over all points and pixels at once.
     """
     validation = read_validation(validation_path)
     error = emulator(validation.labels) - validation.flux
@@ -37,12 +53,27 @@ def evaluate(emulator: Emulator, validation_path: str | Path | None = None) -> d
         "spectra": len(error),
         "box": _summary(error),
         "survey": _summary(survey),
+        "branch": _by_region(emulator, validation),
         "pixel_median": np.median(np.abs(error), axis=0).tolist(),
         "pixel_rms": np.sqrt((error**2).mean(0)).tolist(),
         "responses": {
             name: _response(emulator, validation, name) for name in tqdm(LABELS[2:], desc="responses")
         },
     }
+
+
+def _by_region(emulator: Emulator, validation: ValidationSpectra) -> dict[str, dict[str, float]]:
+    """The errors on the spectra along the giant branch that `emulator` covers, by region."""
+    covered = emulator.covers(validation.branch_labels)
+    labels = validation.branch_labels[covered]
+    error = emulator(labels) - validation.branch_flux[covered]
+    teff, logg, fe_h = labels[:, :3].T
+    found = {}
+    for name, (cool, hot, low, high, poor, rich) in REGIONS.items():
+        rows = (teff >= cool) & (teff <= hot) & (logg >= low) & (logg <= high) & (fe_h >= poor) & (fe_h <= rich)
+        if rows.any():
+            found[name] = {"spectra": int(rows.sum()), **_summary(error[rows])}
+    return found
 
 
 def _summary(error: Floats) -> dict[str, float]:
@@ -87,13 +118,23 @@ def farthest_from_one(values: list[float]) -> float:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The measured quality as two Markdown tables; fluxes in units of the continuum."""
+    """The measured quality as three Markdown tables; fluxes in units of the continuum."""
     lines = ["| absolute flux error | median | rms | 99 % | largest |", "|---|---|---|---|---|"]
     titles = {"box": f"{result['spectra']} held-out spectra of the box", "survey": "points of tables 1 and 2"}
     for key, title in titles.items():
         row = result[key]
         lines.append(
             f"| {title} | {row['median']:.2e} | {row['rms']:.2e} | {row['p99']:.2e} | {row['max']:.2e} |"
+        )
+    lines += [
+        "",
+        "| absolute flux error on the giant branch | held-out spectra | median | rms | 99 % | largest |",
+        "|---|---|---|---|---|---|",
+    ]
+    for title, row in result["branch"].items():
+        lines.append(
+            f"| {title} | {row['spectra']} | {row['median']:.2e} | {row['rms']:.2e} | {row['p99']:.2e} "
+            f"| {row['max']:.2e} |"
         )
     lines += [
         "",
