@@ -168,7 +168,7 @@ class Emulator:
         row = int(np.argmin(covered))
         star = x[row : row + 1]
         inside = self.domain.inside(star)[:, 0]
-        region = int(np.argmax(inside.sum(axis=1)))  # the one that the star misses by the fewest labels
+        region = max(range(len(inside)), key=lambda i: (int(inside[i].sum()), i))  # the one it misses least
         outside = np.flatnonzero(~inside[region])
         if len(outside) == 0:
             raise InputError(

@@ -42,9 +42,10 @@ def evaluate(emulator: Emulator, validation_path: str | Path | None = None) -> d
     `box` and `survey`: the absolute flux error at the held-out spectra and at the points of tables 1 and 2
     of the paper (`median`, `rms`, `p99`, `max`); `pixel_median` and `pixel_rms` (P,) over the held-out
     spectra. `branch`: the same errors, and the number of `spectra`, in each of `REGIONS` of the held-out
-    spectra along the giant branch, as far as the emulator covers them. `responses`: per label, over the points,
-    the correlation across pixels of the emulator's and Turbospectrum's flux differences, `slope` (the
-    least-squares factor on Turbospectrum's) and `ratio` (of their norms); `pooled` has the same three over all points and pixels at once.
+    spectra along the giant branch, as far as the emulator covers them. `responses`: per label, over the
+    points, the correlation across pixels of the emulator's and Turbospectrum's flux differences, `slope`
+    (the least-squares factor on Turbospectrum's) and `ratio` (of their norms); `pooled` has the same three
+    over all points and pixels at once.
     """
     validation = read_validation(validation_path)
     error = emulator(validation.labels) - validation.flux
