@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from model.spectra.grid import APOGEE_DETECTORS
 from training.emulator.emulator import LABELS, Emulator
-from training.emulator.grid import Floats, ValidationSpectra, read_validation
+from training.emulator.grid import Floats, Responses, ValidationSpectra, read_validation
 from training.reports.html_page import publish
 
 REGIONS = {
@@ -45,11 +45,11 @@ def evaluate(emulator: Emulator, validation_path: str | Path | None = None) -> d
     spectra along the giant branch, as far as the emulator covers them. `responses`: per label, over the
     points, the correlation across pixels of the emulator's and Turbospectrum's flux differences, `slope`
     (the least-squares factor on Turbospectrum's) and `ratio` (of their norms); `pooled` has the same three
-    over all points and pixels at once.
+    over all points and pixels at once. `branch_responses`: the same at the points across the giant branch.
     """
     validation = read_validation(validation_path)
     error = emulator(validation.labels) - validation.flux
-    survey = emulator(validation.base_labels) - validation.base_flux
+    survey = emulator(validation.survey.labels) - validation.survey.flux
     return {
         "spectra": len(error),
         "box": _summary(error),
@@ -57,9 +57,8 @@ def evaluate(emulator: Emulator, validation_path: str | Path | None = None) -> d
         "branch": _by_region(emulator, validation),
         "pixel_median": np.median(np.abs(error), axis=0).tolist(),
         "pixel_rms": np.sqrt((error**2).mean(0)).tolist(),
-        "responses": {
-            name: _response(emulator, validation, name) for name in tqdm(LABELS[2:], desc="responses")
-        },
+        "responses": _responses(emulator, validation.survey),
+        "branch_responses": _responses(emulator, validation.branch),
     }
 
 
@@ -87,18 +86,26 @@ def _summary(error: Floats) -> dict[str, float]:
     }
 
 
-def _response(emulator: Emulator, validation: ValidationSpectra, name: str) -> dict[str, Any]:
+def _responses(emulator: Emulator, true: Responses) -> dict[str, dict[str, Any]]:
+    """The comparison of each label's responses at the points that `emulator` covers, if there are any."""
+    found = {name: _response(emulator, true, name) for name in tqdm(LABELS[2:], desc="responses")}
+    return {name: row for name, row in found.items() if row is not None}
+
+
+def _response(emulator: Emulator, responses: Responses, name: str) -> dict[str, Any] | None:
     column = LABELS.index(name)
-    low, high = validation.base_labels.copy(), validation.base_labels.copy()
-    low[:, column] -= validation.step
-    high[:, column] += validation.step
+    low, high = responses.labels.copy(), responses.labels.copy()
+    low[:, column] -= responses.step
+    high[:, column] += responses.step
     inside = emulator.covers(low) & emulator.covers(high)
+    if not inside.any():
+        return None
     found = emulator(high[inside]).astype(np.float64) - emulator(low[inside])
-    true = validation.difference[inside, column - 2]
+    true = responses.difference[inside, column - 2]
     one_by_one = [_compare(*pair) for pair in zip(found, true, strict=True)]
     return {
         "points": np.flatnonzero(inside).tolist(),
-        "norm": (np.linalg.norm(true, axis=1) / (2 * validation.step)).tolist(),
+        "norm": (np.linalg.norm(true, axis=1) / (2 * responses.step)).tolist(),
         **{key: [row[key] for row in one_by_one] for key in one_by_one[0]},
         "pooled": _compare(found.ravel(), true.ravel()),
     }
@@ -119,7 +126,7 @@ def farthest_from_one(values: list[float]) -> float:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The measured quality as three Markdown tables; fluxes in units of the continuum."""
+    """The measured quality as Markdown tables; fluxes in units of the continuum."""
     lines = ["| absolute flux error | median | rms | 99 % | largest |", "|---|---|---|---|---|"]
     titles = {"box": f"{result['spectra']} held-out spectra of the box", "survey": "points of tables 1 and 2"}
     for key, title in titles.items():
@@ -137,21 +144,28 @@ def markdown(result: dict[str, Any]) -> str:
             f"| {title} | {row['spectra']} | {row['median']:.2e} | {row['rms']:.2e} | {row['p99']:.2e} "
             f"| {row['max']:.2e} |"
         )
-    lines += [
+    lines += _response_table("response to", result["responses"])
+    lines += _response_table("response across the branch to", result["branch_responses"])
+    return "\n".join(lines) + "\n"
+
+
+def _response_table(title: str, responses: dict[str, dict[str, Any]]) -> list[str]:
+    """The lines of a Markdown table, after an empty one."""
+    lines = [
         "",
-        "| response to | points | norm (1/dex) | correlation: all points | median | worst "
+        f"| {title} | points | norm (1/dex) | correlation: all points | median | worst "
         "| slope: all points | median | worst |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, row in result["responses"].items():
-        title = "[Fe/H]" if name == "fe_h" else f"[{name}/Fe]"
+    for name, row in responses.items():
+        label = "[Fe/H]" if name == "fe_h" else f"[{name}/Fe]"
         correlation, slope, pooled = row["correlation"], row["slope"], row["pooled"]
         lines.append(
-            f"| {title} | {len(row['points'])} | {np.median(row['norm']):.3g} "
+            f"| {label} | {len(row['points'])} | {np.median(row['norm']):.3g} "
             f"| {pooled['correlation']:.4f} | {np.median(correlation):.4f} | {min(correlation):.4f} "
             f"| {pooled['slope']:.3f} | {np.median(slope):.3f} | {farthest_from_one(slope):.3f} |"
         )
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def draw_error(emulator: Emulator, result: dict[str, Any], path: Path) -> None:
