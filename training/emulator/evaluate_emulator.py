@@ -150,7 +150,9 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def _response_table(title: str, responses: dict[str, dict[str, Any]]) -> list[str]:
-    """The lines of a Markdown table, after an empty one."""
+    """The lines of a Markdown table, after an empty one; none without responses."""
+    if not responses:
+        return []
     lines = [
         "",
         f"| {title} | points | norm (1/dex) | correlation: all points | median | worst "

@@ -104,3 +104,12 @@ def test_derivatives_are_those_of_the_flux(branch):
 def test_components_fill_the_kernels(branch):
     assert int(torch.sum(branch.tensors["sizes"])) == len(branch.tensors["components"])
     assert len(branch.tensors["sizes"]) < len(branch.tensors["components"])
+
+
+@pytest.mark.parametrize("name", LABELS[2:])
+def test_responses_across_the_branch_follow_turbospectrum(quality, name):
+    """Over all points, where the stars that show the element count most."""
+    response = quality["branch_responses"][name]
+    assert len(response["points"]) == 4
+    assert response["pooled"]["correlation"] > 0.95
+    assert response["pooled"]["slope"] == pytest.approx(1.0, abs=0.1)
