@@ -26,11 +26,12 @@ def flux_and_slopes(
     scales, weights, components = tensors["scales"], tensors["weights"], tensors["components"]
     amplitude = torch.empty((len(labels), len(components)), dtype=torch.float64)
     by_input = torch.zeros((len(labels), scales.shape[1], len(components)), dtype=torch.float64)
-    for k, (near, far, kernel) in enumerate(kernels(tensors, labels)):
-        used = scales[k] > 0
-        sums = kernel @ torch.column_stack([weights[k], weights[k, :, None] * far])
-        amplitude[:, k] = sums[:, 0]
-        by_input[:, used, k] = scales[k, used] * (sums[:, 1:] - near * sums[:, :1])
+    for scale, (rows, near, far, kernel) in zip(scales, kernels(tensors, labels), strict=True):
+        used = scale > 0
+        for k in range(rows.start, rows.stop):
+            sums = kernel @ torch.column_stack([weights[k], weights[k, :, None] * far])
+            amplitude[:, k] = sums[:, 0]
+            by_input[:, used, k] = scale[used] * (sums[:, 1:] - near * sums[:, :1])
     inputs = torch.from_numpy(_input_slopes(labels, columns)) / tensors["span"]
     slopes = (inputs @ by_input).float() @ components
     flux = torch.exp(-(tensors["mean"] + amplitude.float() @ components))
@@ -38,7 +39,7 @@ def flux_and_slopes(
 
 
 def _input_slopes(labels: Array, columns: Sequence[int]) -> Array:
-    """Derivatives (N, E, 25) of the Gaussian processes' inputs by some labels, by central differences."""
+    """Derivatives (N, E, 47) of the Gaussian processes' inputs by some labels, by central differences."""
     slopes = []
     for column in columns:
         step = np.zeros(labels.shape[1])

@@ -15,8 +15,23 @@ from tqdm import tqdm
 
 from model.spectra.grid import APOGEE_DETECTORS
 from training.emulator.emulator import LABELS, Emulator
-from training.emulator.grid import Floats, ValidationSpectra, read_validation
+from training.emulator.grid import Floats, Responses, ValidationSpectra, read_validation
 from training.reports.html_page import publish
+
+REGIONS = {
+    "the whole giant branch": (3700, 5300, 0, 3.8, -2.2, 0.5),
+    "coolest and metal-rich: Teff below 4000 K, [Fe/H] above 0": (3700, 4000, 0, 3.8, 0, 0.5),
+    "hottest and metal-poor: Teff above 5000 K, [Fe/H] below -1": (5000, 5300, 0, 3.8, -2.2, -1),
+    "log g below 0.5": (3700, 5300, 0, 0.5, -2.2, 0.5),
+    "log g above 3.2": (3700, 5300, 3.2, 3.8, -2.2, 0.5),
+    "[Fe/H] -2.2 to -1.04": (3700, 5300, 0, 3.8, -2.2, -1.04),
+    "[Fe/H] -1.04 to 0": (3700, 5300, 0, 3.8, -1.04, 0),
+    "[Fe/H] 0 to 0.5": (3700, 5300, 0, 3.8, 0, 0.5),
+    "Teff 3700 to 4100 K": (3700, 4100, 0, 3.8, -2.2, 0.5),
+    "Teff 4100 to 4700 K": (4100, 4700, 0, 3.8, -2.2, 0.5),
+    "Teff 4700 to 5300 K": (4700, 5300, 0, 3.8, -2.2, 0.5),
+}
+"""Regions of the giant branch: least and greatest Teff (K), log g and [Fe/H]."""
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -26,23 +41,39 @@ def evaluate(emulator: Emulator, validation_path: str | Path | None = None) -> d
 
     `box` and `survey`: the absolute flux error at the held-out spectra and at the points of tables 1 and 2
     of the paper (`median`, `rms`, `p99`, `max`); `pixel_median` and `pixel_rms` (P,) over the held-out
-    spectra. `responses`: per label, over the points, the correlation across pixels of the emulator's and
-    Turbospectrum's flux differences, `slope` (the least-squares factor on Turbospectrum's) and `ratio` (of
-    their norms); `pooled` has the same three over all points and pixels at once.
+    spectra. `branch`: the same errors, and the number of `spectra`, in each of `REGIONS` of the held-out
+    spectra along the giant branch, as far as the emulator covers them. `responses`: per label, over the
+    points, the correlation across pixels of the emulator's and Turbospectrum's flux differences, `slope`
+    (the least-squares factor on Turbospectrum's) and `ratio` (of their norms); `pooled` has the same three
+    over all points and pixels at once. `branch_responses`: the same at the points across the giant branch.
     """
     validation = read_validation(validation_path)
     error = emulator(validation.labels) - validation.flux
-    survey = emulator(validation.base_labels) - validation.base_flux
+    survey = emulator(validation.survey.labels) - validation.survey.flux
     return {
         "spectra": len(error),
         "box": _summary(error),
         "survey": _summary(survey),
+        "branch": _by_region(emulator, validation),
         "pixel_median": np.median(np.abs(error), axis=0).tolist(),
         "pixel_rms": np.sqrt((error**2).mean(0)).tolist(),
-        "responses": {
-            name: _response(emulator, validation, name) for name in tqdm(LABELS[2:], desc="responses")
-        },
+        "responses": _responses(emulator, validation.survey),
+        "branch_responses": _responses(emulator, validation.branch),
     }
+
+
+def _by_region(emulator: Emulator, validation: ValidationSpectra) -> dict[str, dict[str, float]]:
+    """The errors on the spectra along the giant branch that `emulator` covers, by region."""
+    covered = emulator.covers(validation.branch_labels)
+    labels = validation.branch_labels[covered]
+    error = emulator(labels) - validation.branch_flux[covered]
+    teff, logg, fe_h = labels[:, :3].T
+    found = {}
+    for name, (cool, hot, low, high, poor, rich) in REGIONS.items():
+        rows = (teff >= cool) & (teff <= hot) & (logg >= low) & (logg <= high) & (fe_h >= poor) & (fe_h <= rich)
+        if rows.any():
+            found[name] = {"spectra": int(rows.sum()), **_summary(error[rows])}
+    return found
 
 
 def _summary(error: Floats) -> dict[str, float]:
@@ -55,18 +86,26 @@ def _summary(error: Floats) -> dict[str, float]:
     }
 
 
-def _response(emulator: Emulator, validation: ValidationSpectra, name: str) -> dict[str, Any]:
+def _responses(emulator: Emulator, true: Responses) -> dict[str, dict[str, Any]]:
+    """The comparison of each label's responses at the points that `emulator` covers, if there are any."""
+    found = {name: _response(emulator, true, name) for name in tqdm(LABELS[2:], desc="responses")}
+    return {name: row for name, row in found.items() if row is not None}
+
+
+def _response(emulator: Emulator, responses: Responses, name: str) -> dict[str, Any] | None:
     column = LABELS.index(name)
-    low, high = validation.base_labels.copy(), validation.base_labels.copy()
-    low[:, column] -= validation.step
-    high[:, column] += validation.step
+    low, high = responses.labels.copy(), responses.labels.copy()
+    low[:, column] -= responses.step
+    high[:, column] += responses.step
     inside = emulator.covers(low) & emulator.covers(high)
+    if not inside.any():
+        return None
     found = emulator(high[inside]).astype(np.float64) - emulator(low[inside])
-    true = validation.difference[inside, column - 2]
+    true = responses.difference[inside, column - 2]
     one_by_one = [_compare(*pair) for pair in zip(found, true, strict=True)]
     return {
         "points": np.flatnonzero(inside).tolist(),
-        "norm": (np.linalg.norm(true, axis=1) / (2 * validation.step)).tolist(),
+        "norm": (np.linalg.norm(true, axis=1) / (2 * responses.step)).tolist(),
         **{key: [row[key] for row in one_by_one] for key in one_by_one[0]},
         "pooled": _compare(found.ravel(), true.ravel()),
     }
@@ -87,7 +126,7 @@ def farthest_from_one(values: list[float]) -> float:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The measured quality as two Markdown tables; fluxes in units of the continuum."""
+    """The measured quality as Markdown tables; fluxes in units of the continuum."""
     lines = ["| absolute flux error | median | rms | 99 % | largest |", "|---|---|---|---|---|"]
     titles = {"box": f"{result['spectra']} held-out spectra of the box", "survey": "points of tables 1 and 2"}
     for key, title in titles.items():
@@ -97,19 +136,38 @@ def markdown(result: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "| response to | points | norm (1/dex) | correlation: all points | median | worst "
+        "| absolute flux error on the giant branch | held-out spectra | median | rms | 99 % | largest |",
+        "|---|---|---|---|---|---|",
+    ]
+    for title, row in result["branch"].items():
+        lines.append(
+            f"| {title} | {row['spectra']} | {row['median']:.2e} | {row['rms']:.2e} | {row['p99']:.2e} "
+            f"| {row['max']:.2e} |"
+        )
+    lines += _response_table("response to", result["responses"])
+    lines += _response_table("response across the branch to", result["branch_responses"])
+    return "\n".join(lines) + "\n"
+
+
+def _response_table(title: str, responses: dict[str, dict[str, Any]]) -> list[str]:
+    """The lines of a Markdown table, after an empty one; none without responses."""
+    if not responses:
+        return []
+    lines = [
+        "",
+        f"| {title} | points | norm (1/dex) | correlation: all points | median | worst "
         "| slope: all points | median | worst |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, row in result["responses"].items():
-        title = "[Fe/H]" if name == "fe_h" else f"[{name}/Fe]"
+    for name, row in responses.items():
+        label = "[Fe/H]" if name == "fe_h" else f"[{name}/Fe]"
         correlation, slope, pooled = row["correlation"], row["slope"], row["pooled"]
         lines.append(
-            f"| {title} | {len(row['points'])} | {np.median(row['norm']):.3g} "
+            f"| {label} | {len(row['points'])} | {np.median(row['norm']):.3g} "
             f"| {pooled['correlation']:.4f} | {np.median(correlation):.4f} | {min(correlation):.4f} "
             f"| {pooled['slope']:.3f} | {np.median(slope):.3f} | {farthest_from_one(slope):.3f} |"
         )
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def draw_error(emulator: Emulator, result: dict[str, Any], path: Path) -> None:

@@ -7,6 +7,7 @@ likelihood (Rasmussen & Williams 2006, equations 2.30 and 5.9), leave-one-out re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,13 +35,9 @@ class Hyperparameters:
         """A smooth function of unit variance."""
         return cls(np.full(inputs, -1.5), 1.0, -3.0)
 
-    def pack(self) -> Floats:
-        """The vector (D + 2,) that the optimiser moves."""
-        return np.append(self.log_scale, [self.log_amplitude, self.log_noise])
-
     @classmethod
     def unpack(cls, vector: Floats) -> Hyperparameters:
-        """The inverse of `pack`."""
+        """From a vector (D + 2,) of the optimiser."""
         return cls(vector[:-2], float(vector[-2]), float(vector[-1]))
 
 
@@ -53,19 +50,38 @@ class Regression:
     loo: Floats
 
 
-def optimise(inputs: Floats, target: Floats, start: Hyperparameters, iterations: int) -> Hyperparameters:
-    """Hyperparameters of greatest posterior density for `target` (N,) at `inputs` (N, D)."""
-    bounds = [_BOUNDS_SCALE] * inputs.shape[1] + [_BOUNDS_AMPLITUDE, _BOUNDS_NOISE]
+def optimise(
+    inputs: Floats, targets: Floats, start: Sequence[Hyperparameters], iterations: int
+) -> list[Hyperparameters]:
+    """Hyperparameters of greatest posterior density for `targets` (N, M) at `inputs` (N, D).
+
+    The M processes share their length scales, the mean of those of `start` (M) at first.
+    """
+    count, scales = targets.shape[1], inputs.shape[1]
+    bounds = [_BOUNDS_SCALE] * scales + [_BOUNDS_AMPLITUDE] * count + [_BOUNDS_NOISE] * count
+    first = np.r_[
+        np.mean([hyper.log_scale for hyper in start], axis=0),
+        [hyper.log_amplitude for hyper in start],
+        [hyper.log_noise for hyper in start],
+    ]
+
+    def objective(vector: Floats) -> tuple[float, Floats]:
+        value, slope = 0.0, np.zeros_like(vector)
+        for k in range(count):
+            own = np.r_[:scales, scales + k, scales + count + k]
+            part, part_slope = _negative_log_posterior(vector[own], inputs, targets[:, k])
+            value += part
+            slope[own] += part_slope
+        return value, slope
+
     result = minimize(
-        _negative_log_posterior,
-        start.pack(),
-        args=(inputs, target),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        options={"maxiter": iterations},
+        objective, first, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": iterations}
     )
-    return Hyperparameters.unpack(result.x)
+    common = result.x[:scales]
+    return [
+        Hyperparameters(common, float(result.x[scales + k]), float(result.x[scales + count + k]))
+        for k in range(count)
+    ]
 
 
 def condition(inputs: Floats, target: Floats, hyper: Hyperparameters) -> Regression:
@@ -74,7 +90,8 @@ def condition(inputs: Floats, target: Floats, hyper: Hyperparameters) -> Regress
     amplitude = np.exp(2 * hyper.log_amplitude)
     factor = _cholesky(amplitude * kernel(inputs * scale, inputs * scale), hyper)
     weights = scipy.linalg.cho_solve((factor, True), target)
-    return Regression(scale, amplitude * weights, weights / np.diag(_inverse(factor)))
+    half = scipy.linalg.lapack.dtrtri(factor, lower=1, overwrite_c=1)[0]
+    return Regression(scale, amplitude * weights, weights / np.einsum("ij,ij->j", half, half))
 
 
 def kernel(a: Floats, b: Floats) -> Floats:

@@ -126,8 +126,10 @@ def test_a_fit_never_sees_the_validation_stars(emulator):
     validation = read_validation()
     labels = np.concatenate([validation.labels[:3], (emulator.lo + emulator.hi)[None] / 2, emulator.lo[None]])
     held_out = np.array([False] * 4 + [True])
-    grid = TrainingSpectra(labels, np.ones((5, 2)), emulator.lo, emulator.hi, held_out)
-    assert training_rows(grid).tolist() == [False, False, False, True, False]
+    labels = np.concatenate([labels, validation.branch_labels[:1]])
+    held_out = np.append(held_out, False)
+    grid = TrainingSpectra(labels, np.ones((6, 2)), emulator.domain, held_out)
+    assert training_rows(grid).tolist() == [False, False, False, True, False, False]
 
 
 @pytest.mark.slow
