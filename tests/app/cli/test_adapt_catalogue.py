@@ -16,7 +16,7 @@ from app.cli.main import cli
 from model.bundle import REFERENCE, load_model
 from model.errors import InputError
 from tests.app.bulk.test_ingest import run
-from tests.conftest import Server
+from tests.conftest import DEFAULT_MODEL, Server
 
 M67 = "2M08512156+1146061"
 
@@ -32,7 +32,10 @@ def folder(giants_data: Path, tmp_path: Path) -> Path:
 def test_a_catalogue_moves_to_a_model_adapted_to_it_without_downtime(
     folder: Path, tmp_path: Path, start_server: Callable[..., Server]
 ) -> None:
-    server, adapted = start_server(folder, CHEMTWIN_STORE_SPECTRA="true"), tmp_path / "adapted.safetensors"
+    server, adapted = (
+        start_server(folder, CHEMTWIN_STORE_SPECTRA="true", **DEFAULT_MODEL),
+        tmp_path / "adapted.safetensors",
+    )
     stop, statuses = threading.Event(), list[int]()
 
     def ask() -> None:
@@ -47,7 +50,7 @@ def test_a_catalogue_moves_to_a_model_adapted_to_it_without_downtime(
             "model", "adapt", REFERENCE, "--catalogue", folder, "--name", "own", "--out", adapted
         )
         assert status == 0, said
-        status, said = run("catalogue", "reindex", "--model", adapted, "--data-dir", folder)
+        status, said = run("catalogue", "reindex", "--model", adapted, "--data-dir", folder, **DEFAULT_MODEL)
         assert status == 0, said
         newer = start_server(folder, CHEMTWIN_MODEL=str(adapted))
         found = httpx.get(f"{newer.url}/twins/{M67}?k=3", timeout=60).json()

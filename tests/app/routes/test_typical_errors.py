@@ -6,7 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
-from model.bundle import load_model, save_model
+from model.bundle import REFERENCE, load_model, save_model
 from tests.conftest import APSTAR, GIANT
 
 TYPICAL = {"teff": 70.0, "logg": 0.12, "fe_h": 0.04}
@@ -19,11 +19,13 @@ WARNING = (
 @pytest.fixture
 def typical(start_server, tmp_path):
     """A service whose model has typical errors."""
-    model = load_model()
+    model = load_model(REFERENCE)
     model.card = dataclasses.replace(model.card, typical_errors=TYPICAL)
     path = tmp_path / "typical.safetensors"
     save_model(model, path)
-    assert load_model(path).card.identity != load_model().card.identity, "latents change, so the version does"
+    assert load_model(path).card.identity != load_model(REFERENCE).card.identity, (
+        "latents change, so the version does"
+    )
     with httpx.Client(base_url=start_server(CHEMTWIN_MODEL=str(path)).url, timeout=60) as client:
         yield client
 
