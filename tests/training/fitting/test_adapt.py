@@ -72,8 +72,11 @@ def test_own_spectra_are_in_the_domain_and_those_of_another_generator_are_not(
 @pytest.mark.slow
 @pytest.mark.long("an adaptation to 120 stars, with the choice of its prior")
 def test_after_adapting_to_single_stars_twins_of_another_generator_meet(
-    model: GaussDis, tmp_path: Path
+    model: GaussDis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With the size and the degree near those that all would choose, so that the choice is short."""
+    monkeypatch.setattr("training.fitting.adapt.SIZES", (1e-5, 1e-4))
+    monkeypatch.setattr("training.fitting.adapt.DEGREES", (0, 1))
     singles = others(model, "singles", 100)
     adapted = adapt(model, singles, np.full(len(singles), -1), "other", "test")
     path = tmp_path / "adapted.safetensors"
