@@ -49,6 +49,8 @@ class Card:
         Units of the parameters beyond teff, logg and fe_h.
     typical_errors : dict of str to float
         The median errors of parameters in the model's own survey; empty where none are known.
+    logg_limits : tuple of (float, float, float)
+        Teff (K), least and greatest log g of the training survey, linear between them; empty for a box.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Card:
     quality: dict[str, Any] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
     typical_errors: dict[str, float] = field(default_factory=dict)
+    logg_limits: tuple[tuple[float, float, float], ...] = ()
 
     @property
     def identity(self) -> str:
@@ -216,12 +219,25 @@ class Model(ABC):
 
     def outside(self, parameters: Parameters) -> list[str]:
         """One sentence for each parameter that lies outside the training range."""
-        return [
+        sentences = [
             f"{name} = {parameters.value(name):g} is outside the model's training range "
             f"{low:g} to {high:g} {(PARAMETER_UNITS | self.card.units).get(name, '')}".rstrip()
             for name, (low, high) in self.card.parameters.items()
             if not -EDGE <= (parameters.value(name) - low) / (high - low) <= 1 + EDGE
         ]
+        if self.card.logg_limits and not sentences:
+            low, high = self.logg_range(np.array([parameters.teff]))[:, 0]
+            if not low - EDGE <= parameters.logg <= high + EDGE:
+                sentences.append(
+                    f"logg = {parameters.logg:g} is outside the model's training range {low:.2f} to {high:.2f} "
+                    f"{PARAMETER_UNITS['logg']} at teff = {parameters.teff:g} K"
+                )
+        return sentences
+
+    def logg_range(self, teff: Array) -> Array:
+        """Least and greatest log g, (2, N), of the card's `logg_limits` at Teff (N,) in K."""
+        vertices, *sides = np.array(self.card.logg_limits).T
+        return np.stack([np.interp(teff, vertices, side) for side in sides])
 
     def variance(self, spectrum: Spectrum) -> Array:
         """Variance (P,) about the model: noise, where known, and the error floor; infinite where masked."""
