@@ -75,18 +75,6 @@ def test_metrics_count_what_happens(start_server, star):
     assert any(version in name and value == 1 for name, value in found.items() if "model_info" in name)
 
 
-def test_any_worker_responds_for_all(start_server, star):
-    server = start_server(CHEMTWIN_WORKERS="2")
-    for number in range(40):  # a connection each: the kernel gives them to either
-        body = star | {"star_id": f"TEST-{number}"}
-        assert httpx.post(server.url + "/embed", json=body, timeout=60).status_code == 201
-    for _ in range(6):
-        found = numbers(server.url)
-        assert found["chemtwin_requests_total POST /embed 201"] == 40
-        assert found["chemtwin_batch_spectra_sum"] == 40
-        assert found["chemtwin_index_stars"] == 40
-
-
 def test_metrics_ask_for_a_key_where_keys_are_asked(start_server):
     server = start_server(CHEMTWIN_READ_KEYS="a-key-to-read")
     assert httpx.get(server.url + "/metrics").status_code == 401
