@@ -39,7 +39,7 @@ def drawn(work: Path, small: bool) -> dict[str, Survey]:
 def _draw(work: Path, name: str, small: bool) -> None:
     pairs, seed, own_fe_h = SURVEYS[name]
     emulator = Emulator.load().to(best_device())
-    synthesize(work / f"{name}.h5", emulator, pairs // 100 if small else pairs, seed, own_fe_h=own_fe_h)
+    synthesize(work / f"{name}.h5", emulator, pairs // 250 if small else pairs, seed, own_fe_h=own_fe_h)
 
 
 def best_device() -> torch.device:
