@@ -72,8 +72,8 @@ NO_OUTPUTS = {
 
 SMALLER = {
     "train-your-own.md": {
-        "--set steps=600": "--set steps=20 --set encoder=[64] --set decoder=[64] --set adversary=[32]",
-        "--pairs 1500": "--pairs 260", "[:600]": "[:60]", "--pairs 500": "--pairs 60",
+        "--set steps=600": "--set steps=20 --set batch=64 --set encoder=[64] --set decoder=[64] --set adversary=[32]",
+        "--pairs 1500": "--pairs 150", "[:600]": "[:60]", "--pairs 500": "--pairs 60",
         "faderdis.safetensors free.safetensors mine.safetensors": "mine.safetensors",
     },
 }  # fmt: skip
