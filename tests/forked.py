@@ -37,7 +37,12 @@ IMPORTED = (
     "model.methods.gaussdis",
 )
 
-TRAINING = ("training.surveys.synthetic_survey", "training.train", "training.evaluation.report", "torch._dynamo")
+TRAINING = (
+    "training.surveys.synthetic_survey",
+    "training.train",
+    "training.evaluation.report",
+    "torch._dynamo",
+)
 FIRST_USED = {"survey": TRAINING, "model": TRAINING, "lab": TRAINING}
 """What the launcher imports before the first command of a group."""
 

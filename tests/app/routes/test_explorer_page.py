@@ -128,12 +128,16 @@ def test_a_star_is_found_by_the_beginning_of_its_id_and_its_twins_shown(visit, s
 
 def test_what_is_drawn_is_what_the_service_recasts_and_recasting_makes_twins_alike(star_page, client):
     star = client.get(f"/stars/{STAR}").json()
-    own = {name: star[name] for name in ("teff", "logg", "fe_h")}
-    recast = client.post("/recast", json={"star_id": TWIN, "to": own}).json()
-    x, y = drawn(star_page, TWIN)
-    there = np.isfinite(x)
-    assert there.sum() > 300
-    assert y[there] == pytest.approx(np.interp(x[there], recast["wavelength"], recast["flux"]), abs=2e-5)
+    to = {name: star[name] for name in ("teff", "logg")}
+    stranger = column(star_page, 2)[1]
+    expect(star_page.locator("#spectra-title")).to_contain_text("each at its own [Fe/H]")
+    for shown in (TWIN, stranger):
+        recast = client.post("/recast", json={"star_id": shown, "to": to}).json()
+        x, y = drawn(star_page, shown)
+        there = np.isfinite(x)
+        assert there.sum() > 300
+        assert y[there] == pytest.approx(np.interp(x[there], recast["wavelength"], recast["flux"]), abs=2e-5)
+    assert recast["to"]["fe_h"] != star["fe_h"], "a stranger's own [Fe/H], not the star's"
     _, alike = drawn(star_page, TWIN, "y2")
     star_page.get_by_role("button", name="as they are").click()
     expect(star_page.locator("#spectra-title")).to_contain_text("each at its own parameters")
