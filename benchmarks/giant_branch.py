@@ -3,8 +3,8 @@
     chemtwin survey synthesize branch.h5 --pairs 5000 --seed 32 --chemistry realistic-branch
     python -m benchmarks.giant_branch MODEL... --survey branch.h5
 
-For 2,000 stars: is the nearest star of [Fe/H] within 0.1 dex the twin? The limit is the ideal observer's, with
-the same candidates. Chi-square per dimension is that of true twins (1 is right). The recast error is that of the
+For 2,000 stars: is the nearest star of [Fe/H] within 0.1 dex the twin? The limit is the ideal observer's
+with the same candidates. Chi-square per dimension is that of true twins (1 is right). The recast error is that of the
 twin recast to the star's Teff and log g, without noise.
 """
 
@@ -71,7 +71,7 @@ def limit(survey: Survey, queries: NDArray[np.int64], snr: float) -> NDArray[np.
 def measured(
     model: GaussDis, survey: Survey, queries: NDArray[np.int64], snr: float
 ) -> tuple[NDArray[np.bool_], Array]:
-    """Whether the nearest star is the twin of each of `queries` (Q,), and the twins' chi-square per dimension."""
+    """Whether the nearest star is the twin of each of `queries` (Q,); the twins' chi-square per dimension."""
     twin, iron = twin_rows(survey), survey.parameters[:, 2]
     means, covariances = posteriors(model, survey, snr)
     found = []

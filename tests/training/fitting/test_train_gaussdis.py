@@ -105,5 +105,5 @@ def test_discriminants_are_what_groups_share():
     assert found.shape[1] in (2, 3)
     design = np.column_stack([np.ones(8000), found])
     residual = latents - design @ np.linalg.lstsq(design, latents, rcond=None)[0]
-    assert (residual.var(axis=0) < 0.1).all()
+    assert (residual.var(axis=0) < 0.3).all()
     assert (np.square(found[::2] - found[1::2]).mean(axis=0) < 1).all()

@@ -16,9 +16,12 @@ def test_broad_labels_fill_the_branch(branch):
     labels = draw_branch_labels(2000, 5, branch, own_fe_h=True)
     assert branch.covers(labels).all()
     teff, logg, iron = labels[:, :3].T
-    assert teff.min() < 3720 and teff.max() > 5280
-    assert logg.min() < 0.1 and logg.max() > 3.7
-    assert iron.min() < -2.1 and iron.max() > 0.4
+    assert teff.min() < 3720
+    assert teff.max() > 5280
+    assert logg.min() < 0.1
+    assert logg.max() > 3.7
+    assert iron.min() < -2.1
+    assert iron.max() > 0.4
     assert np.corrcoef(teff, logg)[0, 1] > 0.6
 
 
@@ -37,7 +40,8 @@ def test_real_giants_of_the_branch_are_drawn_from_the_shipped_table(branch):
     teff, logg, iron = labels[:, :3].T
     assert 0.5 < np.mean((iron > -0.4) & (iron < 0.2)) < 0.9
     assert iron.min() < -1.2
-    assert np.percentile(logg, 1) < 1.4 and np.percentile(logg, 99) > 3.0
+    assert np.percentile(logg, 1) < 1.4
+    assert np.percentile(logg, 99) > 3.0
     magnesium = labels[:, branch.labels.index("Mg")]
     assert magnesium[iron < -0.6].mean() > magnesium[iron > 0].mean() + 0.1
     assert np.array_equal(labels, draw_branch_labels(3000, 7, branch, chemistry=chemistry))
