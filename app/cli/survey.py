@@ -71,11 +71,12 @@ def synthesize(
 @survey.command(epilog=example("survey check survey.h5"))
 @click.argument("surveys", type=FILE, nargs=-1, required=True, metavar="SURVEY...")
 def check(surveys: tuple[Path, ...]) -> None:
-    """Print what surveys have, or all that is wrong with one."""
+    """Print what surveys have, or all that is wrong with one.
+
+    A group whose members are too far apart in [Fe/H] is named too.
+    """
+    from training.surveys.survey_description import describe
     from training.surveys.survey import Survey
 
     for path in surveys:
-        found = Survey.open(path)
-        kind = ", with twins" if found.twin is not None else ", in groups" if found.group is not None else ""
-        pixels, first, last = len(found.wavelength), found.wavelength[0], found.wavelength[-1]
-        click.echo(f"{path}: {len(found)} stars{kind}, {pixels} pixels from {first:.1f} to {last:.1f} Angstrom")
+        click.echo("\n".join(describe(Survey.open(path))))
