@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def read_groups(path: Path, key: Callable[[str], str]) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        By the `key` of each star, in the order of the lines.
+        By the first id of each star, in the order of the lines.
 
     Raises
     ------
@@ -93,13 +93,15 @@ def read_groups(path: Path, key: Callable[[str], str]) -> dict[str, str]:
     lines = read_csv(path, columns)
     if empty := [line.number for line in lines if not all(line.cells.values())]:
         raise InputError(f"{path}, line {empty[0]}: {' and '.join(columns)} must both be given")
-    given = [(line.number, *line.cells.values()) for line in lines]
+    given = [(line.number, [line.cells[name] for name in columns]) for line in lines]
+    first_id: dict[str, str] = {}
     if in_pairs:
-        return _of_pairs([(first, second) for _, first, second in given], key)
+        return _of_pairs([[first_id.setdefault(key(one), one) for one in pair] for _, pair in given])
     groups: dict[str, str] = {}
-    for number, star_id, name in given:
-        if groups.setdefault(key(star_id), name) != name:
-            raise InputError(f"{path}, line {number}: {star_id} is in {groups[key(star_id)]} and in {name}")
+    for number, (star_id, name) in given:
+        one = first_id.setdefault(key(star_id), star_id)
+        if groups.setdefault(one, name) != name:
+            raise InputError(f"{path}, line {number}: {star_id} is in {groups[one]} and in {name}")
     return groups
 
 
@@ -108,18 +110,15 @@ def _header(path: Path) -> str:
         return next((line.lower() for line in file if line.strip() and not line.startswith("#")), "")
 
 
-def _of_pairs(pairs: list[tuple[str, str]], key: Callable[[str], str]) -> dict[str, str]:
+def _of_pairs(pairs: Sequence[Sequence[str]]) -> dict[str, str]:
     """The groups that pairs of ids form."""
     if not pairs:
         return {}
-    first_id: dict[str, str] = {}
-    for star_id in (one for pair in pairs for one in pair):
-        first_id.setdefault(key(star_id), star_id)
-    number = {name: index for index, name in enumerate(first_id)}
-    rows = np.array([[number[key(one)] for one in pair] for pair in pairs], dtype=np.int64)
+    stars = list(dict.fromkeys(star_id for pair in pairs for star_id in pair))
+    row = {star_id: index for index, star_id in enumerate(stars)}
+    rows = np.array([[row[star_id] for star_id in pair] for pair in pairs], dtype=np.int64)
     names: dict[int, str] = {}
     groups: dict[str, str] = {}
     for group, pair in zip(pair_groups(rows).tolist(), pairs, strict=True):
-        names.setdefault(group, first_id[key(pair[0])])
-        groups |= {key(one): names[group] for one in pair}
+        groups |= dict.fromkeys(pair, names.setdefault(group, pair[0]))
     return groups

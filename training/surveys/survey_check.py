@@ -189,7 +189,7 @@ def check_labels(parameters: Array, ids: Sequence[str], problems: Problems) -> N
         wrong = ~((low <= values) & (values <= high))
         problems.stars(wrong, ids, f"{name} is not between {low:g} and {high:g} {PARAMETER_UNITS[name]}")
         if not wrong.any():
-            problems.stars(_outliers(values), ids, f"{name} is far from all other stars'")
+            problems.stars(label_outliers(values), ids, f"{name} is far from all other stars'")
 
 
 def check_label_errors(errors: Array, ids: Sequence[str], problems: Problems) -> None:
@@ -199,7 +199,7 @@ def check_label_errors(errors: Array, ids: Sequence[str], problems: Problems) ->
         problems.stars(wrong, ids, f"{name}_err is not between 0 and {high - low:g}, nor NaN (not known)")
 
 
-def _outliers(values: Array) -> NDArray[np.bool_]:
+def label_outliers(values: Array) -> NDArray[np.bool_]:
     """Which values (N,) lie further from the median than `OUTLIER` times half the range of 90 % of them."""
     low, median, high = np.percentile(values, (5, 50, 95))
     return np.asarray((high > low) & (np.abs(values - median) > OUTLIER * (high - low) / 2))
