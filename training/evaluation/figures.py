@@ -293,7 +293,6 @@ def survey_stars(folder: Path, numbers: Mapping[str, NDArray[Any]]) -> Picture:
     kiel.set(xlabel="Teff (K)", ylabel="log g")
     kiel.invert_xaxis()
     kiel.invert_yaxis()
-    snr = numbers["snr"]
-    histogram.hist(snr, np.geomspace(0.99 * snr.min(), 1.01 * snr.max(), 40), color=BLUE)
-    histogram.set(xlabel="S/N per pixel", ylabel="stars", xscale="log")
+    histogram.hist(numbers["snr"], 40, color=BLUE)
+    histogram.set(xlabel="S/N per pixel", ylabel="stars")
     return _save(figure, folder, "stars.png", "Teff and log g of the survey's stars, and their S/N")

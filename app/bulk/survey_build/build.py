@@ -23,7 +23,7 @@ from app.bulk.survey_build.merge import Membership, Selection, Spectra, fluxes, 
 from app.bulk.survey_build.outcomes import Outcomes, write_outcomes
 from app.bulk.survey_build.refused import REASONS
 from app.bulk.survey_build.star_labels import StarLabels, key
-from app.bulk.survey_build.stored_block import LABEL_COLUMNS, BuildOptions, read_block
+from app.bulk.survey_build.stored_block import LABEL_COLUMNS, BuildOptions, opened, read_block
 from app.bulk.survey_build.working_folder import get_ready
 from model.bundle import load_model
 from model.errors import InputError
@@ -91,8 +91,12 @@ def _read(options: BuildOptions, blocks: Sequence[Block], workers: int, goes_on:
 def _counts(options: BuildOptions, blocks: Sequence[Block], workers: int) -> Iterator[int]:
     """The number of spectra of each block, as it is read."""
     if workers <= 1:
-        yield from (read_block(options, block) for block in blocks)
+        try:
+            yield from (read_block(options, block) for block in blocks)
+        finally:
+            opened.cache_clear()
         return
+    processes.get_ready("app.bulk.survey_build.stored_block", "model.methods.gaussdis", "astropy.io.fits")
     with ProcessPoolExecutor(workers, processes.CONTEXT, processes.end_with_parent) as pool:
         try:
             for future in as_completed([pool.submit(read_block, options, block) for block in blocks]):

@@ -29,7 +29,7 @@ def messages(built: BuiltSurvey, report: Path) -> Iterator[str]:
         yield f"warning: group {line}"
     if built.missing:
         yield f"warning: {len(built.missing)} stars of groups are not in the survey, {built.missing[0]} for one"
-    yield f"each of them is listed in {report / 'survey.html'} and {report / 'spectra.csv'}"
+    yield f"report: {report / 'survey.html'}; each spectrum and its outcome: {report / 'spectra.csv'}"
     yield from _next(built)
 
 

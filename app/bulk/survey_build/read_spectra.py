@@ -51,7 +51,7 @@ class FoundSpectrum:
     dec: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SpectrumReader:
     """Reads the spectra of a folder's blocks; the stars of `labels` that are below `min_snr` are refused."""
 
