@@ -224,8 +224,9 @@ def _members(star_ids: list[str], spectra: list[Spectrum], group: NDArray[np.int
     import numpy as np
 
     from training.evaluation.siblings import Members
+    from training.fitting.enough_stars import FEWEST_GROUPS
 
     rows = np.flatnonzero(group >= 0)
-    if len(np.unique(group[rows])) < 3:
+    if len(np.unique(group[rows])) < FEWEST_GROUPS:
         raise InputError("leaving one group out takes at least three groups of siblings")
     return Members([spectra[r] for r in rows], [star_ids[r] for r in rows], group[rows])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import h5py
 import numpy as np
 
 from model.spectra.parameters import PARAMETER_UNITS
@@ -26,12 +27,21 @@ def describe(survey: Survey) -> Iterator[str]:
     sizes = np.unique(group[group >= 0], return_counts=True)[1]
     yield f"  groups: {len(sizes)} with {sizes.sum()} stars"
     if not survey.own_fe_h:
+        names = _clusters(survey)
         for bad in bad_groups(survey.parameters[:, 2], survey.errors[:, 2], group):
             one, other = (survey.star_id[row] for row in bad.rows)
+            name = f"{bad.group}, {names[bad.rows[0]]}," if names else str(bad.group)
             yield (
-                f"  group {bad.group} cannot be right: {one} and {other} are {bad.apart:.2f} dex apart "
+                f"  group {name} cannot be right: {one} and {other} are {bad.apart:.2f} dex apart "
                 f"in [Fe/H], more than {APART} and than their errors explain"
             )
+
+
+def _clusters(survey: Survey) -> list[str]:
+    """The name of each star's group; none if the file does not have them."""
+    with h5py.File(survey.path) as file:
+        named = "cluster" in file and h5py.check_string_dtype(file["cluster"].dtype) is not None
+        return list(file["cluster"].asstr(errors="replace")[:]) if named else []
 
 
 def _known(survey: Survey, column: int) -> bool:

@@ -7,14 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from model.bundle import REFERENCE
-from training.fitting.adapt import FEWEST as FEWEST_TO_ADAPT
+from training.fitting.enough_stars import FEWEST_GROUPS, FEWEST_TO_ADAPT, FEWEST_TO_TRAIN
 from training.observed.build_report import OF_ROWS, BuiltSurvey
-
-FEWEST_TO_TRAIN = 5000
-"""Stars from which on a model of a survey's own is worth training; docs/build-a-survey.md."""
-
-FEWEST_GROUPS = 3
-"""Groups that `chemtwin model adapt` needs to leave each out once."""
 
 
 def messages(built: BuiltSurvey, report: Path) -> Iterator[str]:
@@ -43,5 +37,11 @@ def _next(built: BuiltSurvey) -> Iterator[str]:
         yield f"They are too few to adapt one as well: that takes {FEWEST_TO_ADAPT} inside its range."
         return
     clusters = " --clusters" if len(built.names) >= FEWEST_GROUPS else ""
-    model, out = shlex.quote(str(REFERENCE)), shlex.quote(str(built.survey.with_name("adapted.safetensors")))
+    model, out = shlex.quote(str(_reference())), shlex.quote(str(built.survey.with_name("adapted.safetensors")))
     yield f"Adapt one that is trained: chemtwin model adapt {model} {survey}{clusters} --out {out}"
+
+
+def _reference() -> Path:
+    """The reference model, by its short path from the folder of a checkout."""
+    short = Path(REFERENCE.parent.name, REFERENCE.name)
+    return short if short.exists() and short.samefile(REFERENCE) else REFERENCE
