@@ -19,7 +19,9 @@ from training.reports.markdown import table
 from training.surveys.groups import APART, BadGroup
 
 PAGE = "survey"
-TAKEN = "taken"
+WARNED = "warned"
+"""The outcome that counts taken spectra with a warning once more."""
+
 OF_ROWS = ("no_file", "repeated_row")
 """Outcomes of rows of the table; all others are of spectra."""
 
@@ -110,6 +112,8 @@ def write_report(folder: Path, built: BuiltSurvey) -> Path:
     if built.stars:
         name, alt = figures.survey_stars(folder, built.numbers)
         sections += ["## Stars", f"![{alt}]({name})", _ranges(built)]
+        if warned := built.outcomes.get(WARNED):
+            sections += [f"{warned} stars have a warning: {'; '.join(built.first[WARNED])}."]
     sections += ["## Groups", _groups(built), "## Cuts", _cuts(built)]
     publish(folder, PAGE, "\n\n".join(sections))
     return folder / f"{PAGE}.html"

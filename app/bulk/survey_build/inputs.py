@@ -19,7 +19,7 @@ ARRAYS = (*HDF5, ".npz")
 class Block:
     """Spectra that are read together: one each of some FITS `files`, or `rows` of one file of arrays.
 
-    `number` counts the blocks of a folder; paths are relative to it.
+    `number` counts the blocks of a folder, and paths are relative to it. Arrays without flux have no `rows`.
     """
 
     number: int
@@ -47,7 +47,7 @@ def find_files(folder: Path, without: Collection[Path]) -> list[str]:
 
 
 def blocks_of(folder: Path, files: Sequence[str]) -> list[Block]:
-    """The blocks of sorted files. Raises InputError for a file of arrays that cannot be read."""
+    """The blocks of sorted files."""
     return [Block(number, *part) for number, part in enumerate(_parts(folder, files))]
 
 
@@ -60,10 +60,14 @@ def _parts(folder: Path, files: Sequence[str]) -> Iterator[tuple[tuple[str, ...]
             stars = _stars(folder / name)
             for start in range(0, stars, BLOCK):
                 yield (name,), slice(start, min(start + BLOCK, stars))
+            if not stars:
+                yield (name,), None
 
 
 def _stars(path: Path) -> int:
-    arrays = read_npz(path) if path.suffix == ".npz" else read_hdf5(path)
-    if "flux" not in arrays or len(arrays["flux"].shape) != 2:
-        raise InputError(f"{path} holds no spectra: it has no flux of (stars, pixels). Move it elsewhere")
-    return int(arrays["flux"].shape[0])
+    """How many stars a file of arrays has; 0 for a file of something else."""
+    try:
+        arrays = read_npz(path) if path.suffix == ".npz" else read_hdf5(path)
+    except InputError:
+        return 0
+    return int(arrays["flux"].shape[0]) if "flux" in arrays and len(arrays["flux"].shape) == 2 else 0

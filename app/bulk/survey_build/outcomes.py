@@ -16,7 +16,7 @@ from app.bulk.survey_build.star_labels import StarLabels
 
 LISTED = "spectra.csv"
 HEADER = ("file", "star_id", "outcome", "text")
-TAKEN = "taken"
+TAKEN, WARNED = "taken", "warned"
 SHOWN = 5
 """Examples of each outcome that the page and the command show."""
 
@@ -25,7 +25,10 @@ Line = tuple[str, str, str, str]
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The numbers of spectra and rows by outcome: `taken` or a key of `refused.REASONS`; the first of each."""
+    """The numbers of spectra and rows by outcome, and the first of each.
+
+    An outcome is a key of `refused.REASONS`, `taken`, and for taken spectra with a warning also `warned`.
+    """
 
     counts: dict[str, int]
     first: dict[str, list[str]]
@@ -44,9 +47,10 @@ def write_outcomes(
         for line in chain(_of_spectra(paths, spectra, selection), _of_rows(spectra, labels)):
             rows.writerow(line)
             name, star_id, outcome, text = line
-            counts[outcome] += 1
-            if len(shown := first.setdefault(outcome, [])) < SHOWN:
-                shown.append(": ".join(part for part in (name or star_id, text) if part))
+            for counted in (outcome, WARNED) if outcome == TAKEN and text else (outcome,):
+                counts[counted] += 1
+                if len(shown := first.setdefault(counted, [])) < SHOWN:
+                    shown.append(": ".join(part for part in (name or star_id, text) if part))
     return Outcomes(dict(counts), first)
 
 

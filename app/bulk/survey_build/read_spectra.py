@@ -42,6 +42,8 @@ class FoundSpectrum:
         The spectrum and labels.
     ra, dec
         Position in degrees; None where it is not known.
+    warnings
+        What is odd about the file.
     """
 
     star_id: str
@@ -49,6 +51,7 @@ class FoundSpectrum:
     observation: Observation
     ra: float | None
     dec: float | None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +80,10 @@ class SpectrumReader:
 
     def _of_fits(self, name: str) -> FoundSpectrum:
         """Raises RefusedSpectrum."""
+        bare = without_ending(PurePosixPath(name).name)
+        if bare is None:
+            raise RefusedSpectrum("unreadable", "holds no flux of (stars, pixels)")
         assert self.labels is not None
-        bare = without_ending(PurePosixPath(name).name) or name
         named = product_of(bare)
         in_name = bare if named is None else named[1]
         path = self.folder / name
@@ -105,7 +110,8 @@ class SpectrumReader:
             raise RefusedSpectrum("spectrum", str(error), star_id, row) from None
         own = position(*self.labels.position(row)), position(file.ra, file.dec), _stated(star_id)
         at = next((one for one in own if one[0] is not None), (None, None))
-        return FoundSpectrum(star_id, row, observation, *at)
+        odd = file.disagreements({label: parameters.value(label) for label in LABELS})
+        return FoundSpectrum(star_id, row, observation, *at, (*file.warnings, *odd))
 
     def _of_arrays(self, name: str, rows: slice) -> list[FoundSpectrum | RefusedSpectrum]:
         try:

@@ -27,9 +27,7 @@ from model.methods.base import Model
 from model.spectra.parameters import PARAMETER_UNITS
 from model.spectra.pixels import MAX_MASKED
 from model.spectra.spectrum import POSSIBLE_SNR, Spectrum, prepare_all
-
-MOST_FLUX = 10.0
-"""A pixel with a larger normalised flux says nothing of the star; a survey has none (`survey_check.FLUX`)."""
+from training.surveys.survey_check import FLUX, MEAN_FLUX
 
 LABEL_COLUMNS = (*PARAMETER_UNITS, *(f"{name}_err" for name in PARAMETER_UNITS))
 NUMBERS = (*LABEL_COLUMNS, "ra", "dec", "snr")
@@ -106,6 +104,7 @@ def _columns(
             reason, text = result.reason, result.text
         else:
             assert isinstance(one, FoundSpectrum)
+            text = "; ".join((*one.warnings, *result.warnings))
             flux, ivar = _written(result)
             digest = int.from_bytes(blake2b(flux.tobytes() + ivar.tobytes(), digest_size=8).digest(), "little")
             fluxes.append(flux)
@@ -138,14 +137,17 @@ def _checked(prepared: Spectrum | ChemtwinError, min_snr: float) -> Spectrum | R
         return RefusedSpectrum("spectrum", f"S/N {prepared.snr:.3g} is not between {low:g} and {high:g}")
     if prepared.snr < min_snr:
         return RefusedSpectrum("snr", f"S/N {prepared.snr:.3g} by the spectrum's own errors")
-    if np.mean(_written(prepared)[1] == 0) > MAX_MASKED:
+    flux, ivar = _written(prepared)
+    if np.mean(ivar == 0) > MAX_MASKED:
         return RefusedSpectrum("spectrum", f"more than {MAX_MASKED:.0%} of its pixels are masked")
+    if not MEAN_FLUX[0] <= (mean := float(flux.mean())) <= MEAN_FLUX[1]:
+        return RefusedSpectrum("spectrum", f"its mean flux over the continuum is {mean:.3g}")
     return prepared
 
 
 def _written(spectrum: Spectrum) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Flux and inverse variance (P,), 1 and 0 in masked pixels."""
-    ivar = np.where(np.abs(spectrum.flux) > MOST_FLUX, 0.0, spectrum.ivar).astype(np.float32)
+    ivar = np.where(np.abs(spectrum.flux) > FLUX[1], 0.0, spectrum.ivar).astype(np.float32)
     return np.where(ivar > 0, spectrum.flux, 1.0).astype(np.float32), ivar
 
 

