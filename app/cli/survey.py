@@ -85,7 +85,7 @@ def synthesize(
     "--flags",
     multiple=True,
     metavar="COLUMN:BIT,...",
-    help="flags that keep a star out, instead of STAR_BAD and those of bad spectra; or none; repeatable",
+    help="flags that exclude a star, instead of STAR_BAD and those of bad spectra; or none; repeatable",
 )
 @click.option("--report", type=FOLDER, help="folder of the report; beside the survey by default")
 @click.option("--workers", type=click.IntRange(1), help="processes that read; one a core by default")

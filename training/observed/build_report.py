@@ -40,7 +40,7 @@ class BuiltSurvey:
     metals : str
         The table's column of the metallicity, "" without a table.
     flags : mapping of str to sequence of str
-        The flags that kept stars out, by column.
+        The flags that exclude stars, by column.
     min_snr : float
         The lowest S/N.
     spectra : int

@@ -62,8 +62,8 @@ def build(options: BuildOptions, out: Path, groups: Path | None, report: Path, w
     named = {} if groups is None else read_groups(groups, key)
     labels = None if options.labels is None else StarLabels(options.labels, dict(options.flags))
     blocks = blocks_of(options.folder, files)
-    goes_on = get_ready(options, files)
-    _read(options, blocks, workers, goes_on)
+    get_ready(options, files)
+    _read(options, blocks, workers)
     paths = [options.path(block) for block in blocks]
     spectra = Spectra.load(paths)
     selection = select(spectra)
@@ -71,14 +71,15 @@ def build(options: BuildOptions, out: Path, groups: Path | None, report: Path, w
     outcomes = write_outcomes(report, paths, spectra, selection, labels)
     built = _built(options, out, labels, spectra, selection, membership, outcomes)
     page = write_report(report, built)
+    if built.stars:
+        _write(out, options, paths, spectra, selection, membership, built)
+    shutil.rmtree(options.work)
     if not built.stars:
         raise InputError(f"no star of {options.folder} can be in a survey: {page} says why")
-    _write(out, options, paths, spectra, selection, membership, built)
-    shutil.rmtree(options.work)
     return built
 
 
-def _read(options: BuildOptions, blocks: Sequence[Block], workers: int, goes_on: bool) -> None:
+def _read(options: BuildOptions, blocks: Sequence[Block], workers: int) -> None:
     """Read and store the blocks that are not stored yet, behind a progress bar."""
     stored = [block for block in blocks if options.path(block).exists()]
     waiting = [block for block in blocks if not options.path(block).exists()]

@@ -1,4 +1,4 @@
-"""Columns of flags in an archive's table, and the bits or words in them that keep a star out of a survey."""
+"""Columns of flags in an archive's table, and the bits or words in them that exclude a star of a survey."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class BuildOptions:
     labels
         The table of labels, None where the files have them.
     flags
-        The flags that keep a star out, by column.
+        The flags that exclude a star, by column.
     min_snr
         The lowest S/N.
     settings
