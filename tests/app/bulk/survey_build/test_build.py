@@ -244,23 +244,23 @@ def test_a_block_that_is_stored_is_not_read_again(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_build_goes_on_and_its_survey_is_the_same(build, catalogue, tmp_path):
-    """700 stars in HDF5: three blocks."""
+    """700 stars in HDF5: three blocks, read by two processes and then by one."""
     (tmp_path / "spectra").mkdir()
     with h5py.File(catalogue) as whole, h5py.File(tmp_path / "spectra" / "part.h5", "w") as part:
         for name in ("flux", "star_id", "teff", "logg", "fe_h", "snr"):
             part[name] = whole[name][:700]
         part["wavelength"] = whole["wavelength"][:]
-    command = ["survey", "build", tmp_path / "spectra", "--workers", 1, "--out"]
+    command = ["survey", "build", tmp_path / "spectra", "--out", tmp_path / "killed.h5", "--workers"]
     killed, work = tmp_path / "killed.h5", tmp_path / "killed.h5.building"
-    process = forked.start([*map(str, command), str(killed)], os.environ | {"OMP_NUM_THREADS": "1"})
+    process = forked.start([*map(str, command), "2"], os.environ | {"OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 60
     while not list(work.glob("*.npz")) and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate(30)
-    assert 1 <= len(list(work.glob("*.npz"))) < 3
+    assert list(work.glob("*.npz"))
     assert not killed.exists()
-    status, said = run(*command, killed)
+    status, said = run(*command, 1)
     assert status == 0, said
     whole = build(labels=None).out
     assert killed.read_bytes() == whole.read_bytes()

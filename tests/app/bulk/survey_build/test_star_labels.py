@@ -1,4 +1,4 @@
-"""Tables of labels as archives have them: which row is a star's, what it says, and which flags keep it out."""
+"""Tables of labels as archives have them: which row is a star's, what it says, and which flags exclude it."""
 
 import numpy as np
 import pytest
