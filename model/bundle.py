@@ -57,7 +57,7 @@ def save_model(model: Model, path: Path) -> None:
     if model.normaliser is not None:
         tensors["continuum_pixels"] = model.normaliser.pixels
     card = dataclasses.asdict(model.card) | {"version": ""}
-    for name in ("units", "typical_errors"):  # earlier releases write no card with empty ones
+    for name in ("units", "typical_errors", "logg_limits"):  # earlier releases write no card with empty ones
         if not card[name]:
             del card[name]
     header: dict[str, Any] = {"format": FORMAT, "card": card}
@@ -116,6 +116,8 @@ def _card(header: dict[str, Any]) -> Card:
     fields["parameters"] = {name: (low, high) for name, (low, high) in fields["parameters"].items()}
     errors = fields.get("typical_errors", {})
     fields["typical_errors"] = {name: float(error) for name, error in errors.items()}
+    limits = fields.get("logg_limits", ())
+    fields["logg_limits"] = tuple((float(teff), float(low), float(high)) for teff, low, high in limits)
     return Card(**fields)
 
 

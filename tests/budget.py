@@ -18,7 +18,7 @@ BUSY = 2.5
 
 SLOW_FIXTURES = {
     "start_server", "service", "served", "catalogue_of_make", "postgres", "browser", "site", "hostile", "busy",
-    "keeping", "tiny", "survey", "xfe_survey", "surveys", "catalogue", "groups", "others", "giants", "giants_data",
+    "keeping", "tiny", "survey", "xfe_survey", "surveys", "catalogue", "groups", "others", "giants",
 }  # fmt: skip
 """A test that uses one of these needs a server, a database, a browser, a training or a survey of the emulator."""
 

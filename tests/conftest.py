@@ -230,22 +230,10 @@ def service(catalogue_data: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture(scope="session")
-def giants_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with the observed giants that ship, and their spectra, to be copied."""
-
-    def make(folder: Path) -> None:
-        ingest = "catalogue", "ingest", GIANTS, "--data-dir", folder
-        status, said = forked.run(*ingest, CHEMTWIN_STORE_SPECTRA="1", **DEFAULT_MODEL)
-        assert status == 0, said
-
-    return made_once(tmp_path_factory, "giants", make)
-
-
-@pytest.fixture(scope="session")
-def giants(giants_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def giants(catalogue_of_make: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running service with the observed giants in it. Tests leave them as they are."""
     data_dir = tmp_path_factory.mktemp("giants") / "data"
-    shutil.copytree(giants_data, data_dir)
+    shutil.copytree(catalogue_of_make, data_dir)
     server = Server(data_dir, {"CHEMTWIN_STORE_SPECTRA": "1", **DEFAULT_MODEL}, [])
     server.wait()
     yield server

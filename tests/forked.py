@@ -2,6 +2,7 @@
 
 A launcher process imports the product once and loads its compiled functions. Each command is a fork of it that
 runs the command line: a real process with its own environment, folder and streams, without the seconds of a start.
+A script finds the same commands where `program` has written `chemtwin`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import tempfile
 import uuid
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 ROOT = Path(__file__).parent.parent
 FRESH = [sys.executable, "-c", "from app.cli.main import main; main()"]
@@ -35,6 +36,15 @@ IMPORTED = (
     "app.cli.doctor",
     "model.methods.gaussdis",
 )
+
+TRAINING = (
+    "training.surveys.synthetic_survey",
+    "training.train",
+    "training.evaluation.report",
+    "torch._dynamo",
+)
+FIRST_USED = {"survey": TRAINING, "model": TRAINING, "lab": TRAINING}
+"""What the launcher imports before the first command of a group."""
 
 
 class Command:
@@ -98,12 +108,34 @@ def start(arguments: list[str], environment: dict[str, str], log: IO[str] | None
     )  # as the others: tests/budget.py listens
     assert out is not None
     assert error is not None
+    return Command(_asked(_launcher(), arguments, environment, [out.fileno(), error.fileno()]), *streams)
+
+
+def _asked(
+    launcher: str, arguments: list[str], environment: dict[str, str], streams: list[int]
+) -> socket.socket:
+    """The connection to a launcher over which a command was asked for."""
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(_launcher())
-    socket.send_fds(connection, [b"-"], [out.fileno(), error.fileno()])
+    connection.connect(launcher)
+    socket.send_fds(connection, [b"-"], streams)
     asked = {"arguments": arguments, "environment": environment, "folder": str(Path.cwd())}
     connection.sendall(json.dumps(asked).encode() + b"\n")
-    return Command(connection, *streams)
+    return connection
+
+
+def program(folder: Path) -> None:
+    """Write `chemtwin` to a folder: a program that runs its arguments by the launcher of this process."""
+    path = folder / "chemtwin"
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{__file__}" "{_launcher()[1:]}" "$@"\n')
+    path.chmod(0o755)
+
+
+def relay(launcher: str, arguments: list[str]) -> int:
+    """Run a command as if it were this process: its streams, its environment, its end by SIGTERM, its status."""
+    command = Command(_asked(f"\0{launcher}", arguments, dict(os.environ), [1, 2]), None, None)
+    signal.signal(signal.SIGTERM, lambda *_: command.terminate())
+    status = command.wait()
+    return status if status >= 0 else 128 - status
 
 
 def run(*arguments: object, **environment: str) -> tuple[int, str]:
@@ -160,20 +192,24 @@ def launch() -> None:
         if 0 in readable:
             return
         connection, _ = listener.accept()
+        _, streams, _, _ = socket.recv_fds(connection, 1, 2)
+        asked = json.loads(connection.makefile("r").readline())
+        for name in FIRST_USED.get(next(iter(asked["arguments"]), ""), ()):
+            importlib.import_module(name)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
-            _become_command(connection)
+            _become_command(connection, streams, asked)
             main()
             return
         connection.close()
+        for stream in streams:
+            os.close(stream)
 
 
-def _become_command(connection: socket.socket) -> None:
+def _become_command(connection: socket.socket, streams: list[int], asked: dict[str, Any]) -> None:
     """Return in a child that is what was asked for; this process waits and reports its end."""
-    _, streams, _, _ = socket.recv_fds(connection, 1, 2)
-    asked = json.loads(connection.makefile("r").readline())
     pid = os.fork()
     if pid:
         for stream in streams:
@@ -193,3 +229,7 @@ def _become_command(connection: socket.socket) -> None:
     os.environ.update(asked["environment"])
     tempfile.tempdir = None
     sys.argv = ["chemtwin", *asked["arguments"]]
+
+
+if __name__ == "__main__":
+    sys.exit(relay(sys.argv[1], sys.argv[2:]))

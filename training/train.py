@@ -17,7 +17,7 @@ from model.methods.base import Model
 from training.config import Config, PolyDisConfig
 from training.evaluation.evaluate import twin_covariance
 from training.evaluation.whitening import fit_whitening
-from training.fitting import polydis
+from training.fitting import polydis, train_gaussdis
 from training.networks import network
 from training.networks.network import TENSORBOARD
 from training.networks.run_report import losses, training_report
@@ -76,6 +76,15 @@ def train_model(
     report.write_text(training_report(identity, config, record, stars, validation_survey, curves))
     facts = ", ".join(f"{key} {value}" for key, value in record.items() if key != "history")
     return f"{identity} written to {out} ({out.stat().st_size / 1e6:.1f} MB), report to {report}\n{facts}"
+
+
+def train_from_groups(survey: Path, out: Path, name: str) -> str:
+    """Train GaussDis on a survey of groups, write `out`, and return a summary in one line."""
+    started = time.monotonic()
+    save_model(train_gaussdis.train(Survey.open(survey), name), out)
+    card = load_model(out).card
+    seconds, size = time.monotonic() - started, out.stat().st_size / 1e6
+    return f"{card.identity} written to {out} ({size:.1f} MB): {card.latent_dim} latents, {seconds:.0f} s"
 
 
 def _is_follower() -> bool:

@@ -18,6 +18,7 @@ from index.stores.open_store import open_store
 from index.stores.sql_store import Store
 from index.stores.star import Star
 from model.bundle import load_card
+from model.methods.base import TYPICAL
 
 BLOCK = 256
 
@@ -36,6 +37,8 @@ class Report:
         Stars that cannot be embedded, and rows whose id an earlier row has.
     outside, warned
         Of the stars in the catalogue, those outside the model's domain, and those with warnings inside it.
+    typical
+        Of them those that came without errors of some parameters, which is no warning of its own here.
     """
 
     stored: int = 0
@@ -45,6 +48,7 @@ class Report:
     repeated: int = 0
     outside: int = 0
     warned: int = 0
+    typical: int = 0
     notes: tuple[Note, ...] = ()
 
     def __add__(self, other: Report) -> Report:
@@ -117,14 +121,20 @@ def ingest_block(settings: Settings, files: InputFiles, block: Block) -> Report:
         unchanged=len(unchanged),
         refused=refused,
         outside=outside,
-        warned=sum(bool(star.warnings) and star.in_domain for star in catalogued),
+        warned=sum(bool(_own_warnings(star)) and star.in_domain for star in catalogued),
+        typical=sum(len(_own_warnings(star)) < len(star.warnings) for star in catalogued),
         notes=tuple(notes),
     )
 
 
+def _own_warnings(star: Star) -> list[str]:
+    """A star's warnings but that of typical errors, which the summary counts for all stars."""
+    return [warning for warning in star.warnings if not warning.startswith(TYPICAL)]
+
+
 def _note(star: Star, before: Star | None) -> Note | None:
     """What should be looked at of a star in the catalogue; `before` is the star of its id before."""
-    warnings = list(star.warnings)
+    warnings = _own_warnings(star)
     outcome: Outcome = "stored" if before is None else "already stored" if before is star else "replaced"
     if outcome == "replaced":
         assert before is not None

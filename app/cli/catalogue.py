@@ -15,6 +15,7 @@ from model.errors import InputError
 if TYPE_CHECKING:
     from app.bulk.ingest import Done
     from app.settings import Settings
+    from model.methods.base import Card
 
 FORMS = ("h5", "parquet", "fits", "vot")
 
@@ -61,12 +62,13 @@ def ingest(
         processes.get_ready("app.bulk.ingest", "model.methods.gaussdis")
     from app.bulk.ingest import ingest as run
     from app.bulk.readers.star_reader import InputFiles
+    from model.bundle import load_card
 
     files = InputFiles.of(source, labels, meta or None)
     done = run(files, settings, workers, scheduler, report)
     failed = done.report.refused + done.report.repeated
     _print_failed([str(note) for note in done.shown], failed)
-    for line in _summary(done):
+    for line in _summary(done, load_card(settings.model)):
         click.echo(line)
     if failed:
         raise SystemExit(1)
@@ -167,8 +169,8 @@ def restore(file: Path, target: str, replace: bool) -> None:
         click.echo(f"the rows before are in {done.previous}: delete that file when you do not need them")
 
 
-def _summary(done: Done) -> Iterator[str]:
-    """Lines of text on the outcome of an ingest."""
+def _summary(done: Done, card: Card) -> Iterator[str]:
+    """Lines of text on the outcome of an ingest by the card's model."""
     total, ignored = done.report, done.ignored_columns
     repeated = f", {total.repeated} repeat an id" if total.repeated else ""
     yield f"{total.stored} stars stored, {total.unchanged} already stored, {total.refused} refused{repeated}"
@@ -178,6 +180,11 @@ def _summary(done: Done) -> Iterator[str]:
         yield (
             f"of the stars in the catalogue {total.outside} are outside the model's domain, "
             f"{total.warned} more have warnings"
+        )
+    if total.typical:
+        yield (
+            f"{total.typical} stars came without errors of some parameters: the model's typical errors were "
+            f"used ({card.errors_text(card.typical_errors)}); 0 means exact"
         )
     if done.listed is not None:
         yield f"each of them is listed in {done.listed}"

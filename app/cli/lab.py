@@ -181,18 +181,21 @@ def search_weights(
 @lab.command(epilog=example("lab chemistry labels.csv --out chemistry.json"))
 @click.argument("labels", type=FILE)
 @click.option("--out", type=OUT, required=True, help="the chemistry file to write")
-def chemistry(labels: Path, out: Path) -> None:
+@click.option("--branch", is_flag=True, help="of the whole giant branch, not of the paper's ranges")
+def chemistry(labels: Path, out: Path, branch: bool) -> None:
     """Fit the distribution of labels of real giants.
 
     LABELS is a CSV table (docs/realistic-survey.md).
     """
     from training.emulator.emulator import Emulator
+    from training.surveys.branch import RANGES
     from training.surveys.chemistry import fit_chemistry
     from training.surveys.synthetic_survey import TABLE_1
 
     emulator = Emulator.load()
     iron = emulator.labels.index("fe_h")
-    fitted = fit_chemistry(labels, {**TABLE_1, "fe_h": (float(emulator.lo[iron]), float(emulator.hi[iron]))})
+    paper = {**TABLE_1, "fe_h": (float(emulator.lo[iron]), float(emulator.hi[iron]))}
+    fitted = fit_chemistry(labels, RANGES if branch else paper)
     fitted.save(out)
     click.echo(fitted.table())
 

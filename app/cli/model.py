@@ -21,10 +21,10 @@ def model() -> None:
 @MODEL_OUT
 @click.option(
     "--method",
-    type=click.Choice(["polydis", "factordis", "faderdis"]),
+    type=click.Choice(["gaussdis", "polydis", "factordis", "faderdis"]),
     default="faderdis",
     show_default=True,
-    help="how to train",
+    help="how to train; gaussdis, the shipped method, takes groups of stars of one chemistry",
 )
 @PRESET
 @click.option("--config", "config_file", type=FILE, help="a TOML file instead of a preset")
@@ -48,8 +48,13 @@ def train(
     After a stop the same command goes on where it was.
     """
     from training.config import preset_path, read_config
-    from training.train import train_model
+    from training.train import train_from_groups, train_model
 
+    if method == "gaussdis":
+        if config_file or changes or validation:
+            raise click.UsageError("gaussdis takes no --config, --set or --validation")
+        click.echo(train_from_groups(survey, out, name or method))
+        return
     config = read_config(config_file or preset_path(method, preset), changes)
     click.echo(train_model(survey, validation, config, out, name=name or config.method, device=device))
 

@@ -30,10 +30,10 @@ def survey() -> None:
 @click.option("--own-fe-h", is_flag=True, help="twins share [X/Fe] only, each star has its own [Fe/H]")
 @click.option(
     "--chemistry",
-    type=click.Choice(["paper", "realistic"]),
+    type=click.Choice(["paper", "realistic", "branch", "realistic-branch"]),
     default="paper",
     show_default=True,
-    help="independent Gaussians, or the distribution of real giants",
+    help="independent Gaussians or real giants, in the paper's ranges or along the giant branch",
 )
 @click.option(
     "--broadening",
@@ -52,19 +52,27 @@ def synthesize(
     broadening: tuple[float, float] | None,
 ) -> None:
     """Draw a twin survey (paper, section 4.1) into an HDF5 file."""
-    from training.emulator.emulator import Emulator
-    from training.surveys.chemistry import Chemistry
+    from training.emulator.emulator import BRANCH_PATH, DEFAULT_PATH, Emulator
+    from training.surveys.branch import BRANCH_CHEMISTRY
+    from training.surveys.chemistry import SHIPPED, Chemistry
     from training.surveys.synthetic_survey import synthesize as run
+
+    branch = chemistry.endswith("branch")
 
     run(
         out,
-        Emulator.load(),
+        Emulator.load(BRANCH_PATH if branch else DEFAULT_PATH),
         pairs,
         seed,
         snr,
         members=members,
         own_fe_h=own_fe_h,
-        chemistry=Chemistry.load() if chemistry == "realistic" else None,
+        chemistry=(
+            Chemistry.load(BRANCH_CHEMISTRY if branch else SHIPPED)
+            if chemistry.startswith("realistic")
+            else None
+        ),
+        branch=branch,
         broadening=broadening,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,7 @@ CHECKED = 10_000
 """Stars that are checked, drawn at random: the fraction outside is then known to 0.01 (two sigma)."""
 
 MOST_OUTSIDE = 0.1
-"""Fraction of stars outside the domain above which the model should be adapted to them."""
+"""Fraction above which stars need advice: of all stars outside, or of those in range that are unlike."""
 
 CHANGED = 0.01
 """The stars are checked again when this fraction of the catalogue has been written since."""
@@ -31,6 +31,10 @@ class Drift:
         How many of its stars were checked.
     outside_domain : float or None
         The fraction of them that lies outside the model's domain; None of no stars.
+    outside_range : int
+        Of the stars checked, those whose Teff, log g or [Fe/H] lies outside the model's training range.
+    unlike_spectra : int
+        Of the others, those outside the domain: their spectra are unlike those that the model was made for.
     latent_offset : float or None
         How far their mean latent lies from the mean of the model's prior, in units of the prior's standard
         deviation along the line between the two; None of no stars, or where the model has no prior.
@@ -40,12 +44,14 @@ class Drift:
 
     stars_checked: int
     outside_domain: float | None
+    outside_range: int
+    unlike_spectra: int
     latent_offset: float | None
     message: str
 
     @property
     def large(self) -> bool:
-        """Whether the model should be adapted to the stars."""
+        """Whether so many stars lie outside the domain that something should be done about it."""
         return self.outside_domain is not None and self.outside_domain > MOST_OUTSIDE
 
 
@@ -54,16 +60,28 @@ def drift_of(model: Model, index: TwinIndex) -> Drift:
     sample = index.sample(CHECKED)
     count = len(sample.ids)
     if not count:
-        return Drift(0, None, None, "there are no stars to check")
-    outside = 1 - float(np.mean(sample.columns[:, STAR_TABLE.searched.index("in_domain")]))
+        return Drift(0, None, 0, 0, None, "there are no stars to check")
+    columns = dict(zip(STAR_TABLE.searched, sample.columns.T, strict=True))
+    outside = columns["in_domain"] == 0
+    in_range = np.ones(count, dtype=bool)
+    for name in set(model.parameter_names) & set(columns):
+        in_range &= model.in_range(name, columns[name])
+    unlike, beyond = int((outside & in_range).sum()), int((~in_range).sum())
     offset = model.prior_offset(sample.latents.mean(axis=0, dtype=np.float64))
     far = "" if offset is None else f", and the mean latent is {offset:.2f} sigma from the prior's"
-    message = f"of {count:,} stars checked {100 * outside:.1f} % lie outside the model's domain{far}"
-    found = Drift(count, outside, offset, message)
+    fraction = float(outside.mean())
+    message = (
+        f"of {count:,} stars checked {100 * fraction:.1f} % lie outside the model's domain ({beyond:,} by "
+        f"their parameters, {unlike:,} more by spectra unlike the model's){far}"
+    )
+    found = Drift(count, fraction, beyond, unlike, offset, message)
     if not found.large:
         return found
-    advice = "adapt the model to these stars (chemtwin model adapt)"
-    return Drift(count, outside, offset, f"{message}: {advice}")
+    if unlike > MOST_OUTSIDE * in_range.sum():
+        advice = "adapt the model to these stars (chemtwin model adapt)"
+    else:
+        advice = "leave out the stars whose parameters the model was not trained for (in_domain=true)"
+    return replace(found, message=f"{message}: {advice}")
 
 
 class DriftCheck:

@@ -231,6 +231,12 @@ class DriftResponse(Form):
 
     stars_checked: int = Field(ge=0, description="at most 10,000, drawn at random")
     outside_domain: float | None = Field(ge=0, le=1, description="fraction of them; null of no stars")
+    outside_range: int = Field(
+        ge=0, description="stars checked whose Teff, log g or [Fe/H] is outside the training range"
+    )
+    unlike_spectra: int = Field(
+        ge=0, description="the others outside the domain: spectra unlike those that the model was made for"
+    )
     latent_offset: float | None = Field(
         ge=0, description="of their mean latent from the prior's, in sigma; null where the model has no prior"
     )

@@ -165,7 +165,14 @@ function source() {
 /** Whether recasts carry each star's own residual: of stars whose spectra are stored. */
 const residual = () => state.residual === "true" && !open.upload && Boolean(open.star.flux);
 
-/** Recast the star and the drawn twins to the sliders' parameters, in one call, and draw them. */
+/** What twins are recast to: the star's parameters, each with its own [Fe/H] unless that slider was moved. */
+function toOfTwins(target) {
+  if (state.mode === "own") return {};
+  const { fe_h, ...others } = target;
+  return "fe_h" in state.to ? target : others;
+}
+
+/** Recast the star to the sliders' parameters and the drawn twins with it, and draw them. */
 async function recast() {
   recasting.abort();
   recasting = new AbortController();
@@ -174,15 +181,14 @@ async function recast() {
   const begun = open;
   const ids = drawn();
   const target = { ...Object.fromEntries(conditioned().map((name) => [name, own(name)])), ...state.to };
-  const to = toBody(target);
   try {
-    const asOwn = state.mode === "own" && ids.length;
-    const [together, apart] = await Promise.all([
-      api.postJson("recast", { ...source(), star_ids: asOwn || !ids.length ? [] : ids, to, residual: residual() }, signal),
-      asOwn ? api.postJson("recast", { star_ids: ids, to: {}, residual: residual() }, signal) : null,
+    const asked = (stars, to) => api.postJson("recast", { ...stars, to: toBody(to), residual: residual() }, signal);
+    const [star, twins] = await Promise.all([
+      asked({ ...source(), star_ids: [] }, target),
+      ids.length ? asked({ star_ids: ids }, toOfTwins(target)) : null,
     ]);
     if (open !== begun) return;
-    draw(together, [...together.results.slice(1), ...(apart?.results ?? [])], ids);
+    draw(star, twins?.results ?? [], ids);
   } catch (error) {
     tell($("recast-error"), error);
   } finally {
@@ -190,8 +196,8 @@ async function recast() {
   }
 }
 
-function draw(together, twins, ids) {
-  const [drawnStar] = together.results;
+function draw(recasts, twins, ids) {
+  const [drawnStar] = recasts.results;
   tell($("recast-error"), null);
   if (drawnStar.error) return tell($("recast-error"), drawnStar.error);
   const moved = Object.keys(state.to).length > 0;
@@ -205,7 +211,7 @@ function draw(together, twins, ids) {
     lines.push({ label: ids[order], flux: twin.flux, order, rms: row?.rms });
   });
   plot.show({
-    wavelength: together.wavelength,
+    wavelength: recasts.wavelength,
     star: { label: moved ? `${starLabel()}, recast` : starLabel(), flux: drawnStar.flux },
     twins: lines,
     observed: moved ? null : star.flux,
@@ -217,9 +223,14 @@ function draw(together, twins, ids) {
   $("recast-warnings").replaceChildren(...warnings.map((text) => make("li", {}, text)));
   $("kind").textContent = kind(moved, star);
   $("spectra-title").textContent =
-    state.mode === "own" ? "Star and twins, each at its own parameters" : "Star and twins at the same parameters";
+    state.mode === "own" ? "Star and twins, each at its own parameters" : togetherTitle();
   renderTable();
   return undefined;
+}
+
+function togetherTitle() {
+  const own = conditioned().includes("fe_h") && !("fe_h" in state.to);
+  return own ? "Star and twins at the same Teff and log g, each at its own [Fe/H]" : "Star and twins at the same parameters";
 }
 
 function moveTo(to) {

@@ -28,7 +28,7 @@ def drawn(work: Path, small: bool) -> dict[str, Survey]:
     """The surveys, drawn where they are not in `work` yet, by a process on each core."""
     missing = [(work, name, small) for name in SURVEYS if not (work / f"{name}.h5").exists()]
     if missing:
-        processes = min(len(missing), os.cpu_count() or 1)
+        processes = 1 if small else min(len(missing), os.cpu_count() or 1)
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
             list(pool.map(_draw, *zip(*missing, strict=True)))
     with ThreadPoolExecutor(len(SURVEYS)) as threads:
@@ -39,7 +39,7 @@ def drawn(work: Path, small: bool) -> dict[str, Survey]:
 def _draw(work: Path, name: str, small: bool) -> None:
     pairs, seed, own_fe_h = SURVEYS[name]
     emulator = Emulator.load().to(best_device())
-    synthesize(work / f"{name}.h5", emulator, pairs // 100 if small else pairs, seed, own_fe_h=own_fe_h)
+    synthesize(work / f"{name}.h5", emulator, pairs // 250 if small else pairs, seed, own_fe_h=own_fe_h)
 
 
 def best_device() -> torch.device:

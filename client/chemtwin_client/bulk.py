@@ -25,6 +25,9 @@ MOST_BYTES = 32_000_000
 SEARCHES_AT_ONCE = 100
 """Stars of one request for twins: 100,000 neighbours, which is what the service takes, are 1,000 of each."""
 
+TYPICAL = "the model's typical errors are used"
+"""How the service's warning begins of a star that came without errors of some parameters."""
+
 FOUND = ("snr", "chi2", "masked_fraction", "in_domain", "warnings", "latent", "latent_sd")
 RESULT = ("star_id", "outcome", "code", "message", *FOUND)
 
@@ -85,14 +88,21 @@ def embed_many(transport: Transport, stars: Stars, model: str, skip_stored: bool
 def summary(done: Table) -> list[str]:
     """Count the stars of `embed_many`'s table with warnings or errors, in one message or in none."""
     refused = done["outcome"] == "refused"
-    warned, outside = done["warnings"] != "", ~done["in_domain"] & ~refused
-    if not (warned | outside | refused).any():
+    outside = ~done["in_domain"] & ~refused
+    texts = [text.split("; ") if text else [] for text in done["warnings"]]
+    typical = [[text for text in of_one if text.startswith(TYPICAL)] for of_one in texts]
+    warned = sum(len(of_one) > len(own) for of_one, own in zip(texts, typical, strict=True))
+    without = sum(map(bool, typical))
+    if not (warned or without or (outside | refused).any()):
         return []
-    return [
-        f"{len(done)} stars: {warned.sum()} with warnings (column warnings), "
+    message = (
+        f"{len(done)} stars: {warned} with warnings (column warnings), "
         f"{outside.sum()} outside the model's domain (column in_domain), "
         f"{refused.sum()} refused (columns code and message)"
-    ]
+    )
+    if not without:
+        return [message]
+    return [f"{message}; for {without} without errors of some parameters {TYPICAL}: 0 means exact"]
 
 
 def _block(transport: Transport, stars: Stars, rows: range, skip_model: str, outcomes: Outcomes) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from model.methods.abundance_readout import AbundanceReadout
 from model.methods.basis import Basis
@@ -23,6 +23,9 @@ EXPLAINED = 4.0
 
 EDGE = 1e-3
 """How far beyond the training range, in units of its width, a parameter still counts as inside."""
+
+TYPICAL = "the model's typical errors are used where none were given"
+"""How the warning of `Model.with_typical_errors` begins."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Card:
         Units of the parameters beyond teff, logg and fe_h.
     typical_errors : dict of str to float
         The median errors of parameters in the model's own survey; empty where none are known.
+    logg_limits : tuple of (float, float, float)
+        Teff (K), least and greatest log g of the training survey, linear between them; empty for a box.
     """
 
     name: str
@@ -62,11 +67,19 @@ class Card:
     quality: dict[str, Any] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
     typical_errors: dict[str, float] = field(default_factory=dict)
+    logg_limits: tuple[tuple[float, float, float], ...] = ()
 
     @property
     def identity(self) -> str:
         """Name and version in one string: latents compare only under the same one."""
         return f"{self.name}@{self.version}"
+
+    def errors_text(self, errors: Mapping[str, float]) -> str:
+        """Errors of parameters in words, with their units."""
+        units = PARAMETER_UNITS | self.units
+        return ", ".join(
+            f"{name}_err = {error:g} {units.get(name, '')}".rstrip() for name, error in errors.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -205,23 +218,39 @@ class Model(ABC):
         }
         if not used:
             return spectrum
-        units = PARAMETER_UNITS | self.card.units
-        values = [f"{name}_err = {error:g} {units.get(name, '')}".rstrip() for name, error in used.items()]
-        warning = f"the model's typical errors are used where none were given: {', '.join(values)}"
         return replace(
             spectrum,
             parameters=spectrum.parameters.with_errors(used),
-            warnings=(*spectrum.warnings, warning),
+            warnings=(*spectrum.warnings, f"{TYPICAL}: {self.card.errors_text(used)}"),
         )
+
+    def in_range(self, name: str, values: ArrayLike) -> NDArray[np.bool_]:
+        """Whether each value of a parameter lies in its training range."""
+        low, high = self.card.parameters[name]
+        scaled = (np.asarray(values, np.float64) - low) / (high - low)
+        return np.asarray((scaled >= -EDGE) & (scaled <= 1 + EDGE))
 
     def outside(self, parameters: Parameters) -> list[str]:
         """One sentence for each parameter that lies outside the training range."""
-        return [
+        sentences = [
             f"{name} = {parameters.value(name):g} is outside the model's training range "
             f"{low:g} to {high:g} {(PARAMETER_UNITS | self.card.units).get(name, '')}".rstrip()
             for name, (low, high) in self.card.parameters.items()
-            if not -EDGE <= (parameters.value(name) - low) / (high - low) <= 1 + EDGE
+            if not self.in_range(name, parameters.value(name))
         ]
+        if self.card.logg_limits and not sentences:
+            low, high = self.logg_range(np.array([parameters.teff]))[:, 0]
+            if not low - EDGE <= parameters.logg <= high + EDGE:
+                sentences.append(
+                    f"logg = {parameters.logg:g} is outside the model's training range {low:.2f} to {high:.2f} "
+                    f"{PARAMETER_UNITS['logg']} at teff = {parameters.teff:g} K"
+                )
+        return sentences
+
+    def logg_range(self, teff: Array) -> Array:
+        """Least and greatest log g, (2, N), of the card's `logg_limits` at Teff (N,) in K."""
+        vertices, *sides = np.array(self.card.logg_limits).T
+        return np.stack([np.interp(teff, vertices, side) for side in sides])
 
     def variance(self, spectrum: Spectrum) -> Array:
         """Variance (P,) about the model: noise, where known, and the error floor; infinite where masked."""

@@ -336,7 +336,13 @@ class GaussDis(Model):
     def _nearest(self, parameters: Array) -> Array:
         """Parameters (N, U), those far outside the training range at its `MARGIN`."""
         low, high = self.ranges.T
-        return np.asarray(np.clip(parameters, low - MARGIN * (high - low), high + MARGIN * (high - low)))
+        nearest = np.clip(parameters, low - MARGIN * (high - low), high + MARGIN * (high - low))
+        if self.card.logg_limits:
+            teff, logg = (self.parameter_names.index(name) for name in ("teff", "logg"))
+            least, greatest = self.logg_range(nearest[:, teff])
+            margin = MARGIN * (greatest - least)
+            nearest[:, logg] = np.clip(nearest[:, logg], least - margin, greatest + margin)
+        return np.asarray(nearest)
 
     def _unexplained(self, flux: Array, parameters: Array, noise: Array, good: NDArray[np.bool_]) -> Array:
         """Mean residual variance per pixel (N,) of flux (N, P) from the basis, beyond `noise` (N, P)."""

@@ -55,3 +55,19 @@ def test_a_spectrum_that_is_not_stored(chem):
     with pytest.raises(NotFound, match="CHEMTWIN_STORE_SPECTRA") as raised:
         chem.spectrum("SYN-202-000000A")
     assert raised.value.code == "no_spectrum"
+
+
+def test_typical_errors_are_counted_in_one_sentence_and_are_no_warnings(observed):
+    spectrum, labels = observed.spectrum(STAR), observed.star(STAR).labels
+    errors = {"teff_err": [np.nan, 70.0], "logg_err": [np.nan, 0.12], "fe_h_err": [np.nan, 0.04]}
+    table = {"star_id": ["TYPICAL-1", "TYPICAL-2"], **{name: [value] * 2 for name, value in labels.items()}}
+    with pytest.warns(ChemtwinWarning) as warned:
+        done = observed.embed_many([spectrum] * 2, table | errors, progress=False)
+    for star_id in done["star_id"]:
+        observed.delete(star_id)
+    assert list(done["outcome"]) == ["stored", "stored"]
+    assert str(warned[-1].message) == (
+        "2 stars: 0 with warnings (column warnings), 0 outside the model's domain (column in_domain), 0 refused "
+        "(columns code and message); for 1 without errors of some parameters the model's typical errors are used: "
+        "0 means exact"
+    )

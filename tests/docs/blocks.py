@@ -82,7 +82,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def run(
-    chosen: Sequence[Block], folder: Path, ports: dict[str, int], smaller: dict[str, str]
+    chosen: Sequence[Block], folder: Path, ports: dict[str, int], smaller: dict[str, str], programs: Path
 ) -> list[tuple[Block, str]]:
     """Run blocks as one script in `folder`.
 
@@ -94,6 +94,8 @@ def run(
         The working folder of the script.
     ports, smaller
         What is replaced in the blocks, and by what.
+    programs
+        The folder of the reader's `chemtwin`.
 
     Returns
     -------
@@ -118,7 +120,7 @@ def run(
             text = f"python -W error {number}.py\n"
         parts += [f"echo '--- line {block.line}' >&2", f"{{\n{text}}} > {number}.out"]
     environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "CHEMTWIN_PORT": str(ports["8000"]),
         "OMP_NUM_THREADS": "1",
     }

@@ -190,7 +190,7 @@ def refine(start: Autoencoder, survey: Survey, name: str) -> GaussDis:
         Grid(survey.wavelength),
         start.normaliser,
         scatter=scatter,
-        continuum=_continuum(survey, start.normaliser, basis),
+        continuum=continuum_covariance(survey, start.normaliser, basis),
         residue=np.zeros((size, size)),
         metric=np.eye(size),
         twins=np.zeros((0, 0)),
@@ -235,7 +235,7 @@ def _card(start: Autoencoder, survey: Survey, name: str, size: int) -> Card:
     )
 
 
-def _continuum(survey: Survey, normaliser: Normaliser | None, basis: Basis) -> Array:
+def continuum_covariance(survey: Survey, normaliser: Normaliser | None, basis: Basis) -> Array:
     """What the normaliser adds to the coefficients' covariance (K, K) for white noise of unit variance."""
     factor = coefficient_noise(survey, normaliser, basis)
     unit = np.eye(len(basis.components))

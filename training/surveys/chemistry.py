@@ -106,7 +106,7 @@ class Chemistry:
 
         def chemistry(rows: NDArray[np.int64]) -> Array:
             drawn = np.tile(lo, (len(rows), 1))
-            drawn[:, common] = self._chemistry(generator, len(rows), [names[i] for i in common])
+            drawn[:, common] = self.abundances_of(generator, len(rows), [names[i] for i in common])
             return drawn
 
         def covered(drawn: Array) -> NDArray[np.bool_]:
@@ -132,7 +132,8 @@ class Chemistry:
         )
         return head + "\n".join(rows)
 
-    def _chemistry(self, generator: np.random.Generator, count: int, names: list[str]) -> Array:
+    def abundances_of(self, generator: np.random.Generator, count: int, names: list[str]) -> Array:
+        """Draw [Fe/H] and [X/Fe] (count, len(names)) in dex, whether an emulator covers them or not."""
         drawn = dict(zip(PUBLISHED, self.abundances.draw(generator, count).T, strict=True))
         for name, (leader, scatter) in FOLLOWERS.items():
             centre = 0.0 if leader is None else drawn[leader]

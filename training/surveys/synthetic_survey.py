@@ -18,6 +18,7 @@ from model.spectra.parameters import PARAMETER_UNITS
 from training.emulator.broadening import broaden
 from training.emulator.emulator import CARBON_LIMIT, Emulator
 from training.random_streams import Stream, generator
+from training.surveys.branch import draw_branch_labels
 from training.surveys.chemistry import Chemistry
 from training.surveys.survey import BLOCK_STARS, OWN_FE_H, add_noise
 
@@ -138,6 +139,7 @@ def synthesize(
     members: int = 2,
     own_fe_h: bool = False,
     chemistry: Chemistry | None = None,
+    branch: bool = False,
     broadening: tuple[float, float] | None = None,
 ) -> None:
     """Draw a survey of groups of twins into an HDF5 file, streamed; the same seed gives the same file.
@@ -159,7 +161,9 @@ def synthesize(
     own_fe_h : bool
         Members have equal [X/Fe], but each its own [Fe/H]; otherwise all abundances are equal.
     chemistry : Chemistry, optional
-        The distribution of labels, by default the paper's.
+        The distribution of labels, by default the paper's or that of `draw_branch_labels`.
+    branch : bool
+        Fill the giant branch instead of the paper's ranges of Teff and log g.
     broadening : (float, float), optional
         Each star's lines are widened by a Gaussian of its own. Its standard deviation (km/s), uniform between
         the two, is dataset vbroad.
@@ -170,8 +174,13 @@ def synthesize(
         For a `broadening` that does not rise from 0 or more.
     """
     vbroad = None if broadening is None else _draw_broadening(broadening, seed, groups * members)
-    box = (emulator.labels, emulator.lo, emulator.hi)
-    labels = draw_labels(groups, seed, *box, members=members, own_fe_h=own_fe_h, chemistry=chemistry)
+    if branch:
+        labels = draw_branch_labels(
+            groups, seed, emulator, members=members, own_fe_h=own_fe_h, chemistry=chemistry
+        )
+    else:
+        box = (emulator.labels, emulator.lo, emulator.hi)
+        labels = draw_labels(groups, seed, *box, members=members, own_fe_h=own_fe_h, chemistry=chemistry)
     partial = path.with_name(path.name + ".partial")
     with h5py.File(partial, "w") as file:
         file.attrs.update(
@@ -180,7 +189,9 @@ def synthesize(
             snr=snr,
             continuum="true",
             shared=OWN_FE_H if own_fe_h else "[Fe/H] and [X/Fe]",
-            chemistry="paper" if chemistry is None else json.dumps(chemistry.provenance),
+            chemistry=("branch" if branch else "paper")
+            if chemistry is None
+            else json.dumps(chemistry.provenance),
             emulator=json.dumps(emulator.provenance),
         )
         _write_stars(file, emulator, labels, vbroad, members, seed)

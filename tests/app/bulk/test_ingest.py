@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -21,6 +22,7 @@ from app.settings import Settings
 from index.stores.open_store import open_store
 from index.stores.sql_store import Store
 from index.stores.sqlite import SqliteStore
+from model.bundle import REFERENCE, load_model, save_model
 from tests import forked
 from tests.conftest import APSTAR, ASPCAP, GIANT
 from tests.forked import Command, run
@@ -392,6 +394,31 @@ def test_the_report_replaces_an_earlier_report_only(name, survey, tmp_path):
     assert source.exists()
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert rows_at(tmp_path) == before
+
+
+def test_typical_errors_are_said_once_and_no_star_is_listed_for_them(survey, tmp_path):
+    model = load_model(REFERENCE)
+    model.card = replace(model.card, typical_errors={"teff": 70.0, "logg": 0.12})
+    save_model(model, tmp_path / "typical.safetensors")
+    own = {"CHEMTWIN_MODEL": str(tmp_path / "typical.safetensors")}
+    teff = survey.column("teff")[:20].copy()
+    teff[3] = 9000
+    known = {"teff_err": np.zeros(20), "logg_err": np.array([np.nan] * 12 + [0.0] * 8)}
+    fluxes = {"ivar": np.full((20, len(survey.wavelength)), 1e4), "wavelength": survey.wavelength}
+    source = npz(tmp_path / "s.npz", survey, stars=20, teff=teff, **known, **fluxes)
+    for times in ("20 stars stored", "0 stars stored, 20 already stored"):
+        code, said = ingest(source, "--data-dir", tmp_path / "data", **own)
+        assert (code, said.startswith(times)) == (0, True), said
+        assert "1 are outside the model's domain, 0 more have warnings" in said
+        assert (
+            "12 stars came without errors of some parameters: the model's typical errors were used "
+            "(teff_err = 70 K, logg_err = 0.12 dex (cgs)); 0 means exact\n"
+        ) in said
+        with (tmp_path / "data" / "ingest-report.csv").open() as file:
+            (listed,) = csv.DictReader(file)
+        assert listed["star_id"] == survey.star_id[3]
+        assert "teff = 9000" in listed["text"]
+        assert "typical" not in listed["text"]
 
 
 def test_stars_of_another_source_under_the_same_ids_are_named(survey, tmp_path):

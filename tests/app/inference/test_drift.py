@@ -20,14 +20,14 @@ def index(model, tmp_path):
     store.close()
 
 
-def add(index, model, *, outside=0.0, shift=0.0, first=0, count=STARS):
+def add(index, model, *, outside=0.0, shift=0.0, first=0, count=STARS, teff=4500.0):
     """Store stars as the model expects them, with a mean latent `shift` sigma off and some outside the domain."""
     unit = np.random.default_rng(first).normal(size=(count, model.card.latent_dim))
     unit[:, 3] += shift
     latents = (unit @ model.metric).astype(np.float32)
     index.upsert(
         [
-            Star(f"S{first + row}", model.card.identity, latent, None, 4500.0, 2.0, 0.0, in_domain=row >= outside * count)
+            Star(f"S{first + row}", model.card.identity, latent, None, teff, 2.0, 0.0, in_domain=row >= outside * count)
             for row, latent in enumerate(latents)
         ]
     )  # fmt: skip
@@ -35,12 +35,8 @@ def add(index, model, *, outside=0.0, shift=0.0, first=0, count=STARS):
 
 def test_no_stars_have_no_drift(index, model):
     found = drift_of(model, index)
-    assert (found.stars_checked, found.outside_domain, found.latent_offset, found.large) == (
-        0,
-        None,
-        None,
-        False,
-    )
+    assert (found.stars_checked, found.outside_domain, found.latent_offset) == (0, None, None)
+    assert (found.outside_range, found.unlike_spectra, found.large) == (0, 0, False)
 
 
 def test_stars_as_the_model_expects_them_need_no_advice(index, model):
@@ -59,7 +55,21 @@ def test_other_stars_come_with_the_advice_to_adapt_the_model(index, model):
     assert found.outside_domain == pytest.approx(0.2)
     assert found.latent_offset == pytest.approx(3.0, abs=0.1)
     assert found.large
+    assert (found.outside_range, found.unlike_spectra) == (0, 400)
     assert "chemtwin model adapt" in found.message
+
+
+def test_stars_whose_parameters_are_outside_the_range_are_no_reason_to_adapt(index, model):
+    add(index, model, outside=0.05)
+    add(index, model, outside=1.0, first=STARS, count=500, teff=6000.0)
+    found = drift_of(model, index)
+    assert found.outside_domain == pytest.approx(0.24)
+    assert (found.outside_range, found.unlike_spectra, found.large) == (500, 100, True)
+    assert "500 by their parameters, 100 more by spectra unlike the model's" in found.message
+    assert "adapt" not in found.message
+    assert "in_domain=true" in found.message
+    add(index, model, outside=1.0, first=STARS + 500, count=200)
+    assert "chemtwin model adapt" in drift_of(model, index).message
 
 
 def test_a_catalogue_is_checked_again_when_a_hundredth_of_it_has_changed(index, model):
@@ -79,5 +89,6 @@ def test_the_model_card_says_it(client, giants):
     assert "adapt" not in card["drift"]["message"]
     observed = httpx.get(f"{giants.url}/model").json()["drift"]
     assert observed["outside_domain"] > 0.1
-    assert observed["latent_offset"] > 1
-    assert "chemtwin model adapt" in observed["message"]
+    assert observed["latent_offset"] > 0
+    assert observed["outside_range"] > observed["unlike_spectra"] > 0
+    assert "adapt" not in observed["message"]

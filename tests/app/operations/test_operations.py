@@ -75,18 +75,6 @@ def test_metrics_count_what_happens(start_server, star):
     assert any(version in name and value == 1 for name, value in found.items() if "model_info" in name)
 
 
-def test_any_worker_responds_for_all(start_server, star):
-    server = start_server(CHEMTWIN_WORKERS="2")
-    for number in range(40):  # a connection each: the kernel gives them to either
-        body = star | {"star_id": f"TEST-{number}"}
-        assert httpx.post(server.url + "/embed", json=body, timeout=60).status_code == 201
-    for _ in range(6):
-        found = numbers(server.url)
-        assert found["chemtwin_requests_total POST /embed 201"] == 40
-        assert found["chemtwin_batch_spectra_sum"] == 40
-        assert found["chemtwin_index_stars"] == 40
-
-
 def test_metrics_ask_for_a_key_where_keys_are_asked(start_server):
     server = start_server(CHEMTWIN_READ_KEYS="a-key-to-read")
     assert httpx.get(server.url + "/metrics").status_code == 401
@@ -188,7 +176,8 @@ def test_the_doctor_finds_a_sound_service_sound(service, free_port):
     assert status == 0
     assert not any(key.startswith(("FAIL", "warn")) for key in lines)
     assert "is intact" in lines["ok store"][0]
-    assert lines["ok search"][0].startswith("1200 stars")
+    stars = httpx.get(f"{service.url}/readyz").json()["stars"]  # other tests store some beside the SYN- ones
+    assert lines["ok search"][0].startswith(f"{stars} stars")
     assert "lie outside the model's domain" in lines["ok domain"][0]
     assert "is free" in lines["ok access"][0]
     status, lines = doctor(

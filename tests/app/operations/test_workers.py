@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from tests.app.bulk.test_ingest import start
+from tests.app.operations.test_operations import numbers
 
 
 def fresh(method: str, url: str, **given) -> dict:
@@ -13,11 +14,11 @@ def fresh(method: str, url: str, **given) -> dict:
     return response.json()
 
 
-@pytest.mark.long("services of several workers, each a fresh interpreter")
+@pytest.mark.long("a service of two workers, each a fresh interpreter")
 def test_every_worker_sees_what_any_has_confirmed(start_server, star, catalogue, tmp_path):
     own = tmp_path / "temporary"
     own.mkdir()
-    server = start_server(CHEMTWIN_WORKERS="3", TMPDIR=str(own))
+    server = start_server(CHEMTWIN_WORKERS="2", TMPDIR=str(own))
     search = server.url + "/twins/S-0?k=1000&fe_h_within=any"
     for i in range(12):
         fresh("POST", server.url + "/embed", json={**star, "star_id": f"S-{i}"})
@@ -25,6 +26,11 @@ def test_every_worker_sees_what_any_has_confirmed(start_server, star, catalogue,
             found = fresh("GET", search)
             assert found["searched"] == i + 1
             assert [twin["star_id"] for twin in found["twins"]] == sorted(f"S-{j}" for j in range(1, i + 1))
+    for _ in range(6):
+        counted = numbers(server.url)
+        assert counted["chemtwin_requests_total POST /embed 201"] == 12
+        assert counted["chemtwin_batch_spectra_sum"] == 12
+        assert counted["chemtwin_index_stars"] == 12
     fresh("DELETE", server.url + "/stars/S-5")
     for _ in range(6):
         assert "S-5" not in [twin["star_id"] for twin in fresh("GET", search)["twins"]]

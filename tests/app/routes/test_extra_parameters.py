@@ -36,7 +36,7 @@ def run(*arguments):
 def folder(tmp_path_factory):
     """Surveys with 0 to 12 km/s of broadening, and a model of every method trained on them."""
     folder = tmp_path_factory.mktemp("further")
-    for name, seed, pairs in (("train", 11, 300), ("validation", 12, 100)):
+    for name, seed, pairs in (("train", 11, 150), ("validation", 12, 50)):
         out = folder / f"{name}.h5"
         run("survey", "synthesize", out, "--pairs", pairs, "--seed", seed, "--own-fe-h", "--broadening", 0, 12)
     run(
@@ -92,7 +92,7 @@ def test_the_card_knows_the_fourth_parameter(folder, method):
 
 
 def test_the_report_measures_what_is_left_of_it(folder):
-    run("survey", "synthesize", folder / "test.h5", "--pairs", 150, "--seed", 14, "--broadening", 0, 12)
+    run("survey", "synthesize", folder / "test.h5", "--pairs", 80, "--seed", 14, "--broadening", 0, 12)
     run(
         "model",
         "evaluate",

@@ -17,7 +17,7 @@ from training.surveys.synthetic_survey import synthesize
 def report(tmp_path_factory, emulator, thin_survey, thin_xfe_survey):
     """A report on two models, three surveys, by the command line."""
     folder = tmp_path_factory.mktemp("report")
-    for name, groups, seed, members in (("groups", 60, 505, 5), ("teacher", 400, 606, 2)):
+    for name, groups, seed, members in (("groups", 40, 505, 5), ("teacher", 400, 606, 2)):
         synthesize(folder / "whole.h5", emulator, groups, seed=seed, members=members)
         thinned(folder / "whole.h5", folder / f"{name}.h5")
     for name, parameters in (("three", ("teff", "logg", "fe_h")), ("two", ("teff", "logg"))):

@@ -70,13 +70,14 @@ def test_own_spectra_are_in_the_domain_and_those_of_another_generator_are_not(
 
 
 @pytest.mark.slow
-@pytest.mark.long("an adaptation to 120 stars, with the choice of its prior")
 def test_after_adapting_to_single_stars_twins_of_another_generator_meet(
     model: GaussDis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the size and the degree near those that all would choose, so that the choice is short."""
+    """With few sizes and degrees, and few stars to choose from them by, so that the choice is short."""
     monkeypatch.setattr("training.fitting.adapt.SIZES", (1e-5, 1e-4))
     monkeypatch.setattr("training.fitting.adapt.DEGREES", (0, 1))
+    monkeypatch.setattr("training.fitting.adapt.CHOOSING", 60)
+    monkeypatch.setattr("training.fitting.adapt.FOLDS", 2)
     singles = others(model, "singles", 100)
     adapted = adapt(model, singles, np.full(len(singles), -1), "other", "test")
     path = tmp_path / "adapted.safetensors"
@@ -119,7 +120,7 @@ def test_too_few_stars_are_refused(model: GaussDis) -> None:
 def test_a_known_misfit_is_found_from_siblings(model: GaussDis) -> None:
     random = np.random.default_rng(5)
     size, latents = model.basis.components.shape[0], model.card.latent_dim
-    group = np.repeat(np.arange(60), 4)
+    group = np.repeat(np.arange(60), 3)
     parameters = random.uniform(*model.ranges.T, size=(len(group), 3))
     chemistry = random.normal(size=(60, latents))[group]
     deviations = np.geomspace(0.1, 0.003, size)

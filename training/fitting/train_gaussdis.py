@@ -1,0 +1,218 @@
+"""GaussDis from a survey whose groups of chemically identical stars are known.
+
+    chemtwin model train survey.h5 --method gaussdis --out model.safetensors
+
+No autoencoder is needed. Linear discriminants of the groups (`training.fitting.discriminants`) are the first
+latents. Then, in turns, the response is fitted to the latents by ridge regression, and each group gets the one
+latent that its spectra make most probable. Groups that are left out measure what the response misses.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from model.errors import InputError
+from model.methods.base import Card
+from model.methods.gaussdis import GaussDis
+from model.methods.inverses import inverse
+from model.methods.response import Response, terms
+from model.spectra.grid import Array, Grid
+from training.fitting.discriminants import discriminants
+from training.fitting.gaussdis import Stars, continuum_covariance, with_metric
+from training.fitting.groups import group_latents, group_means
+from training.networks.batches import coefficients
+from training.spectral_basis import PARAMETERS, fit_basis, fit_normaliser, named_ranges, parameter_values
+from training.surveys.survey import Survey
+from training.surveys.used_surveys import record
+
+BASIS_DEGREE = 5
+COMPONENTS = 72
+"""Components of the spectral basis; 64 lose the lines of Rb on the giant branch."""
+
+DEGREES = ((6, 5, 3), (4, 3, 1), (2, 1, 0))
+"""Degrees in u of the response's mean, linear terms and products: the first that the stars can carry."""
+
+STARS_PER_TERM = 4
+LEADING = 4
+"""Number of latents, those with the largest effect on spectra, that come in products of three."""
+
+TURNS = 3
+HELD_OUT = 0.05
+"""Fraction of the groups that are left out of the response's fit, to measure what it misses."""
+
+CALIBRATED_SNR = 100.0
+"""The S/N at which the differences of twins that were left out have the size that the model expects."""
+
+VERTICES = 9
+"""Number of Teff at which the model's limits in log g are recorded."""
+
+ERROR_FLOOR = 0.02
+
+
+def train(survey: Survey, name: str) -> GaussDis:
+    """Train GaussDis on a survey of groups.
+
+    Parameters
+    ----------
+    survey : Survey
+        Complete spectra without noise, with pairs or groups of stars of one chemistry.
+    name : str
+        The model's name.
+
+    Returns
+    -------
+    GaussDis
+        The model.
+
+    Raises
+    ------
+    InputError
+        For a survey with noise, without groups, or with too few stars.
+    """
+    survey.check_noiseless()
+    group = _groups(survey)
+    parameters = parameter_values(survey, PARAMETERS)
+    normaliser = fit_normaliser(survey)
+    basis = fit_basis(survey, normaliser, parameters=PARAMETERS, degree=BASIS_DEGREE, components=COMPONENTS)
+    values = coefficients(survey, normaliser, basis, PARAMETERS, np.inf).astype(np.float64)
+    first = discriminants(values, parameters, basis.ranges, group)
+    degrees = _degrees(survey, first.shape[1], basis.ranges)
+    test = np.isin(group, np.arange(group.max() + 1)[:: round(1 / HELD_OUT)])
+    stars = Stars(values[~test], parameters[~test], first[~test])
+    response, scatter = _fit(stars, _numbered(group[~test]), basis.ranges, degrees)
+    continuum = continuum_covariance(survey, normaliser, basis)
+    left_out = Stars(values[test], parameters[test], np.zeros((int(test.sum()), first.shape[1])))
+    scatter = _scatter(response, scatter, left_out, _numbered(group[test]), continuum)
+    size = first.shape[1]
+    card = Card(
+        name=name,
+        version="unsaved",
+        method=GaussDis.method,
+        parameters=named_ranges(basis, PARAMETERS),
+        latent_dim=size,
+        metric="",
+        error_floor=ERROR_FLOOR,
+        training={"stars": len(survey), "groups": int(group.max()) + 1, **record(survey), "degrees": degrees},
+        logg_limits=_logg_limits(parameters),
+    )
+    model = GaussDis(
+        card,
+        Grid(survey.wavelength),
+        normaliser,
+        scatter=scatter,
+        continuum=continuum,
+        residue=np.zeros((size, size)),
+        metric=np.eye(size),
+        twins=np.zeros((0, 0)),
+        **response.arrays(),
+        **basis.arrays(),
+    )
+    return with_metric(model, stars, f"on {group.max() + 1} groups of stars of one chemistry")
+
+
+def _groups(survey: Survey) -> NDArray[np.int64]:
+    """The group (N,) of each star, from 0. Raises InputError for a survey with neither groups nor pairs."""
+    if survey.group is not None:
+        found = survey.group
+    elif survey.twin is not None:
+        found = np.minimum(np.arange(len(survey)), survey.twin)
+    else:
+        raise InputError(f"{survey.path} has no groups of stars of one chemistry: adapt a model instead")
+    return _numbered(found)
+
+
+def _numbered(group: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.asarray(np.unique(group, return_inverse=True)[1], dtype=np.int64)
+
+
+def _degrees(survey: Survey, latents: int, ranges: Array) -> tuple[int, int, int]:
+    """The response's degrees. Raises InputError where the survey is too small for any."""
+    star = np.zeros((1, latents)), ranges.T[:1], ranges
+    for degrees in DEGREES:
+        needed = STARS_PER_TERM * terms(*star, degrees, min(LEADING, latents)).shape[1]
+        if len(survey) >= needed:
+            return degrees
+    raise InputError(
+        f"{survey.path} has {len(survey)} stars: {latents} latents need {needed}. "
+        "Adapt a model to them (chemtwin model adapt)"
+    )
+
+
+def _fit(
+    stars: Stars, group: NDArray[np.int64], ranges: Array, degrees: tuple[int, int, int]
+) -> tuple[Response, Array]:
+    """Response and scatter (K, K) of `stars`, whose first latents become those of their groups (N,)."""
+    leading = min(LEADING, stars.latents.shape[1])
+    stars.latents = group_means(stars.latents, group)[group]
+    stars.whiten()
+    response, scatter = stars.fitted(ranges, degrees=DEGREES[1] if degrees == DEGREES[0] else degrees)
+    for _ in tqdm(range(TURNS), desc="fit to groups", file=sys.stderr, disable=None):
+        information = stars.refine(response, scatter)
+        stars.latents = group_latents(stars.latents, information, group)[group]
+        stars.whiten()
+        _, axes = np.linalg.eigh(information.mean(axis=0))
+        stars.latents = stars.latents @ axes[:, ::-1]
+        response, scatter = stars.fitted(ranges, degrees=degrees, leading=leading)
+    return response, scatter
+
+
+def _scatter(
+    response: Response, scatter: Array, stars: Stars, group: NDArray[np.int64], continuum: Array
+) -> Array:
+    """Covariance (K, K) of what the response misses of each star, from groups that it was not fitted to.
+
+    It is that of the residuals at the groups' common latents. One factor makes the differences of twins at
+    `CALIBRATED_SNR` as large as expected, for residuals do not show errors along the response.
+    """
+    for _ in range(2):
+        information = stars.refine(response, scatter)
+        common = group_latents(stars.latents, information, group)[group]
+        residual = stars.coefficients - response(common, stars.parameters)
+        scatter = residual.T @ residual / len(residual)
+    noise = CALIBRATED_SNR**-2 * (np.eye(len(scatter)) + continuum)
+    random = np.random.default_rng(0).multivariate_normal(np.zeros(len(noise)), noise, size=len(residual))
+    low, high = 0.1, 100.0
+    while high > 1.02 * low:
+        middle = np.sqrt(low * high)
+        chi2 = _twins_chi2(response, stars, group, noise + middle * scatter, random)
+        low, high = (middle, high) if chi2 > 1 else (low, middle)
+    return np.asarray(high * scatter)
+
+
+def _twins_chi2(
+    response: Response, stars: Stars, group: NDArray[np.int64], covariance: Array, noise: Array
+) -> float:
+    """Chi-square per latent of the difference of each group's first two stars, with `noise` (N, K) added."""
+    order = np.argsort(group, kind="stable")
+    second = np.flatnonzero((group[order][1:] == group[order][:-1]) & _is_first(group[order])[:-1]) + 1
+    pairs = np.stack([order[second - 1], order[second]]).ravel()
+    fit = response.fit(stars.coefficients[pairs] + noise[pairs], stars.parameters[pairs], inverse(covariance))
+    unit = np.eye(fit.latents.shape[1])
+    first, other = np.split(np.linalg.inv(unit + fit.information), 2)
+    gap = np.subtract(*np.split(fit.latents, 2))
+    expected = first + other - first @ other - other @ first
+    return float(
+        np.mean(np.einsum("ni,ni->n", gap, np.linalg.solve(expected, gap[:, :, None])[:, :, 0])) / len(unit)
+    )
+
+
+def _is_first(ordered: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which (N,) of numbers in order differ from the one before."""
+    return np.concatenate([[True], ordered[1:] != ordered[:-1]])
+
+
+def _logg_limits(parameters: Array) -> tuple[tuple[float, float, float], ...]:
+    """Teff, least and greatest log g of the stars at (N, U) `parameters`, at `VERTICES` Teff."""
+    teff, logg = parameters[:, 0], parameters[:, 1]
+    vertices = np.linspace(teff.min(), teff.max(), VERTICES)
+    half = 0.5 * (vertices[1] - vertices[0])
+    near = [logg[np.abs(teff - vertex) <= half] for vertex in vertices]
+    return tuple(
+        (float(vertex), float(found.min()), float(found.max()))
+        for vertex, found in zip(vertices, near, strict=True)
+        if len(found)
+    )
