@@ -37,7 +37,7 @@ LABELS = click.option("--labels", type=FILE, help="the table of the stars, where
 )
 @click.option("--siblings", type=FILE, help="CSV of stars known to share their chemistry: star_id, group")
 @click.option(
-    "--clusters", is_flag=True, help="the stars of one cluster in the catalogue are siblings, instead of a CSV"
+    "--clusters", is_flag=True, help="the stars of one cluster are siblings, as STARS or the catalogue has them"
 )
 @MODEL_OUT
 @click.option("--name", default=None, help="the model's name; the old one and -adapted by default")
@@ -63,16 +63,18 @@ def adapt(
 
     if (stars is None) == (catalogue is None):
         raise click.UsageError("give STARS or --catalogue")
-    if clusters and (catalogue is None or siblings is not None):
-        raise click.UsageError("--clusters goes with --catalogue, and without --siblings")
+    if clusters and siblings is not None:
+        raise click.UsageError("--clusters and --siblings both name groups: give one")
     given = _gaussdis(model)
     if stars is not None:
-        star_ids, spectra = _read(given, stars, labels)
-        group, source = _groups(siblings, star_ids), stars.name
+        star_ids, spectra, cluster = _read(given, stars, labels)
+        source = stars.name
     else:
         star_ids, spectra, cluster = _read_catalogue(given, str(catalogue))
-        group = _numbers(cluster) if clusters else _groups(siblings, star_ids)
         source = f"{len(star_ids)} stars of a catalogue"
+    group = _numbers(cluster) if clusters else _groups(siblings, star_ids)
+    if clusters and (group < 0).all():
+        raise InputError(f"{source}: no star has a cluster")
     if (group >= 0).any():
         members = _members(star_ids, spectra, group)
         before, _ = scores(members, always(*by_model(members, given)))
@@ -114,7 +116,7 @@ def siblings(
     from training.fitting.adapt import adapted_without
 
     given = _gaussdis(model)
-    star_ids, spectra = _read(given, stars, labels)
+    star_ids, spectra, _ = _read(given, stars, labels)
     group = _groups(siblings, star_ids)
     members = _members(star_ids, spectra, group)
     rows, same = {}, {}
@@ -154,15 +156,18 @@ def _gaussdis(path: Path) -> GaussDis:
     return model
 
 
-def _read(model: GaussDis, path: Path, labels: Path | None) -> tuple[list[str], list[Spectrum]]:
-    """Ids and prepared spectra of the stars that can be used; the others are named."""
+def _read(
+    model: GaussDis, path: Path, labels: Path | None
+) -> tuple[list[str], list[Spectrum], list[str | None]]:
+    """Ids, prepared spectra and clusters of the stars that can be used; the others are named."""
     from app.bulk.readers.open_stars import open_stars
     from app.bulk.readers.star_reader import InputFiles, RejectedStar
+    from app.inference.embedder import cluster_of
     from app.settings import read_settings
     from model.spectra.spectrum import prepare_all
 
     reader = open_stars(InputFiles.of(path, labels), read_settings(None, None), model.card.units)
-    star_ids, spectra = [], []
+    star_ids, spectra, clusters = [], [], []
     for start in range(0, len(reader), READ_AT_ONCE):
         read = reader.read(slice(start, start + READ_AT_ONCE))
         for bad in (star for star in read if isinstance(star, RejectedStar)):
@@ -175,7 +180,8 @@ def _read(model: GaussDis, path: Path, labels: Path | None) -> tuple[list[str], 
             else:
                 star_ids.append(job.star_id or "")
                 spectra.append(spectrum)
-    return star_ids, spectra
+                clusters.append(cluster_of(job.meta))
+    return star_ids, spectra, clusters
 
 
 def _read_catalogue(model: GaussDis, address: str) -> tuple[list[str], list[Spectrum], list[str | None]]:
@@ -218,8 +224,9 @@ def _members(star_ids: list[str], spectra: list[Spectrum], group: NDArray[np.int
     import numpy as np
 
     from training.evaluation.siblings import Members
+    from training.fitting.enough_stars import FEWEST_GROUPS
 
     rows = np.flatnonzero(group >= 0)
-    if len(np.unique(group[rows])) < 3:
+    if len(np.unique(group[rows])) < FEWEST_GROUPS:
         raise InputError("leaving one group out takes at least three groups of siblings")
     return Members([spectra[r] for r in rows], [star_ids[r] for r in rows], group[rows])

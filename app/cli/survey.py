@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
-from app.cli.options import FILE, OUT, example
+from app.cli.options import FILE, FOLDER, OUT, example
 
 
 @click.group(epilog=example("survey synthesize survey.h5 --pairs 1000"))
@@ -76,14 +77,67 @@ def synthesize(
     )
 
 
+@survey.command(epilog=example("survey build spectra --labels allStar.fits --out survey.h5"))
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--labels", type=FILE, help="the table of the stars, such as allStar.fits")
+@click.option("--out", type=OUT, required=True, help="the survey to write")
+@click.option(
+    "--groups",
+    type=FILE,
+    help="CSV of stars known to share their chemistry: star_id, group or star_id, twin_id",
+)
+@click.option(
+    "--min-snr", default=1.0, show_default=True, type=click.FloatRange(1), help="lowest S/N per pixel"
+)
+@click.option(
+    "--flags",
+    multiple=True,
+    metavar="COLUMN:BIT,...",
+    help="flags that exclude a star, instead of STAR_BAD and those of bad spectra; or none; repeatable",
+)
+@click.option("--report", type=FOLDER, help="folder of the report; beside the survey by default")
+@click.option("--workers", type=click.IntRange(1), help="processes that read; one a core by default")
+def build(
+    folder: Path,
+    labels: Path | None,
+    out: Path,
+    groups: Path | None,
+    min_snr: float,
+    flags: tuple[str, ...],
+    report: Path | None,
+    workers: int | None,
+) -> None:
+    """Build a survey from the spectra in FOLDER and the archive's table of labels (docs/build-a-survey.md).
+
+    FOLDER and its subfolders hold apStar, aspcapStar or mwmStar files, npz or HDF5. After a stop the same
+    command goes on where it was.
+    """
+    from app.bulk.survey_build.build import build as run
+    from app.bulk.survey_build.flags import chosen_flags
+    from app.bulk.survey_build.messages import messages
+    from app.bulk.survey_build.stored_block import BuildOptions
+    from app.bulk.survey_build.working_folder import working_folder
+    from app.settings import read_settings
+    from model.bundle import SHIPPED
+
+    settings = read_settings(None, None).model_copy(update={"model": SHIPPED})
+    chosen = tuple(chosen_flags(flags).items())
+    options = BuildOptions(folder.resolve(), working_folder(out), labels, chosen, min_snr, settings)
+    report = report or out.with_name(f"{out.stem}-report")
+    built = run(options, out, groups, report, workers or len(os.sched_getaffinity(0)))
+    for line in messages(built, report):
+        click.echo(line)
+
+
 @survey.command(epilog=example("survey check survey.h5"))
 @click.argument("surveys", type=FILE, nargs=-1, required=True, metavar="SURVEY...")
 def check(surveys: tuple[Path, ...]) -> None:
-    """Print what surveys have, or all that is wrong with one."""
+    """Print what surveys have, or all that is wrong with one.
+
+    A group whose members are too far apart in [Fe/H] is named too.
+    """
     from training.surveys.survey import Survey
+    from training.surveys.survey_description import describe
 
     for path in surveys:
-        found = Survey.open(path)
-        kind = ", with twins" if found.twin is not None else ", in groups" if found.group is not None else ""
-        pixels, first, last = len(found.wavelength), found.wavelength[0], found.wavelength[-1]
-        click.echo(f"{path}: {len(found)} stars{kind}, {pixels} pixels from {first:.1f} to {last:.1f} Angstrom")
+        click.echo("\n".join(describe(Survey.open(path))))

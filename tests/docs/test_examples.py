@@ -29,6 +29,7 @@ NOT_RUN = {
         "chemtwin lab evaluate-latents": "tests/training/evaluation/test_latent_file.py runs it on its own survey",
         "python docs/examples/conditional_vae.py": "minutes, on surveys of 50,000 stars",
     },
+    "build-a-survey.md": {"chemtwin model adapt": "six minutes"},
     "bulk.md": {
         "dask scheduler": CLUSTER,
     },
@@ -85,9 +86,12 @@ SURVEYS = {"upgrade-a-model.md": 51, "run-for-a-survey.md": 52, "bulk.md": 53}
 SYNTHETIC = {*SURVEYS, "train-your-own.md"}
 """Pages whose stars are synthetic here, so that the model of these is the one that their reader has."""
 
+CHECKOUT = {"real-stars.md", "build-a-survey.md"}
+"""Pages whose reader stands in a checkout of the repository."""
+
 STARTS_ITS_OWN = {
     "train-your-own.md", "upgrade-a-model.md", "run-for-a-survey.md", "quickstart.md", "bulk.md", "operating.md",
-    "real-stars.md",
+    "real-stars.md", "build-a-survey.md",
 }  # fmt: skip
 """Pages without the service on port 8000 that the others find."""
 
@@ -124,7 +128,7 @@ def folder(tmp_path, request, monkeypatch):
     name = request.getfixturevalue("page").name
     if name not in SYNTHETIC:
         monkeypatch.setenv("CHEMTWIN_MODEL", DEFAULT_MODEL["CHEMTWIN_MODEL"])
-    if name == "real-stars.md":
+    if name in CHECKOUT:
         for part in ("model", "training"):
             (tmp_path / part).symlink_to(ROOT / part)
     if name not in STARTS_ITS_OWN or name == "quickstart.md":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -280,3 +281,18 @@ def drift(folder: Path, results: list[dict[str, Any]], arrays: dict[str, Arrays]
         axis.set_ylabel(f"mean offset, {unit}")
     alt = "Drift of the latents with noise (thin: each dimension; thick: root mean square)"
     return _save(figure, folder, "drift.png", alt)
+
+
+def survey_stars(folder: Path, numbers: Mapping[str, NDArray[Any]]) -> Picture:
+    """A survey's stars, from columns (N,): the Kiel diagram with [Fe/H] as colour, and the S/N's histogram."""
+    figure, axes = _panels(1, 2, 3.8, 3.0)
+    kiel, histogram = axes[0]
+    size = np.clip(2000 / len(numbers["teff"]), 0.2, 8)
+    points = kiel.scatter(numbers["teff"], numbers["logg"], size, numbers["fe_h"], cmap="viridis", linewidths=0)
+    figure.colorbar(points, ax=kiel, label="[Fe/H]")
+    kiel.set(xlabel="Teff (K)", ylabel="log g")
+    kiel.invert_xaxis()
+    kiel.invert_yaxis()
+    histogram.hist(numbers["snr"], 40, color=BLUE)
+    histogram.set(xlabel="S/N per pixel", ylabel="stars")
+    return _save(figure, folder, "stars.png", "Teff and log g of the survey's stars, and their S/N")

@@ -29,11 +29,11 @@ from model.methods.gaussdis import GaussDis, Measured
 from model.spectra.grid import Array
 from model.spectra.spectrum import Spectrum
 from training.evaluation.siblings import Distances, Members, by_model
+from training.fitting.enough_stars import FEWEST_TO_ADAPT
 from training.fitting.gaussdis import with_tensors
 from training.fitting.misfit import Misfit, Prior, fit_misfit, log_density
 from training.random_streams import Stream, generator
 
-FEWEST = 20
 MOST = 3000
 """Stars that a misfit is fitted to; of more, as many are drawn."""
 
@@ -81,10 +81,10 @@ def adapt(
         For fewer than 20 stars with errors inside the model's range.
     """
     usable = np.array([s.has_errors and not model.outside(s.parameters) for s in spectra], dtype=bool)
-    if usable.sum() < FEWEST:
+    if usable.sum() < FEWEST_TO_ADAPT:
         raise InputError(
             f"{int(usable.sum())} of {len(spectra)} stars have errors and lie inside the range of "
-            f"{model.card.identity}: adapting takes at least {FEWEST}"
+            f"{model.card.identity}: adapting takes at least {FEWEST_TO_ADAPT}"
         )
     rows = _drawn(np.flatnonzero(usable), group, MOST)
     chosen, group = [spectra[row] for row in rows], _numbered(group[rows])

@@ -15,13 +15,18 @@ from tqdm import tqdm
 from model.errors import InputError
 from model.spectra.grid import Array, Grid, apogee_wavelength
 from model.spectra.parameters import MAX_EXTRA, PARAMETER_UNITS, may_name_parameter
+from model.spectra.pixels import ivar_of
 from training.random_streams import Stream, generator
 from training.surveys.survey_check import (
     ABUNDANCE,
+    NO_GROUP,
+    NOISE,
     FluxCheck,
+    NoiseCheck,
     Problems,
     check_column,
     check_ids,
+    check_label_errors,
     check_labels,
     check_structure,
     check_twins,
@@ -66,7 +71,7 @@ class Survey:
     twin : array of int (N,) or None
         The row of each star's twin.
     group : array of int (N,) or None
-        The number of each star's chemistry.
+        The number of each star's chemistry; -1 where no sibling is known.
     own_fe_h : bool
         Whether twins differ in [Fe/H].
     seed : int or None
@@ -77,6 +82,12 @@ class Survey:
         Digests of the stars' fluxes.
     pixels : array of int (P,) or None
         The file's pixels that are used; None for all.
+    errors : array (N, 3)
+        The 1-sigma errors of `parameters`; NaN where not known.
+    noise : str or None
+        The dataset of the pixels' noise, ``ivar`` or ``error``; None without one.
+    masked : array (N,)
+        The fraction of each star's pixels that are masked.
     """
 
     path: Path
@@ -91,6 +102,9 @@ class Survey:
     extra: tuple[str, ...]
     digests: NDArray[np.uint64]
     pixels: NDArray[np.intp] | None
+    errors: NDArray[np.float64]
+    noise: str | None
+    masked: NDArray[np.float64]
 
     @classmethod
     def open(cls, path: Path) -> Survey:
@@ -125,6 +139,9 @@ class Survey:
                 extra=tuple(name for name in file if _is_extra(name, file[name], len(ids))),
                 digests=np.zeros(len(ids), dtype=np.uint64),
                 pixels=pixels,
+                errors=_label_errors(file, len(ids)),
+                noise=next((name for name in NOISE if name in file), None),
+                masked=np.zeros(len(ids)),
             )
             problems = Problems(path)
             check_wavelength(file["wavelength"], problems)
@@ -136,14 +153,19 @@ class Survey:
         """Check labels and fluxes, and digest the fluxes. Raises InputError for the `problems` of all."""
         check_ids(self.star_id, problems)
         check_labels(self.parameters, self.star_id, problems)
+        check_label_errors(self.errors, self.star_id, problems)
         if self.twin is not None and len(set(self.star_id)) == len(self):
             check_twins(self.twin, self.group, self.star_id, problems)
         if self.group is not None:
-            problems.stars(self.group < 0, self.star_id, "group is below 0")
-        fluxes = FluxCheck(self.digests)
+            problems.stars(self.group < NO_GROUP, self.star_id, f"group is below {NO_GROUP}")
+        fluxes, noise = FluxCheck(self.digests), NoiseCheck(self.masked)
         for rows, flux in self.blocks(f"check {self.path.name}", delay=SLOW):
             fluxes.block(rows, flux)
+            if self.noise is not None:
+                noise.block(rows, self.ivar(rows))
         fluxes.report(self.star_id, problems)
+        if self.noise is not None:
+            noise.report(self.noise, self.star_id, problems)
         problems.raise_any()
 
     def __len__(self) -> int:
@@ -189,6 +211,8 @@ class Survey:
         """Raise InputError unless the survey is known to be without noise."""
         if not np.isposinf(self.snr).all():
             raise InputError(f"{self.path} has noise of its own: draw it without --snr, evaluation adds noise")
+        if self.group is not None and (self.group == NO_GROUP).any():
+            raise InputError(f"{self.path} has stars of no group: evaluation takes the siblings of every star")
 
     def units(self, names: Sequence[str]) -> dict[str, str]:
         """The units that the file gives for those of `names` that are in `extra`."""
@@ -212,6 +236,15 @@ class Survey:
         with h5py.File(self.path, "r") as file:
             return self._read(file, rows)
 
+    def ivar(self, rows: slice) -> NDArray[np.float32]:
+        """Inverse variance (n, P) of some rows' flux, 0 where masked. Raises InputError without `noise`."""
+        if self.noise is None:
+            raise InputError(f"{self.path} has no errors of its pixels: neither ivar nor error")
+        with h5py.File(self.path, "r") as file:
+            values = file[self.noise][rows]
+        values = values if self.pixels is None else values[:, self.pixels]
+        return np.asarray(ivar_of(values) if self.noise == "error" else values, np.float32)
+
     def blocks(
         self, description: str, size: int = BLOCK_STARS, delay: float = 0.0
     ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
@@ -229,6 +262,13 @@ class Survey:
         with np.errstate(over="ignore"):
             flux = file["flux"][rows].astype(np.float32, copy=False)
         return np.asarray(flux if self.pixels is None else flux[:, self.pixels])
+
+
+def _label_errors(file: h5py.File, stars: int) -> Array:
+    """The errors (N, 3) of the labels, NaN where the file has none."""
+    unknown = np.full(stars, np.nan)
+    names = [f"{name}_err" for name in PARAMETER_UNITS]
+    return np.stack([file[name][:] if name in file else unknown for name in names], axis=1).astype(np.float64)
 
 
 def _rows_of(wanted: Sequence[str], ids: Sequence[str]) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from model.errors import InputError
 from model.spectra.grid import Array
 from model.spectra.parameters import PARAMETER_UNITS, POSSIBLE
+from model.spectra.pixels import MAX_MASKED
 from model.spectra.units import is_stored_unit
 
 STARS_NAMED = 5
@@ -42,6 +43,12 @@ ABUNDANCE = 10.0
 UNKNOWN = -9999
 """The number that surveys write for an unknown value, with or without decimals."""
 
+NOISE = ("ivar", "error")
+"""Datasets of what is known of each pixel's noise: inverse variance or standard deviation, 0 where masked."""
+
+NO_GROUP = -1
+"""The group of a star of which no sibling is known."""
+
 REQUIRED = ("flux", "wavelength", "star_id", *PARAMETER_UNITS)
 NUMBERS, TEXT = "fiu", "text"
 KINDS = {
@@ -49,6 +56,8 @@ KINDS = {
     "wavelength": NUMBERS,
     "star_id": TEXT,
     **dict.fromkeys(PARAMETER_UNITS, NUMBERS),
+    **dict.fromkeys((f"{name}_err" for name in PARAMETER_UNITS), NUMBERS),
+    **dict.fromkeys(NOISE, "f"),
     "snr": NUMBERS,
     "twin_of": TEXT,
     "group": "iu",
@@ -102,7 +111,7 @@ def check_structure(file: h5py.File, path: Path) -> None:
         problems.raise_any()
     stars, pixels = file["flux"].shape
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(KINDS, (stars,))
-    shapes |= {"flux": (stars, pixels), "wavelength": (pixels,)}
+    shapes |= dict.fromkeys(("flux", *NOISE), (stars, pixels)) | {"wavelength": (pixels,)}
     if "abundances" in file:
         if "names" not in file["abundances"].attrs:
             problems.add("abundances has no attribute names, one for each column")
@@ -112,6 +121,8 @@ def check_structure(file: h5py.File, path: Path) -> None:
             problems.add(
                 f"{name} is {file[name].shape}, not {shape}: flux has {stars} stars of {pixels} pixels"
             )
+    if set(NOISE) <= set(file):
+        problems.add("ivar and error are both there: one of them must go")
     problems.raise_any()
 
 
@@ -178,10 +189,17 @@ def check_labels(parameters: Array, ids: Sequence[str], problems: Problems) -> N
         wrong = ~((low <= values) & (values <= high))
         problems.stars(wrong, ids, f"{name} is not between {low:g} and {high:g} {PARAMETER_UNITS[name]}")
         if not wrong.any():
-            problems.stars(_outliers(values), ids, f"{name} is far from all other stars'")
+            problems.stars(label_outliers(values), ids, f"{name} is far from all other stars'")
 
 
-def _outliers(values: Array) -> NDArray[np.bool_]:
+def check_label_errors(errors: Array, ids: Sequence[str], problems: Problems) -> None:
+    """Errors (N, 3) of Teff, log g and [Fe/H] are positive and no wider than what is possible, or NaN."""
+    for values, (name, (low, high)) in zip(errors.T, POSSIBLE.items(), strict=True):
+        wrong = ~np.isnan(values) & ~((values >= 0) & (values <= high - low))
+        problems.stars(wrong, ids, f"{name}_err is not between 0 and {high - low:g}, nor NaN (not known)")
+
+
+def label_outliers(values: Array) -> NDArray[np.bool_]:
     """Which values (N,) lie further from the median than `OUTLIER` times half the range of 90 % of them."""
     low, median, high = np.percentile(values, (5, 50, 95))
     return np.asarray((high > low) & (np.abs(values - median) > OUTLIER * (high - low) / 2))
@@ -228,6 +246,23 @@ class FluxCheck:
         )
         for wrong, text in zip(self._wrong, texts, strict=True):
             problems.stars(wrong, ids, text)
+
+
+class NoiseCheck:
+    """Checks inverse variances block by block; writes each star's masked fraction into `masked` (N,)."""
+
+    def __init__(self, masked: Array) -> None:
+        self._unknown, self._masked = np.zeros(len(masked), np.bool_), masked
+
+    def block(self, rows: slice, ivar: NDArray[np.float32]) -> None:
+        """Check the inverse variances (n, P) of some rows."""
+        self._unknown[rows] = ~np.isfinite(ivar).all(axis=1) | (ivar < 0).any(axis=1)
+        self._masked[rows] = np.mean(ivar == 0, axis=1)
+
+    def report(self, name: str, ids: Sequence[str], problems: Problems) -> None:
+        """Add the problems found to `problems`."""
+        problems.stars(self._unknown, ids, f"{name} is negative or not finite (0 masks a pixel)")
+        problems.stars(self._masked > MAX_MASKED, ids, f"more than {MAX_MASKED:.0%} of the pixels are masked")
 
 
 def check_column(path: Path, name: str, values: Array, ids: Sequence[str], limit: float) -> None:

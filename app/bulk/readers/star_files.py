@@ -37,6 +37,14 @@ def without_ending(name: str) -> str | None:
     return None if ending is None else name[: -len(ending)]
 
 
+def product_of(bare: str) -> tuple[str, str] | None:
+    """The product of `PRODUCTS` and the star's id that a bare name states; None for any other name."""
+    for product, pattern in PRODUCTS.items():
+        if found := pattern.match(bare):
+            return product, found["id"]
+    return None
+
+
 @dataclass(frozen=True)
 class StarFiles:
     """The FITS files below `folder`, by paths relative to it: by bare name, and by star and product."""
@@ -58,9 +66,9 @@ class StarFiles:
                     continue
                 path = str(PurePosixPath(Path(parent, file).relative_to(folder)))
                 by_name[bare].append(path)
-                for product, pattern in PRODUCTS.items():
-                    if found := pattern.match(bare):
-                        by_star[found["id"]][product].append(path)
+                if (named := product_of(bare)) is not None:
+                    product, star_id = named
+                    by_star[star_id][product].append(path)
         return cls(folder, by_name, by_star)
 
     def named(self, name: str) -> str:

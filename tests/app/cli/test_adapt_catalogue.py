@@ -18,6 +18,7 @@ from tests.app.bulk.test_ingest import run
 from tests.conftest import DEFAULT_MODEL, Server
 
 M67 = "2M08512156+1146061"
+MEMBERS = "training/observed/members.csv"
 
 
 @pytest.fixture
@@ -89,7 +90,10 @@ def test_a_catalogue_without_spectra_is_named(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ([], "give STARS or --catalogue"),
-        (["training/observed/dr10_giants.h5", "--clusters"], "--clusters goes with --catalogue"),
+        (
+            ["training/observed/dr10_giants.h5", "--clusters", "--siblings", MEMBERS],
+            "both name groups: give one",
+        ),
     ],
 )
 def test_stars_come_from_one_source(arguments: list[str], message: str, tmp_path: Path) -> None:

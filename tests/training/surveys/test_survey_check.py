@@ -36,6 +36,13 @@ def flux(row, pixels, value):
     return {"flux": values}
 
 
+def noise(row, pixels, value):
+    """The same noise everywhere, but `value` in some pixels of one star."""
+    values = np.full((STARS, PIXELS), 100.0, np.float32)
+    values[row, pixels] = value
+    return values
+
+
 def ids(*names):
     return np.array(names, dtype=h5py.string_dtype())
 
@@ -69,7 +76,15 @@ def test_a_sound_survey_is_opened(opened):
         (changed("logg", 3, 9.9), "logg is far from all other stars': 1 star (S1-003)"),
         ({"group": np.arange(STARS)}, "the twin is of another group: 40 stars"),
         ({"group": np.full(STARS, 1.5)}, "group is float64, not integers"),
-        (changed("group", 2, -1), "group is below 0: 1 star (S1-002)"),
+        (changed("group", 2, -2), "group is below -1: 1 star (S1-002)"),
+        ({"ivar": noise(2, 5, -1.0)}, "ivar is negative or not finite (0 masks a pixel): 1 star (S1-002)"),
+        ({"ivar": noise(2, 5, np.nan)}, "ivar is negative or not finite (0 masks a pixel): 1 star (S1-002)"),
+        ({"ivar": noise(2, slice(0, 16), 0.0)}, "more than 50% of the pixels are masked: 1 star (S1-002)"),
+        ({"error": noise(2, slice(0, 16), 0.0)}, "more than 50% of the pixels are masked: 1 star (S1-002)"),
+        ({"ivar": noise(0, 0, 1.0), "error": noise(0, 0, 1.0)}, "ivar and error are both there"),
+        ({"ivar": noise(0, 0, 1.0)[:, 1:]}, "ivar is (40, 29), not (40, 30)"),
+        ({"teff_err": np.full(STARS, -1.0)}, "teff_err is not between 0 and 99000, nor NaN (not known): 40 stars"),
+        ({"logg_err": np.full(STARS, np.inf)}, "logg_err is not between 0 and 13, nor NaN"),
         (flux(7, 10, np.nan), "flux is not finite (fill bad pixels in"),
         (flux(7, 10, np.inf), "flux is not finite"),
         (flux(7, slice(0, ZEROS + 1), 0), f"flux is exactly 0 in more than {ZEROS} pixels"),
@@ -192,3 +207,20 @@ def test_numbers_of_any_size_are_read(opened):
         assert other.flux(slice(0, 1)).dtype == np.float32
         assert other.identity() == one.identity()
     assert len(opened(flux=np.round(contents()["flux"], 3).astype("f2"))) == STARS
+
+
+def test_errors_of_pixels_are_inverse_variances_of_the_used_pixels(opened):
+    survey = opened(error=noise(2, slice(0, 3), 0.0), teff_err=np.full(STARS, 60.0))
+    assert survey.ivar(slice(2, 3))[0] == pytest.approx([0] * 3 + [1e-4] * (PIXELS - 3))
+    assert survey.masked[2] == pytest.approx(3 / PIXELS)
+    assert survey.errors[0, 0] == 60
+    assert np.isnan(survey.errors[:, 1:]).all()
+    assert opened(ivar=noise(0, 0, 4.0)).ivar(slice(0, 1))[0, 0] == 4
+    with pytest.raises(ValueError, match="has no errors of its pixels"):
+        opened().ivar(slice(0, 1))
+
+
+def test_stars_of_no_group_are_no_siblings_for_evaluation(opened):
+    survey = opened(twin_of=None, group=np.full(STARS, -1))
+    with pytest.raises(ValueError, match="has stars of no group"):
+        survey.check_noiseless()
