@@ -4,8 +4,8 @@
     python -m benchmarks.giant_branch MODEL... --survey branch.h5
 
 For 2,000 stars: is the nearest star of [Fe/H] within 0.1 dex the twin? The limit is the ideal observer's
-with the same candidates. Chi-square per dimension is that of true twins (1 is right). The recast error is that of the
-twin recast to the star's Teff and log g, without noise.
+with the same candidates. Chi-square per dimension is that of true twins (1 is right). The recast error is the
+mean absolute residual of the twin recast to the star's parameters, without noise.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def adapt(
     also left out once, and the scores before and after are printed.
     """
     from model.bundle import load_model, save_model
-    from training.evaluation.siblings import always, by_model, scores, table
+    from training.evaluation.siblings import always, by_model, by_p_same, scores, table
     from training.fitting.adapt import adapt as adapt_model
     from training.fitting.adapt import adapted_without
 
@@ -77,10 +77,15 @@ def adapt(
         raise InputError(f"{source}: no star has a cluster")
     if (group >= 0).any():
         members = _members(star_ids, spectra, group)
-        before, _ = scores(members, always(*by_model(members, given)))
-        after, _ = scores(members, adapted_without(given, members, spectra, group))
-        click.echo(table({"before": before, "adapted, group left out": after}))
-        if after.auc < before.auc and after.nearest < before.nearest:
+        ways = {
+            "before": always(*by_model(members, given)),
+            "adapted, group left out": adapted_without(given, members, spectra, group),
+        }
+        by_distance = {f"{name}, by distance": scores(members, way)[0] for name, way in ways.items()}
+        by_same = {f"{name}, by p_same": scores(members, by_p_same(way))[0] for name, way in ways.items()}
+        click.echo(table(by_distance | by_same))
+        before, after = by_same.values()
+        if after.auc < before.auc or after.nearest < before.nearest:
             raise InputError("the adapted model is worse on groups that it did not see: it was not written")
     adapted = adapt_model(given, spectra, group, name or f"{given.card.name}-adapted", source)
     save_model(adapted, out)
