@@ -53,7 +53,7 @@ UNITS = {"teff": "K", "ra": "deg", "dec": "deg"}
     metavar="NAME=VALUE",
     help="an extra parameter of the model, or an error such as teff_err=60; repeatable",
 )
-@click.option("--k", default=10, show_default=True, type=click.IntRange(1, 1000), help="how many twins")
+@click.option("-k", "--k", default=10, show_default=True, type=click.IntRange(1, 1000), help="how many twins")
 @click.option(
     "--format",
     "form",
