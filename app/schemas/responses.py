@@ -168,6 +168,7 @@ class Twin(Form):
     teff: float
     logg: float
     fe_h: float
+    fe_h_err: float | None = Field(ge=0, description="1-sigma error of fe_h, dex; null where it is not known")
     parameters: dict[str, float] = Field({}, description=EXTRA)
     snr: float | None
     in_domain: bool = Field(description="whether the model knows such stars; false: distance may be wrong")
