@@ -115,7 +115,7 @@ class MapResponse(Form):
     axes: list[list[float]] = Field(min_length=2, max_length=2)
     explained: list[float] = Field(description="fraction of the latents' variance along each axis")
     points: dict[str, list[Any]] = Field(
-        description="star_id, x, y, teff, logg, fe_h, snr of about 3,000 stars drawn at random"
+        description="star_id, x, y, teff, logg, fe_h, snr, cluster of about 3,000 stars drawn at random"
     )
     abundances: dict[str, list[float]] = Field(description="[X/Fe] of these stars by element, read out")
 
