@@ -57,7 +57,7 @@ def draw_twins(comparison: TwinComparison, out: Path, columns: int) -> None:
     columns
         Width in columns of a journal: 2 for three windows, 1 for two.
     """
-    windows, count = WINDOWS[: columns + 1], len(comparison.twins)
+    windows, count = _windows(comparison)[: columns + 1], len(comparison.twins)
     with mpl.rc_context(STYLE):
         height = SPECTRA + count * RESIDUAL + (count + 2) * ENTRY + 0.4
         figure = Figure(figsize=(WIDTH[columns], height), layout="constrained")
@@ -72,8 +72,8 @@ def draw_twins(comparison: TwinComparison, out: Path, columns: int) -> None:
         )
         all_fluxes = np.array([comparison.flux, *(twin.flux for twin in comparison.twins)])
         fluxes = np.hstack([all_fluxes[:, _inside(comparison, window)] for window in windows])
-        largest = max(1.15 * float(np.nanmax(np.abs(fluxes[1:] - fluxes[0]))), 0.01)
-        axes[0, 0].set_ylim(float(np.nanmin(fluxes)) - 0.04, float(np.nanmax(fluxes)) + 0.1)
+        largest = 1.15 * float(np.nanmax(np.abs(fluxes[1:] - fluxes[0]), initial=0.01))
+        axes[0, 0].set_ylim(np.nanmin(fluxes, initial=1) - 0.04, np.nanmax(fluxes, initial=1) + 0.1)
         for (spectra, *residuals), window in zip(axes.T, windows, strict=True):
             _draw_spectra(spectra, comparison, window)
             for axis, twin, colour in zip(residuals, comparison.twins, COLOURS, strict=False):
@@ -83,8 +83,7 @@ def draw_twins(comparison: TwinComparison, out: Path, columns: int) -> None:
         axes[(1 + count) // 2, 0].set_ylabel("Star $-$ twin")
         figure.align_ylabels(axes[:, 0])
         figure.supxlabel("Vacuum wavelength in the rest frame (\N{ANGSTROM SIGN})", fontsize=8)
-        handles, labels = _legend(comparison)
-        figure.legend(handles, labels, loc="outside upper left", frameon=False, fontsize=6 + columns / 2)
+        _draw_legend(figure, *_legend(comparison))
         dated = {"CreationDate": None} if out.suffix == ".pdf" else {}
         figure.savefig(out, dpi=DPI, metadata=dated)
 
@@ -133,6 +132,12 @@ def _draw_residual(axis: Axes, comparison: TwinComparison, twin: Recast, window:
     axis.plot(x, (comparison.flux - twin.flux)[inside], color=colour, linewidth=0.7)
 
 
+def _windows(comparison: TwinComparison) -> list[Window]:
+    """The windows that the model's pixels cover, or else all of its pixels."""
+    first, last = map(float, comparison.wavelength[[0, -1]])
+    return [window for window in WINDOWS if first <= window[0] and window[1] <= last] or [(first, last)]
+
+
 def _inside(comparison: TwinComparison, window: Window) -> slice:
     """The pixels (P,) of a window, and one beyond either edge."""
     x = comparison.wavelength
@@ -145,16 +150,29 @@ def _noise(comparison: TwinComparison, twin: Recast) -> NDArray[np.float64] | No
     return None if comparison.sd is None or twin.sd is None else np.hypot(comparison.sd, twin.sd)
 
 
+def _draw_legend(figure: Figure, handles: list[Line2D | Patch], labels: list[str]) -> None:
+    """A legend above the panels, in smaller letters where a long name would not fit."""
+    legend = figure.legend(
+        handles, labels, loc="outside upper left", frameon=False, handlelength=1.6, fontsize=7
+    )
+    figure.draw_without_rendering()
+    widest = max(text.get_window_extent().width for text in legend.get_texts())
+    others = legend.get_window_extent().width - widest  # of lines and margins
+    fraction = (0.97 * figure.bbox.width - others) / widest
+    for text in legend.get_texts():
+        text.set_fontsize(7 * min(1.0, fraction))
+
+
 def _legend(comparison: TwinComparison) -> tuple[list[Line2D | Patch], list[str]]:
     star = comparison.star
     handles: list[Line2D | Patch] = [Line2D([], [], color="black", linewidth=1.7)]
     own = f"{star.teff:.0f} K, $\\log g$ {star.logg:.2f}, [Fe/H] {_signed(star.fe_h)}"
-    labels = [f"{_name(star.star_id, star.cluster)}, {own}"]
+    labels = [f"{_entry(star.star_id, star.cluster)}, {own}"]
     for one, colour in zip(comparison.twins, COLOURS, strict=False):
         twin = one.twin
         handles.append(Line2D([], [], color=colour, linewidth=1))
         labels.append(
-            f"{_name(twin['star_id'], twin['cluster'])}, {twin['teff']:.0f} K, [Fe/H] {_signed(twin['fe_h'])}, "
+            f"{_entry(twin['star_id'], twin['cluster'])}, {twin['teff']:.0f} K, [Fe/H] {_signed(twin['fe_h'])}, "
             f"$p_\\mathrm{{same}}$ {_fraction(twin['p_same'])}: {twin['verdict']}"
         )
     if _noise(comparison, comparison.twins[0]) is not None:
@@ -165,6 +183,11 @@ def _legend(comparison: TwinComparison) -> tuple[list[Line2D | Patch], list[str]
 
 def _name(star_id: str, cluster: str | None) -> str:
     return f"{star_id} ({cluster})" if cluster else star_id
+
+
+def _entry(star_id: str, cluster: str | None) -> str:
+    """A name in a legend, where a dollar would begin a formula."""
+    return _name(star_id, cluster).replace("$", r"\$")
 
 
 def _fraction(p_same: float | None) -> str:

@@ -1,6 +1,7 @@
 """`chemtwin plot twins`: a figure of observed giants, compared with what a real service says of them."""
 
 import re
+from dataclasses import replace
 
 import httpx
 import matplotlib as mpl
@@ -83,6 +84,28 @@ def test_a_png_as_wide_as_the_columns_of_a_journal(compared, tmp_path, columns, 
         assert picture.width == pytest.approx(300 * inches, abs=1)
         colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
     assert {tuple(bytes.fromhex(colour[1:])) for colour in COLOURS[:3]} <= colours
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize("star_id", [STAR, "W" * 64])
+def test_the_legend_fits(compared, tmp_path, columns, star_id):
+    named = replace(compared, star=replace(compared.star, star_id=star_id))
+    draw_twins(named, tmp_path / "figure.png", columns)
+    with Image.open(tmp_path / "figure.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert (pixels[:, [0, 1, 2, -3, -2, -1]] == 255).all(), "nothing is cut off at the sides"
+    assert (pixels[[0, 1, 2, -3, -2, -1]] == 255).all()
+
+
+def test_pixels_elsewhere_and_any_name_of_a_cluster_can_be_drawn(compared, tmp_path):
+    elsewhere = replace(
+        compared,
+        star=replace(compared.star, cluster="50 $x^ of $"),
+        wavelength=compared.wavelength / 3,
+        twins=tuple(replace(one, flux=np.full_like(one.flux, np.nan)) for one in compared.twins),
+    )
+    draw_twins(elsewhere, tmp_path / "figure.png", 2)
+    assert (tmp_path / "figure.png").stat().st_size > 20_000
 
 
 def test_without_stored_spectra_the_model_draws_all(catalogue_data, tmp_path):
