@@ -172,7 +172,8 @@ def _legend(comparison: TwinComparison) -> tuple[list[Line2D | Patch], list[str]
         twin = one.twin
         handles.append(Line2D([], [], color=colour, linewidth=1))
         labels.append(
-            f"{_entry(twin['star_id'], twin['cluster'])}, {twin['teff']:.0f} K, [Fe/H] {_signed(twin['fe_h'])}, "
+            f"{_entry(twin['star_id'], twin['cluster'])}, "
+            f"{twin['teff']:.0f} K, [Fe/H] {_signed(twin['fe_h'])}, "
             f"$p_\\mathrm{{same}}$ {_fraction(twin['p_same'])}: {twin['verdict']}"
         )
     if _noise(comparison, comparison.twins[0]) is not None:
