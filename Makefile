@@ -3,7 +3,7 @@
 # make quick   the tests without a server, a training, a browser or a database: under a minute
 # make docs-outputs   write what their code prints and draws today into the pages and notebooks
 # make docs    the documentation as a site in docs/_build/html
-# make lint    ruff, mypy --strict, which package may import which, and numpydoc's check of docstrings
+# make lint    ruff, mypy --strict, which package may import which, docstrings (numpydoc), spelling, long sentences
 # A package index of your choice: pip reads PIP_INDEX_URL and PIP_EXTRA_INDEX_URL from the environment.
 PYTHON ?= python3
 VENV := .venv
@@ -37,6 +37,8 @@ lint: $(VENV)/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/numpydoc lint $$(find app model training index client/chemtwin_client -name '*.py')
+	$(BIN)/codespell app benchmarks client docs index model tests training README.md CHANGELOG.md Makefile pyproject.toml
+	$(BIN)/python docs/sentences.py docs/*.md
 
 docs: $(VENV)/installed-test
 	$(BIN)/sphinx-build -W -n --keep-going docs docs/_build/html

@@ -24,7 +24,7 @@ def main() -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        shoot(page, f"{given.url}/?star={STAR}&colour=Mg", given.folder / "explorer.png")
+        shoot(page, f"{given.url}/?star={STAR}&colour=cluster", given.folder / "explorer.png")
         phone = browser.new_context(viewport={"width": 360, "height": 740}, is_mobile=True, color_scheme="dark")
         page = phone.new_page()
         shoot(page, f"{given.url}/?star={STAR}&to_teff=4800", given.folder / "explorer_phone.png", "#spectra")

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from app.cli import catalogue, lab, model, serve, survey, twins
+from app.cli import catalogue, lab, model, plot, serve, survey, twins
 from app.cli.options import example
 
 
@@ -25,6 +25,7 @@ for command in (
     serve.serve,
     serve.doctor,
     twins.twins,
+    plot.plot,
     catalogue.catalogue,
     model.model,
     survey.survey,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,32 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.options import FILE, example, on_store
+from app.cli.twins_table import twins_table
 from model.errors import InputError
 
 if TYPE_CHECKING:
     from app.inference.embedder import Job
     from app.inference.service import Service
     from app.settings import Settings
+    from index.stores.star import Star
 
 Response = dict[str, Any]
 
-
-def _fraction(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
-
-
-COLUMNS: dict[str, Callable[[Any], str]] = {
-    "star_id": str,
-    "distance": "{:.2f}".format,
-    "p_same": _fraction,
-    "verdict": str,
-    "doppelganger_rate": _fraction,
-    "teff": "{:.0f}".format,
-    "logg": "{:.2f}".format,
-    "fe_h": "{:z.2f}".format,
-    "snr": "{:.0f}".format,
-}
-"""Columns of the table on the screen, and how their values are written."""
 
 UNITS = {"teff": "K", "ra": "deg", "dec": "deg"}
 
@@ -53,7 +38,7 @@ UNITS = {"teff": "K", "ra": "deg", "dec": "deg"}
     metavar="NAME=VALUE",
     help="an extra parameter of the model, or an error such as teff_err=60; repeatable",
 )
-@click.option("--k", default=10, show_default=True, type=click.IntRange(1, 1000), help="how many twins")
+@click.option("-k", "--k", default=10, show_default=True, type=click.IntRange(1, 1000), help="how many twins")
 @click.option(
     "--format",
     "form",
@@ -81,10 +66,10 @@ def twins(
     """
     labels = {"teff": teff, "logg": logg, "fe_h": fe_h, **dict(map(_named, extra))}
     given = {name: value for name, value in labels.items() if value is not None}
-    response = find_twins(file, given, k, settings)
-    for warning in response["warnings"]:
+    star, response = find_twins(file, given, k, settings)
+    for warning in star.warnings:
         click.echo(f"warning: {warning}", err=True)
-    click.echo(FORMS[form](response))
+    click.echo(twins_table(star, response) if form == "table" else FORMS[form](response))
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -95,8 +80,8 @@ def _named(text: str) -> tuple[str, str]:
     return name, value
 
 
-def find_twins(file: Path, labels: dict[str, str], k: int, settings: Settings) -> Response:
-    """What POST /twins responds with for the spectrum in a file.
+def find_twins(file: Path, labels: dict[str, str], k: int, settings: Settings) -> tuple[Star, Response]:
+    """The star of the spectrum in a file, and what POST /twins responds with for it.
 
     Parameters
     ----------
@@ -132,7 +117,7 @@ def find_twins(file: Path, labels: dict[str, str], k: int, settings: Settings) -
             raise done
         star = replace(done.star, star_id=job.star_id or "")
         response = twins_of_one(service, star, TwinQuery(k=k))
-        return response | {"in_domain": star.in_domain, "warnings": list(star.warnings)}
+        return star, response | {"in_domain": star.in_domain, "warnings": list(star.warnings)}
     finally:
         service.close()
 
@@ -155,24 +140,6 @@ def _job(file: Path, labels: dict[str, str], service: Service) -> Job:
         if error.code != "missing_labels":
             raise
         raise InputError(f"{file} has no labels to trust: give --teff, --logg and --fe-h") from None
-
-
-def _table(response: Response) -> str:
-    """Lines of text: what was searched, then a row for each twin."""
-    model = response["model"]
-    head = f"twins of {response['star_id'] or 'the spectrum'} among {response['searched']} stars"
-    rows = [[*COLUMNS], *([_cell(name, twin[name]) for name in COLUMNS] for twin in response["twins"])]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join([f"{head}, by {model['name']}@{model['version']}", *(_line(row, widths) for row in rows)])
-
-
-def _cell(name: str, value: Any) -> str:
-    return "-" if value is None else COLUMNS[name](value)
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    """Identifiers on the left of their column, numbers on the right."""
-    return "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
 
 
 def _ecsv(response: Response) -> str:
@@ -198,4 +165,4 @@ def _json(response: Response) -> str:
     return json.dumps(response, indent=1)
 
 
-FORMS: dict[str, Callable[[Response], str]] = {"table": _table, "ecsv": _ecsv, "json": _json}
+FORMS: dict[str, Callable[[Response], str]] = {"ecsv": _ecsv, "json": _json}

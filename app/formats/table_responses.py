@@ -55,6 +55,7 @@ def _twin_columns(extra_units: dict[str, str], by_likelihood: bool) -> list[Colu
         field("teff", "effective temperature of the twin", "K", "phys.temperature.effective"),
         field("logg", "log10 of surface gravity in cm/s2, dex", "", "phys.gravity"),
         field("fe_h", "[Fe/H], dex", "", "phys.abund.Fe"),
+        field("fe_h_err", "1-sigma error of fe_h, dex", "", "stat.error;phys.abund.Fe"),
         *extra_columns(extra_units, lambda twin: twin.get("parameters", {})),
         field("snr", "median S/N per pixel", "", "stat.snr"),
         field("in_domain", "whether the model knows such stars", "", "meta.code", "?"),

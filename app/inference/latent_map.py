@@ -64,6 +64,7 @@ class LatentMap:
         if model.readout is not None and len(sample.ids):
             values, _ = model.readout(sample.latents.astype(np.float64))
             abundances = dict(zip(model.readout.names, map(_column, values.T), strict=True))
+        briefs = self._service.store.briefs(sample.ids, model.card.identity)
         content = {
             "model": self._service.model_name(),
             "stars": stars,
@@ -74,6 +75,7 @@ class LatentMap:
                 "star_id": sample.ids,
                 **dict(zip(("x", "y"), map(_column, points.T), strict=True)),
                 **{name: _column(sample.columns[:, STAR_TABLE.searched.index(name)]) for name in LABELS},
+                "cluster": [briefs[one].cluster if one in briefs else None for one in sample.ids],
             },
             "abundances": abundances,
         }

@@ -113,6 +113,7 @@ def _response(service: Service, star: Star, query: TwinQuery, found: list[Twin])
                 "teff": other.teff,
                 "logg": other.logg,
                 "fe_h": other.fe_h,
+                "fe_h_err": other.fe_h_err,
                 **extra_fields(extra_of(other)),
                 "snr": other.snr,
                 "in_domain": other.in_domain,

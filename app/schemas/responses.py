@@ -115,7 +115,7 @@ class MapResponse(Form):
     axes: list[list[float]] = Field(min_length=2, max_length=2)
     explained: list[float] = Field(description="fraction of the latents' variance along each axis")
     points: dict[str, list[Any]] = Field(
-        description="star_id, x, y, teff, logg, fe_h, snr of about 3,000 stars drawn at random"
+        description="star_id, x, y, teff, logg, fe_h, snr, cluster of about 3,000 stars drawn at random"
     )
     abundances: dict[str, list[float]] = Field(description="[X/Fe] of these stars by element, read out")
 
@@ -168,6 +168,7 @@ class Twin(Form):
     teff: float
     logg: float
     fe_h: float
+    fe_h_err: float | None = Field(ge=0, description="1-sigma error of fe_h, dex; null where it is not known")
     parameters: dict[str, float] = Field({}, description=EXTRA)
     snr: float | None
     in_domain: bool = Field(description="whether the model knows such stars; false: distance may be wrong")

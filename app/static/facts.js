@@ -13,14 +13,26 @@ export function showFacts(star, unstored, card) {
   if (star.ra !== null && star.dec !== null) rows.push(["RA, Dec", `${number(star.ra, 4)}\u00b0, ${number(star.dec, 4)}\u00b0`]);
   if (star.cluster) rows.push(["cluster", star.cluster]);
   $("star-facts").replaceChildren(...rows.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
-  const doubts = [...star.warnings];
-  if (!star.in_domain && !doubts.length) doubts.push("outside the model's domain");
+  const doubts = star.in_domain ? [...star.warnings] : [whyOutside(own, card), ...star.warnings.filter((text) => !text.includes(OUT_OF_RANGE))];
   if (star.snr === null) doubts.push("it came without errors: p (same) is unknown");
   $("star-warnings").replaceChildren(...doubts.map((text) => make("li", {}, text)));
   $("store").hidden = !unstored;
   $("copy").hidden = unstored;
   $("store-id").value = unstored ? (star.star_id ?? "") : "";
   tell($("store-error"), null);
+}
+
+const OUT_OF_RANGE = " is outside the model's training range ";
+
+/** Why the model does not know a star whose parameters `own(name)` gives. */
+function whyOutside(own, card) {
+  const strange = Object.entries(card.parameters).filter(([name, { min, max }]) => own(name) < min || own(name) > max);
+  const reason = ([name, { min, max }]) => {
+    const { name: text, decimals } = parameter(name, card);
+    return `its ${text} of ${withUnit(name, own(name), card)} is not between ${number(min, decimals)} and ${withUnit(name, max, card)}`;
+  };
+  const reasons = strange.length ? strange.map(reason).join(", and ") : "its spectrum is unlike those that the model was made for";
+  return `The model does not know this star, because ${reasons}. Its distances may be wrong, so no twin has a verdict.`;
 }
 
 /** What the table is of, in words. */

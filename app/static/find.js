@@ -58,6 +58,7 @@ export function findStar(opened) {
     clearTimeout(timer);
     timer = setTimeout(complete, PAUSE_MS);
   };
+  input.onfocus = () => input.select();
   input.onblur = close;
   input.onkeydown = (event) => {
     const options = [...list.children];

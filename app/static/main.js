@@ -8,7 +8,7 @@ import { keyDialog } from "./key.js";
 import { LatentMap } from "./map.js";
 import { rms, SpectrumPlot } from "./spectrum.js";
 import { Sliders } from "./sliders.js";
-import { address, parse, usualSort } from "./state.js";
+import { address, DEFAULTS, parse, usualSort } from "./state.js";
 import { TwinTable } from "./table.js";
 import { MOST_DRAWN, onTheme, picture } from "./theme.js";
 import { uploadSpectrum } from "./upload.js";
@@ -16,6 +16,7 @@ import { $, make, tell } from "./words.js";
 
 const DRAWN_AT_FIRST = 3;
 const GREETING = "Open a star to see its chemical twins: stars made of the same stuff, whatever their temperature and gravity.";
+const FIRST_AMONG = 50; // stars that the first one is chosen from
 const PAUSE_MS = 60; // of a slider, before the service is asked
 
 let state = parse(location.search);
@@ -286,7 +287,7 @@ function showCatalogue() {
   const { stars, model } = card;
   const count = stars ? `${stars.toLocaleString("en")} ${stars === 1 ? "star" : "stars"}` : "empty catalogue";
   $("catalogue").textContent = `${count} \u00b7 model ${model.name} ${model.version}`;
-  $("hint").textContent = stars ? "" : "The catalogue is empty: chemtwin catalogue ingest or POST /embed fills it, or store a spectrum from here.";
+  $("hint").textContent = stars ? "" : "The catalogue is empty. Fill it with chemtwin catalogue ingest or POST /embed, or bring a spectrum here and store it.";
 }
 
 async function loadMap() {
@@ -418,20 +419,37 @@ async function begin() {
     renderTable();
     map?.draw();
   });
-  if (card.stars && !state.star) hint();
-  await Promise.all([openState(), loadMap()]);
+  await Promise.all([state.star ? openState() : openFirst(), loadMap()]);
 }
 
-/** A star to begin with. */
-async function hint() {
-  const { stars } = await api.getJson("stars?limit=1");
-  if (!stars.length) return;
-  const link = make("a", { href: `?star=${encodeURIComponent(stars[0].star_id)}` }, stars[0].star_id);
-  link.onclick = (event) => {
-    event.preventDefault();
-    openStar(stars[0].star_id);
-  };
-  $("hint").replaceChildren("For example ", link);
+/** Open a star to begin with, unless the reader is faster. */
+async function openFirst() {
+  const before = opening;
+  let first = "";
+  if (card.stars) status("Choosing a star to begin with\u2026");
+  try {
+    first = await firstStar();
+  } catch (error) {
+    tell($("find-error"), error);
+  }
+  if (opening !== before) return undefined;
+  if (first) {
+    state.star = first;
+    remember();
+    $("hint").textContent = "A star of this catalogue, to begin with. Type another id, or click on the map.";
+  }
+  return openState();
+}
+
+/** The star with the most twins that are the same within noise, those of its own cluster counted twice; "" of no stars. */
+async function firstStar() {
+  if (!card.stars) return "";
+  const { stars } = await api.getJson(`stars?limit=${FIRST_AMONG}`);
+  if (!stars.length) return "";
+  const { results } = await api.postJson("twins", { star_ids: stars.map((star) => star.star_id), k: DEFAULTS.k });
+  const same = (twins) => (twins ?? []).filter((twin) => twin.verdict === "same within noise");
+  const merits = results.map(({ twins }, row) => same(twins).reduce((sum, twin) => sum + (twin.cluster && twin.cluster === stars[row].cluster ? 2 : 1), 0));
+  return stars[merits.indexOf(Math.max(...merits))].star_id;
 }
 
 begin();

@@ -1,14 +1,14 @@
 // The twins in a table that sorts by any column, with a box for each that is drawn.
 
 import { MOST_DRAWN, twinColours } from "./theme.js";
-import { $, make, number, parameter, small } from "./words.js";
+import { $, make, number, parameter, small, titled } from "./words.js";
 
 const HELP = {
   distance: "Euclidean distance of the latents. True twins at S/N 100 lie near the square root of the number of latents.",
   p_same: "How often stars of the same chemistry, observed with these errors, lie at least this far apart. A p-value, not the probability of being twins; empty where a star came without errors.",
   verdict: "What p (same) says: different below 0.01, same within noise from there on. Cannot tell where p (same) is unknown, or the model does not know one of the two stars.",
   log_likelihood_ratio: "Logarithm of the likelihood of one chemistry for both over a chemistry for each.",
-  doppelganger_rate: "Fraction of random pairs of the catalogue at most this far apart; empty until the catalogue has 1,000 stars.",
+  doppelganger_rate: "Fraction of random pairs of the catalogue at most this far apart; known once the catalogue has 1,000 stars.",
   in_domain: "Whether the model knows such stars. Outside of its domain a latent, and so a distance, may be wrong.",
   rms: "Root mean square of the twin as drawn minus the star as drawn, over all pixels, in units of the continuum. For twins that are drawn.",
   snr: "The twin's median signal-to-noise per pixel; its parameters, too, are its own, as they came with it.",
@@ -17,22 +17,23 @@ const HELP = {
 function columns(twins, card) {
   const extra = Object.keys(card.parameters).filter((name) => !["teff", "logg", "fe_h"].includes(name));
   const plain = (name) => ({
-    name, title: parameter(name, card).name,
+    name, title: titled(name, card),
     value: (twin) => twin[name] ?? twin.parameters?.[name] ?? null,
     text: (value) => number(value, parameter(name, card).decimals),
   });
   const own = (name, title, text) => ({ name, title, text, value: (twin) => twin[name] ?? null });
+  const known = (name) => twins.some((twin) => (twin[name] ?? null) !== null);
   const byLikelihood = twins.some((twin) => twin.log_likelihood_ratio !== undefined);
   return [
     { name: "star_id", title: "Star", value: (twin) => twin.star_id },
     own("distance", "Distance", (value) => number(value, 2)),
     own("p_same", "p (same)", small),
-    own("verdict", "Verdict", String),
+    { ...own("verdict", "Verdict", String), words: true },
     ...(byLikelihood ? [own("log_likelihood_ratio", "ln LR", (value) => number(value, 1))] : []),
-    own("doppelganger_rate", "Doppelg\u00e4nger rate", small),
+    ...(known("doppelganger_rate") ? [own("doppelganger_rate", "Doppelg\u00e4nger rate", small)] : []),
     own("rms", "rms residual", (value) => number(value, 4)),
     ...["teff", "logg", "fe_h", ...extra, "snr"].map(plain),
-    ...(twins.some((twin) => twin.cluster) ? [own("cluster", "Cluster", (value) => value ?? "\u2013")] : []),
+    ...(known("cluster") ? [{ ...own("cluster", "Cluster", (value) => value ?? "\u2013"), words: true }] : []),
     own("in_domain", "Domain", (value) => (value ? "inside" : "outside")),
   ];
 }
@@ -66,7 +67,7 @@ export class TwinTable {
       const now = column.name === by.name ? (descending ? "descending" : "ascending") : "none";
       const next = column.name === by.name && !descending ? `-${column.name}` : column.name;
       const button = make("button", { type: "button", title: HELP[column.name] ?? "", dataset: { column: column.name }, onclick: () => this.sorted(next) }, column.title);
-      return make("th", { scope: "col", attributes: { "aria-sort": now } }, button);
+      return make("th", { scope: "col", className: column.words ? "words" : "", attributes: { "aria-sort": now } }, button);
     };
     $("twins-head").replaceChildren(make("th", { scope: "col" }, "Drawn"), ...all.map(cell));
     if (focused) $("twins-head").querySelector(`[data-column="${focused}"]`)?.focus();
@@ -87,7 +88,7 @@ export class TwinTable {
       event.preventDefault();
       this.opened(twin.star_id);
     };
-    const values = all.slice(1).map((column) => make("td", {}, column.text(column.value(twin))));
+    const values = all.slice(1).map((column) => make("td", { className: column.words ? "words" : "" }, column.text(column.value(twin))));
     return make("tr", { className: twin.verdict === "different" ? "apart" : "" }, make("td", {}, make("label", {}, box, swatch)), make("td", {}, link), ...values);
   }
 }

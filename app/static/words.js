@@ -35,6 +35,12 @@ export function withUnit(name, value, card) {
   return `${number(value, decimals)}${unit === "K" ? " K" : ""}`;
 }
 
+/** A parameter's name with its unit, as a column or an axis is called. */
+export function titled(name, card) {
+  const { name: text, unit } = parameter(name, card);
+  return unit === "K" ? `${text} (K)` : text;
+}
+
 /** An element of the page. */
 export function make(tag, properties = {}, ...children) {
   const { dataset, attributes, ...rest } = properties;

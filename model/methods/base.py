@@ -233,8 +233,8 @@ class Model(ABC):
     def outside(self, parameters: Parameters) -> list[str]:
         """One sentence for each parameter that lies outside the training range."""
         sentences = [
-            f"{name} = {parameters.value(name):g} is outside the model's training range "
-            f"{low:g} to {high:g} {(PARAMETER_UNITS | self.card.units).get(name, '')}".rstrip()
+            f"{name} = {parameters.value(name):.5g} is outside the model's training range "
+            f"{low:.4g} to {high:.4g} {(PARAMETER_UNITS | self.card.units).get(name, '')}".rstrip()
             for name, (low, high) in self.card.parameters.items()
             if not self.in_range(name, parameters.value(name))
         ]

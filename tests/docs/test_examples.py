@@ -204,7 +204,7 @@ def test_every_output_is_of_a_block_that_is_run_as_it_stands(page):
 def test_code_is_fenced_in_a_language_that_is_looked_at(page):
     for token in tokens(page):
         assert token.type != "code_block", f"indented code in line {token.map[0] + 1}"
-    assert {block.language for block in blocks(page)} <= {*RUNNABLE, "text"}
+    assert {block.language for block in blocks(page)} <= {*RUNNABLE, "text", "bibtex"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

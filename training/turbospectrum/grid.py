@@ -276,7 +276,7 @@ def _report(failures: list[str]) -> None:
         raise click.ClickException(f"{len(failures)} spectra failed; repeat the command to try them again")
 
 
-@click.command(epilog="\b\nExample: chemtwin lab turbospectrum grid --out grid.h5 --design wide --n 1028")
+@click.command(epilog="\b\nExample: chemtwin lab turbospectrum grid --out grid.h5 --turbospectrum build")
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="HDF5 file to write."
 )
@@ -309,7 +309,7 @@ def grid(out: Path, n: int, design: str, seed: int | None, workers: int, root: P
     _report(failures)
 
 
-@click.command(epilog="\b\nExample: chemtwin lab turbospectrum responses --out responses")
+@click.command(epilog="\b\nExample: chemtwin lab turbospectrum responses --out responses --turbospectrum build")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder to fill."
 )

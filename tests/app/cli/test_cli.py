@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import h5py
@@ -24,17 +25,38 @@ def commands_below(group: click.Group, name: str) -> dict[str, click.Command]:
     return found
 
 
+def parse(words: list[str]) -> None:
+    """Let the command parse its arguments, in a folder that has the files that they name; raises UsageError."""
+    command, rest = cli, words[1:]
+    while isinstance(command, click.Group):
+        command = command.get_command(click.Context(command), rest[0])
+        assert command is not None, words
+        rest = rest[1:]
+    given, _, _ = command.make_parser(click.Context(command)).parse_args([*rest])
+    for param in command.params:
+        value = given.get(param.name)
+        names = value if isinstance(value, (tuple, list)) else [value]
+        for path in [Path(name) for name in names if isinstance(name, str)]:
+            if isinstance(param.type, click.Path) and param.type.exists:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch() if param.type.file_okay else path.mkdir(parents=True, exist_ok=True)
+    command.make_context(" ".join(words), [*rest])
+
+
 COMMANDS = {"chemtwin": cli, **commands_below(cli, "chemtwin")}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_with_an_example(name):
+def test_every_command_has_help_with_an_example(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(cli, [*name.split()[1:], "--help"], prog_name="chemtwin")
     assert result.exit_code == 0, result.output
     assert f"Usage: {name} " in result.output
     last = result.output.splitlines()[-1]
     assert last.startswith(f"  Example: {name} ") or last == f"  Example: {name}"
-    check(commands(last.partition(": ")[2])[0])
+    (words,) = commands(last.partition(": ")[2])
+    check(words)
+    parse(words)
 
 
 @pytest.mark.slow
@@ -87,3 +109,10 @@ def test_a_survey_is_checked(survey, tmp_path):
     with h5py.File(copy, "a") as file:
         file["teff"][3] = np.nan
     assert "1 star" in str(CliRunner().invoke(cli, ["survey", "check", str(copy)]).exception)
+
+
+def test_what_does_not_parse_is_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in ("chemtwin twins", "chemtwin twins a.fits --k many", "chemtwin twins a.fits --colour red"):
+        with pytest.raises(click.UsageError):
+            parse(words.split())

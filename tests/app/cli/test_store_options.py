@@ -34,13 +34,14 @@ def content(folder: Path) -> dict[str, bytes]:
 def arguments(tmp_path, model) -> dict[str, list[str]]:
     """What each command needs beside the store."""
     source = tmp_path / "stars.npz"
-    labels = {name: [value] for name, value in GIANT.items()}
-    np.savez(source, star_id=["NEW"], flux=[model.example().flux], **labels)
+    labels = {name: [value] * 2 for name, value in GIANT.items()}
+    np.savez(source, star_id=["NEW", "TWIN"], flux=[model.example().flux] * 2, **labels)
     return {
         "catalogue backup": [str(tmp_path / "b.sqlite")],
         "catalogue export": [str(tmp_path / "t.h5"), "--all-models"],
         "catalogue ingest": [str(source), "--workers", "1"],
         "catalogue reindex": ["--model", str(REFERENCE), "--drop-old"],
+        "plot twins": ["NEW", "--out", str(tmp_path / "p.pdf")],
         "twins": [str(APSTAR), *(f"--{name.replace('_', '-')}={value}" for name, value in GIANT.items())],
     }
 
@@ -70,7 +71,7 @@ def test_every_command_uses_the_store_that_its_option_names(option, arguments, s
         if name in ("catalogue backup", "catalogue export"):
             assert done.output.startswith("2 rows"), done.output
     store = SqliteStore(staging)
-    assert {star.star_id for star, _ in store.dump()} == {"NEW", "S0", "S1"}
+    assert {star.star_id for star, _ in store.dump()} == {"NEW", "TWIN", "S0", "S1"}
     store.close()
 
 
@@ -99,12 +100,15 @@ def test_options_that_name_no_one_store_are_an_error(options, message, tmp_path)
     assert (done.exit_code, message in done.output) == (2, True)
 
 
-@pytest.mark.parametrize("name", ["catalogue backup", "catalogue export", "catalogue reindex", "twins"])
+@pytest.mark.parametrize(
+    "name", ["catalogue backup", "catalogue export", "catalogue reindex", "plot twins", "twins"]
+)
 def test_a_store_that_is_not_there_is_an_error_and_is_not_made(name, arguments, tmp_path):
     done = CliRunner().invoke(cli, [*name.split(), *arguments[name], "--data-dir", str(tmp_path / "typo")])
     assert "there is no store" in str(done.exception)
     assert not (tmp_path / "typo").exists()
     assert not (tmp_path / "b.sqlite").exists()
+    assert not (tmp_path / "p.pdf").exists()
 
 
 def test_a_variable_with_an_impossible_value_is_named(monkeypatch):

@@ -1,6 +1,7 @@
 """`chemtwin twins`: what the service would respond with, without one."""
 
 import json
+import re
 import shutil
 
 import httpx
@@ -8,7 +9,7 @@ import pytest
 from astropy.table import Table
 
 from index.stores.sqlite import SqliteStore
-from tests.conftest import APSTAR, ASPCAP, GIANT
+from tests.conftest import APSTAR, ASPCAP, DEFAULT_MODEL, GIANT
 from tests.forked import run
 
 LABELS = ("--teff", GIANT["teff"], "--logg", GIANT["logg"], "--fe-h", GIANT["fe_h"])
@@ -41,16 +42,45 @@ def test_the_twins_are_those_of_the_service(start_server, data):
 
 
 def test_the_table_has_a_row_for_each_twin(data):
-    code, printed = run("twins", APSTAR, *LABELS, "--k", 3, "--data-dir", data)
+    code, printed = run("twins", APSTAR, *LABELS, "-k", 3, "--data-dir", data)
     assert code == 0, printed
     assert "unlike those" in printed
-    head, names, *rows = [line for line in printed.splitlines() if "unlike those" not in line]
+    lines = [line for line in printed.splitlines() if not line.startswith("warning: ")]
+    head, star, _, names, units, *rows, _, meaning = lines
     assert head.startswith("twins of 2M00004994+1621552 among 1200 stars, by chemtwin-gaussdis@")
-    assert names.split()[:4] == ["star_id", "distance", "p_same", "verdict"]
+    assert star.startswith("the star: Teff 4705 K, log g 2.58, [Fe/H] 0.05")
+    assert re.split("  +", names) == [
+        "star_id", "distance", "p_same", "verdict", "[Fe/H]", "Teff", "log g", "S/N", "doppelganger_rate",
+    ]  # fmt: skip
+    assert units.split() == ["dex", "K", "dex"]
     assert len(rows) == 3
     assert all("cannot tell" in row for row in rows), "the default model does not know the star"
+    assert meaning.startswith("cannot tell: the model does not know one of the two stars")
     distances = [float(row.split()[1]) for row in rows]
     assert distances == sorted(distances)
+
+
+def test_the_table_of_an_observed_giant_is_read_by_a_person(giants):
+    """Clusters, [Fe/H] with its error, a verdict in words, columns that stand below one another."""
+    code, printed = run("twins", APSTAR, *LABELS, "--data-dir", giants.data_dir, **DEFAULT_MODEL)
+    assert code == 0, printed
+    table, warnings = printed.split("warning: ", 1)
+    _, shown, verdicts = table.split("\n\n")
+    names, _, *rows = shown.splitlines()
+    assert len(rows) == 10
+    at = {
+        name: names.index(name) + len(name) for name in ("distance", "p_same", "[Fe/H]", "Teff", "log g", "S/N")
+    }
+    for row in rows:
+        assert row[: len("2M08521097+1131491")].startswith("2M")
+        assert row[names.index("cluster") :].startswith(("M67", "NGC 188", "NGC 7789"))
+        assert row[names.index("verdict") :].startswith(("same within noise  ", "different  ", "cannot tell  "))
+        assert all(row[end - 1].isdigit() for end in at.values())
+        assert row[: at["[Fe/H]"]].endswith(" \N{PLUS-MINUS SIGN} 0.04")
+    explained = [line.split(":")[0] for line in verdicts.splitlines()]
+    assert explained == ["same within noise", "different", "cannot tell"]
+    assert "doppelganger_rate" not in names, "82 stars have none"
+    assert warnings.startswith("the model's typical errors are used where none were given")
 
 
 def test_a_file_brings_its_labels_and_warnings_go_to_the_screen(data):

@@ -2,7 +2,6 @@
 
 import io
 import re
-import shutil
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -10,61 +9,15 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.io.votable import parse_single_table
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
+from tests.app.routes.explorer_page import NEEDS_CHROMIUM, column, downloaded, drawn, query, ready, settled
 from tests.conftest import APSTAR, ASPCAP, GIANT
 
 STAR, TWIN = "SYN-202-000000A", "SYN-202-000000B"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: make tools installs it")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser, start_server):
-    """Opens pages; at the end nothing may have gone wrong, and nothing been asked of another place.
-
-    They are closed before the servers that `start_server` has started.
-    """
-    contexts, complaints, origins = [], [], set()
-
-    def opened(url, *, faults=(), **context):
-        contexts.append(browser.new_context(accept_downloads=True, **context))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(15_000)
-        allowed = re.compile("|".join(f"status of {status}" for status in faults) or "(?!)")
-        page.on(
-            "console",
-            lambda message: (
-                complaints.append(message.text)
-                if message.type in ("error", "warning") and not allowed.search(message.text)
-                else None
-            ),
-        )
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        contexts[-1].on(
-            "request", lambda asked: origins.add(asked.url.split(":")[0] + urlsplit(asked.url).netloc)
-        )
-        page.goto(url)
-        expect(page.locator("#catalogue")).not_to_be_empty() if not faults else None
-        opened.origin = f"http{urlsplit(url).netloc}"
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    assert origins <= {opened.origin, "data", "blob"}, origins
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture
@@ -74,45 +27,8 @@ def star_page(visit, service):
     return page
 
 
-def settled(page):
-    """Until the plot shows what was asked for."""
-    expect(page.locator("#plot:not([aria-busy])")).to_be_visible()
-
-
-def ready(page, twins=3):
-    """Until the twins are drawn."""
-    settled(page)
-    expect(page.locator("#legend li", has_text="rms")).to_have_count(twins)
-
-
-def drawn(page, name, axis="y"):
-    """What the plot shows of a line: its wavelengths and values."""
-    code = """([name, axis]) => {
-        const trace = document.getElementById("plot").data.find((one) => one.yaxis === axis && one.name.startsWith(name));
-        return [trace.x, trace.y];
-    }"""
-    x, y = page.evaluate(code, [name, axis])
-    return np.array(x, dtype=float), np.array(y, dtype=float)
-
-
-def column(page, number):
-    cells = page.locator(f"#twins-body td:nth-child({number})").all_text_contents()
-    return [cell.replace("\u2212", "-").strip() for cell in cells]
-
-
-def downloaded(page, selector):
-    with page.expect_download() as download:
-        page.click(selector)
-    return download.value.suggested_filename, download.value.path().read_bytes()
-
-
-def query(page):
-    return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
-
-
 def test_a_star_is_found_by_the_beginning_of_its_id_and_its_twins_shown(visit, service, client):
     page = visit(service.url)
-    expect(page.locator("#hint a")).to_have_text(STAR)
     page.fill("#star", "SYN-202-00000")
     expect(page.locator("#suggestions li")).to_have_count(8)
     page.locator("#suggestions li", has_text=STAR).click()
@@ -155,7 +71,7 @@ def test_nothing_is_drawn_across_the_gaps_between_detectors(star_page):
 
 
 def test_the_table_sorts_by_any_column(star_page):
-    for name, number in (("Teff", 8), ("Star", 2), ("Distance", 3)):
+    for name, number in (("Teff (K)", 8), ("Star", 2), ("Distance", 3)):
         header = star_page.locator("#twins-head th", has=star_page.get_by_role("button", name=name, exact=True))
         for direction in ("ascending", "descending"):
             header.get_by_role("button").click()
@@ -386,30 +302,6 @@ def test_stars_outside_the_domain_are_marked_and_can_be_left_out(visit, service,
     expect(page.locator("#twins-body")).to_contain_text("No star of the catalogue passes")
     assert parse_qs(urlsplit(page.url).query)["in_domain"] == ["true"]
     client.delete("/stars/OUTSIDE")
-
-
-def test_clusters_and_residuals_of_real_stars(visit, giants):
-    """The table shows clusters, and may be of one; lines may carry each star's own residual."""
-    page = visit(f"{giants.url}/?star=2M23572242%2B5641459")
-    ready(page)
-    expect(page.locator("#star-facts")).to_contain_text("NGC 7789")
-    expect(page.locator("#twins-head")).to_contain_text("Cluster")
-    assert len(set(column(page, 12))) > 1
-    table = page.locator("#twins .scroll")
-    assert table.evaluate("element => element.scrollWidth - element.clientWidth") == 0
-    page.click("#filters summary")
-    page.fill("#cluster", "M67")
-    page.click("#filter-form button[type=submit]")
-    expect(page.locator("#twins-body td:nth-child(12)", has_not_text="M67")).to_have_count(0)
-    ready(page)
-    _, plain = drawn(page, "2M23572242")
-    page.check("#residual")
-    settled(page)
-    _, own = drawn(page, "2M23572242")
-    _, observed = drawn(page, "observed")
-    known = np.isfinite(observed)
-    assert np.abs(own - observed)[known].max() < 1e-4 < np.abs(plain - observed)[known].max()
-    assert query(page) == {"star": "2M23572242+5641459", "cluster": "M67", "residual": "true"}
 
 
 def test_a_star_without_errors_has_no_p_and_the_page_says_so(visit, start_server, star):

@@ -1,0 +1,92 @@
+"""A star beside its twins recast to its own Teff and log g: what a figure of twins shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.inference.recasts import recast, stored_origin
+from app.inference.service import Service
+from app.inference.spectra import observed_spectrum
+from app.inference.twins import twins_of_one
+from app.schemas.bodies import To
+from app.schemas.queries import TwinQuery
+from index.stores.star import Star
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Recast:
+    """A twin, recast to the star's parameters.
+
+    `twin` is its row of the response of /twins. `flux` (P,) is over the continuum and `sd` (P,) its standard
+    deviation, None without errors. Both are NaN where masked.
+    """
+
+    twin: dict[str, Any]
+    flux: Floats
+    sd: Floats | None
+
+
+@dataclass(frozen=True)
+class TwinComparison:
+    """A star and its twins at the star's Teff and log g.
+
+    `wavelength` (P,) is in Angstrom, in vacuum. `flux` (P,) and `sd` (P,) are the star's, as `Recast` has them.
+    `observed`: fluxes are observed ones, those of the twins moved to the star's parameters by the model.
+    Otherwise the model drew all of them.
+    """
+
+    star: Star
+    model: str
+    searched: int
+    wavelength: Floats
+    flux: Floats
+    sd: Floats | None
+    twins: tuple[Recast, ...]
+    observed: bool
+
+
+def compare_twins(service: Service, star_id: str, k: int) -> TwinComparison:
+    """A stored star and its k nearest twins, each at the star's Teff and log g and at its own [Fe/H].
+
+    Parameters
+    ----------
+    service
+        Its catalogue is searched, and its model recasts.
+    star_id
+        The star.
+    k
+        How many twins.
+
+    Raises
+    ------
+    NotFound, ModelMismatch
+        There is no such star, or another model embedded it.
+    StoreError, ChemtwinError
+        A stored spectrum cannot be read, or the model cannot use it.
+    """
+    star = service.comparable(star_id)
+    found = twins_of_one(service, star, TwinQuery(k=k))
+    ids = [star_id, *(twin["star_id"] for twin in found["twins"])]
+    observed = all(service.store.spectrum(one) is not None for one in ids)
+    to = To(teff=star.teff, logg=star.logg, parameters=dict(star.extra))
+    (flux, sd), *others = [_recast(service, one, to, observed) for one in ids]
+    twins = [Recast(twin, *other) for twin, other in zip(found["twins"], others, strict=True)]
+    return TwinComparison(
+        star, star.model, found["searched"], service.model.grid.wavelength, flux, sd, tuple(twins), observed
+    )
+
+
+def _recast(service: Service, star_id: str, to: To, observed: bool) -> tuple[Floats, Floats | None]:
+    """A star's flux and its standard deviation (P,), recast."""
+    done = recast(service, stored_origin(service, star_id), to, residual=observed)
+    good = np.ones(len(done["flux"]), dtype=bool)
+    if observed and (spectrum := observed_spectrum(service, star_id)) is not None:
+        good = spectrum.ivar > 0
+    sd = done["flux_sd"]
+    return np.where(good, done["flux"], np.nan), None if sd is None else np.where(good, sd, np.nan)
