@@ -78,10 +78,11 @@ def train_model(
     return f"{identity} written to {out} ({out.stat().st_size / 1e6:.1f} MB), report to {report}\n{facts}"
 
 
-def train_from_groups(survey: Path, out: Path, name: str) -> str:
+def train_from_groups(survey: Path, validation: Path | None, out: Path, name: str) -> str:
     """Train GaussDis on a survey of groups, write `out`, and return a summary in one line."""
     started = time.monotonic()
-    save_model(train_gaussdis.train(Survey.open(survey), name), out)
+    tests = None if validation is None else Survey.open(validation)
+    save_model(train_gaussdis.train(Survey.open(survey), tests, name), out)
     card = load_model(out).card
     seconds, size = time.monotonic() - started, out.stat().st_size / 1e6
     return f"{card.identity} written to {out} ({size:.1f} MB): {card.latent_dim} latents, {seconds:.0f} s"

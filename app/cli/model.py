@@ -29,7 +29,11 @@ def model() -> None:
 @PRESET
 @click.option("--config", "config_file", type=FILE, help="a TOML file instead of a preset")
 @CHANGES
-@click.option("--validation", type=FILE, help="a survey of pairs that decides when to stop")
+@click.option(
+    "--validation",
+    type=FILE,
+    help="a survey of pairs that decides when to stop; for gaussdis it measures the errors",
+)
 @click.option("--name", default=None, help="the model's name; the method's by default")
 @DEVICE
 def train(
@@ -51,9 +55,9 @@ def train(
     from training.train import train_from_groups, train_model
 
     if method == "gaussdis":
-        if config_file or changes or validation:
-            raise click.UsageError("gaussdis takes no --config, --set or --validation")
-        click.echo(train_from_groups(survey, out, name or method))
+        if config_file or changes:
+            raise click.UsageError("gaussdis takes no --config and no --set")
+        click.echo(train_from_groups(survey, validation, out, name or method))
         return
     config = read_config(config_file or preset_path(method, preset), changes)
     click.echo(train_model(survey, validation, config, out, name=name or config.method, device=device))

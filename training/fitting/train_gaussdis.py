@@ -53,13 +53,16 @@ VERTICES = 9
 ERROR_FLOOR = 0.02
 
 
-def train(survey: Survey, name: str) -> GaussDis:
+def train(survey: Survey, validation: Survey | None, name: str) -> GaussDis:
     """Train GaussDis on a survey of groups.
 
     Parameters
     ----------
     survey : Survey
         Complete spectra without noise, with pairs or groups of stars of one chemistry.
+    validation : Survey or None
+        Stars like those that will be searched, with pairs or groups. They measure what the response misses, and
+        the metric. Without it a part of the groups of `survey` is left out of the fit for that.
     name : str
         The model's name.
 
@@ -81,13 +84,19 @@ def train(survey: Survey, name: str) -> GaussDis:
     values = coefficients(survey, normaliser, basis, PARAMETERS, np.inf).astype(np.float64)
     first = discriminants(values, parameters, basis.ranges, group)
     degrees = _degrees(survey, first.shape[1], basis.ranges)
-    test = np.isin(group, np.arange(group.max() + 1)[:: round(1 / HELD_OUT)])
+    test = np.isin(group, np.arange(group.max() + 1)[:: round(1 / HELD_OUT)]) & (validation is None)
     stars = Stars(values[~test], parameters[~test], first[~test])
     response, scatter = _fit(stars, _numbered(group[~test]), basis.ranges, degrees)
+    if validation is None:
+        tests, test_group = (values[test], parameters[test]), group[test]
+    else:
+        validation.check_noiseless()
+        measured = coefficients(validation, normaliser, basis, PARAMETERS, np.inf).astype(np.float64)
+        tests, test_group = (measured, parameter_values(validation, PARAMETERS)), _groups(validation)
+    left_out = Stars(*tests, np.zeros((len(test_group), first.shape[1])))
     continuum = continuum_covariance(survey, normaliser, basis)
-    left_out = Stars(values[test], parameters[test], np.zeros((int(test.sum()), first.shape[1])))
-    scatter = _scatter(response, scatter, left_out, _numbered(group[test]), continuum)
-    size = first.shape[1]
+    scatter = _scatter(response, scatter, left_out, _numbered(test_group), continuum)
+    size, chosen = first.shape[1], {} if validation is None else record(validation, "validation")
     card = Card(
         name=name,
         version="unsaved",
@@ -96,7 +105,13 @@ def train(survey: Survey, name: str) -> GaussDis:
         latent_dim=size,
         metric="",
         error_floor=ERROR_FLOOR,
-        training={"stars": len(survey), "groups": int(group.max()) + 1, **record(survey), "degrees": degrees},
+        training={
+            "stars": len(survey),
+            "groups": int(group.max()) + 1,
+            **record(survey),
+            **chosen,
+            "degrees": degrees,
+        },
         logg_limits=_logg_limits(parameters),
     )
     model = GaussDis(
@@ -111,7 +126,7 @@ def train(survey: Survey, name: str) -> GaussDis:
         **response.arrays(),
         **basis.arrays(),
     )
-    return with_metric(model, stars, f"on {group.max() + 1} groups of stars of one chemistry")
+    return with_metric(model, left_out, f"on {group.max() + 1} groups of stars of one chemistry")
 
 
 def _groups(survey: Survey) -> NDArray[np.int64]:

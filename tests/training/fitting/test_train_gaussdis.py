@@ -20,7 +20,7 @@ RANGES = np.array([[4000.0, 5000.0], [1.5, 3.0], [-1.0, 0.5]])
 
 @pytest.fixture(scope="module")
 def trained(thin_xfe_survey):
-    return train(thin_xfe_survey, "small")
+    return train(thin_xfe_survey, None, "small")
 
 
 def test_twins_of_another_survey_are_found_and_their_distance_is_as_expected(
@@ -63,7 +63,7 @@ def test_surveys_without_groups_or_with_few_stars_are_refused_by_name(tmp_path):
     alone = {name: values for name, values in stars.items() if name not in ("group", "twin_of")}
     write(tmp_path / "alone.h5", alone)
     with pytest.raises(InputError, match="no groups of stars"):
-        train(Survey.open(tmp_path / "alone.h5"), "m")
+        train(Survey.open(tmp_path / "alone.h5"), None, "m")
 
 
 def test_a_group_has_the_posterior_of_all_its_spectra_together():
