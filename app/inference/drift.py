@@ -63,9 +63,7 @@ def drift_of(model: Model, index: TwinIndex) -> Drift:
         return Drift(0, None, 0, 0, None, "there are no stars to check")
     columns = dict(zip(STAR_TABLE.searched, sample.columns.T, strict=True))
     outside = columns["in_domain"] == 0
-    in_range = np.ones(count, dtype=bool)
-    for name in set(model.parameter_names) & set(columns):
-        in_range &= model.in_range(name, columns[name])
+    in_range = model.in_range(columns)
     unlike, beyond = int((outside & in_range).sum()), int((~in_range).sum())
     offset = model.prior_offset(sample.latents.mean(axis=0, dtype=np.float64))
     far = "" if offset is None else f", and the mean latent is {offset:.2f} sigma from the prior's"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from model.methods.abundance_readout import AbundanceReadout
 from model.methods.basis import Basis
@@ -224,11 +224,17 @@ class Model(ABC):
             warnings=(*spectrum.warnings, f"{TYPICAL}: {self.card.errors_text(used)}"),
         )
 
-    def in_range(self, name: str, values: ArrayLike) -> NDArray[np.bool_]:
-        """Whether each value of a parameter lies in its training range."""
-        low, high = self.card.parameters[name]
-        scaled = (np.asarray(values, np.float64) - low) / (high - low)
-        return np.asarray((scaled >= -EDGE) & (scaled <= 1 + EDGE))
+    def in_range(self, columns: Mapping[str, Array]) -> NDArray[np.bool_]:
+        """Whether each star (N,) lies in the training ranges, by its parameters in `columns`."""
+        inside = []
+        for name in columns.keys() & self.card.parameters:
+            low, high = self.card.parameters[name]
+            scaled = (columns[name] - low) / (high - low)
+            inside.append((scaled >= -EDGE) & (scaled <= 1 + EDGE))
+        if self.card.logg_limits and {"teff", "logg"} <= columns.keys():
+            low, high = self.logg_range(columns["teff"])
+            inside.append((columns["logg"] >= low - EDGE) & (columns["logg"] <= high + EDGE))
+        return np.asarray(np.all(inside, axis=0))
 
     def outside(self, parameters: Parameters) -> list[str]:
         """One sentence for each parameter that lies outside the training range."""
@@ -236,14 +242,14 @@ class Model(ABC):
             f"{name} = {parameters.value(name):.5g} is outside the model's training range "
             f"{low:.4g} to {high:.4g} {(PARAMETER_UNITS | self.card.units).get(name, '')}".rstrip()
             for name, (low, high) in self.card.parameters.items()
-            if not self.in_range(name, parameters.value(name))
+            if not -EDGE <= (parameters.value(name) - low) / (high - low) <= 1 + EDGE
         ]
         if self.card.logg_limits and not sentences:
             low, high = self.logg_range(np.array([parameters.teff]))[:, 0]
             if not low - EDGE <= parameters.logg <= high + EDGE:
                 sentences.append(
-                    f"logg = {parameters.logg:g} is outside the model's training range {low:.2f} to {high:.2f} "
-                    f"{PARAMETER_UNITS['logg']} at teff = {parameters.teff:g} K"
+                    f"logg = {parameters.logg:.5g} is outside the model's training range {low:.4g} to "
+                    f"{high:.4g} {PARAMETER_UNITS['logg']} at teff = {parameters.teff:.5g} K"
                 )
         return sentences
 

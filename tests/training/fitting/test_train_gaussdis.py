@@ -52,8 +52,14 @@ def test_a_star_beyond_the_limits_of_log_g_at_its_teff_is_outside(trained):
     middle = dict(zip(("teff", "logg", "fe_h"), model.ranges.mean(axis=1), strict=True)) | {"teff": 4500.0}
     assert model.outside(Parameters(**middle | {"logg": 2.3})) == []
     assert model.outside(Parameters(**middle | {"logg": 1.9})) == [
-        "logg = 1.9 is outside the model's training range 2.00 to 2.50 dex (cgs) at teff = 4500 K"
+        "logg = 1.9 is outside the model's training range 2 to 2.5 dex (cgs) at teff = 4500 K"
     ]
+    columns = {
+        "teff": np.array([4500.0, 4500.0]),
+        "logg": np.array([2.3, 1.9]),
+        "fe_h": np.full(2, middle["fe_h"]),
+    }
+    assert model.in_range(columns).tolist() == [True, False]
     far = np.array([[4500.0, logg, 0.0] for logg in (1.6, 1.8)])
     assert np.array_equal(*model.decode(np.zeros((2, model.card.latent_dim)), far))
 
