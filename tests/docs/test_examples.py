@@ -36,6 +36,7 @@ NOT_RUN = {
     "emulator.md": {
         "chemtwin lab emulator fit": "a quarter of an hour on spectra that are not in the repository"
     },
+    "giant-branch.md": {"chemtwin survey synthesize train.h5": "half an hour"},
     "gpu.md": {"python -m benchmarks.gpu": "nine minutes on a large GPU; tests/benchmarks runs it small"},
     "limit.md": {"chemtwin lab limit": HOURS},
     "operating.md": {"python3 -m venv /opt/chemtwin": INSTALL},
