@@ -17,9 +17,11 @@ from tqdm import tqdm
 
 from model.errors import InputError
 from model.methods.base import Card
+from model.methods.basis import Basis
 from model.methods.gaussdis import GaussDis
 from model.methods.inverses import inverse
 from model.methods.response import Response, terms
+from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
 from training.fitting.discriminants import discriminants
 from training.fitting.gaussdis import Stars, continuum_covariance, with_metric
@@ -27,7 +29,7 @@ from training.fitting.groups import group_latents, group_means
 from training.networks.batches import coefficients
 from training.spectral_basis import PARAMETERS, fit_basis, fit_normaliser, named_ranges, parameter_values
 from training.surveys.survey import Survey
-from training.surveys.used_surveys import record
+from training.surveys.used_surveys import check_apart, record
 
 BASIS_DEGREE = 5
 COMPONENTS = 72
@@ -77,48 +79,44 @@ def train(survey: Survey, validation: Survey | None, name: str) -> GaussDis:
         For a survey with noise, without groups, or with too few stars.
     """
     survey.check_noiseless()
-    group = _groups(survey)
-    parameters = parameter_values(survey, PARAMETERS)
+    groups = int(_groups(survey).max()) + 1
     normaliser = fit_normaliser(survey)
     basis = fit_basis(survey, normaliser, parameters=PARAMETERS, degree=BASIS_DEGREE, components=COMPONENTS)
-    values = coefficients(survey, normaliser, basis, PARAMETERS, np.inf).astype(np.float64)
-    first = discriminants(values, parameters, basis.ranges, group)
-    degrees = _degrees(survey, first.shape[1], basis.ranges)
-    test = np.isin(group, np.arange(group.max() + 1)[:: round(1 / HELD_OUT)]) & (validation is None)
-    stars = Stars(values[~test], parameters[~test], first[~test])
-    response, scatter = _fit(stars, _numbered(group[~test]), basis.ranges, degrees)
+    stars, group = _measured(survey, normaliser, basis)
+    stars.latents = discriminants(stars.coefficients, stars.parameters, basis.ranges, group)
+    size = stars.latents.shape[1]
+    degrees = _degrees(survey, size, basis.ranges)
     if validation is None:
-        tests, test_group = (values[test], parameters[test]), group[test]
+        out = np.isin(group, np.arange(groups)[:: round(1 / HELD_OUT)])
+        left_out, left_out_group = _select(stars, out), _numbered(group[out])
+        stars, group = _select(stars, ~out), _numbered(group[~out])
     else:
-        validation.check_noiseless()
-        measured = coefficients(validation, normaliser, basis, PARAMETERS, np.inf).astype(np.float64)
-        tests, test_group = (measured, parameter_values(validation, PARAMETERS)), _groups(validation)
-    left_out = Stars(*tests, np.zeros((len(test_group), first.shape[1])))
+        check_apart(validation, survey, "the training survey")
+        left_out, left_out_group = _measured(validation, normaliser, basis)
+    response, scatter = _fit(stars, group, basis.ranges, degrees)
+    left_out.latents = np.zeros((len(left_out_group), size))
     continuum = continuum_covariance(survey, normaliser, basis)
-    scatter = _scatter(response, scatter, left_out, _numbered(test_group), continuum)
-    size, chosen = first.shape[1], {} if validation is None else record(validation, "validation")
-    card = Card(
-        name=name,
-        version="unsaved",
-        method=GaussDis.method,
-        parameters=named_ranges(basis, PARAMETERS),
-        latent_dim=size,
-        metric="",
-        error_floor=ERROR_FLOOR,
-        training={
-            "stars": len(survey),
-            "groups": int(group.max()) + 1,
-            **record(survey),
-            **chosen,
-            "degrees": degrees,
-        },
-        logg_limits=_logg_limits(parameters),
-    )
     model = GaussDis(
-        card,
+        Card(
+            name=name,
+            version="unsaved",
+            method=GaussDis.method,
+            parameters=named_ranges(basis, PARAMETERS),
+            latent_dim=size,
+            metric="",
+            error_floor=ERROR_FLOOR,
+            training={
+                "stars": len(survey),
+                "groups": groups,
+                **record(survey),
+                **({} if validation is None else record(validation, "validation")),
+                "degrees": degrees,
+            },
+            logg_limits=_logg_limits(stars.parameters),
+        ),
         Grid(survey.wavelength),
         normaliser,
-        scatter=scatter,
+        scatter=_scatter(response, scatter, left_out, left_out_group, continuum),
         continuum=continuum,
         residue=np.zeros((size, size)),
         metric=np.eye(size),
@@ -126,7 +124,20 @@ def train(survey: Survey, validation: Survey | None, name: str) -> GaussDis:
         **response.arrays(),
         **basis.arrays(),
     )
-    return with_metric(model, left_out, f"on {group.max() + 1} groups of stars of one chemistry")
+    return with_metric(model, left_out, f"on {groups} groups of stars of one chemistry")
+
+
+def _measured(survey: Survey, normaliser: Normaliser, basis: Basis) -> tuple[Stars, NDArray[np.int64]]:
+    """A survey's stars, without latents, and the group (N,) of each. Raises InputError, as `train`."""
+    survey.check_noiseless()
+    survey.check_grid(normaliser.grid)
+    group = _groups(survey)
+    values = coefficients(survey, normaliser, basis, PARAMETERS, np.inf).astype(np.float64)
+    return Stars(values, parameter_values(survey, PARAMETERS), np.zeros((len(survey), 0))), group
+
+
+def _select(stars: Stars, rows: NDArray[np.bool_]) -> Stars:
+    return Stars(stars.coefficients[rows], stars.parameters[rows], stars.latents[rows])
 
 
 def _groups(survey: Survey) -> NDArray[np.int64]:

@@ -33,6 +33,16 @@ def test_twins_of_another_survey_are_found_and_their_distance_is_as_expected(
     assert twin_chi2(trained, means, covariances, thin_survey.twin)[0] == pytest.approx(1, abs=0.35)
 
 
+def test_a_validation_survey_measures_what_the_response_misses(trained, thin_survey, thin_xfe_survey):
+    model = train(thin_xfe_survey, thin_survey, "validated")
+    assert model.card.training["validation_seed"] == thin_survey.seed
+    assert not np.allclose(model.scatter, trained.scatter)
+    means, covariances = posteriors(model, thin_survey, 100)
+    assert twin_chi2(model, means, covariances, thin_survey.twin)[0] == pytest.approx(1, abs=0.15)
+    with pytest.raises(InputError, match="the training survey"):
+        train(thin_xfe_survey, thin_xfe_survey, "same")
+
+
 def test_the_file_records_groups_and_limits_of_log_g(trained, tmp_path):
     save_model(trained, tmp_path / "m.safetensors")
     model = load_model(tmp_path / "m.safetensors")
