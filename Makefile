@@ -38,7 +38,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/numpydoc lint $$(find app model training index client/chemtwin_client -name '*.py')
 	$(BIN)/codespell app benchmarks client docs index model tests training README.md CHANGELOG.md Makefile pyproject.toml
-	$(BIN)/python docs/sentences.py docs/*.md
+	$(BIN)/python docs/sentences.py README.md docs/*.md
 
 docs: $(VENV)/installed-test
 	$(BIN)/sphinx-build -W -n --keep-going docs docs/_build/html

@@ -12,7 +12,9 @@ main, sentences, too_long = (SCRIPT[name] for name in ("main", "sentences", "too
 THIRTY = " ".join(["word"] * 29)
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
 def test_no_sentence_is_too_long(page):
     assert too_long(page.read_text()) == []
 
