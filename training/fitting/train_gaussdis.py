@@ -9,11 +9,8 @@ latent that its spectra make most probable. Groups that are left out measure wha
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from model.errors import InputError
 from model.methods.base import Card
@@ -25,7 +22,7 @@ from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
 from training.fitting.discriminants import discriminants
 from training.fitting.gaussdis import Stars, continuum_covariance, with_metric
-from training.fitting.groups import group_latents, group_means
+from training.fitting.groups import fit_to_groups, group_latents, group_means
 from training.networks.batches import coefficients
 from training.spectral_basis import PARAMETERS, fit_basis, fit_normaliser, named_ranges, parameter_values
 from training.surveys.survey import Survey
@@ -172,18 +169,10 @@ def _fit(
     stars: Stars, group: NDArray[np.int64], ranges: Array, degrees: tuple[int, int, int]
 ) -> tuple[Response, Array]:
     """Response and scatter (K, K) of `stars`, whose first latents become those of their groups (N,)."""
-    leading = min(LEADING, stars.latents.shape[1])
     stars.latents = group_means(stars.latents, group)[group]
     stars.whiten()
-    response, scatter = stars.fitted(ranges, degrees=DEGREES[1] if degrees == DEGREES[0] else degrees)
-    for _ in tqdm(range(TURNS), desc="fit to groups", file=sys.stderr, disable=None):
-        information = stars.refine(response, scatter)
-        stars.latents = group_latents(stars.latents, information, group)[group]
-        stars.whiten()
-        _, axes = np.linalg.eigh(information.mean(axis=0))
-        stars.latents = stars.latents @ axes[:, ::-1]
-        response, scatter = stars.fitted(ranges, degrees=degrees, leading=leading)
-    return response, scatter
+    start = stars.fitted(ranges, degrees=DEGREES[1] if degrees == DEGREES[0] else degrees)
+    return fit_to_groups(stars, group, start, degrees, min(LEADING, stars.latents.shape[1]), TURNS)
 
 
 def _scatter(

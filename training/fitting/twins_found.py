@@ -7,12 +7,9 @@ latents, the response in which both stars of a pair have one latent.
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from tqdm import tqdm
 
 from model.errors import InputError
 from model.methods.gaussdis import GaussDis
@@ -20,6 +17,7 @@ from model.methods.response import Response, terms
 from model.similarity.likelihood_ratio import Likelihood
 from model.spectra.grid import Array
 from training.fitting.gaussdis import Stars
+from training.fitting.groups import fit_to_groups
 
 ODDS = 1000.0
 """Least odds of a pair of being twins, where any one of the other stars might be the twin."""
@@ -68,22 +66,11 @@ def fewest_pairs(latents: int, ranges: Array) -> int:
 def fit_to_pairs(stars: Stars, response: Response, scatter: Array) -> tuple[Response, Array]:
     """Response and scatter (K, K) of `stars`, twins in neighbouring rows, with one latent for each pair.
 
-    In turns: both get the mean of their latents by the last response, weighted with the information on each,
-    strongest latents first, and the response is fitted to these. Raises InputError for too few pairs.
+    Raises InputError for too few pairs.
     """
     pairs, size = len(stars.coefficients) // 2, stars.latents.shape[1]
-    leading = min(LEADING, size)
     fewest = fewest_pairs(size, response.ranges)
     if pairs < fewest:
         raise InputError(f"{pairs} pairs of twins are found in the survey, and {fewest} are needed")
-    unit = np.eye(size)
-    for _ in tqdm(range(TURNS), desc="fit to pairs", file=sys.stderr, disable=None):
-        precision = stars.refine(response, scatter) + unit
-        pulled = np.matmul(precision, stars.latents[:, :, None])
-        mean = np.linalg.solve(precision[::2] + precision[1::2] - unit, pulled[::2] + pulled[1::2])
-        stars.latents = np.repeat(mean[:, :, 0], 2, axis=0)
-        stars.whiten()
-        _, axes = np.linalg.eigh(precision.mean(axis=0))
-        stars.latents = stars.latents @ axes[:, ::-1]
-        response, scatter = stars.fitted(response.ranges, degrees=DEGREES, leading=leading)
-    return response, scatter
+    group = np.repeat(np.arange(pairs), 2)
+    return fit_to_groups(stars, group, (response, scatter), DEGREES, min(LEADING, size), TURNS)
