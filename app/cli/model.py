@@ -24,7 +24,7 @@ def model() -> None:
     type=click.Choice(["gaussdis", "polydis", "factordis", "faderdis"]),
     default="faderdis",
     show_default=True,
-    help="how to train; gaussdis, the shipped method, takes groups of stars of one chemistry",
+    help="how to train; gaussdis takes groups of stars of one chemistry, without noise",
 )
 @PRESET
 @click.option("--config", "config_file", type=FILE, help="a TOML file instead of a preset")

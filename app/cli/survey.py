@@ -112,6 +112,7 @@ def build(
     FOLDER and its subfolders hold apStar, aspcapStar or mwmStar files, npz or HDF5. After a stop the same
     command goes on where it was.
     """
+    from app.bulk.readers.array_reader import HDF5
     from app.bulk.survey_build.build import build as run
     from app.bulk.survey_build.flags import chosen_flags
     from app.bulk.survey_build.messages import messages
@@ -119,7 +120,10 @@ def build(
     from app.bulk.survey_build.working_folder import working_folder
     from app.settings import read_settings
     from model.bundle import SHIPPED
+    from model.errors import InputError
 
+    if out.suffix not in HDF5:
+        raise InputError(f"{out}: a survey is an HDF5 file, so its name ends in {' or '.join(HDF5)}")
     settings = read_settings(None, None).model_copy(update={"model": SHIPPED})
     chosen = tuple(chosen_flags(flags).items())
     options = BuildOptions(folder.resolve(), working_folder(out), labels, chosen, min_snr, settings)

@@ -75,7 +75,11 @@ def train(survey: Survey, validation: Survey | None, name: str) -> GaussDis:
     InputError
         For a survey with noise, without groups, or with too few stars.
     """
-    survey.check_noiseless()
+    if not np.isposinf(survey.snr).all():
+        raise InputError(
+            f"{survey.path} has noise: gaussdis is trained on spectra without, such as "
+            "chemtwin survey synthesize draws. Adapt a trained model to observed spectra (chemtwin model adapt)"
+        )
     groups = int(_groups(survey).max()) + 1
     normaliser = fit_normaliser(survey)
     basis = fit_basis(survey, normaliser, parameters=PARAMETERS, degree=BASIS_DEGREE, components=COMPONENTS)

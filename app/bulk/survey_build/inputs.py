@@ -33,15 +33,23 @@ class Block:
 def find_files(folder: Path, without: Collection[Path]) -> list[str]:
     """The files of spectra in a folder and its subfolders, as sorted relative paths; links are followed.
 
-    Paths in `without` are passed over, folders among them with all that is in them.
+    Paths in `without` are passed over, folders among them with all that is in them. So are links that lead
+    nowhere, and a folder that was searched already, by whatever link.
     """
-    apart = {path.resolve() for path in without}
+    apart = {path.resolve() for path in (*without, folder)}
     found = []
     for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(one for one in folders if Path(parent, one).resolve() not in apart)
+        inside = sorted(folders, key=lambda one: (Path(parent, one).is_symlink(), one))
+        folders.clear()
+        for one in inside:
+            path = Path(parent, one).resolve()
+            if path not in apart:
+                folders.append(one)
+                apart.add(path)
         for name in files:
             path = Path(parent, name)
-            if (without_ending(name) is not None or path.suffix in ARRAYS) and path.resolve() not in apart:
+            known = without_ending(name) is not None or path.suffix in ARRAYS
+            if known and path.is_file() and path.resolve() not in apart:
                 found.append(str(PurePosixPath(path.relative_to(folder))))
     return sorted(found)
 

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from app.bulk.survey_build.inputs import blocks_of
+from app.bulk.survey_build.inputs import blocks_of, find_files
 from app.bulk.survey_build.stored_block import BuildOptions, read_block
 from app.bulk.survey_build.working_folder import get_ready
 from app.cli.main import cli
 from app.settings import Settings
 from model.bundle import REFERENCE, SHIPPED, load_model
+from model.errors import InputError
 from model.spectra.apogee import read_fits
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Observation, prepare
@@ -299,3 +300,22 @@ def test_a_model_is_adapted_to_a_built_survey_and_a_catalogue_ingests_it(build, 
     assert status == 0, said
     assert "25 stars stored" in said
     assert "stored in meta: cluster, provenance" in said
+
+
+def test_links_that_lead_nowhere_or_round_are_passed_over(tmp_path):
+    folder = tmp_path / "spectra"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "star.fits").write_bytes(b"")
+    (folder / "gone.fits").symlink_to(folder / "missing.fits")
+    (folder / "deep" / "round").symlink_to(folder)
+    (folder / "again").symlink_to(folder / "deep")
+    assert find_files(folder, set()) == ["deep/star.fits"]
+
+
+def test_a_survey_does_not_replace_a_spectrum(tmp_path):
+    star = tmp_path / "star.fits"
+    star.write_bytes(b"spectrum")
+    done = CliRunner().invoke(cli, ["survey", "build", str(tmp_path), "--out", str(star)])
+    assert isinstance(done.exception, InputError)
+    assert "ends in .h5 or .hdf5" in str(done.exception)
+    assert star.read_bytes() == b"spectrum"
