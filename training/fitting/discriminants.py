@@ -102,7 +102,7 @@ def _degree(shape: tuple[int, ...], parameters: int) -> int:
 
 
 def _square(means: NDArray[Any]) -> Array:
-    """means^T means of (G, F), summed in double precision."""
+    """Sum (F, F) of the products of `means` (G, F), in double precision."""
     total = np.zeros((means.shape[1],) * 2)
     for start in range(0, len(means), BATCH_STARS):
         block = means[start : start + BATCH_STARS].astype(np.float64)
