@@ -156,7 +156,7 @@ class TwinIndex:
         return self._nearest.seq
 
     def sample(self, most: int) -> Sample:
-        """At most `most` stars drawn at random, the same as long as nothing is written."""
+        """At most `most` stars drawn at random: the same again until a row is written or a segment built."""
         self.catch_up()
         return self._nearest.sample(np.random.default_rng(0), most)
 

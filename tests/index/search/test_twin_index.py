@@ -169,6 +169,7 @@ def test_a_sample_is_bounded_and_whole(index):
     assert index.written() > before
     everything = index.sample(100_000)
     assert sorted(everything.ids) == sorted(set(stars) - {"S0"})
+    index._nearest.settle()  # a segment that is built meanwhile changes the order of rows
     some = index.sample(600)
     assert index.sample(600).ids == some.ids
     assert 200 < len(some.ids) < 1200
