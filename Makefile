@@ -2,7 +2,7 @@
 # make test    environment, install, the whole suite
 # make quick   the tests without a server, a training, a browser or a database: under a minute
 # make docs-outputs   write what their code prints and draws today into the pages and notebooks
-# make docs    the documentation as a site in docs/_build/html
+# make docs    the documentation as a site: docs/_build/html/docs/index.html
 # make lint    ruff, mypy --strict, which package may import which, docstrings (numpydoc), spelling, long sentences
 # A package index of your choice: pip reads PIP_INDEX_URL and PIP_EXTRA_INDEX_URL from the environment.
 PYTHON ?= python3
@@ -37,11 +37,11 @@ lint: $(VENV)/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/numpydoc lint $$(find app model training index client/chemtwin_client -name '*.py')
-	$(BIN)/codespell app benchmarks client docs index model tests training README.md CHANGELOG.md Makefile pyproject.toml
-	$(BIN)/python docs/sentences.py README.md docs/*.md
+	$(BIN)/codespell app benchmarks client docs index model research tests training README.md CHANGELOG.md Makefile pyproject.toml
+	$(BIN)/python docs/sentences.py README.md $$(find docs research -name '*.md' -not -path '*/_build/*' -not -path '*/report/*')
 
 docs: $(VENV)/installed-test
-	$(BIN)/sphinx-build -W -n --keep-going docs docs/_build/html
+	$(BIN)/sphinx-build -W -n --keep-going -c docs . docs/_build/html
 
 # After a change of the model, of a command or of a setting; `git diff` shows what it changed.
 docs-outputs: $(VENV)/installed-test
@@ -50,7 +50,7 @@ docs-outputs: $(VENV)/installed-test
 
 # Are the addresses of others still there? Needs the network; no part of the tests.
 linkcheck: $(VENV)/installed-test
-	$(BIN)/sphinx-build -b linkcheck docs docs/_build/linkcheck
+	$(BIN)/sphinx-build -b linkcheck -c docs . docs/_build/linkcheck
 
 # strace shows the tests that a commit is on disk before its response is sent; Chromium shows them the pages.
 tools:

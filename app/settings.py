@@ -103,7 +103,7 @@ def read_settings(data_dir: Path | None = None, store: str | None = None) -> Set
     try:
         return Settings(**given)
     except ValidationError as error:
-        raise InputError("; ".join(invalid(error)) + "; see docs/settings.md") from error
+        raise InputError("; ".join(invalid(error)) + "; see docs/reference/settings.md") from error
 
 
 def invalid(error: ValidationError) -> list[str]:

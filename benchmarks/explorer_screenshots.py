@@ -1,4 +1,4 @@
-"""The pictures of docs/explorer.md, of the service that `make serve` starts.
+"""The pictures of docs/how-to/explorer.md, of the service that `make serve` starts.
 
     make serve
     python -m benchmarks.explorer_screenshots http://localhost:8000 docs

@@ -1,8 +1,9 @@
-"""Print docs/commands.md, the reference of the command line, from the commands themselves.
+"""Print docs/reference/commands.md, the reference of the command line, from the commands themselves.
 
-python docs/commands.py > docs/commands.md
+python docs/commands.py > docs/reference/commands.md
 """
 
+import os.path
 import re
 from collections.abc import Iterator
 from inspect import cleandoc
@@ -11,51 +12,62 @@ import click
 
 from app.cli.main import cli
 
-LINK = re.compile(r"docs/([a-z-]+)\.md")
+LINK = re.compile(r"\b((?:docs|research)/(?:[a-z-]+/)?([a-z-]+)\.md)")
 HEAD = """# Commands
 
-`chemtwin COMMAND --help` says the same. Commands are grouped by subject: `chemtwin catalogue` for the store,
-`chemtwin model`, `chemtwin survey`, and `chemtwin lab` for research. This page is what
-`python docs/commands.py` prints.
+`chemtwin COMMAND --help` says the same. `python docs/commands.py` prints this page.
 
 Commands on the store take their settings from the [environment](settings.md); an option wins over it.
-
 An error that you can mend is one line, and the exit status is 1. Any other error is a defect of Chemtwin and
 shows its traceback. `chemtwin --debug COMMAND` shows the traceback of every error."""
 
 
-def leaves(group: click.Group, context: click.Context) -> Iterator[tuple[str, click.Command]]:
-    """Full name and command of everything that can be run, sorted."""
+GROUPS = ("catalogue", "model", "survey", "lab")
+
+
+def rows(group: click.Group, context: click.Context) -> Iterator[str]:
+    """One row of a table for everything in the group that can be run, sorted."""
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
         full = f"{context.info_name} {name}"
         if isinstance(command, click.Group):
-            yield from leaves(command, click.Context(command, info_name=full))
+            yield from rows(command, click.Context(command, info_name=full))
         else:
-            yield full, command
+            yield row(full, command)
 
 
-def section(name: str, command: click.Command) -> str:
-    """Usage, help, options and example of one command."""
+def row(name: str, command: click.Command) -> str:
+    """Usage, help, example and options of one command, as one row."""
     context = click.Context(command, info_name=name)
-    usage = " ".join([name, *command.collect_usage_pieces(context)])
-    parts = [f"## {name}", f"```text\n{usage}\n```", LINK.sub(r"[\1](\1.md)", cleandoc(command.help or ""))]
-    options = [param for param in command.params if isinstance(param, click.Option)]
-    records = [option.get_help_record(context) for option in options]
-    rows = [
-        "| `{}` | {} |".format(*(text.replace("|", "\\|") for text in record)) for record in records if record
-    ]
-    if rows:
-        parts.append("\n".join(["| option | |", "|---|---|", *rows]))
-    parts.append(re.sub("Example: (.*)", r"Example: `\1`", cleandoc(command.epilog or "").lstrip("\b\n")))
-    return "\n\n".join(parts)
+    pieces = [piece for piece in command.collect_usage_pieces(context) if piece != "[OPTIONS]"]
+    said = " ".join(cleandoc(command.help or "").split())
+    example = re.sub("Example: (.*)", r"Example: `\1`", cleandoc(command.epilog or "").lstrip("\b\n"))
+    records = [param.get_help_record(context) for param in command.params if isinstance(param, click.Option)]
+    lines = [LINK.sub(_link, said), *(f"`{record[0]}`: {record[1]}" for record in records if record), example]
+    return f"| `{' '.join([name, *pieces])}` | {'<br>'.join(lines).replace('|', chr(92) + '|')} |"
+
+
+def _link(found: re.Match[str]) -> str:
+    return f"[{found[2]}]({os.path.relpath(found[1], 'docs/reference')})"
+
+
+def table(title: str, found: list[str]) -> str:
+    """A section with its table."""
+    return "\n".join(
+        [f"## {title}", "", "| command | what it does, its options, an example |", "|---|---|", *found]
+    )
 
 
 def page() -> str:
-    """The whole page."""
-    root = click.Context(cli, info_name="chemtwin")
-    return "\n\n".join([HEAD, *(section(*leaf) for leaf in leaves(cli, root))]) + "\n"
+    """The whole page: the commands on stars and the service, then those of each group."""
+    sections: dict[str, list[str]] = {
+        title: [] for title in ("Stars and the service", *(f"chemtwin {name}" for name in GROUPS))
+    }
+    for one in rows(cli, click.Context(cli, info_name="chemtwin")):
+        group = " ".join(one.removeprefix("| `").split()[:2])
+        sections.get(group, sections["Stars and the service"]).append(one)
+    return "\n\n".join([HEAD, *(table(*section) for section in sections.items())]) + "\n"
 
 
 if __name__ == "__main__":

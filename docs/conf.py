@@ -1,4 +1,4 @@
-"""The documentation site: `make docs`."""
+"""The documentation site: `make docs`. Its pages are in docs/ and research/."""
 
 from importlib.metadata import version as installed
 
@@ -11,7 +11,9 @@ extensions = ["myst_nb", "sphinx_external_toc"]
 nb_execution_mode = "off"
 myst_heading_anchors = 3
 external_toc_exclude_missing = False
-exclude_patterns = ["_build"]
+include_patterns = ["docs/**", "research/**"]
+exclude_patterns = ["docs/_build", ".*", "app", "benchmarks", "client", "index", "model", "tests", "training"]
+external_toc_path = "docs/_toc.yml"
 suppress_warnings = ["etoc.glob"]  # pages that may not be there yet
 
 html_theme = "furo"

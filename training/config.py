@@ -33,7 +33,7 @@ class PolyDisConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Settings of FactorDis and FaderDis; docs/training.md explains each."""
+    """Settings of FactorDis and FaderDis; docs/reference/training.md explains each."""
 
     method: Literal["factordis", "faderdis"]
     parameters: tuple[str, ...]

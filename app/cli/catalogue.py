@@ -1,4 +1,4 @@
-"""`chemtwin catalogue`: the commands on the store as a whole (docs/bulk.md)."""
+"""`chemtwin catalogue`: the commands on the store as a whole (docs/how-to/fill-a-catalogue.md)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMS = ("h5", "parquet", "fits", "vot")
 
 @click.group(epilog=example("catalogue ingest survey.h5"))
 def catalogue() -> None:
-    """Fill, export and back up the store of stars (docs/bulk.md)."""
+    """Fill, export and back up the store of stars (docs/how-to/fill-a-catalogue.md)."""
 
 
 @catalogue.command(epilog=example("catalogue ingest survey.h5"))

@@ -60,7 +60,7 @@ def examine() -> Iterator[Finding]:
         settings = Settings()
     except ValidationError as error:
         for problem in invalid(error):
-            yield Finding("FAIL", "settings", f"{problem}; see docs/settings.md")
+            yield Finding("FAIL", "settings", f"{problem}; see docs/reference/settings.md")
         return
     yield from _access(settings)
     model = None
@@ -120,7 +120,7 @@ def _names() -> Iterator[Finding]:
         if name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, 1)
             hint = f": did you mean {near[0]}?" if near else ""
-            yield Finding("FAIL", "settings", f"{name} is not a setting{hint} (docs/settings.md)")
+            yield Finding("FAIL", "settings", f"{name} is not a setting{hint} (docs/reference/settings.md)")
     if all(name.upper() in known for name in given):
         yield Finding("ok", "settings", ", ".join(given) or "all at their defaults")
 

@@ -77,7 +77,7 @@ lab.add_command(
     "--pairs", default=5000, show_default=True, type=click.IntRange(1), help="twin pairs picked at random"
 )
 def limit(surveys: tuple[Path, ...], report: Path, pairs: int) -> None:
-    """Measure the most twins that can be found (docs/limit.md)."""
+    """Measure the most twins that can be found (docs/explanation/limit.md)."""
     from training.evaluation.limit import measure
 
     click.echo(measure(surveys, report, pairs))
@@ -185,7 +185,7 @@ def search_weights(
 def chemistry(labels: Path, out: Path, branch: bool) -> None:
     """Fit the distribution of labels of real giants.
 
-    LABELS is a CSV table (docs/realistic-survey.md).
+    LABELS is a CSV table (research/realistic-survey.md).
     """
     from training.emulator.emulator import Emulator
     from training.surveys.branch import RANGES
@@ -202,7 +202,7 @@ def chemistry(labels: Path, out: Path, branch: bool) -> None:
 
 @lab.command(
     "evaluate-latents",
-    epilog=example("lab evaluate-latents mine.npz --survey test.h5 --limit docs/report/limit.json"),
+    epilog=example("lab evaluate-latents mine.npz --survey test.h5 --limit research/report/limit.json"),
 )
 @click.argument("latents", type=FILE)
 @click.option("--survey", type=FILE, required=True, help="pairs or groups without noise")
@@ -216,7 +216,7 @@ def chemistry(labels: Path, out: Path, branch: bool) -> None:
 @click.option("--limit", type=FILE, help="limit.json of chemtwin lab limit, to compare with")
 @click.option("--out", type=OUT, help="a JSON file for the figures")
 def evaluate_latents(latents: Path, survey: Path, removed: str, limit: Path | None, out: Path | None) -> None:
-    """Measure any method's latents exactly as a model's (docs/benchmark.md).
+    """Measure any method's latents exactly as a model's (research/benchmark.md).
 
     LATENTS is an npz file with star_id, and latent_inf, latent_100 and so on for each noise level.
     """
@@ -235,7 +235,7 @@ def evaluate_latents(latents: Path, survey: Path, removed: str, limit: Path | No
 @lab.command(epilog=example("lab checksums test.h5"))
 @click.argument("surveys", type=FILE, nargs=-1, required=True, metavar="SURVEY...")
 def checksums(surveys: tuple[Path, ...]) -> None:
-    """Print what tells a reference survey from another (docs/benchmark.md).
+    """Print what tells a reference survey from another (research/benchmark.md).
 
     It is a digest of the first stars' labels, and some of their fluxes.
     """

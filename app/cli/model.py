@@ -1,4 +1,4 @@
-"""`chemtwin model`: make and judge model files (docs/training.md)."""
+"""`chemtwin model`: make and judge model files (docs/reference/training.md)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def train(
     name: str | None,
     device: str | None,
 ) -> None:
-    """Train a model on a survey (docs/training.md).
+    """Train a model on a survey (docs/reference/training.md).
 
     After a stop the same command goes on where it was.
     """

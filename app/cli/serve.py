@@ -11,7 +11,7 @@ from app.cli.options import example
 def serve() -> None:
     """Run the service.
 
-    Settings are environment variables CHEMTWIN_... (docs/settings.md).
+    Settings are environment variables CHEMTWIN_... (docs/reference/settings.md).
     """
     import os
     import tempfile

@@ -1,4 +1,4 @@
-"""`chemtwin survey`: make and check survey files (docs/file-formats.md)."""
+"""`chemtwin survey`: make and check survey files (docs/reference/file-formats.md)."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def build(
     report: Path | None,
     workers: int | None,
 ) -> None:
-    """Build a survey from the spectra in FOLDER and the archive's table of labels (docs/build-a-survey.md).
+    """Build a survey from the spectra in FOLDER and the archive's table of labels (docs/tutorials/your-own-survey.md).
 
     FOLDER and its subfolders hold apStar, aspcapStar or mwmStar files, npz or HDF5. After a stop the same
     command goes on where it was.

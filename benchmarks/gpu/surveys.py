@@ -1,4 +1,4 @@
-"""The surveys of a run on a GPU: those of docs/quality.md."""
+"""The surveys of a run on a GPU: those of research/quality.md."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SURVEYS = {
     TEST_XFE: (25_000, 4, True),
     "validation2": (5_000, 6, False),
 }
-"""Pairs, seed, and whether members have their own [Fe/H], of each survey: those of docs/quality.md."""
+"""Pairs, seed, and whether members have their own [Fe/H], of each survey: those of research/quality.md."""
 
 
 def drawn(work: Path, small: bool) -> dict[str, Survey]:

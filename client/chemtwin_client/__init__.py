@@ -6,7 +6,7 @@
     star = chem.embed("apStar.fits", teff=4705, logg=2.58, fe_h=0.05)
     chem.twins(star.star_id, k=10)
 
-docs/client.md describes all of it.
+docs/reference/client.md describes all of it.
 """
 
 from chemtwin_client.client import Chemtwin

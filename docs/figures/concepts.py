@@ -1,4 +1,4 @@
-"""Draw the figure of docs/concepts.md: twins, a stranger, their latents, and a recast.
+"""Draw the figure of docs/explanation/concepts.md: twins, a stranger, their latents, and a recast.
 
     python docs/figures/concepts.py
 

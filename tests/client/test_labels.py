@@ -1,4 +1,4 @@
-"""What the client makes of ids, numbers and units; the docstrings are rows of the table in docs/client.md."""
+"""What the client makes of ids, numbers and units; the docstrings are rows of the table in docs/reference/client.md."""
 
 import h5py
 import numpy as np

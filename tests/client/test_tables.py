@@ -1,4 +1,4 @@
-"""What the client makes of tables; the docstrings are rows of the table in docs/client.md."""
+"""What the client makes of tables; the docstrings are rows of the table in docs/reference/client.md."""
 
 import ast
 import re
@@ -235,7 +235,7 @@ def test_stored_stars_are_looked_for_in_one_call_a_block(fresh, empty, three):
 
 
 def test_the_page_has_the_rows_that_are_tested():
-    page = (ROOT / "docs" / "client.md").read_text()
+    page = (ROOT / "docs" / "reference" / "client.md").read_text()
     table = page.partition("## What the client makes of your columns")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
     assert rows[0] == "you give"

@@ -18,7 +18,15 @@ from markdown_it.token import Token
 from app.cli.main import cli
 from tests.conftest import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts),
+    *sorted((ROOT / "research").glob("*.md")),
+]
+PAGE = {page.name: page for page in PAGES}
+"""Every page by the name of its file, which no two share."""
+assert len(PAGE) == len(PAGES)
+
 RUNNABLE = ("bash", "python")
 BEFORE = re.compile(r"[();<>|&]+|\w+=.*|\$|--no-python")
 """What may stand before a command: a separator, a variable, a prompt, torchrun's last option."""

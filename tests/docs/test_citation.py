@@ -11,7 +11,7 @@ from model.bundle import load_model
 from tests.conftest import DEFAULT_MODEL, ROOT
 
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-PAGE = (ROOT / "docs" / "how-to-cite.md").read_text()
+PAGE = (ROOT / "docs" / "how-to" / "how-to-cite.md").read_text()
 
 
 def test_the_citation_file_has_what_the_format_asks_for():

@@ -1,4 +1,4 @@
-"""The examples of docs/client.md, run as printed."""
+"""The examples of docs/reference/client.md, run as printed."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 from tests.docs.blocks import blocks
 from tests.docs.outputs import compare_or_write
 
-PAGE = ROOT / "docs" / "client.md"
+PAGE = ROOT / "docs" / "reference" / "client.md"
 EXAMPLES = [block for block in blocks(PAGE) if block.language == "python"]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests import forked
 from tests.conftest import APSTAR, ASPCAP, DEFAULT_MODEL, EXAMPLES, ROOT
-from tests.docs.blocks import PAGES, RUNNABLE, blocks, check, commands, run, tokens
+from tests.docs.blocks import PAGE, PAGES, RUNNABLE, blocks, check, commands, run, tokens
 from tests.docs.outputs import compare_or_write
 
 HOURS = "hours, on surveys of 50,000 stars; the same commands run small in train-your-own.md"
@@ -29,8 +29,8 @@ NOT_RUN = {
         "chemtwin lab evaluate-latents": "tests/training/evaluation/test_latent_file.py runs it on its own survey",
         "python docs/examples/conditional_vae.py": "minutes, on surveys of 50,000 stars",
     },
-    "build-a-survey.md": {"chemtwin model adapt": "six minutes"},
-    "bulk.md": {
+    "your-own-survey.md": {"chemtwin model adapt": "six minutes"},
+    "fill-a-catalogue.md": {
         "dask scheduler": CLUSTER,
     },
     "emulator.md": {
@@ -39,12 +39,12 @@ NOT_RUN = {
     "giant-branch.md": {"chemtwin survey synthesize train.h5": "half an hour"},
     "gpu.md": {"python -m benchmarks.gpu": "nine minutes on a large GPU; tests/benchmarks runs it small"},
     "limit.md": {"chemtwin lab limit": HOURS},
-    "operating.md": {"python3 -m venv /opt/chemtwin": INSTALL},
+    "operate.md": {"python3 -m venv /opt/chemtwin": INSTALL},
     "postgresql.md": {
         "pip install": INSTALL,
         "export CHEMTWIN_API_KEYS=": CONTAINERS,
     },
-    "real-stars.md": {
+    "adapt-a-model.md": {
         "chemtwin model siblings": "six minutes",
         "chemtwin model adapt": "six minutes",
     },
@@ -67,7 +67,6 @@ NOT_RUN = {
 
 NO_OUTPUTS = {
     "api.md": "the form of an error, with dots for its text",
-    "commands.md": "usage: tests/docs/test_site.py compares the whole page",
     "limit.md": "equations",
 }
 """By page: what its blocks of text are, where no code prints them."""
@@ -81,18 +80,18 @@ SMALLER = {
 }  # fmt: skip
 """By page: what is made smaller in a test."""
 
-SURVEYS = {"upgrade-a-model.md": 51, "run-for-a-survey.md": 52, "bulk.md": 53}
+SURVEYS = {"upgrade-a-model.md": 51, "run-for-a-survey.md": 52, "fill-a-catalogue.md": 53}
 """Pages that find a small survey.h5 in their folder, and its seed."""
 
 SYNTHETIC = {*SURVEYS, "train-your-own.md"}
 """Pages whose stars are synthetic here, so that the model of these is the one that their reader has."""
 
-CHECKOUT = {"real-stars.md", "build-a-survey.md"}
+CHECKOUT = {"adapt-a-model.md", "your-own-survey.md"}
 """Pages whose reader stands in a checkout of the repository."""
 
 STARTS_ITS_OWN = {
-    "train-your-own.md", "upgrade-a-model.md", "run-for-a-survey.md", "quickstart.md", "bulk.md", "operating.md",
-    "real-stars.md", "build-a-survey.md",
+    "train-your-own.md", "upgrade-a-model.md", "run-for-a-survey.md", "first-twins.md", "fill-a-catalogue.md", "operate.md",
+    "adapt-a-model.md", "your-own-survey.md",
 }  # fmt: skip
 """Pages without the service on port 8000 that the others find."""
 
@@ -132,11 +131,11 @@ def folder(tmp_path, request, monkeypatch):
     if name in CHECKOUT:
         for part in ("model", "training"):
             (tmp_path / part).symlink_to(ROOT / part)
-    if name not in STARTS_ITS_OWN or name == "quickstart.md":
+    if name not in STARTS_ITS_OWN or name == "first-twins.md":
         shutil.copytree(request.getfixturevalue("catalogue_of_make"), tmp_path / "data")
     if name in SURVEYS:
         chemtwin("survey", "synthesize", tmp_path / "survey.h5", "--pairs", "100", "--seed", str(SURVEYS[name]))
-    if name == "bulk.md":
+    if name == "fill-a-catalogue.md":
         with h5py.File(tmp_path / "survey.h5") as survey:
             stars = {key: survey[key][:50] for key in ("flux", "teff", "logg", "fe_h")}
             np.savez(tmp_path / "spectra.npz", star_id=[f"npz-{i}" for i in range(50)], **stars)
@@ -169,7 +168,7 @@ def run_pages():
 @pytest.mark.parametrize("page", [*run_pages()])
 def test_the_blocks_of_a_page_run_as_they_stand(page, folder, write_outputs, tmp_path_factory):
     own = page.name in STARTS_ITS_OWN
-    first = [] if own else [blocks(ROOT / "docs" / "quickstart.md")[0]]
+    first = [] if own else [blocks(PAGE["first-twins.md"])[0]]
     assert own or first[0].text == "make serve\n"
     ports = {"8000": free_port(), "8001": free_port()}
     programs = Path(sys.executable).parent
@@ -183,11 +182,11 @@ def test_the_blocks_of_a_page_run_as_they_stand(page, folder, write_outputs, tmp
 
 def test_the_lists_name_blocks_that_are_there():
     for name, reasons in NOT_RUN.items():
-        texts = [block.text for page in PAGES if page.name == name for block in blocks(page)]
+        texts = [block.text for block in blocks(PAGE[name])]
         for start in reasons:
             assert any(text.startswith(start) for text in texts), f"{name} has no block that begins {start!r}"
     for name, changes in SMALLER.items():
-        texts = "".join(block.text for block in blocks(ROOT / "docs" / name))
+        texts = "".join(block.text for block in blocks(PAGE[name]))
         assert all(old in texts for old in changes)
 
 

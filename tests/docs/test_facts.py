@@ -7,11 +7,11 @@ import numpy as np
 from index.search.faiss_lists import COLUMNS
 from index.search.nearest import Nearest
 from index.stores import postgres, sqlite
-from tests.conftest import ROOT
+from tests.docs.blocks import PAGE
 
 
 def text(page: str) -> str:
-    return " ".join((ROOT / "docs" / page).read_text().split())
+    return " ".join(PAGE[page].read_text().split())
 
 
 def test_the_store_s_version_is_the_code_s():
@@ -29,5 +29,5 @@ def test_the_library_that_searches_is_the_one_that_the_page_names():
     search.update([f"S{row}" for row in range(5000)], rows, np.zeros((5000, len(COLUMNS))), [], 1)
     search.settle()
     (part,) = search._state.segments
-    assert f"`{type(part.index).__name__}`" in text("how-it-works.md")
+    assert f"`{type(part.index).__name__}`" in text("nearest-neighbours.md")
     assert part.index.ntotal >= 5000

@@ -95,7 +95,7 @@ SHOWN_BY = {
 
 
 def test_the_table_has_the_rows_that_are_tested():
-    page = (ROOT / "docs" / "file-formats.md").read_text()
+    page = (ROOT / "docs" / "reference" / "file-formats.md").read_text()
     section = page.partition("## What is accepted, converted and refused")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (.+?) \|", section, re.MULTILINE)
     assert rows[0] == "what comes in"

@@ -5,6 +5,7 @@ from runpy import run_path
 import pytest
 
 from tests.conftest import ROOT
+from tests.docs.blocks import PAGES
 
 SCRIPT = run_path(str(ROOT / "docs" / "sentences.py"))
 main, sentences, too_long = (SCRIPT[name] for name in ("main", "sentences", "too_long"))
@@ -12,9 +13,7 @@ main, sentences, too_long = (SCRIPT[name] for name in ("main", "sentences", "too
 THIRTY = " ".join(["word"] * 29)
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_sentence_is_too_long(page):
     assert too_long(page.read_text()) == []
 

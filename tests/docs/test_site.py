@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from tests.conftest import ROOT
-from tests.docs.blocks import PAGES, tokens
+from tests.docs.blocks import PAGE, PAGES, tokens
 from tests.pages import asked, look
 
 
@@ -17,14 +17,20 @@ def site(tmp_path_factory):
     """`make docs` in another folder: -W makes a broken link, a wrong anchor or a page in no menu an error."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "-n", "--keep-going", "-q", "-d", folder / "doctrees"]
-    done = subprocess.run([*command, ROOT / "docs", folder / "html"], capture_output=True, text=True)
+    places = ["-c", ROOT / "docs", ROOT, folder / "html"]
+    done = subprocess.run([*command, *places], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "html"
 
 
+def shown(page):
+    """The file of the site that shows a page."""
+    return str(page.relative_to(ROOT).with_suffix(".html"))
+
+
 def test_every_page_is_there_and_asks_for_files_of_the_site_only(site):
     pages = sorted(site.rglob("*.html"))
-    assert {page.stem for page in PAGES if page.name != "README.md"} <= {page.stem for page in pages}
+    assert {shown(page) for page in PAGES[1:]} <= {str(page.relative_to(site)) for page in pages}
     for page in pages:
         text = page.read_text()
         for source in asked(text).loaded:
@@ -41,11 +47,11 @@ def test_no_page_replaces_another(site):
     """Sphinx has pages of its own, search.html for one."""
     for page in PAGES[1:]:
         title = page.read_text().splitlines()[0].removeprefix("# ")
-        assert f"<h1>{title}<" in (site / f"{page.stem}.html").read_text(), page.name
+        assert f"<h1>{title}<" in (site / shown(page)).read_text(), page.name
 
 
 def test_a_browser_shows_the_front_page(site):
-    assert look(site / "index.html").std() > 0.1
+    assert look(site / "docs" / "index.html").std() > 0.1
 
 
 def slugs(path):
@@ -75,7 +81,7 @@ def test_the_reference_of_commands_is_what_the_commands_say(write_outputs):
     done = subprocess.run(
         [sys.executable, "docs/commands.py"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    page = ROOT / "docs" / "commands.md"
+    page = PAGE["commands.md"]
     if write_outputs:
         page.write_text(done.stdout)
     assert page.read_text() == done.stdout

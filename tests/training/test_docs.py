@@ -6,7 +6,7 @@ import pytest
 from tests.training.test_config import NAMES
 from training.config import NetworkConfig
 
-TEXT = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "training.md").read_text()
 
 
 @pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(NetworkConfig)])

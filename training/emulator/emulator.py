@@ -7,7 +7,7 @@ The optical depth -ln(flux) is a mean plus a sum of components. A component is a
 smooth function of the labels, a Gaussian process. Most shapes are principal components; the others belong
 each to one element, are zero outside the pixels of its lines and depend on its abundance, and the principal
 components do not depend on it: so weak elements are neither averaged away nor smeared over the spectrum.
-docs/emulator.md describes the fit and its measured quality; `training.emulator.fit_emulator` is the fit.
+research/emulator.md describes the fit and its measured quality; `training.emulator.fit_emulator` is the fit.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Any method's latents of a survey, measured exactly as a model's: docs/benchmark.md.
+"""Any method's latents of a survey, measured exactly as a model's: research/benchmark.md.
 
-    chemtwin lab evaluate-latents mine.npz --survey test.h5 --limit docs/report/limit.json --out mine.json
+    chemtwin lab evaluate-latents mine.npz --survey test.h5 --limit research/report/limit.json --out mine.json
 
 The npz file has `star_id` (N,) and, for each noise level, `latent_<S/N>` (N, D): `latent_inf`, `latent_100`.
 Of latents that are posterior means, `covariance_<S/N>` (N, D, D) has the covariances, `prior` (D, D) that of

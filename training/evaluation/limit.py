@@ -4,7 +4,7 @@
 
 The ideal observer is given u, the derivatives of the spectra by the abundances and the distribution of these;
 its estimate of a star's abundances is Gaussian about the truth with the inverse of the Fisher information as
-its covariance. docs/limit.md has the formulas and the figures.
+its covariance. docs/explanation/limit.md has the formulas and the figures.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ def _spectrum(content: bytes) -> tuple[Array, Array, float]:
 
 
 def write(stars: list[Giant], out: Path) -> None:
-    """Write `stars` as a survey, sorted by cluster and id (docs/file-formats.md)."""
+    """Write `stars` as a survey, sorted by cluster and id (docs/reference/file-formats.md)."""
     clusters = list(CLUSTERS)
     stars = sorted(stars, key=lambda star: (clusters.index(star.cluster), star.star_id))
     positions = np.array([designated_position(star.star_id) for star in stars])

@@ -23,7 +23,7 @@ def write_observed_survey(
     spectra: Iterable[tuple[NDArray[np.float32], NDArray[np.float32]]],
     attributes: Mapping[str, str],
 ) -> None:
-    """Write a survey (docs/file-formats.md), whole or not at all.
+    """Write a survey (docs/reference/file-formats.md), whole or not at all.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Check a survey file: all problems at once, with the number and the first ids of their stars.
 
-docs/file-formats.md has the table of accepted and invalid values.
+docs/reference/file-formats.md has the table of accepted and invalid values.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from tests.conftest import DEFAULT_MODEL, ROOT, Server
-from tests.docs.blocks import Block, blocks
+from tests.docs.blocks import PAGES, Block, blocks
 from tests.docs.outputs import compare_or_write
 
 CLIENT = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
@@ -58,6 +58,6 @@ def test_the_python_session_prints_what_the_readme_says(served, write_outputs):
 
 
 def test_every_link_leads_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"

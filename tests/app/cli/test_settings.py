@@ -1,4 +1,4 @@
-"""docs/settings.md against the settings."""
+"""docs/reference/settings.md against the settings."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from app.settings import Settings
 from model.bundle import SHIPPED
 from tests.conftest import ROOT
 
-PAGE = ROOT / "docs" / "settings.md"
+PAGE = ROOT / "docs" / "reference" / "settings.md"
 
 
 def row(name):

@@ -113,5 +113,7 @@ def test_a_store_that_is_not_there_is_an_error_and_is_not_made(name, arguments, 
 
 def test_a_variable_with_an_impossible_value_is_named(monkeypatch):
     monkeypatch.setitem(os.environ, "CHEMTWIN_PORT", "eighty")
-    with pytest.raises(InputError, match=r"CHEMTWIN_PORT: Input should be a valid integer.*docs/settings\.md"):
+    with pytest.raises(
+        InputError, match=r"CHEMTWIN_PORT: Input should be a valid integer.*docs/reference/settings\.md"
+    ):
         read_settings()

@@ -1,4 +1,4 @@
-"""What a request may hold, beyond what test_errors.py refuses: rows of the table in docs/file-formats.md."""
+"""What a request may hold, beyond what test_errors.py refuses: rows of the table in docs/reference/file-formats.md."""
 
 import io
 

@@ -52,12 +52,12 @@ def test_a_page_does_not_tell_where_its_maker_keeps_files(folder, monkeypatch):
         "--survey",
         "/home/me/test.h5",
         "--report",
-        "docs/report",
+        "research/report",
     ]
     monkeypatch.setattr("sys.argv", given)
     publish(folder, "report", TEXT)
     html = (folder / "report.html").read_text()
-    assert "chemtwin model evaluate a.safetensors --survey test.h5 --report docs/report" in html
+    assert "chemtwin model evaluate a.safetensors --survey test.h5 --report research/report" in html
     assert "/home" not in html
     assert "/opt" not in html
 

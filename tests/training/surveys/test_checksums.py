@@ -1,4 +1,4 @@
-"""The reference surveys of docs/benchmark.md are what their commands draw."""
+"""The reference surveys of research/benchmark.md are what their commands draw."""
 
 import re
 
@@ -17,7 +17,7 @@ REFERENCE = {
     "test_xfe": (25_000, 4, 2, True),
     "groups": (1_000, 5, 10, False),
 }
-PAGE = (ROOT / "docs" / "benchmark.md").read_text()
+PAGE = (ROOT / "research" / "benchmark.md").read_text()
 
 
 @pytest.mark.parametrize("name", REFERENCE)

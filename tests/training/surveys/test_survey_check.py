@@ -1,4 +1,4 @@
-"""Each row of the table in docs/file-formats.md: what is accepted and what is refused when a survey is opened."""
+"""Each row of the table in docs/reference/file-formats.md: what is accepted and what is refused when a survey is opened."""
 
 import re
 
