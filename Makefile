@@ -45,7 +45,7 @@ docs: $(VENV)/installed-test
 
 # After a change of the model, of a command or of a setting; `git diff` shows what it changed.
 docs-outputs: $(VENV)/installed-test
-	$(BIN)/python docs/figures/concepts.py
+	$(BIN)/python docs/figures/concepts.py && $(BIN)/python docs/figures/expect.py
 	$(PYTEST) --write-outputs
 
 # Are the addresses of others still there? Needs the network; no part of the tests.

@@ -39,7 +39,12 @@ NOT_RUN = {
     "giant-branch.md": {"chemtwin survey synthesize train.h5": "half an hour"},
     "gpu.md": {"python -m benchmarks.gpu": "nine minutes on a large GPU; tests/benchmarks runs it small"},
     "limit.md": {"chemtwin lab limit": HOURS},
-    "operate.md": {"python3 -m venv /opt/chemtwin": INSTALL},
+    "siblings.md": {"chemtwin model siblings": "six minutes"},
+    "operate.md": {
+        "python3 -m venv /opt/chemtwin": INSTALL,
+        "export CHEMTWIN_API_KEYS=": CONTAINERS,
+        "docker compose cp": CONTAINERS,
+    },
     "postgresql.md": {
         "pip install": INSTALL,
         "export CHEMTWIN_API_KEYS=": CONTAINERS,
@@ -53,7 +58,6 @@ NOT_RUN = {
         "chemtwin survey synthesize realistic_train.h5": HOURS,
     },
     "run-for-a-survey.md": {"python3 -m venv /opt/chemtwin": INSTALL},
-    "running.md": {"export CHEMTWIN_API_KEYS=": CONTAINERS, "docker compose cp": CONTAINERS},
     "nearest-neighbours.md": {"chemtwin survey synthesize reference.h5": BENCHMARK},
     "train-your-own.md": {"pip install": INSTALL},
     "training.md": {
@@ -86,12 +90,12 @@ SURVEYS = {"upgrade-a-model.md": 51, "run-for-a-survey.md": 52, "fill-a-catalogu
 SYNTHETIC = {*SURVEYS, "train-your-own.md"}
 """Pages whose stars are synthetic here, so that the model of these is the one that their reader has."""
 
-CHECKOUT = {"adapt-a-model.md", "your-own-survey.md"}
+CHECKOUT = {"your-own-survey.md", "groups-from-a-cluster.md"}
 """Pages whose reader stands in a checkout of the repository."""
 
 STARTS_ITS_OWN = {
-    "train-your-own.md", "upgrade-a-model.md", "run-for-a-survey.md", "first-twins.md", "fill-a-catalogue.md", "operate.md",
-    "adapt-a-model.md", "your-own-survey.md",
+    "train-your-own.md", "upgrade-a-model.md", "run-for-a-survey.md", "first-twins.md", "fill-a-catalogue.md",
+    "operate.md", "your-own-survey.md", "keys.md", "groups-from-a-cluster.md",
 }  # fmt: skip
 """Pages without the service on port 8000 that the others find."""
 

@@ -15,10 +15,10 @@ def text(page: str) -> str:
 
 
 def test_the_store_s_version_is_the_code_s():
-    found = re.search(r"`user_version`, and is (\d+)\.", text("file-formats.md"))
+    found = re.search(r"`user_version`, and is (\d+)\.", text("design.md"))
     assert found is not None
     assert int(found[1]) == sqlite.SCHEMA_VERSION
-    found = re.search(r"in table `chemtwin`, and is (\d+)\.", text("file-formats.md"))
+    found = re.search(r"in table `chemtwin`, and is (\d+)\.", text("design.md"))
     assert found is not None
     assert int(found[1]) == postgres.SCHEMA_VERSION
 
