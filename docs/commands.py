@@ -22,9 +22,6 @@ An error that you can mend is one line, and the exit status is 1. Any other erro
 shows its traceback. `chemtwin --debug COMMAND` shows the traceback of every error."""
 
 
-GROUPS = ("catalogue", "model", "survey", "lab")
-
-
 def rows(group: click.Group, context: click.Context) -> Iterator[str]:
     """One row of a table for everything in the group that can be run, sorted."""
     for name in group.list_commands(context):
@@ -41,7 +38,7 @@ def row(name: str, command: click.Command) -> str:
     """Usage, help, example and options of one command, as one row."""
     context = click.Context(command, info_name=name)
     pieces = [piece for piece in command.collect_usage_pieces(context) if piece != "[OPTIONS]"]
-    said = " ".join(cleandoc(command.help or "").split())
+    said = re.sub(r"(--[a-z][a-z-]*)", r"`\1`", " ".join(cleandoc(command.help or "").split()))
     example = re.sub("Example: (.*)", r"Example: `\1`", cleandoc(command.epilog or "").lstrip("\b\n"))
     records = [param.get_help_record(context) for param in command.params if isinstance(param, click.Option)]
     lines = [LINK.sub(_link, said), *(f"`{record[0]}`: {record[1]}" for record in records if record), example]
@@ -52,22 +49,10 @@ def _link(found: re.Match[str]) -> str:
     return f"[{found[2]}]({os.path.relpath(found[1], 'docs/reference')})"
 
 
-def table(title: str, found: list[str]) -> str:
-    """A section with its table."""
-    return "\n".join(
-        [f"## {title}", "", "| command | what it does, its options, an example |", "|---|---|", *found]
-    )
-
-
 def page() -> str:
-    """The whole page: the commands on stars and the service, then those of each group."""
-    sections: dict[str, list[str]] = {
-        title: [] for title in ("Stars and the service", *(f"chemtwin {name}" for name in GROUPS))
-    }
-    for one in rows(cli, click.Context(cli, info_name="chemtwin")):
-        group = " ".join(one.removeprefix("| `").split()[:2])
-        sections.get(group, sections["Stars and the service"]).append(one)
-    return "\n\n".join([HEAD, *(table(*section) for section in sections.items())]) + "\n"
+    """The whole page."""
+    head = "| command | what it does, its options, an example |\n|---|---|"
+    return "\n\n".join([HEAD, "\n".join([head, *rows(cli, click.Context(cli, info_name="chemtwin"))])]) + "\n"
 
 
 if __name__ == "__main__":

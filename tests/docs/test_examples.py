@@ -48,10 +48,7 @@ NOT_RUN = {
         "pip install": INSTALL,
         "export CHEMTWIN_API_KEYS=": CONTAINERS,
     },
-    "adapt-a-model.md": {
-        "chemtwin model siblings": "six minutes",
-        "chemtwin model adapt": "six minutes",
-    },
+    "adapt-a-model.md": {"chemtwin model adapt": "six minutes"},
     "quality.md": {
         "chemtwin survey synthesize train.h5": HOURS,
         "chemtwin survey synthesize realistic_train.h5": HOURS,
@@ -59,7 +56,6 @@ NOT_RUN = {
     "run-for-a-survey.md": {"python3 -m venv /opt/chemtwin": INSTALL},
     "nearest-neighbours.md": {"chemtwin survey synthesize reference.h5": BENCHMARK},
     "training.md": {
-        'pip install -e ".[train]"': HOURS,
         "chemtwin survey synthesize known.h5": HOURS,
         "chemtwin survey synthesize train.h5": HOURS,
     },
