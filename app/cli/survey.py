@@ -107,10 +107,10 @@ def build(
     report: Path | None,
     workers: int | None,
 ) -> None:
-    """Build a survey from the spectra in FOLDER and the archive's table of labels (docs/tutorials/your-own-survey.md).
+    """Build a survey from the spectra in FOLDER and the archive's table of labels.
 
     FOLDER and its subfolders hold apStar, aspcapStar or mwmStar files, npz or HDF5. After a stop the same
-    command goes on where it was.
+    command goes on where it was. The tutorial is docs/tutorials/your-own-survey.md.
     """
     from app.bulk.readers.array_reader import HDF5
     from app.bulk.survey_build.build import build as run

@@ -40,8 +40,8 @@ RECOVERY = (
     "twins against random pairs."
 )
 LIMIT = (
-    "The twins that the ideal observer finds (docs/explanation/limit.md), and each method; in brackets its fraction of "
-    "the limit. Ranked by Euclidean distance of the latents, or by the likelihood ratio of same against "
+    "The twins that the ideal observer finds (docs/explanation/limit.md), and each method; in brackets its "
+    "fraction of the limit. Ranked by Euclidean distance of the latents, or by the likelihood ratio of same against "
     "different chemistry, as the ideal observer does."
 )
 PAIR_CHI2 = (
