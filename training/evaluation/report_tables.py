@@ -41,8 +41,8 @@ RECOVERY = (
 )
 LIMIT = (
     "The twins that the ideal observer finds (docs/explanation/limit.md), and each method; in brackets its "
-    "fraction of the limit. Ranked by Euclidean distance of the latents, or by the likelihood ratio of same against "
-    "different chemistry, as the ideal observer does."
+    "fraction of the limit. Ranked by Euclidean distance of the latents, or by the likelihood ratio of same "
+    "against different chemistry, as the ideal observer does."
 )
 PAIR_CHI2 = (
     "Chi-square per dimension of true twins' latent differences, with each pair's covariance (1: right errors)."

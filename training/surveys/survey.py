@@ -115,7 +115,7 @@ class Survey:
         Raises
         ------
         InputError
-            Naming all that is wrong, with the number and first ids of the stars: docs/reference/file-formats.md.
+            Naming all that is wrong, with number and first ids of the stars: docs/reference/file-formats.md.
         """
         if not h5py.is_hdf5(path):
             raise InputError(f"{path} is not a survey: it is not an HDF5 file")
