@@ -41,6 +41,14 @@ def survey() -> None:
     metavar="LOW HIGH",
     help="each star's own Gaussian line broadening, standard deviation in km/s, as dataset vbroad",
 )
+@click.option(
+    "--clusters",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="also draw so many clusters of 3 to 15",
+)
+@click.option("--observed", is_flag=True, help="noise, masks and errors of labels as APOGEE has them")
 def synthesize(
     out: Path,
     pairs: int,
@@ -50,6 +58,8 @@ def synthesize(
     own_fe_h: bool,
     chemistry: str,
     broadening: tuple[float, float] | None,
+    clusters: int,
+    observed: bool,
 ) -> None:
     """Draw a twin survey (paper, section 4.1) into an HDF5 file."""
     from training.emulator.emulator import BRANCH_PATH, DEFAULT_PATH, Emulator
@@ -74,6 +84,8 @@ def synthesize(
         ),
         branch=branch,
         broadening=broadening,
+        clusters=clusters,
+        observed=observed,
     )
 
 

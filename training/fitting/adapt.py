@@ -41,6 +41,9 @@ CHOOSING = 400
 """Stars that its prior is chosen with."""
 
 FOLDS = 4
+LEFT_OUT_PARTS = 10
+"""A survey may have hundreds of groups, and each part takes one fit."""
+
 SIZES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 """A finer grid's choice depends on which of a few groups is left out."""
 DEGREES = (0, 1, 2, 3)
@@ -117,17 +120,25 @@ def adapt(
 def adapted_without(
     model: GaussDis, members: Members, spectra: Sequence[Spectrum], group: NDArray[np.int64]
 ) -> Distances:
-    """Distances of models adapted without a group: to `spectra`, of whose groups (-1: none) one is left out."""
+    """Distances of models adapted to `spectra` without a group; -1 in `group` (N,) stands for none.
+
+    Each group is left out once, in `LEFT_OUT_PARTS` parts where there are more groups than these.
+    """
 
     @cache
-    def distances(left_out: int) -> tuple[Array, Array | None]:
-        rows = np.flatnonzero(group != left_out)
+    def distances(part: int) -> tuple[Array, Array | None]:
+        rows = rows_without(group, part)
         found = adapt(
             model, [spectra[row] for row in rows.tolist()], group[rows], model.card.name, "left-out test"
         )
         return by_model(members, found)
 
-    return distances
+    return lambda left_out: distances(left_out % LEFT_OUT_PARTS)
+
+
+def rows_without(group: NDArray[np.int64], part: int) -> NDArray[np.int64]:
+    """Rows of stars of no group (-1) and of groups that are not in a `part`, 0 to `LEFT_OUT_PARTS` - 1."""
+    return np.flatnonzero((group < 0) | (group % LEFT_OUT_PARTS != part))
 
 
 def typical_errors(names: Sequence[str], spectra: Sequence[Spectrum]) -> dict[str, float]:

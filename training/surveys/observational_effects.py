@@ -79,19 +79,19 @@ def shifted(flux: Array, velocity: Array, wavelength: Array) -> Array:
 
 
 def broadened(
-    flux: Array, wavelength: Array, resolution: float = RESOLUTION, lower: float = LOWER_RESOLUTION
+    flux: Array, wavelength: Array, resolution: float = RESOLUTION, other: float | Array = LOWER_RESOLUTION
 ) -> Array:
-    """Flux (N, P) of Gaussian resolution `resolution`, brought to `lower` within each chip.
+    """Flux (N, P) of Gaussian resolution `resolution`, brought to `other`, one or (N, 1), within each chip.
 
     The Gaussian multiplies the cosine transform, since it is less than half a pixel wide and cannot be sampled;
     the chip is mirrored at its ends.
     """
-    sd = np.sqrt(lower**-2 - resolution**-2) / np.sqrt(8 * np.log(2))
+    variance = (np.square(1 / other) - resolution**-2) / (8 * np.log(2))
     out = np.empty_like(flux)
     for chip in Grid(wavelength).detectors:
         part = flux[:, chip]
         frequency = np.pi * np.arange(part.shape[1]) / part.shape[1]
-        transfer = np.exp(-0.5 * (frequency * sd / _step(wavelength[chip])) ** 2)
+        transfer = np.exp(-0.5 * variance * (frequency / _step(wavelength[chip])) ** 2)
         out[:, chip] = idct(dct(part, axis=1) * transfer, axis=1)
     return out
 

@@ -20,7 +20,11 @@ from training.emulator.emulator import CARBON_LIMIT, Emulator
 from training.random_streams import Stream, generator
 from training.surveys.branch import draw_branch_labels
 from training.surveys.chemistry import Chemistry
+from training.surveys.observed_effects import noise_patterns, observe, observed_labels, observed_snr
 from training.surveys.survey import BLOCK_STARS, OWN_FE_H, add_noise
+
+CLUSTER_MEMBERS = 3, 15
+"""Least and greatest number of stars of a cluster."""
 
 TABLE_1 = {"teff": (4000.0, 5000.0), "logg": (1.5, 3.0)}
 """Ranges of the paper's table 1, sampled uniformly: K, dex."""
@@ -58,6 +62,7 @@ def draw_labels(
     members: int = 2,
     own_fe_h: bool = False,
     chemistry: Chemistry | None = None,
+    stream: Stream = Stream.SURVEY_LABELS,
 ) -> NDArray[np.float64]:
     """Draw the labels of groups of twins.
 
@@ -77,6 +82,8 @@ def draw_labels(
         Members have equal [X/Fe], but each its own [Fe/H].
     chemistry : Chemistry, optional
         The distribution to draw from, within table 1 and the box; by default the paper's tables.
+    stream : Stream
+        The stream of random numbers.
 
     Returns
     -------
@@ -88,7 +95,7 @@ def draw_labels(
     InputError
         For `own_fe_h` with a `chemistry`, whose [X/Fe] depend on [Fe/H].
     """
-    random = generator(Stream.SURVEY_LABELS, seed=seed)
+    random = generator(stream, seed=seed)
     if chemistry is None:
         return _draw_tables(random, groups, members, names, lo, hi, own_fe_h)
     if own_fe_h:
@@ -141,6 +148,8 @@ def synthesize(
     chemistry: Chemistry | None = None,
     branch: bool = False,
     broadening: tuple[float, float] | None = None,
+    clusters: int = 0,
+    observed: bool = False,
 ) -> None:
     """Draw a survey of groups of twins into an HDF5 file, streamed; the same seed gives the same file.
 
@@ -167,13 +176,23 @@ def synthesize(
     broadening : (float, float), optional
         Each star's lines are widened by a Gaussian of its own. Its standard deviation (km/s), uniform between
         the two, is dataset vbroad.
+    clusters : int
+        So many groups more, of `CLUSTER_MEMBERS` stars each.
+    observed : bool
+        Observe the stars as APOGEE does (`training.surveys.observed_effects`): `snr` is that of all stars, or
+        drawn if infinite, and labels have errors.
 
     Raises
     ------
     InputError
-        For a `broadening` that does not rise from 0 or more.
+        For a `broadening` that does not rise from 0 or more, or clusters that fill the branch.
     """
-    vbroad = None if broadening is None else _draw_broadening(broadening, seed, groups * members)
+    sizes = np.concatenate([np.full(groups, members), _cluster_sizes(clusters, seed)])
+    vbroad = None if broadening is None else _draw_broadening(broadening, seed, int(sizes.sum()))
+    if branch and clusters:
+        raise InputError(
+            "clusters are drawn in the paper's ranges of Teff and log g only, not along the branch"
+        )
     if branch:
         labels = draw_branch_labels(
             groups, seed, emulator, members=members, own_fe_h=own_fe_h, chemistry=chemistry
@@ -181,6 +200,7 @@ def synthesize(
     else:
         box = (emulator.labels, emulator.lo, emulator.hi)
         labels = draw_labels(groups, seed, *box, members=members, own_fe_h=own_fe_h, chemistry=chemistry)
+        labels = np.concatenate([labels, _cluster_labels(sizes[groups:], seed, *box, chemistry)])
     partial = path.with_name(path.name + ".partial")
     with h5py.File(partial, "w") as file:
         file.attrs.update(
@@ -194,10 +214,48 @@ def synthesize(
             else json.dumps(chemistry.provenance),
             emulator=json.dumps(emulator.provenance),
         )
-        _write_stars(file, emulator, labels, vbroad, members, seed)
-        file["snr"] = np.full(len(labels), snr)
-        _write_flux(file, emulator, labels, vbroad, seed, snr)
+        _write_stars(file, emulator, labels, vbroad, sizes, seed)
+        file["snr"] = (
+            observed_snr(len(labels), seed) if observed and np.isinf(snr) else np.full(len(labels), snr)
+        )
+        if observed:
+            _write_observed_labels(file, seed)
+        _write_flux(file, emulator, labels, vbroad, None if observed else snr, seed)
     partial.replace(path)
+
+
+def _cluster_sizes(clusters: int, seed: int) -> NDArray[np.int64]:
+    """Numbers of members (C,) of clusters."""
+    low, high = CLUSTER_MEMBERS
+    return generator(Stream.CLUSTER_LABELS, 0, seed=seed).integers(low, high + 1, size=clusters)
+
+
+def _cluster_labels(
+    sizes: NDArray[np.int64],
+    seed: int,
+    names: tuple[str, ...],
+    lo: Array,
+    hi: Array,
+    chemistry: Chemistry | None,
+) -> Array:
+    """Labels (N, L) of the members of clusters of these sizes (C,)."""
+    if not len(sizes):
+        return np.zeros((0, len(names)))
+    most = CLUSTER_MEMBERS[1]
+    drawn = draw_labels(
+        len(sizes), seed, names, lo, hi, members=most, chemistry=chemistry, stream=Stream.CLUSTER_LABELS
+    )
+    return drawn[(np.arange(most) < sizes[:, None]).ravel()]
+
+
+def _write_observed_labels(file: h5py.File, seed: int) -> None:
+    """Give the labels of a file errors."""
+    labels = np.stack([file[name][:] for name in PARAMETER_UNITS], axis=1)
+    for name, values, errors in zip(
+        PARAMETER_UNITS, *(each.T for each in observed_labels(labels, seed)), strict=True
+    ):
+        file[name][:] = values
+        file[f"{name}_err"] = errors
 
 
 def _draw_broadening(broadening: tuple[float, float], seed: int, stars: int) -> Array:
@@ -208,16 +266,23 @@ def _draw_broadening(broadening: tuple[float, float], seed: int, stars: int) -> 
 
 
 def _write_stars(
-    file: h5py.File, emulator: Emulator, labels: Array, vbroad: Array | None, members: int, seed: int
+    file: h5py.File,
+    emulator: Emulator,
+    labels: Array,
+    vbroad: Array | None,
+    sizes: NDArray[np.int64],
+    seed: int,
 ) -> None:
     """Write ids, groups, twins and `labels` (N, L) of the stars, and `vbroad` (N,) in km/s if there is one."""
-    groups, letters = len(labels) // members, ascii_uppercase[:members]
-    ids = np.array([f"SYN-{seed}-{i:06d}{letter}" for i in range(groups) for letter in letters], dtype="S64")
+    ids = np.array(
+        [f"SYN-{seed}-{i:06d}{ascii_uppercase[j]}" for i, size in enumerate(sizes) for j in range(size)],
+        dtype="S64",
+    )
     file["wavelength"] = emulator.wavelength
     file["wavelength"].attrs["unit"] = "Angstrom (vacuum)"
     file["star_id"] = ids
-    file["group"] = np.repeat(np.arange(groups), members)
-    if members == 2:
+    file["group"] = np.repeat(np.arange(len(sizes)), sizes)
+    if (sizes == 2).all():
         file["twin_of"] = ids.reshape(-1, 2)[:, ::-1].reshape(-1)
     for name in PARAMETER_UNITS:
         file[name] = labels[:, emulator.labels.index(name)]
@@ -231,16 +296,29 @@ def _write_stars(
 
 
 def _write_flux(
-    file: h5py.File, emulator: Emulator, labels: Array, vbroad: Array | None, seed: int, snr: float
+    file: h5py.File,
+    emulator: Emulator,
+    labels: Array,
+    vbroad: Array | None,
+    snr: float | None,
+    seed: int,
 ) -> None:
-    """Write the flux of stars with `labels` (N, L), block by block, behind a progress bar."""
+    """Write the flux of stars with `labels` (N, L), block by block. Observed where `snr` is None."""
     stars, pixels = len(labels), len(emulator.wavelength)
     grid = Grid(emulator.wavelength)
-    flux = file.create_dataset("flux", (stars, pixels), "f4", chunks=(min(64, stars), pixels))
+    chunks = (min(64, stars), pixels)
+    flux = file.create_dataset("flux", (stars, pixels), "f4", chunks=chunks)
+    if snr is None:
+        ivar = file.create_dataset("ivar", (stars, pixels), "f4", chunks=chunks)
+        patterns, star_snr = noise_patterns(grid), file["snr"][:]
     with tqdm(total=stars, unit="star", desc="synthesize", disable=None) as bar:
         for start in range(0, stars, BLOCK_STARS):
             block = emulator(labels[start : start + BLOCK_STARS])
             if vbroad is not None:
                 block = broaden(block, vbroad[start : start + BLOCK_STARS], grid)
-            flux[start : start + len(block)] = add_noise(block, snr, Stream.SURVEY_NOISE, start, seed=seed)
+            rows = slice(start, start + len(block))
+            if snr is None:
+                flux[rows], ivar[rows] = observe(block, star_snr[rows], patterns, grid, start, seed)
+            else:
+                flux[rows] = add_noise(block, snr, Stream.SURVEY_NOISE, start, seed=seed)
             bar.update(len(block))

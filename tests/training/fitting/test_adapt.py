@@ -15,7 +15,7 @@ from model.methods.gaussdis import GaussDis, Measured
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Observation, Spectrum, prepare
 from training.emulator.emulator import Emulator
-from training.fitting.adapt import adapt, typical_errors
+from training.fitting.adapt import LEFT_OUT_PARTS, adapt, rows_without, typical_errors
 from training.fitting.misfit import Misfit, Prior, fit_misfit, log_density
 from training.surveys.synthetic_survey import draw_labels
 
@@ -144,3 +144,14 @@ def test_a_known_misfit_is_found_from_siblings(model: GaussDis) -> None:
     assert 0.6 < np.median(ratio) < 1.6
     unknown = Misfit(0 * offset, 1e-4 * np.eye(size), np.zeros((size, size)))
     assert log_density(model, stars, group, found) > log_density(model, stars, group, unknown) + 1000
+
+
+def test_each_group_is_left_out_once_in_a_few_parts() -> None:
+    groups = np.concatenate([np.repeat(np.arange(37), 3), np.full(20, -1)])
+    used = np.stack(
+        [np.isin(np.arange(len(groups)), rows_without(groups, part)) for part in range(LEFT_OUT_PARTS)]
+    )
+    assert (~used).sum(axis=0).tolist() == [1] * 111 + [0] * 20
+    assert not np.ptp(used[:, :111].reshape(LEFT_OUT_PARTS, 37, 3), axis=2).any(), "groups stay whole"
+    few = np.array([0, 0, 1, 1, -1])
+    assert rows_without(few, 1).tolist() == [0, 1, 4]
