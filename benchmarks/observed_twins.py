@@ -1,0 +1,93 @@
+"""How well twins in observed spectra find each other: noise, masks and errors of labels as they come.
+
+chemtwin survey synthesize test.h5 --pairs 3000 --chemistry realistic --observed --snr 100
+python -m benchmarks.observed_twins model.safetensors test.h5
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+from scipy.stats import kstest
+
+from app.cli.options import FILE
+from model.bundle import load_model
+from model.errors import ChemtwinError
+from model.methods.gaussdis import GaussDis
+from model.similarity.p_same import p_same
+from model.spectra.grid import Array
+from model.spectra.parameters import PARAMETER_UNITS, Parameters
+from model.spectra.spectrum import Observation, Spectrum, prepare_all
+from training.surveys.survey import Survey
+
+QUERIES = 2000
+WITHIN = 0.15
+"""Twins are searched among stars with [Fe/H] within this, dex: both have errors."""
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("surveys", type=FILE, nargs=-1, required=True)
+def main(model: Path, surveys: tuple[Path, ...]) -> None:
+    """Print a table of how well MODEL does on SURVEYS of pairs, each with ivar and errors of labels."""
+    loaded = load_model(model)
+    if not isinstance(loaded, GaussDis):
+        raise click.UsageError(f"{model} is a {loaded.card.method}, not a gaussdis")
+    print("| survey | stars | twin nearest | chi-square | p_same > 0.01 | distance of p_same from uniform |")
+    print("|---|---|---|---|---|---|")
+    for path in surveys:
+        survey = Survey.open(path)
+        if survey.twin is None:
+            raise click.UsageError(f"{path} has no twins")
+        latents, covariances = _embedded(loaded, survey)
+        twin = survey.twin
+        pair = loaded.pair_covariance(covariances, covariances[twin])
+        gap = latents - latents[twin]
+        squares = np.einsum("ni,nij,nj->n", gap, np.linalg.inv(pair), gap)
+        same = np.array([p_same(np.linalg.norm(gap[i]), pair[i : i + 1])[0] for i in range(len(gap))])
+        rows = np.arange(min(QUERIES, len(latents)))
+        found = np.mean([_nearest(latents, survey.parameters[:, 2], row) == twin[row] for row in rows])
+        print(
+            f"| {path.name} | {len(latents)} | {found:.3f} | {squares.mean() / gap.shape[1]:.2f} "
+            f"| {np.mean(same > 0.01):.3f} | {kstest(same, 'uniform').statistic:.2f} |",
+            flush=True,
+        )
+
+
+def _nearest(latents: Array, fe_h: Array, row: int) -> int:
+    """The row of the nearest other star of about this [Fe/H]."""
+    squares = np.square(latents - latents[row]).sum(axis=1)
+    squares[(np.abs(fe_h - fe_h[row]) > WITHIN) | (np.arange(len(squares)) == row)] = np.inf
+    return int(squares.argmin())
+
+
+def _embedded(model: GaussDis, survey: Survey) -> tuple[Array, Array]:
+    """Latents (N, D) of a survey's stars, and their covariances (N, D, D)."""
+    found = [one for block in _prepared(model, survey) for one in model.infer(block)]
+    return np.stack([one.latent for one in found]), np.stack([np.asarray(one.covariance) for one in found])
+
+
+def _prepared(model: GaussDis, survey: Survey) -> Iterator[list[Spectrum]]:
+    """A survey's spectra, block by block. Raises the error of the first that cannot be used."""
+    names = (*PARAMETER_UNITS, *(f"{name}_err" for name in PARAMETER_UNITS))
+    for rows, flux in survey.blocks("embed"):
+        labels = np.concatenate([survey.parameters[rows], survey.errors[rows]], axis=1)
+        observations = [
+            Observation(one, Parameters(**dict(zip(names, values, strict=True))), ivar)
+            for one, ivar, values in zip(
+                flux.astype(np.float64), survey.ivar(rows).astype(np.float64), labels.tolist(), strict=True
+            )
+        ]
+        spectra = []
+        for one in prepare_all(observations, model.grid, model.normaliser):
+            if isinstance(one, ChemtwinError):
+                raise one
+            spectra.append(one)
+        yield spectra
+
+
+if __name__ == "__main__":
+    main()
