@@ -12,6 +12,7 @@ from model.errors import ChemtwinError, SpectrumError
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
 from model.spectra.parameters import Parameters
+from model.spectra.pixel_loops import mask_unphysical
 from model.spectra.pixels import MAX_FLUX, mask_unusable, mask_warnings
 
 BAD_BITS = 0b1111_1111
@@ -103,7 +104,7 @@ class Spectrum:
         """Fraction of the grid's pixels that carry no information."""
         return float(np.count_nonzero(self.ivar == 0) / len(self.ivar))
 
-    @property
+    @cached_property
     def snr(self) -> float | None:
         """Median of flux * sqrt(ivar) over good pixels, None without errors."""
         if not self.has_errors:
@@ -150,15 +151,14 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
         flux, ivar = normaliser(flux, ivar)
         history.append(normaliser.describe())
         stages["no continuum could be fitted there"] = ivar
-    sigma = 1 / np.sqrt(np.where(ivar > 0, ivar, 1.0)) if observation.ivar is not None else np.zeros_like(flux)
-    strange = (ivar > 0) & ((flux > UNPHYSICAL + 5 * sigma) | (flux < -5 * sigma))
+    ivar = ivar.copy()
     warnings = []
-    if strange.any():
-        stages["its flux is unphysical"] = ivar = np.where(strange, 0.0, ivar)
-        warnings.append(f"{int(strange.sum())} pixels with unphysical flux were masked")
+    if strange := mask_unphysical(flux, ivar, UNPHYSICAL, observation.ivar is not None):
+        stages["its flux is unphysical"] = ivar
+        warnings.append(f"{strange} pixels with unphysical flux were masked")
     warnings += mask_warnings(grid, stages)
     spectrum = Spectrum(
-        flux=np.where(ivar > 0, flux, 0.0),
+        flux=flux,
         ivar=ivar,
         parameters=observation.parameters,
         has_errors=observation.ivar is not None,
