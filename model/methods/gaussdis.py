@@ -174,7 +174,7 @@ class GaussDis(Model):
         if errors is not None and errors.any():
             covariance = covariance + self.by_errors(fit.latents, parameters, errors)
             precision = inverse(covariance)
-            again = self.response.fit(measured, parameters, precision)
+            again = self.response.fit(measured, parameters, precision, fit.latents)
             fit = again._replace(steps=np.maximum(fit.steps, again.steps))
         return fit, precision
 

@@ -13,7 +13,7 @@ from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
 from model.spectra.parameters import Parameters
 from model.spectra.pixel_loops import mask_unphysical
-from model.spectra.pixels import MAX_FLUX, mask_unusable, mask_warnings
+from model.spectra.pixels import MAX_FLUX, mask_unusable, mask_warnings, median
 
 BAD_BITS = 0b1111_1111
 """APOGEE pixel mask bits that make a pixel unusable by default: 0 to 7 (BADPIX ... NOSKY)."""
@@ -110,7 +110,7 @@ class Spectrum:
         if not self.has_errors:
             return None
         good = self.ivar > 0
-        return float(np.median(self.flux[good] * np.sqrt(self.ivar[good])))
+        return median(self.flux[good] * np.sqrt(self.ivar[good]))
 
 
 def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None) -> Spectrum:
@@ -173,11 +173,11 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
 
 def _check_normalised(flux: Array, ivar: Array) -> None:
     """Raise SpectrumError unless the median flux (P,) of good pixels is near 1."""
-    median = float(np.median(flux[ivar > 0]))
-    if not MEDIAN[0] <= median <= MEDIAN[1]:
+    middle = median(flux[ivar > 0])
+    if not MEDIAN[0] <= middle <= MEDIAN[1]:
         raise SpectrumError(
             "not_normalized",
-            f"the spectrum is said to be normalised but its median flux is {median:.4g}, not within "
+            f"the spectrum is said to be normalised but its median flux is {middle:.4g}, not within "
             f"{MEDIAN[0]} to {MEDIAN[1]}. Divide by the continuum, or send normalized=false and the "
             "service fits it.",
         )
