@@ -190,16 +190,31 @@ def calls(folder: Path, survey: Survey) -> None:
         print(f"| difference of the medians | {1e3 * (np.median(over_http) - np.median(inside)):.2f} | | |")
 
 
+def tree(process: int) -> list[int]:
+    """A process and those under it."""
+    try:
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:
+        return []
+    return [process, *(below for child in children for below in tree(int(child)))]
+
+
 def memory(process: int) -> float:
-    """Memory in MB that no file backs, of a process."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith("RssAnon"))) / 1e3
+    """Memory in MB that no file backs, of a process and those under it; what they share counts once."""
+    kilobytes = 0
+    for one in tree(process):
+        lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+        kilobytes += sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon"))
+    return kilobytes / 1e3
 
 
 def cpu(process: int) -> float:
-    """Seconds of processor time so far of a process."""
-    times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+    """Seconds of processor time so far of a process and those under it."""
+    ticks = 0
+    for one in tree(process):
+        times = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[11:13]
+        ticks += sum(map(int, times))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 async def clients(url: str, sent: list[bytes], stars: int, seconds: float, process: int) -> Counter[str]:

@@ -73,6 +73,7 @@ class Server:
         variables = {
             "CHEMTWIN_PORT": str(self.port),
             "CHEMTWIN_DATA_DIR": str(data_dir),
+            "CHEMTWIN_WORKERS": "1",
             "OMP_NUM_THREADS": "1",
         }
         variables = os.environ | variables | environment

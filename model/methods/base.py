@@ -14,8 +14,8 @@ from model.methods.abundance_readout import AbundanceReadout
 from model.methods.basis import Basis
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
-from model.spectra.pixel_loops import squared_residuals
 from model.spectra.parameters import PARAMETER_UNITS, Parameters
+from model.spectra.pixel_loops import squared_residuals
 from model.spectra.spectrum import Spectrum
 
 EXPLAINED = 4.0
@@ -326,7 +326,11 @@ class Model(ABC):
 
     def _compared(self, spectrum: Spectrum, inferred: Inferred, model_flux: Array) -> Embedding:
         good, square, weighted, scaled = squared_residuals(
-            spectrum.flux, spectrum.ivar, model_flux.astype(np.float64, order="C", copy=False), self.card.error_floor**2, spectrum.has_errors
+            spectrum.flux,
+            spectrum.ivar,
+            model_flux.astype(np.float64, order="C", copy=False),
+            self.card.error_floor**2,
+            spectrum.has_errors,
         )
         freedom = max(1, good - len(inferred.latent))
         chi2 = weighted / freedom if spectrum.has_errors else None

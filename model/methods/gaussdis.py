@@ -289,8 +289,11 @@ class GaussDis(Model):
         """Standard deviation (P,) of the decoded flux for a latent (D,) of this covariance, to first order."""
         slope = self.response.by_latents(self.unit(latent[None]), self._nearest(parameters[None]))[0]
         sizes, axes = np.linalg.eigh(self.unit_covariance(covariance))
-        deviation = (np.sqrt(np.maximum(sizes, 0.0)) * axes).T @ slope @ self.basis.components
-        return np.asarray(np.sqrt(np.einsum("dp,dp->p", deviation, deviation)))
+        deviation = (np.sqrt(np.maximum(sizes, 0.0)) * axes).T @ slope
+        deviation = (
+            deviation.astype(np.float32) @ self.basis.single
+        )  # a standard deviation needs no more digits
+        return np.sqrt(np.einsum("dp,dp->p", deviation, deviation)).astype(np.float64)
 
     def coefficients(self, latents: Array, parameters: Array) -> Array:
         """Coefficients (N, K) in the spectral basis of the flux that `decode` gives."""
