@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from app.cli.options import example
@@ -42,23 +44,33 @@ def serve() -> None:
 
         import uvicorn
         import uvicorn._subprocess
+        from uvicorn.config import STARTUP_FAILURE
+        from uvicorn.supervisors import Multiprocess
 
         from app.operations import logs
         from index.stores.open_store import open_store
 
-        uvicorn._subprocess.spawn = processes.CONTEXT  # type: ignore[assignment]
         open_store(settings.store_address).close()
         logs.configure(settings.log_format, settings.log_level)
-        uvicorn.run(
-            "app.application:create_app",
-            factory=True,
-            host=settings.host,
-            port=settings.port,
-            workers=settings.processes,
-            access_log=False,
-            log_config=None,
-            timeout_graceful_shutdown=settings.stop_timeout_s,
-        )
+        options: dict[str, Any] = {
+            "app": "app.application:create_app",
+            "factory": True,
+            "host": settings.host,
+            "port": settings.port,
+            "workers": settings.processes,
+            "access_log": False,
+            "log_config": None,
+            "timeout_graceful_shutdown": settings.stop_timeout_s,
+        }
+        if settings.processes == 1:
+            uvicorn.run(**options)
+            return
+        uvicorn._subprocess.spawn = processes.CONTEXT  # type: ignore[assignment]
+        config = uvicorn.Config(**options)
+        several = Multiprocess(config, [config.bind_socket()])
+        several.run()
+        if any(process.exitcode == STARTUP_FAILURE for process in several.processes):
+            raise SystemExit(STARTUP_FAILURE)
 
 
 @click.command(epilog=example("doctor"))

@@ -293,7 +293,7 @@ class GaussDis(Model):
         deviation = (
             deviation.astype(np.float32) @ self.basis.single
         )  # a standard deviation needs no more digits
-        return np.sqrt(np.einsum("dp,dp->p", deviation, deviation)).astype(np.float64)
+        return np.asarray(np.sqrt(np.einsum("dp,dp->p", deviation, deviation)), dtype=np.float64)
 
     def coefficients(self, latents: Array, parameters: Array) -> Array:
         """Coefficients (N, K) in the spectral basis of the flux that `decode` gives."""
