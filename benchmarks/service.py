@@ -8,8 +8,9 @@ python -m benchmarks.service turns FOLDER SURVEY --checkouts OLD NEW   two revis
 `calls` compares /embed of one JSON spectrum with parsing its body, inference and one synced commit, done one
 after another in a process of its own (`floor`); and /twins with the search in this process. `load` is followed
 by the same clients sending the same requests to a FastAPI application that only parses their JSON and returns
-as many bytes as the service does. `turns` starts the servers of two folders with revisions one after another, several times, and prints medians of
-their starts, calls and loads with the ratios. Server and clients run on the same machine. Needs aiohttp.
+as many bytes as the service does. `turns` starts the servers of two folders, each with a revision, one after
+another and again. It prints medians of their starts, calls and loads, and the ratios. Server and clients run
+on the same machine. Needs aiohttp.
 """
 
 import argparse

@@ -34,6 +34,9 @@ MARGIN = 0.2
 FILLS = 3
 """Times that masked pixels are filled from the good ones before a spectrum is compared with the basis."""
 
+LEAST_IVAR = 1e-30
+"""A smaller inverse variance counts as this: single precision has none."""
+
 NOISELESS_SNR = 1e4
 """Highest S/N that a spectrum is taken to have."""
 
@@ -191,7 +194,7 @@ class GaussDis(Model):
         variance = np.zeros_like(residual)
         for own, s in zip(variance, spectra, strict=True):
             if s.has_errors:
-                np.divide(1.0, s.ivar, out=own, where=s.ivar > 0)
+                np.divide(1.0, np.maximum(s.ivar, LEAST_IVAR), out=own, where=s.ivar > 0)
         np.copyto(residual, 0.0, where=~good)
         unexplained = self._unexplained(residual, variance, good)
         variance += unexplained[:, None]
