@@ -25,10 +25,16 @@ def serve() -> None:
     """
     import os
     import tempfile
-    from contextlib import ExitStack
+
+    import uvicorn
+    import uvicorn._subprocess
+    from uvicorn.config import STARTUP_FAILURE
+    from uvicorn.supervisors import Multiprocess
 
     from app.bulk import processes
+    from app.operations import logs
     from app.settings import keys, read_settings
+    from index.stores.open_store import open_store
 
     settings = read_settings()
     if not settings.loopback and not keys(settings.api_keys):
@@ -36,41 +42,31 @@ def serve() -> None:
             f"refusing to listen on {settings.host} without keys: set CHEMTWIN_API_KEYS, "
             "or leave CHEMTWIN_HOST at 127.0.0.1"
         )
-    with ExitStack() as stack:
-        if settings.processes > 1:
-            folder = tempfile.TemporaryDirectory(prefix="chemtwin-metrics-")
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(folder)
-            processes.get_ready(*IMPORTED)
-
-        import uvicorn
-        import uvicorn._subprocess
-        from uvicorn.config import STARTUP_FAILURE
-        from uvicorn.supervisors import Multiprocess
-
-        from app.operations import logs
-        from index.stores.open_store import open_store
-
-        open_store(settings.store_address).close()
-        logs.configure(settings.log_format, settings.log_level)
-        options: dict[str, Any] = {
-            "app": "app.application:create_app",
-            "factory": True,
-            "host": settings.host,
-            "port": settings.port,
-            "workers": settings.processes,
-            "access_log": False,
-            "log_config": None,
-            "timeout_graceful_shutdown": settings.stop_timeout_s,
-        }
-        if settings.processes == 1:
-            uvicorn.run(**options)
-            return
+    open_store(settings.store_address).close()
+    logs.configure(settings.log_format, settings.log_level)
+    options: dict[str, Any] = {
+        "app": "app.application:create_app",
+        "factory": True,
+        "host": settings.host,
+        "port": settings.port,
+        "workers": settings.processes,
+        "access_log": False,
+        "log_config": None,
+        "timeout_graceful_shutdown": settings.stop_timeout_s,
+    }
+    if settings.processes == 1:
+        uvicorn.run(**options)
+        return
+    config = uvicorn.Config(**options)
+    listening = config.bind_socket()
+    with tempfile.TemporaryDirectory(prefix="chemtwin-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        processes.get_ready(*IMPORTED)
         uvicorn._subprocess.spawn = processes.CONTEXT  # type: ignore[assignment]
-        config = uvicorn.Config(**options)
-        several = Multiprocess(config, [config.bind_socket()])
+        several = Multiprocess(config, [listening])
         several.run()
-        if any(process.exitcode == STARTUP_FAILURE for process in several.processes):
-            raise SystemExit(STARTUP_FAILURE)
+    if any(process.exitcode == STARTUP_FAILURE for process in several.processes):
+        raise SystemExit(STARTUP_FAILURE)
 
 
 @click.command(epilog=example("doctor"))
