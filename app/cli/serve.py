@@ -32,6 +32,7 @@ def serve() -> None:
     from uvicorn.supervisors import Multiprocess
 
     from app.bulk import processes
+    from app.metrics import FOLDER
     from app.operations import logs
     from app.settings import keys, read_settings
     from index.stores.open_store import open_store
@@ -60,7 +61,7 @@ def serve() -> None:
     config = uvicorn.Config(**options)
     listening = config.bind_socket()
     with tempfile.TemporaryDirectory(prefix="chemtwin-metrics-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        os.environ[FOLDER] = folder
         processes.get_ready(*IMPORTED)
         uvicorn._subprocess.spawn = processes.CONTEXT  # type: ignore[assignment]
         several = Multiprocess(config, [listening])
