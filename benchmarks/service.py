@@ -3,11 +3,14 @@
 python -m benchmarks.service fill FOLDER SURVEY --stars N    a catalogue to serve (benchmarks/catalogue.py)
 python -m benchmarks.service calls FOLDER SURVEY             one client: /embed, /twins
 python -m benchmarks.service load FOLDER SURVEY --minutes 10 64 clients that mix /embed, /twins and /recast
+python -m benchmarks.service turns FOLDER SURVEY --checkouts OLD NEW   two revisions in turns
 
 `calls` compares /embed of one JSON spectrum with parsing its body, inference and one synced commit, done one
 after another in a process of its own (`floor`); and /twins with the search in this process. `load` is followed
 by the same clients sending the same requests to a FastAPI application that only parses their JSON and returns
-as many bytes as the service does. Server and clients run on the same machine. Needs aiohttp.
+as many bytes as the service does. `turns` starts the servers of two folders, each with a revision, one after
+another and again. It prints medians of their starts, calls and loads, and the ratios. Server and clients run
+on the same machine. Needs aiohttp.
 """
 
 import argparse
@@ -26,6 +29,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import aiohttp
 import httpx
@@ -106,14 +110,14 @@ def bodies(survey: Survey) -> list[bytes]:
 
 
 @contextmanager
-def serving(command: list[str], **environment: str) -> Iterator[tuple[str, int]]:
+def serving(command: list[str], checkout: Path | None = None, **environment: str) -> Iterator[tuple[str, int]]:
     """The URL and process number of a server that listens on a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     variables = {"CHEMTWIN_PORT": str(port), "OMP_NUM_THREADS": "1", "CHEMTWIN_LOG_LEVEL": "warning"}
     command = [part.format(port=port) for part in command]
-    server = subprocess.Popen(command, env=os.environ | variables | environment)
+    server = subprocess.Popen(command, cwd=checkout, env=os.environ | variables | environment)
     url = f"http://127.0.0.1:{port}"
     try:
         while True:
@@ -122,7 +126,7 @@ def serving(command: list[str], **environment: str) -> Iterator[tuple[str, int]]
                     break
             except httpx.TransportError:
                 assert server.poll() is None
-            time.sleep(0.1)
+            time.sleep(0.02)
         yield url, server.pid
     finally:
         server.send_signal(signal.SIGTERM)
@@ -190,20 +194,55 @@ def calls(folder: Path, survey: Survey) -> None:
         print(f"| difference of the medians | {1e3 * (np.median(over_http) - np.median(inside)):.2f} | | |")
 
 
+def tree(process: int) -> list[int]:
+    """A process and those under it."""
+    try:
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:
+        return []
+    return [process, *(below for child in children for below in tree(int(child)))]
+
+
 def memory(process: int) -> float:
-    """Memory in MB that no file backs, of a process."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith("RssAnon"))) / 1e3
+    """Memory in MB that no file backs, of a process and those under it; what they share counts once."""
+    kilobytes = 0
+    for one in tree(process):
+        lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+        kilobytes += sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon"))
+    return kilobytes / 1e3
 
 
 def cpu(process: int) -> float:
-    """Seconds of processor time so far of a process."""
-    times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+    """Seconds of processor time so far of a process and those under it."""
+    ticks = 0
+    for one in tree(process):
+        times = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[11:13]
+        ticks += sum(map(int, times))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
-async def clients(url: str, sent: list[bytes], stars: int, seconds: float, process: int) -> Counter[str]:
-    """What 64 clients see in so many seconds, and the server's memory ten times meanwhile, printed."""
+class Load(NamedTuple):
+    """What clients saw: seconds of each call, responses by call and status, and the server's memory (MB)."""
+
+    rate: float
+    took: dict[str, list[float]]
+    outcome: Counter[str]
+    memory: list[float]
+    cpu_ms: float
+
+    def print(self) -> None:
+        """All of it, as docs/operating.md has it."""
+        print(f"{self.rate:.0f} requests/s; {dict(sorted(self.outcome.items()))}")
+        print(f"{self.cpu_ms:.1f} ms of the server's processor time a request")
+        print("\n| call | p50 ms | p90 | p99 |\n|---|---|---|---|")
+        for call, durations in self.took.items():
+            print(f"| {call} | {quantiles(durations)} |")
+        used = " ".join(f"{value:.0f}" for value in self.memory)
+        print(f"\nmemory of the server, MB: {used}\n", flush=True)
+
+
+async def clients(url: str, sent: list[bytes], stars: int, seconds: float, process: int) -> Load:
+    """What 64 clients see in so many seconds, and the server's memory ten times meanwhile."""
     ends = time.monotonic() + seconds
     took: dict[str, list[float]] = {name: [] for name in MIX}
     outcome: Counter[str] = Counter()
@@ -237,13 +276,7 @@ async def clients(url: str, sent: list[bytes], stars: int, seconds: float, proce
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         await asyncio.gather(watch(), *(one(number, session) for number in range(CLIENTS)))
     total = sum(map(len, took.values()))
-    print(f"{total / seconds:.0f} requests/s for {seconds:.0f} s; {dict(sorted(outcome.items()))}")
-    print(f"{1e3 * (cpu(process) - begun) / total:.1f} ms of the server's processor time a request")
-    print("\n| call | p50 ms | p90 | p99 |\n|---|---|---|---|")
-    for call, durations in took.items():
-        print(f"| {call} | {quantiles(durations)} |")
-    print(f"\nmemory of the server, MB: {' '.join(f'{value:.0f}' for value in used)}\n", flush=True)
-    return outcome
+    return Load(total / seconds, took, outcome, used, 1e3 * (cpu(process) - begun) / total)
 
 
 def load(folder: Path, survey: Survey, minutes: float) -> None:
@@ -260,22 +293,67 @@ def load(folder: Path, survey: Survey, minutes: float) -> None:
             len(httpx.get(f"{url}/twins/CAT-00000000?k=10").content),
             len(httpx.post(url + "/recast", json={"star_id": "CAT-00000000", "to": {"teff": 4300.0}}).content),
         ]
-        outcome = asyncio.run(clients(url, sent, stars - BODIES, 60 * minutes, process))
-    bad = {key: count for key, count in outcome.items() if not key.split()[1].startswith("2")}
+        seen = asyncio.run(clients(url, sent, stars - BODIES, 60 * minutes, process))
+    seen.print()
+    bad = {key: count for key, count in seen.outcome.items() if not key.split()[1].startswith("2")}
     print(f"responses other than 2xx: {bad or 'none'}\n\nThe same on an application that only parses:\n")
     (folder / "parser_app.py").write_text(PARSER % tuple(sizes))
     command = [sys.executable, "-m", "uvicorn", "parser_app:app", "--app-dir", str(folder), "--port", "{port}"]
     with serving([*command, "--no-access-log", "--log-level", "warning"]) as (url, process):
-        asyncio.run(clients(url, sent, stars - BODIES, min(60 * minutes, 60), process))
+        asyncio.run(clients(url, sent, stars - BODIES, min(60 * minutes, 60), process)).print()
+
+
+def measured(folder: Path, checkout: Path, sent: list[bytes], stars: int, seconds: float) -> dict[str, float]:
+    """One round of a checkout: seconds to ready, one client's calls, and the load."""
+    begun = time.monotonic()
+    with serving(service(folder), checkout, CHEMTWIN_DATA_DIR=str(folder.resolve())) as (url, process):
+        found = {"start, s": time.monotonic() - begun}
+        kinds = {"/embed without ivar": sent[::2], "/embed with ivar": sent[1::2]}
+        with httpx.Client(base_url=url, timeout=60, headers={"Content-Type": "application/json"}) as client:
+            for kind, chosen in kinds.items():
+                took = []
+                for body in chosen[:REPEATS]:
+                    start = time.perf_counter()
+                    assert client.post("/embed", content=body).status_code in (200, 201)
+                    took.append(time.perf_counter() - start)
+                found[f"{kind} alone, p50 ms"] = 1e3 * float(np.median(took))
+            took = []
+            for row in range(REPEATS):
+                start = time.perf_counter()
+                assert client.get(f"/twins/CAT-{row * 397 % stars:08d}?k=10").status_code == 200
+                took.append(time.perf_counter() - start)
+            found["/twins alone, p50 ms"] = 1e3 * float(np.median(took))
+        seen = asyncio.run(clients(url, sent, stars, seconds, process))
+    assert all(key.split()[1].startswith("2") for key in seen.outcome), seen.outcome
+    found |= {"requests/s": seen.rate, "processor time of a request, ms": seen.cpu_ms}
+    for call, durations in seen.took.items():
+        found[f"/{call} at {CLIENTS} clients, p99 ms"] = 1e3 * float(np.quantile(durations, 0.99))
+    return found | {"memory, MB": max(seen.memory)}
+
+
+def turns(folder: Path, survey: Survey, checkouts: list[Path], rounds: int, minutes: float) -> None:
+    """Medians of two checkouts that were served in turns, and their ratios."""
+    sent = bodies(survey)
+    (stars,) = SqliteStore(folder / "stars.sqlite").stars_by_model().values()
+    found: dict[Path, list[dict[str, float]]] = {checkout: [] for checkout in checkouts}
+    for _ in range(rounds):
+        for checkout, own in found.items():
+            own.append(measured(folder, checkout, sent, stars - BODIES, 60 * minutes))
+    print(f"| medians of {rounds} | {' | '.join(map(str, checkouts))} | ratio |\n|---|---|---|---|")
+    for name in found[checkouts[0]][0]:
+        old, new = (float(np.median([one[name] for one in found[checkout]])) for checkout in checkouts)
+        print(f"| {name} | {old:.4g} | {new:.4g} | {new / old:.2f} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("fill", "calls", "load"))
+    parser.add_argument("what", choices=("fill", "calls", "load", "turns"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("survey", type=Path)
     parser.add_argument("--stars", type=int, default=100_000)
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--checkouts", type=Path, nargs=2)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     survey = Survey.open(arguments.survey)
     versions = {name: version(name) for name in ("uvicorn", "fastapi", "aiohttp", "torch")}
@@ -287,8 +365,10 @@ def main() -> None:
         fill(arguments.folder, survey, arguments.stars)
     elif arguments.what == "calls":
         calls(arguments.folder, survey)
-    else:
+    elif arguments.what == "load":
         load(arguments.folder, survey, arguments.minutes)
+    else:
+        turns(arguments.folder, survey, arguments.checkouts, arguments.rounds, arguments.minutes)
 
 
 if __name__ == "__main__":

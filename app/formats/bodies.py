@@ -66,7 +66,9 @@ async def parsed(content: bytes, parse: Callable[[bytes], Form]) -> Form:
 
 def parse_json(content: bytes) -> Any:
     """The JSON value. Raises Invalid for what is not JSON (NaN and Infinity are not), or of too many parts."""
-    if content.count(b"{") + content.count(b"[") > MAX_BRACKETS or content.count(b'"') > MAX_QUOTES:
+    if len(content) > MAX_BRACKETS and (
+        content.count(b"{") + content.count(b"[") > MAX_BRACKETS or content.count(b'"') > MAX_QUOTES
+    ):
         raise Invalid(
             "too_many_parts",
             f"the JSON has more than {MAX_BRACKETS} objects and lists, or {MAX_QUOTES // 2} strings",

@@ -1,4 +1,7 @@
-"""Tables of stars, twins and spectra: what their columns are, and the same table as CSV or VOTable."""
+"""Tables of stars, twins and spectra: what their columns are, and the same table as CSV or VOTable.
+
+Functions import astropy's tables when they first run: that takes a third of a start, and few requests need it.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,16 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.io.votable import from_table
-from astropy.io.votable.tree import Info, Param, Resource, VOTableFile
-from astropy.table import Column as TableColumn
-from astropy.table import Table
 from numpy.typing import NDArray
 
 from index.stores.star import Star
+
+if TYPE_CHECKING:
+    from astropy.io.votable.tree import VOTableFile
+    from astropy.table import Table
 
 NAN = float("nan")
 
@@ -141,6 +144,9 @@ def _sd(star: Star) -> NDArray[Any]:
 
 def table(fields: Sequence[Column], rows: Sequence[Any]) -> Table:
     """An astropy table; each column's UCD is in its `meta`."""
+    from astropy.table import Column as TableColumn
+    from astropy.table import Table
+
     made = Table()
     for field in fields:
         values = field.of(rows)
@@ -204,6 +210,9 @@ def votable_bytes(
     version
         The version of the VOTable standard.
     """
+    from astropy.io.votable import from_table
+    from astropy.io.votable.tree import Info, Param
+
     file = from_table(table(fields, rows), table_id=name)
     file.version = version
     resource = file.resources[0]
@@ -227,6 +236,8 @@ def votable_bytes(
 
 def votable_error(message: str) -> bytes:
     """A VOTable that says what is wrong, as the Virtual Observatory's protocols want it."""
+    from astropy.io.votable.tree import Info, Resource, VOTableFile
+
     file = VOTableFile(version="1.1")
     resource = Resource(type="results")
     resource.infos.append(Info(name="QUERY_STATUS", value="ERROR"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from typing import Annotated, Any
 
 import numpy as np
@@ -102,10 +103,13 @@ def _array(value: list[Any], kinds: set[type], wanted: str) -> NDArray[Any]:
     """An array (n,) of a JSON list of these types, null becoming NaN."""
     if len(value) > MAX_PIXELS:
         raise ValueError(f"has {len(value)} values; at most {MAX_PIXELS} are taken")
-    if not value or not set(map(type, value)) <= kinds:
+    types = set(map(type, value))
+    if not value or not types <= kinds:
         raise ValueError(f"must be a list of {wanted} only, at least one")
     try:
-        return np.array(value, dtype=np.float64 if kinds & {float} else np.int64)
+        if float in kinds and type(None) not in types:
+            return np.frombuffer(array("d", value))  # in half of the time that numpy takes
+        return np.array(value, dtype=np.float64 if float in kinds else np.int64)
     except OverflowError:
         raise ValueError("has an integer that is too large") from None
 

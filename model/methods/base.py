@@ -15,6 +15,7 @@ from model.methods.basis import Basis
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
 from model.spectra.parameters import PARAMETER_UNITS, Parameters
+from model.spectra.pixel_loops import squared_residuals
 from model.spectra.spectrum import Spectrum
 
 EXPLAINED = 4.0
@@ -324,15 +325,16 @@ class Model(ABC):
         return None
 
     def _compared(self, spectrum: Spectrum, inferred: Inferred, model_flux: Array) -> Embedding:
-        chi2 = None
-        good = spectrum.ivar > 0
-        residual = (spectrum.flux - model_flux)[good]
-        freedom = max(1, int(good.sum()) - len(inferred.latent))
-        if spectrum.has_errors:
-            chi2 = float(np.sum(residual**2 * spectrum.ivar[good]) / freedom)
-        variance = self.variance(spectrum)[good]
-        scaled = float(np.sum(residual**2 / variance)) / freedom if variance.all() else 0.0
-        return self._embedding(spectrum, inferred, chi2, scaled, float(np.mean(residual**2)))
+        good, square, weighted, scaled = squared_residuals(
+            spectrum.flux,
+            spectrum.ivar,
+            model_flux.astype(np.float64, order="C", copy=False),
+            self.card.error_floor**2,
+            spectrum.has_errors,
+        )
+        freedom = max(1, good - len(inferred.latent))
+        chi2 = weighted / freedom if spectrum.has_errors else None
+        return self._embedding(spectrum, inferred, chi2, scaled / freedom, square / max(1, good))
 
     def _embedding(
         self, spectrum: Spectrum, inferred: Inferred, chi2: float | None, scaled: float, square: float

@@ -35,26 +35,17 @@ def scaled(parameters: Array, ranges: Array) -> Array:
     return np.asarray(2 * (parameters - ranges[:, 0]) / (ranges[:, 1] - ranges[:, 0]) - 1)
 
 
-@cache
-def _products(parameters: int, degree: int) -> tuple[tuple[int, int], ...]:
-    """Each monomial after the constant as a product: the indices of another monomial and of a parameter."""
-    all_ = exponents(parameters, degree)
-    index = {powers: number for number, powers in enumerate(all_)}
-    products = []
-    for powers in all_[1:]:
-        one = next(number for number, power in enumerate(powers) if power)
-        products.append((index[(*powers[:one], powers[one] - 1, *powers[one + 1 :])], one))
-    return tuple(products)
-
-
 def design(parameters: Array, ranges: Array, degree: int) -> Array:
     """Monomials (N, T) of the scaled parameters (N, U)."""
-    unit = scaled(parameters, ranges)
-    products = _products(unit.shape[1], degree)
-    monomials = np.ones((len(unit), 1 + len(products)))
-    for number, (lower, parameter) in enumerate(products, 1):
-        np.multiply(monomials[:, lower], unit[:, parameter], out=monomials[:, number])
-    return monomials
+    unit = scaled(parameters, ranges).T
+    powers = np.ones((degree + 1, *unit.shape))
+    for power in range(1, degree + 1):
+        np.multiply(powers[power - 1], unit, out=powers[power])
+    chosen = np.array(exponents(len(unit), degree))
+    monomials = powers[chosen[:, 0], 0]
+    for parameter in range(1, len(unit)):
+        monomials *= powers[chosen[:, parameter], parameter]
+    return np.ascontiguousarray(monomials.T)
 
 
 class Basis:
@@ -176,7 +167,7 @@ class Basis:
         """Covariance (K, K) of the good residuals' projection, from the pixels' ivar."""
         good = spectrum.ivar > 0
         variance = np.divide(1.0, spectrum.ivar, out=np.zeros(len(good)), where=good).astype(np.float32)
-        return ((self._single * variance) @ self._single.T).astype(np.float64)
+        return ((self.single * variance) @ self.single.T).astype(np.float64)
 
     def slope(self, parameters: Array) -> Array:
         """Derivative (U, P) of `expected` by the parameters (U,), by differences of 1 % of the ranges."""
@@ -202,7 +193,7 @@ class Basis:
         weighted = (residual * ivar) @ self.components.T
         weights = ivar.astype(np.float32)
         if len(weights) < FEW:
-            roots = (self._single * np.sqrt(weight) for weight in weights)
+            roots = (self.single * np.sqrt(weight) for weight in weights)
             return np.stack([root @ root.T for root in roots]).astype(np.float64), weighted
         rows, columns = np.triu_indices(len(self.components))
         information = np.empty((len(weights), len(self.components), len(self.components)))
@@ -242,7 +233,12 @@ class Basis:
         return unit + missing @ inverse, missing @ uncertain @ missing + self.discarded * missing
 
     @cached_property
-    def _single(self) -> NDArray[np.float32]:
+    def by_pixel(self) -> Array:
+        """The components (P, K), a pixel's together: some pixels' are taken in a fraction of the time."""
+        return np.ascontiguousarray(self.components.T)
+
+    @cached_property
+    def single(self) -> NDArray[np.float32]:
         """The components (K, P) in single precision, enough for covariances."""
         return self.components.astype(np.float32)
 
@@ -250,4 +246,4 @@ class Basis:
     def _products(self) -> NDArray[np.float32]:
         """The products (K (K + 1) / 2, P) of all pairs of components."""
         rows, columns = np.triu_indices(len(self.components))
-        return self._single[rows] * self._single[columns]
+        return self.single[rows] * self.single[columns]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from model.methods.compiled import compiled
+from model.compiled import compiled
 from model.spectra.grid import Array
 
 STEPS = 100

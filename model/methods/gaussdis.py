@@ -34,6 +34,9 @@ MARGIN = 0.2
 FILLS = 3
 """Times that masked pixels are filled from the good ones before a spectrum is compared with the basis."""
 
+LEAST_IVAR = 1e-30
+"""A smaller inverse variance counts as this: single precision has none."""
+
 NOISELESS_SNR = 1e4
 """Highest S/N that a spectrum is taken to have."""
 
@@ -160,7 +163,8 @@ class GaussDis(Model):
         parameters = self._nearest(parameters)
         if variance is None:
             variance = np.broadcast_to(np.float64(0.0), flux.shape)
-        measured, covariance = self._measured(flux, parameters, np.maximum(variance, NOISELESS_SNR**-2))
+        residual = flux - self.basis.expected(parameters)
+        measured, covariance = self._measured(residual, np.maximum(variance, NOISELESS_SNR**-2))
         fit, _ = self._fit_measured(measured, covariance, parameters, errors)
         return fit.latents, fit.information, fit.converged
 
@@ -173,7 +177,7 @@ class GaussDis(Model):
         if errors is not None and errors.any():
             covariance = covariance + self.by_errors(fit.latents, parameters, errors)
             precision = inverse(covariance)
-            again = self.response.fit(measured, parameters, precision)
+            again = self.response.fit(measured, parameters, precision, fit.latents)
             fit = again._replace(steps=np.maximum(fit.steps, again.steps))
         return fit, precision
 
@@ -182,15 +186,22 @@ class GaussDis(Model):
 
         The residual variance from the best combination of the basis is added to each spectrum's own noise.
         """
-        flux = np.stack([s.flux for s in spectra])
         parameters = self._nearest(np.stack([s.parameters.values(self.parameter_names) for s in spectra]))
         errors = np.stack([s.parameters.errors(self.parameter_names) for s in spectra])
+        residual = np.stack([s.flux for s in spectra])
+        residual -= self.basis.expected(parameters)
         good = np.stack([s.ivar > 0 for s in spectra])
-        noise = np.stack([1 / np.maximum(s.ivar, 1e-30) if s.has_errors else 0 * s.ivar for s in spectra])
-        unexplained = self._unexplained(flux, parameters, noise, good)
-        variance = np.where(good, noise + unexplained[:, None], np.inf)
-        coefficients, covariances = self._measured(flux, parameters, np.maximum(variance, NOISELESS_SNR**-2))
-        covariances = np.broadcast_to(covariances, (len(flux), *self.scatter.shape))
+        variance = np.zeros_like(residual)
+        for own, s in zip(variance, spectra, strict=True):
+            if s.has_errors:
+                np.divide(1.0, np.maximum(s.ivar, LEAST_IVAR), out=own, where=s.ivar > 0)
+        np.copyto(residual, 0.0, where=~good)
+        unexplained = self._unexplained(residual, variance, good)
+        variance += unexplained[:, None]
+        np.maximum(variance, NOISELESS_SNR**-2, out=variance)
+        np.copyto(variance, np.inf, where=~good)
+        coefficients, covariances = self._measured(residual, variance)
+        covariances = np.broadcast_to(covariances, (len(residual), *self.scatter.shape))
         return Measured(coefficients, covariances, parameters, errors, unexplained)
 
     def infer(self, spectra: Sequence[Spectrum]) -> list[Inferred]:
@@ -281,8 +292,11 @@ class GaussDis(Model):
         """Standard deviation (P,) of the decoded flux for a latent (D,) of this covariance, to first order."""
         slope = self.response.by_latents(self.unit(latent[None]), self._nearest(parameters[None]))[0]
         sizes, axes = np.linalg.eigh(self.unit_covariance(covariance))
-        deviation = (np.sqrt(np.maximum(sizes, 0.0)) * axes).T @ slope @ self.basis.components
-        return np.asarray(np.sqrt(np.einsum("dp,dp->p", deviation, deviation)))
+        deviation = (np.sqrt(np.maximum(sizes, 0.0)) * axes).T @ slope
+        deviation = (
+            deviation.astype(np.float32) @ self.basis.single
+        )  # a standard deviation needs no more digits
+        return np.asarray(np.sqrt(np.einsum("dp,dp->p", deviation, deviation)), dtype=np.float64)
 
     def coefficients(self, latents: Array, parameters: Array) -> Array:
         """Coefficients (N, K) in the spectral basis of the flux that `decode` gives."""
@@ -344,24 +358,28 @@ class GaussDis(Model):
             nearest[:, logg] = np.clip(nearest[:, logg], least - margin, greatest + margin)
         return np.asarray(nearest)
 
-    def _unexplained(self, flux: Array, parameters: Array, noise: Array, good: NDArray[np.bool_]) -> Array:
-        """Mean residual variance per pixel (N,) of flux (N, P) from the basis, beyond `noise` (N, P)."""
-        given = np.where(good, flux - self.basis.expected(self._nearest(parameters)), 0.0)
-        projected = given @ self.basis.components.T
-        squares = np.einsum("np,np->n", given, given) - np.where(good, noise, 0.0).sum(axis=1)
+    def _unexplained(self, residual: Array, noise: Array, good: NDArray[np.bool_]) -> Array:
+        """Mean variance per pixel (N,) of residuals from the polynomial that the basis does not explain.
+
+        Beyond `noise` (N, P). Residuals and noise are 0 where pixels (N, P) are not `good`.
+        """
+        projected = residual @ self.basis.components.T
+        squares = np.einsum("np,np->n", residual, residual) - noise.sum(axis=1)
         for row, mask in enumerate(good):
-            masked = self.basis.components[:, ~mask]
+            masked = self.basis.by_pixel[~mask]
             filled = projected[row]
             for _ in range(FILLS - 1):
-                filled = projected[row] + masked @ (filled @ masked)
-            rebuilt = filled @ masked
+                filled = projected[row] + (masked @ filled) @ masked
+            rebuilt = masked @ filled
             squares[row] += filled @ (filled - 2 * projected[row]) - rebuilt @ rebuilt
         freedom = np.maximum(good.sum(axis=1) - len(self.basis.components), 1)
         return np.asarray(np.maximum(squares / freedom, 0.0))
 
-    def _measured(self, flux: Array, parameters: Array, variance: Array) -> tuple[Array, Array]:
-        """Coefficients (N, K) by weighted least squares; their covariance (N, K, K), or (K, K) for all."""
-        residual = flux - self.basis.expected(parameters)
+    def _measured(self, residual: Array, variance: Array) -> tuple[Array, Array]:
+        """Coefficients (N, K) by weighted least squares; their covariance (N, K, K), or (K, K) for all.
+
+        Of residuals (N, P) from the polynomial with a variance (N, P), infinite where a pixel is masked.
+        """
         level = float(variance.flat[0])
         if np.all(variance == level):
             noise = level * (np.eye(len(self.scatter)) + self.continuum) + self.scatter

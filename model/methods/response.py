@@ -57,6 +57,7 @@ class Response:
         self.leading = next(
             n for n in range(self.latents + 1) if len(_factors(self.latents, n)) == products.shape[1]
         )
+        self._last: tuple[Array, tuple[Array, Array, Array]] | None = None
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Tensors for the model file."""
@@ -148,12 +149,19 @@ class Response:
         return Fit(latents, information, steps)
 
     def _terms(self, parameters: Array) -> tuple[Array, Array, Array]:
-        """Mean (N, K), linear terms (N, D, K) and those of products (N, M, K) at parameters (N, U)."""
+        """Mean (N, K), linear terms (N, D, K) and those of products (N, M, K) at parameters (N, U).
+
+        The last ones are remembered: a star is fitted, compared and decoded at the same parameters.
+        """
+        last = self._last
+        if last is not None and np.array_equal(last[0], parameters):
+            return last[1]
         monomials = _monomials(parameters, self.ranges, self.degrees)
         mean, linear, products = (
             (own @ tensor.reshape(len(tensor), -1)).reshape(len(parameters), *tensor.shape[1:])
             for own, tensor in zip(monomials, (self.mean, self.linear, self.products), strict=True)
         )
+        self._last = parameters.copy(), (mean, linear, products)
         return mean, linear, products
 
 

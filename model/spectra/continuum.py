@@ -22,10 +22,13 @@ from numpy.typing import NDArray
 
 from model.errors import SpectrumError
 from model.spectra.grid import Array, Grid
+from model.spectra.pixel_loops import divide_by_continuum
 
 METHOD = "continuum_pixels"
 ROUNDS = 3
 OUTLIER, GROSS = 0.3, 2.0
+LIMITS = np.array([GROSS, *(OUTLIER,) * (ROUNDS - 1)])
+"""How far a continuum pixel may be from the last continuum in each round, relative to it."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ class Normaliser:
             log_wavelength = np.log(self.grid.wavelength[detector])
             x = 2 * (log_wavelength - log_wavelength[0]) / (log_wavelength[-1] - log_wavelength[0]) - 1
             inside = self.pixels[(self.pixels >= detector.start) & (self.pixels < detector.stop)]
-            designs.append((detector, chebyshev.chebvander(x, self.degree), inside - detector.start))
+            basis = np.ascontiguousarray(chebyshev.chebvander(x, self.degree), dtype=np.float64)
+            designs.append((detector, basis, (inside - detector.start).astype(np.int64)))
         return designs
 
     def __call__(self, flux: Array, ivar: Array) -> tuple[Array, Array]:
@@ -123,35 +127,14 @@ class Normaliser:
         continuum that falls below a tenth of its median. Continuum pixels far off the continuum (`GROSS`,
         `OUTLIER`) do not count.
         """
-        flux, ivar = flux.copy(), ivar.copy()
+        flux, ivar = np.array(flux, dtype=np.float64), np.array(ivar, dtype=np.float64)
         for detector, basis, pixels in self._designs:
-            continuum = self._continuum(flux[detector], ivar[detector], basis, pixels)
-            if continuum is None:
+            enough = max(3 * basis.shape[1], len(pixels) // 4)
+            if not divide_by_continuum(flux[detector], ivar[detector], basis, pixels, LIMITS, enough):
                 ivar[detector] = 0.0
-                continue
-            flux[detector] /= continuum
-            ivar[detector] *= continuum**2
         if not np.any(ivar > 0):
             raise SpectrumError("no_continuum", "no continuum could be fitted: too few good pixels, or no flux")
         return flux, ivar
-
-    def _continuum(self, flux: Array, ivar: Array, basis: Array, pixels: NDArray[np.int64]) -> Array | None:
-        good = pixels[ivar[pixels] > 0]
-        enough = max(3 * basis.shape[1], len(pixels) // 4)
-        scale = float(np.median(flux[good])) if len(good) else 0.0
-        if not scale > 0:
-            return None
-        continuum = np.full(len(flux), scale)
-        for limit in (GROSS, *(OUTLIER,) * (ROUNDS - 1)):
-            good = good[np.abs(flux[good] / continuum[good] - 1) < limit]
-            if len(good) < enough:
-                return None
-            design = basis[good]
-            coefficients = np.linalg.solve(design.T @ design, design.T @ (flux[good] / continuum[good]))
-            continuum = continuum * (basis @ coefficients)
-            if not np.all(continuum > 0.1 * scale):
-                return None
-        return continuum
 
     def complete(self, flux: Array) -> tuple[Array, NDArray[np.bool_]]:
         """Normalise complete spectra, all at once.

@@ -12,7 +12,8 @@ from model.errors import ChemtwinError, SpectrumError
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
 from model.spectra.parameters import Parameters
-from model.spectra.pixels import MAX_FLUX, mask_unusable, mask_warnings
+from model.spectra.pixel_loops import mask_unphysical
+from model.spectra.pixels import MAX_FLUX, mask_unusable, mask_warnings, median
 
 BAD_BITS = 0b1111_1111
 """APOGEE pixel mask bits that make a pixel unusable by default: 0 to 7 (BADPIX ... NOSKY)."""
@@ -103,13 +104,13 @@ class Spectrum:
         """Fraction of the grid's pixels that carry no information."""
         return float(np.count_nonzero(self.ivar == 0) / len(self.ivar))
 
-    @property
+    @cached_property
     def snr(self) -> float | None:
         """Median of flux * sqrt(ivar) over good pixels, None without errors."""
         if not self.has_errors:
             return None
         good = self.ivar > 0
-        return float(np.median(self.flux[good] * np.sqrt(self.ivar[good])))
+        return median(self.flux[good] * np.sqrt(self.ivar[good]))
 
 
 def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None) -> Spectrum:
@@ -150,15 +151,14 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
         flux, ivar = normaliser(flux, ivar)
         history.append(normaliser.describe())
         stages["no continuum could be fitted there"] = ivar
-    sigma = 1 / np.sqrt(np.where(ivar > 0, ivar, 1.0)) if observation.ivar is not None else np.zeros_like(flux)
-    strange = (ivar > 0) & ((flux > UNPHYSICAL + 5 * sigma) | (flux < -5 * sigma))
+    ivar = ivar.copy()
     warnings = []
-    if strange.any():
-        stages["its flux is unphysical"] = ivar = np.where(strange, 0.0, ivar)
-        warnings.append(f"{int(strange.sum())} pixels with unphysical flux were masked")
+    if strange := mask_unphysical(flux, ivar, UNPHYSICAL, observation.ivar is not None):
+        stages["its flux is unphysical"] = ivar
+        warnings.append(f"{strange} pixels with unphysical flux were masked")
     warnings += mask_warnings(grid, stages)
     spectrum = Spectrum(
-        flux=np.where(ivar > 0, flux, 0.0),
+        flux=flux,
         ivar=ivar,
         parameters=observation.parameters,
         has_errors=observation.ivar is not None,
@@ -173,11 +173,11 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
 
 def _check_normalised(flux: Array, ivar: Array) -> None:
     """Raise SpectrumError unless the median flux (P,) of good pixels is near 1."""
-    median = float(np.median(flux[ivar > 0]))
-    if not MEDIAN[0] <= median <= MEDIAN[1]:
+    middle = median(flux[ivar > 0])
+    if not MEDIAN[0] <= middle <= MEDIAN[1]:
         raise SpectrumError(
             "not_normalized",
-            f"the spectrum is said to be normalised but its median flux is {median:.4g}, not within "
+            f"the spectrum is said to be normalised but its median flux is {middle:.4g}, not within "
             f"{MEDIAN[0]} to {MEDIAN[1]}. Divide by the continuum, or send normalized=false and the "
             "service fits it.",
         )
