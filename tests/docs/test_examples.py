@@ -37,6 +37,7 @@ NOT_RUN = {
         "chemtwin lab emulator fit": "a quarter of an hour on spectra that are not in the repository"
     },
     "giant-branch.md": {"chemtwin survey synthesize train.h5": "half an hour"},
+    "observed-survey.md": {"chemtwin survey synthesize observed.h5": "ten minutes"},
     "gpu.md": {"python -m benchmarks.gpu": "nine minutes on a large GPU; tests/benchmarks runs it small"},
     "limit.md": {"chemtwin lab limit": HOURS},
     "siblings.md": {"chemtwin model siblings": "six minutes"},
