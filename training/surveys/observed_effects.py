@@ -1,9 +1,9 @@
-"""What an observation does to synthetic spectra: noise and masks as real ones have them, resolution, velocity,
-continuum, sky, and errors of labels.
+"""What an observation does to synthetic spectra and to their labels.
 
     chemtwin survey synthesize survey.h5 --observed
 
-The patterns of noise and masks are those of the shipped DR10 giants.
+Noise and masks have the patterns of the shipped DR10 giants. Resolution, velocity and continuum differ from
+star to star, residuals remain under sky lines, and labels have errors.
 """
 
 from __future__ import annotations
