@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from multiprocessing import parent_process
 
 from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from app import error_responses, metrics, openapi
-from app.bulk.processes import end_with_parent
 from app.inference.batcher import Batcher
 from app.inference.latent_map import LatentMap
 from app.inference.service import Service
@@ -25,9 +23,6 @@ from app.settings import Settings, keys
 
 LAST_BATCH_S = 5.0
 """Seconds for the batch in inference when the service stops, after those that its requests had."""
-
-START_S = 10.0
-"""Seconds for which one of several processes leaves connections to the others while its search opens."""
 
 THREADS = 16
 """Searches of GET /twins at once."""
@@ -81,9 +76,6 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
     """Open the model and the store, and close them at the end."""
     settings: Settings = app.state.settings
     logs.configure(settings.log_format, settings.log_level)
-    one_of_several = parent_process() is not None
-    if one_of_several:
-        end_with_parent()
     service = await run_in_threadpool(Service, settings)
     batcher = Batcher(service.embed, settings.queue_size, settings.batch_size)
     app.state.service, app.state.batcher, app.state.latent_map = service, batcher, LatentMap(service)
@@ -91,8 +83,6 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
     card = service.model.card
     metrics.MODEL.labels(card.name, card.version, card.method).set(1)
     metrics.CAPACITY.set(settings.queue_size)
-    if one_of_several:
-        await run_in_threadpool(service.wait_for_search, START_S)
     yield
     await batcher.stop(LAST_BATCH_S)
     await threads.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on. Other than loopback needs api_keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
-    workers: int = Field(1, ge=0, description="Processes that serve, on one store. 0: one a core.")
+    workers: int = Field(1, ge=1, description="Processes that serve, on one store.")
     data_dir: Path = Field(
         Path("data"), description="Folder of the star store (stars.sqlite), or of the cache of another store."
     )
@@ -59,11 +58,6 @@ class Settings(BaseSettings):
         False,
         description="Store every spectrum, for the explorer and for `chemtwin catalogue reindex`.",
     )
-
-    @property
-    def processes(self) -> int:
-        """How many processes serve."""
-        return self.workers or len(os.sched_getaffinity(0))
 
     @property
     def max_body_bytes(self) -> int:

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from app.cli.options import example
-
-IMPORTED = (
-    "app.application",
-    "model.methods.gaussdis",
-    "uvicorn.loops.uvloop",
-    "uvicorn.protocols.http.httptools_impl",
-)
-"""What every process that serves imports. Forks of one process that has, they start in a third of the time."""
 
 
 @click.command(epilog=example("serve"))
@@ -25,13 +15,10 @@ def serve() -> None:
     """
     import os
     import tempfile
+    from contextlib import ExitStack
 
     import uvicorn
-    import uvicorn._subprocess
-    from uvicorn.config import STARTUP_FAILURE
-    from uvicorn.supervisors import Multiprocess
 
-    from app.bulk import processes
     from app.metrics import FOLDER
     from app.operations import logs
     from app.settings import keys, read_settings
@@ -45,29 +32,20 @@ def serve() -> None:
         )
     open_store(settings.store_address).close()
     logs.configure(settings.log_format, settings.log_level)
-    options: dict[str, Any] = {
-        "app": "app.application:create_app",
-        "factory": True,
-        "host": settings.host,
-        "port": settings.port,
-        "workers": settings.processes,
-        "access_log": False,
-        "log_config": None,
-        "timeout_graceful_shutdown": settings.stop_timeout_s,
-    }
-    if settings.processes == 1:
-        uvicorn.run(**options)
-        return
-    config = uvicorn.Config(**options)
-    listening = config.bind_socket()
-    with tempfile.TemporaryDirectory(prefix="chemtwin-metrics-") as folder:
-        os.environ[FOLDER] = folder
-        processes.get_ready(*IMPORTED)
-        uvicorn._subprocess.spawn = processes.CONTEXT  # type: ignore[assignment]
-        several = Multiprocess(config, [listening])
-        several.run()
-    if any(process.exitcode == STARTUP_FAILURE for process in several.processes):
-        raise SystemExit(STARTUP_FAILURE)
+    with ExitStack() as stack:
+        if settings.workers > 1:
+            folder = tempfile.TemporaryDirectory(prefix="chemtwin-metrics-")
+            os.environ[FOLDER] = stack.enter_context(folder)
+        uvicorn.run(
+            "app.application:create_app",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=settings.stop_timeout_s,
+        )
 
 
 @click.command(epilog=example("doctor"))

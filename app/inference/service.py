@@ -39,7 +39,6 @@ class Service:
         self.store = open_store(settings.store_address)
         self._index: TwinIndex | None = None
         self._stopped = threading.Event()
-        self._tried = threading.Event()
         if wait:
             self._index = self._open_index()
         else:
@@ -61,11 +60,9 @@ class Service:
                 self.model.embed([self.model.example()])  # nor until what embeds is compiled
                 self._index = index
             except Exception:
-                self._tried.set()
                 if not self._stopped.is_set():
                     log.exception("the search cannot catch up with the store; trying again in %d s", RETRY)
             else:
-                self._tried.set()
                 log.info("ready: %s, %d stars, store %s", self.model.card.identity, len(index), self.store.name)
                 return
 
@@ -75,10 +72,6 @@ class Service:
         if self._index is None:
             raise Busy("starting", "the search has not caught up with the store yet; try again")
         return self._index
-
-    def wait_for_search(self, seconds: float) -> None:
-        """Wait until the search is open, or could not be opened at once, for at most `seconds`."""
-        self._tried.wait(seconds)
 
     def close(self) -> None:
         """Close index and store."""

@@ -1,35 +1,10 @@
 """Several workers and a bulk ingest on one store: what any has confirmed, every next response shows."""
 
-import os
-import signal
-import time
-from pathlib import Path
-
 import httpx
 import pytest
 
 from tests.app.bulk.test_ingest import start
 from tests.app.operations.test_operations import numbers
-
-
-def children(process: int) -> list[int]:
-    """The processes that a process has started, and those that these have."""
-    own = [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    return [*own, *(below for child in own for below in children(child))]
-
-
-def ends(process: int, seconds: float = 20) -> bool:
-    """Whether a process ends in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def fresh(method: str, url: str, **given) -> dict:
@@ -68,28 +43,6 @@ def test_every_worker_sees_what_any_has_confirmed(start_server, star, catalogue,
     assert ingest.communicate() == ("1200 stars stored, 0 already stored, 0 refused\n", "")
     for _ in range(6):
         assert fresh("GET", search)["searched"] == 11 + 1200
-    assert sorted(folder.name.rpartition("-")[0] for folder in own.iterdir()) == ["chemtwin-metrics", "pymp"]
+    assert [folder.name[:17] for folder in own.iterdir()] == ["chemtwin-metrics-"]
     server.stop()
     assert list(own.iterdir()) == []
-
-
-@pytest.mark.long("two services of two workers, each a fresh interpreter")
-def test_no_worker_outlives_the_process_that_started_it_and_no_confirmed_star_is_lost(start_server, star):
-    server = start_server(CHEMTWIN_WORKERS="2")
-    for i in range(6):
-        fresh("POST", server.url + "/embed", json={**star, "star_id": f"S-{i}"})
-    workers = children(server.process.pid)
-    assert len(workers) >= 2
-    os.kill(server.process.pid, signal.SIGKILL)
-    assert all(ends(worker) for worker in workers)
-    with pytest.raises(httpx.TransportError):
-        httpx.get(server.url + "/healthz")
-    again = start_server(server.data_dir, CHEMTWIN_WORKERS="2")
-    assert fresh("GET", again.url + "/twins/S-0?k=10&fe_h_within=any")["searched"] == 6
-
-
-@pytest.mark.long("a service of two workers, each a fresh interpreter")
-def test_a_request_right_after_the_service_is_ready_finds_every_worker_ready(start_server, star):
-    server = start_server(CHEMTWIN_WORKERS="2")
-    for _ in range(20):
-        assert httpx.get(server.url + "/readyz").status_code == 200
