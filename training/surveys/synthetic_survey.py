@@ -185,14 +185,15 @@ def synthesize(
     Raises
     ------
     InputError
-        For a `broadening` that does not rise from 0 or more, or clusters that fill the branch.
+        For a `broadening` that does not rise from 0 or more, or `clusters` with `branch` or `own_fe_h`.
     """
+    if clusters and (branch or own_fe_h):
+        raise InputError(
+            "clusters are drawn in the paper's ranges of Teff and log g, and their stars share all abundances: "
+            "not along the branch, and not with own [Fe/H]"
+        )
     sizes = np.concatenate([np.full(groups, members), _cluster_sizes(clusters, seed)])
     vbroad = None if broadening is None else _draw_broadening(broadening, seed, int(sizes.sum()))
-    if branch and clusters:
-        raise InputError(
-            "clusters are drawn in the paper's ranges of Teff and log g only, not along the branch"
-        )
     if branch:
         labels = draw_branch_labels(
             groups, seed, emulator, members=members, own_fe_h=own_fe_h, chemistry=chemistry
@@ -201,23 +202,22 @@ def synthesize(
         box = (emulator.labels, emulator.lo, emulator.hi)
         labels = draw_labels(groups, seed, *box, members=members, own_fe_h=own_fe_h, chemistry=chemistry)
         labels = np.concatenate([labels, _cluster_labels(sizes[groups:], seed, *box, chemistry)])
+    usual = "branch" if branch else "paper"
+    attributes = {
+        "kind": "synthetic twin survey",
+        "seed": seed,
+        **({} if observed else {"snr": snr}),
+        "continuum": "with errors" if observed else "true",
+        "shared": OWN_FE_H if own_fe_h else "[Fe/H] and [X/Fe]",
+        "chemistry": usual if chemistry is None else json.dumps(chemistry.provenance),
+        "emulator": json.dumps(emulator.provenance),
+    }
     partial = path.with_name(path.name + ".partial")
     with h5py.File(partial, "w") as file:
-        file.attrs.update(
-            kind="synthetic twin survey",
-            seed=seed,
-            snr=snr,
-            continuum="true",
-            shared=OWN_FE_H if own_fe_h else "[Fe/H] and [X/Fe]",
-            chemistry=("branch" if branch else "paper")
-            if chemistry is None
-            else json.dumps(chemistry.provenance),
-            emulator=json.dumps(emulator.provenance),
-        )
+        file.attrs.update(attributes)
         _write_stars(file, emulator, labels, vbroad, sizes, seed)
-        file["snr"] = (
-            observed_snr(len(labels), seed) if observed and np.isinf(snr) else np.full(len(labels), snr)
-        )
+        drawn = observed and np.isinf(snr)
+        file["snr"] = observed_snr(len(labels), seed) if drawn else np.full(len(labels), snr)
         if observed:
             _write_observed_labels(file, seed)
         _write_flux(file, emulator, labels, vbroad, None if observed else snr, seed)

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from model.errors import InputError
 from model.spectra.grid import Grid
 from training.emulator.emulator import Emulator
 from training.surveys.chemistry import SHIPPED, Chemistry
@@ -75,3 +76,10 @@ def test_noise_alone_has_the_size_that_ivar_says():
     good = observed.ivar > 0
     pull = (observed.flux - 1) * np.sqrt(observed.ivar)
     assert 1.0 < pull[good].std() < 1.4, "a continuum error of half of the noise is beside it"
+
+
+@pytest.mark.parametrize("other", [{"own_fe_h": True}, {"branch": True}])
+def test_clusters_that_cannot_be_drawn_are_an_error(tmp_path, other):
+    with pytest.raises(InputError, match="clusters are drawn"):
+        synthesize(tmp_path / "s.h5", Emulator.load(), 2, 5, clusters=1, **other)
+    assert not list(tmp_path.iterdir())
