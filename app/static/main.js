@@ -58,7 +58,7 @@ async function openState() {
   opening = new AbortController();
   tell($("find-error"), null);
   if (!state.star) return close();
-  $("star").value = state.star;
+  if (document.activeElement !== $("star")) $("star").value = state.star; // nobody is typing there
   try {
     status(`Looking up ${state.star}\u2026`);
     const star = await api.getJson(`stars/${encodeURIComponent(state.star)}/spectrum`, opening.signal);
