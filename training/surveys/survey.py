@@ -88,6 +88,8 @@ class Survey:
         The dataset of the pixels' noise, ``ivar`` or ``error``; None without one.
     masked : array (N,)
         The fraction of each star's pixels that are masked.
+    noise_digests : array of uint64 (N,)
+        Digests of the stars' inverse variances, 0 without `noise`.
     """
 
     path: Path
@@ -105,6 +107,7 @@ class Survey:
     errors: NDArray[np.float64]
     noise: str | None
     masked: NDArray[np.float64]
+    noise_digests: NDArray[np.uint64]
 
     @classmethod
     def open(cls, path: Path) -> Survey:
@@ -142,6 +145,7 @@ class Survey:
                 errors=_label_errors(file, len(ids)),
                 noise=next((name for name in NOISE if name in file), None),
                 masked=np.zeros(len(ids)),
+                noise_digests=np.zeros(len(ids), dtype=np.uint64),
             )
             problems = Problems(path)
             check_wavelength(file["wavelength"], problems)
@@ -158,7 +162,7 @@ class Survey:
             check_twins(self.twin, self.group, self.star_id, problems)
         if self.group is not None:
             problems.stars(self.group < NO_GROUP, self.star_id, f"group is below {NO_GROUP}")
-        fluxes, noise = FluxCheck(self.digests), NoiseCheck(self.masked)
+        fluxes, noise = FluxCheck(self.digests), NoiseCheck(self.masked, self.noise_digests)
         for rows, flux in self.blocks(f"check {self.path.name}", delay=SLOW):
             fluxes.block(rows, flux)
             if self.noise is not None:
@@ -221,7 +225,11 @@ class Survey:
         return {name: unit.decode() if isinstance(unit, bytes) else str(unit) for name, unit in units.items()}
 
     def identity(self) -> str:
-        """A digest of all that training or evaluation reads, fluxes too, which identifies the survey."""
+        """A digest of all that training or evaluation reads, which identifies the survey.
+
+        Errors of pixels and labels count where there are any: a survey with neither has the identity that
+        models made before recorded.
+        """
         digest = hashlib.sha256("\n".join(self.star_id).encode())
         arrays = [self.parameters, self.snr, self.wavelength, self.digests]
         for values in (*arrays, *(kind for kind in (self.twin, self.group) if kind is not None)):
@@ -229,6 +237,10 @@ class Survey:
         with h5py.File(self.path, "r") as file:
             for name in self.extra:
                 digest.update(name.encode() + file[name][:].tobytes())
+        if self.noise is not None:
+            digest.update(self.noise_digests.tobytes())
+        if np.isfinite(self.errors).any():
+            digest.update(self.errors.tobytes())
         return digest.hexdigest()[:16]
 
     def flux(self, rows: slice) -> NDArray[np.float32]:

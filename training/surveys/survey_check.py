@@ -232,8 +232,7 @@ class FluxCheck:
         scale = ~unknown & ~beyond & ((mean < MEAN_FLUX[0]) | (mean > MEAN_FLUX[1]))
         zero = np.count_nonzero(flux == 0, axis=1) > ZEROS
         self._wrong[:, rows] = unknown, zero, beyond, scale & ~zero
-        digests = [hashlib.blake2b(spectrum.tobytes(), digest_size=8).digest() for spectrum in flux]
-        self._digests[rows] = np.frombuffer(b"".join(digests), dtype="<u8")
+        self._digests[rows] = _digests(flux)
 
     def report(self, ids: Sequence[str], problems: Problems) -> None:
         """Add the problems found to `problems`."""
@@ -249,20 +248,27 @@ class FluxCheck:
 
 
 class NoiseCheck:
-    """Checks inverse variances block by block; writes each star's masked fraction into `masked` (N,)."""
+    """Checks inverse variances block by block; writes masked fractions and digests of stars into arrays (N,)."""
 
-    def __init__(self, masked: Array) -> None:
-        self._unknown, self._masked = np.zeros(len(masked), np.bool_), masked
+    def __init__(self, masked: Array, digests: NDArray[np.uint64]) -> None:
+        self._unknown, self._masked, self._digests = np.zeros(len(masked), np.bool_), masked, digests
 
     def block(self, rows: slice, ivar: NDArray[np.float32]) -> None:
         """Check the inverse variances (n, P) of some rows."""
         self._unknown[rows] = ~np.isfinite(ivar).all(axis=1) | (ivar < 0).any(axis=1)
         self._masked[rows] = np.mean(ivar == 0, axis=1)
+        self._digests[rows] = _digests(ivar)
 
     def report(self, name: str, ids: Sequence[str], problems: Problems) -> None:
         """Add the problems found to `problems`."""
         problems.stars(self._unknown, ids, f"{name} is negative or not finite (0 masks a pixel)")
         problems.stars(self._masked > MAX_MASKED, ids, f"more than {MAX_MASKED:.0%} of the pixels are masked")
+
+
+def _digests(spectra: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """The digest (n,) of each row of `spectra` (n, P)."""
+    digests = [hashlib.blake2b(spectrum.tobytes(), digest_size=8).digest() for spectrum in spectra]
+    return np.frombuffer(b"".join(digests), dtype="<u8")
 
 
 def check_column(path: Path, name: str, values: Array, ids: Sequence[str], limit: float) -> None:

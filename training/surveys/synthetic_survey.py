@@ -151,7 +151,7 @@ def synthesize(
     clusters: int = 0,
     observed: bool = False,
 ) -> None:
-    """Draw a survey of groups of twins into an HDF5 file, streamed; the same seed gives the same file.
+    """Draw a survey of groups of twins into an HDF5 file. The same seed gives the same file.
 
     Parameters
     ----------
@@ -174,36 +174,40 @@ def synthesize(
     branch : bool
         Fill the giant branch instead of the paper's ranges of Teff and log g.
     broadening : (float, float), optional
-        Each star's lines are widened by a Gaussian of its own. Its standard deviation (km/s), uniform between
-        the two, is dataset vbroad.
+        Least and greatest standard deviation (km/s) of the Gaussian that widens a star's lines, in `vbroad`.
     clusters : int
         So many groups more, of `CLUSTER_MEMBERS` stars each.
     observed : bool
-        Observe the stars as APOGEE does (`training.surveys.observed_effects`): `snr` is that of all stars, or
-        drawn if infinite, and labels have errors.
+        Observe the stars as APOGEE does (`training.surveys.observed_effects`), at `snr` or drawn S/N if that
+        is infinite; labels have errors.
 
     Raises
     ------
     InputError
-        For a `broadening` that does not rise from 0 or more, or `clusters` with `branch` or `own_fe_h`.
+        For a `broadening` that does not rise from 0, or `clusters` with `branch` or `own_fe_h`.
     """
-    if clusters and (branch or own_fe_h):
-        raise InputError(
-            "clusters are drawn in the paper's ranges of Teff and log g, and their stars share all abundances: "
-            "not along the branch, and not with own [Fe/H]"
-        )
-    sizes = np.concatenate([np.full(groups, members), _cluster_sizes(clusters, seed)])
-    vbroad = None if broadening is None else _draw_broadening(broadening, seed, int(sizes.sum()))
-    if branch:
-        labels = draw_branch_labels(
-            groups, seed, emulator, members=members, own_fe_h=own_fe_h, chemistry=chemistry
-        )
-    else:
-        box = (emulator.labels, emulator.lo, emulator.hi)
-        labels = draw_labels(groups, seed, *box, members=members, own_fe_h=own_fe_h, chemistry=chemistry)
-        labels = np.concatenate([labels, _cluster_labels(sizes[groups:], seed, *box, chemistry)])
+    sizes, labels = _draw_stars(emulator, groups, seed, members, own_fe_h, chemistry, branch, clusters)
+    vbroad = None if broadening is None else _draw_broadening(broadening, seed, len(labels))
+    partial = path.with_name(path.name + ".partial")
+    with h5py.File(partial, "w") as file:
+        file.attrs.update(_attributes(emulator, seed, snr, own_fe_h, chemistry, branch, observed))
+        _write_stars(file, emulator, labels, vbroad, sizes, seed)
+        _write_observations(file, emulator, labels, vbroad, snr, observed, seed)
+    partial.replace(path)
+
+
+def _attributes(
+    emulator: Emulator,
+    seed: int,
+    snr: float,
+    own_fe_h: bool,
+    chemistry: Chemistry | None,
+    branch: bool,
+    observed: bool,
+) -> dict[str, object]:
+    """The attributes of a survey's file: how it was drawn."""
     usual = "branch" if branch else "paper"
-    attributes = {
+    return {
         "kind": "synthetic twin survey",
         "seed": seed,
         **({} if observed else {"snr": snr}),
@@ -212,16 +216,35 @@ def synthesize(
         "chemistry": usual if chemistry is None else json.dumps(chemistry.provenance),
         "emulator": json.dumps(emulator.provenance),
     }
-    partial = path.with_name(path.name + ".partial")
-    with h5py.File(partial, "w") as file:
-        file.attrs.update(attributes)
-        _write_stars(file, emulator, labels, vbroad, sizes, seed)
-        drawn = observed and np.isinf(snr)
-        file["snr"] = observed_snr(len(labels), seed) if drawn else np.full(len(labels), snr)
-        if observed:
-            _write_observed_labels(file, seed)
-        _write_flux(file, emulator, labels, vbroad, None if observed else snr, seed)
-    partial.replace(path)
+
+
+def _draw_stars(
+    emulator: Emulator,
+    groups: int,
+    seed: int,
+    members: int,
+    own_fe_h: bool,
+    chemistry: Chemistry | None,
+    branch: bool,
+    clusters: int,
+) -> tuple[NDArray[np.int64], Array]:
+    """The sizes (G,) of all groups, clusters last, and the labels (N, L) of their stars.
+
+    Raises InputError for `clusters` with `branch` or `own_fe_h`.
+    """
+    if clusters and (branch or own_fe_h):
+        raise InputError(
+            "clusters are drawn in the paper's ranges of Teff and log g, and their stars share all abundances: "
+            "not along the branch, and not with own [Fe/H]"
+        )
+    sizes = np.concatenate([np.full(groups, members), _cluster_sizes(clusters, seed)])
+    if branch:
+        return sizes, draw_branch_labels(
+            groups, seed, emulator, members=members, own_fe_h=own_fe_h, chemistry=chemistry
+        )
+    box = (emulator.labels, emulator.lo, emulator.hi)
+    labels = draw_labels(groups, seed, *box, members=members, own_fe_h=own_fe_h, chemistry=chemistry)
+    return sizes, np.concatenate([labels, _cluster_labels(sizes[groups:], seed, *box, chemistry)])
 
 
 def _cluster_sizes(clusters: int, seed: int) -> NDArray[np.int64]:
@@ -293,6 +316,23 @@ def _write_stars(
     file["abundances"] = labels[:, elements]
     file["abundances"].attrs["names"] = [emulator.labels[i] for i in elements]
     file["abundances"].attrs["unit"] = "[X/Fe], dex"
+
+
+def _write_observations(
+    file: h5py.File,
+    emulator: Emulator,
+    labels: Array,
+    vbroad: Array | None,
+    snr: float,
+    observed: bool,
+    seed: int,
+) -> None:
+    """Write S/N and flux of stars with `labels` (N, L); if `observed`, labels get their errors first."""
+    drawn = observed and np.isinf(snr)
+    file["snr"] = observed_snr(len(labels), seed) if drawn else np.full(len(labels), snr)
+    if observed:
+        _write_observed_labels(file, seed)
+    _write_flux(file, emulator, labels, vbroad, None if observed else snr, seed)
 
 
 def _write_flux(

@@ -220,6 +220,23 @@ def test_errors_of_pixels_are_inverse_variances_of_the_used_pixels(opened):
         opened().ivar(slice(0, 1))
 
 
+def test_errors_of_pixels_and_labels_are_part_of_a_surveys_identity(opened):
+    plain = opened().identity()
+    assert plain == "47e17be44f1b3a07", "models that exist record the identities of surveys without errors"
+    assert opened(teff_err=np.full(STARS, np.nan)).identity() == plain, "no error is known"
+    one_pixel = np.full((STARS, PIXELS), 4.0)
+    one_pixel[3, 5] = 5.0
+    identities = [
+        plain,
+        opened(ivar=np.full((STARS, PIXELS), 4.0)).identity(),
+        opened(ivar=one_pixel).identity(),
+        opened(teff_err=np.full(STARS, 60.0)).identity(),
+        opened(logg_err=np.full(STARS, 0.1)).identity(),
+    ]
+    assert len(set(identities)) == 5
+    assert opened(error=np.full((STARS, PIXELS), 0.5)).identity() == identities[1], "the same noise as errors"
+
+
 def test_stars_of_no_group_are_no_siblings_for_evaluation(opened):
     survey = opened(twin_of=None, group=np.full(STARS, -1))
     with pytest.raises(ValueError, match="has stars of no group"):
