@@ -248,7 +248,7 @@ class FluxCheck:
 
 
 class NoiseCheck:
-    """Checks inverse variances block by block; writes masked fractions and digests of stars into arrays (N,)."""
+    """Checks inverse variances block by block; writes masked fraction and digest of each into arrays (N,)."""
 
     def __init__(self, masked: Array, digests: NDArray[np.uint64]) -> None:
         self._unknown, self._masked, self._digests = np.zeros(len(masked), np.bool_), masked, digests

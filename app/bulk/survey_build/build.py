@@ -60,7 +60,7 @@ def build(options: BuildOptions, out: Path, groups: Path | None, report: Path, w
     if options.labels is None and any(without_ending(name) is not None for name in files):
         raise InputError(f"{options.folder} has FITS files: --labels must name the table of their stars")
     named = {} if groups is None else read_groups(groups, key)
-    labels = None if options.labels is None else StarLabels(options.labels, dict(options.flags))
+    labels = None if options.labels is None else StarLabels(options.labels, options.flags)
     blocks = blocks_of(options.folder, files)
     get_ready(options, files)
     _read(options, blocks, workers)

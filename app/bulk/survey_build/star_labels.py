@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from app.bulk.readers.label_tables import LabelTable, read_label_table
 from app.bulk.readers.star_files import without_ending
 from app.bulk.readers.star_reader import LABELS, parameters_of
-from app.bulk.survey_build.flags import Flags
+from app.bulk.survey_build.flags import ChosenFlags, Flags, flag_columns
 from app.bulk.survey_build.refused import RefusedSpectrum
 from app.values.identifiers_and_numbers import Numbers
 from model.errors import InputError, ParameterError
@@ -47,14 +47,14 @@ class StarLabels:
         The stars' flags.
     """
 
-    def __init__(self, path: Path, chosen: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(self, path: Path, chosen: ChosenFlags) -> None:
         """Raises InputError for a table that cannot be used."""
         self.metals = ""
 
         def choose(names: Sequence[str]) -> set[str]:
             self.metals = next((name for name in METALS if name in names), "")
             of_metals = {self.metals, f"{self.metals}_err", f"e_{self.metals}"}
-            return {*NUMBERS, *IDS, "file", *chosen, *of_metals}
+            return {*NUMBERS, *IDS, "file", *flag_columns(chosen), *of_metals}
 
         self._table = self._renamed(read_label_table(path, choose))
         names = self._table.columns

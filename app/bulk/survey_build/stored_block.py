@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from app.bulk.survey_build.flags import ChosenFlags
 from app.bulk.survey_build.inputs import Block
 from app.bulk.survey_build.read_spectra import FoundSpectrum, SpectrumReader
 from app.bulk.survey_build.refused import RefusedSpectrum
@@ -44,7 +45,7 @@ class BuildOptions:
     labels
         The table of labels, None where the files have them.
     flags
-        The flags that exclude a star, by column.
+        The flags that exclude a star.
     min_snr
         The lowest S/N.
     settings
@@ -54,7 +55,7 @@ class BuildOptions:
     folder: Path
     work: Path
     labels: Path | None
-    flags: tuple[tuple[str, tuple[str, ...]], ...]
+    flags: ChosenFlags
     min_snr: float
     settings: Settings
 
@@ -80,7 +81,7 @@ def read_block(options: BuildOptions, block: Block) -> int:
 def opened(options: BuildOptions) -> tuple[Model, SpectrumReader]:
     """What a worker uses for all its blocks; it has one thread, for it has a core."""
     threadpool_limits(1)
-    labels = None if options.labels is None else StarLabels(options.labels, dict(options.flags))
+    labels = None if options.labels is None else StarLabels(options.labels, options.flags)
     reader = SpectrumReader(options.folder, labels, options.settings, options.min_snr)
     return load_model(options.settings.model), reader
 

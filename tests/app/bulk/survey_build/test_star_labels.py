@@ -1,5 +1,7 @@
 """Tables of labels as archives have them: which row is a star's, what it says, and which flags exclude it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -123,15 +125,55 @@ def test_flags_keep_a_star_out(options, flags, refused, tmp_path):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("ASPCAPFLAG", "give COLUMN:BIT"),
-        ("ASPCAPFLAG:", "give COLUMN:BIT"),
-        ("MYFLAG:3", "has no column myflag"),
+        ("SNR", "give COLUMN:BIT"),
+        ("SNR:", "give COLUMN:BIT"),
+        ("MYFLAG:3", "has no column myflag, which --flags names: it has .*aspcapflag"),
+        ("STARFLAGS:3", "the column has text such as 'SUSPECT_RV', so flags are words"),
+        ("ASPCAPFLAG:STAR_BAD", "the column has numbers, and 'STAR_BAD' is the number of no bit"),
+        ("ASPCAPFLAG:-1", "'-1' is the number of no bit"),
+        ("ASPCAPFLAG:23,31,41", "--flags ASPCAPFLAG:23,31,41: the column has bits 0 to 30, not 31, 41"),
+        ("EXTRATARG:8", "the column has bits 0 to 7, not 8"),
+        ("FLAG_BAD:1", "the column has bits 0 to 0, not 1"),
+        ("TEFF:3", "the column has 4705.5, and bits are those of whole numbers"),
     ],
 )
-def test_flags_that_cannot_be_looked_at_are_named(option, message, tmp_path):
-    Table(ALLSTAR).write(tmp_path / "t.fits")
+def test_flags_that_cannot_be_looked_at_are_named(option, message, flagged, tmp_path):
     with pytest.raises(ValueError, match=message):
-        StarLabels(tmp_path / "t.fits", chosen_flags([option]))
+        StarLabels(flagged(tmp_path / "t.fits"), chosen_flags([option]))
+
+
+def test_flags_of_a_table_without_types_are_checked_by_its_cells(flagged, tmp_path):
+    path = flagged(tmp_path / "t.csv")
+    for option, message in (
+        ("ASPCAPFLAG:63", "the column has bits 0 to 62, not 63"),
+        ("TEFF:3", "the column has 4705.5"),
+        ("STARFLAGS:3", "the column has text"),
+        ("EXTRATARG:BAD", "the column has numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            StarLabels(path, chosen_flags([option]))
+    options = ["ASPCAPFLAG:7", "ASPCAPFLAG:23", "STARFLAGS:SUSPECT_RV", "FLAG_BAD:0"]
+    found = StarLabels(path, chosen_flags(options)).flags
+    assert found.of(0) == "ASPCAPFLAG has bit 23 set; STARFLAGS has SUSPECT_RV set; FLAG_BAD has bit 0 set"
+    assert found.of(1) == ""
+
+
+@pytest.fixture
+def flagged():
+    """Writes a table with columns of flags of every type."""
+
+    def write(path: Path) -> Path:
+        columns = {"APOGEE_ID": [STAR, "B"], "TEFF": [4705.5, 3788.0], "LOGG": [2.58, 1.0], "FE_H": [0.1, 0.1]}
+        columns |= {
+            "ASPCAPFLAG": np.array([1 << 23, 0], np.int32),
+            "EXTRATARG": np.array([128, 0], np.uint8),
+            "FLAG_BAD": [True, False],
+            "STARFLAGS": ["SUSPECT_RV", ""],
+        }
+        Table(columns).write(path)
+        return path
+
+    return write
 
 
 @pytest.mark.parametrize(
