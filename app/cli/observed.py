@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from model.methods.gaussdis import GaussDis
     from model.spectra.spectrum import Spectrum
+    from training.evaluation.siblings import Members
 
 READ_AT_ONCE = 256
 
@@ -76,7 +77,7 @@ def adapt(
     if clusters and (group < 0).all():
         raise InputError(f"{source}: no star has a cluster")
     if (group >= 0).any():
-        members = _members(star_ids, spectra, group)
+        members = _members(given, star_ids, spectra, group, adapting=True)
         ways = {
             "before": always(*by_model(members, given)),
             "adapted, group left out": adapted_without(given, members, spectra, group),
@@ -123,7 +124,7 @@ def siblings(
     given = _gaussdis(model)
     star_ids, spectra, _ = _read(given, stars, labels)
     group = _groups(siblings, star_ids)
-    members = _members(star_ids, spectra, group)
+    members = _members(given, star_ids, spectra, group, adapting=adapted)
     rows, same = {}, {}
     for name, distance in scoring.by_flux(members, given).items():
         rows[name], _ = scoring.scores(members, scoring.always(distance))
@@ -225,13 +226,21 @@ def _numbers(groups: list[str | None]) -> NDArray[np.int64]:
     return np.array([-1 if name is None else names.index(name) for name in groups], dtype=np.int64)
 
 
-def _members(star_ids: list[str], spectra: list[Spectrum], group: NDArray[np.int64]) -> Any:
+def _members(
+    model: GaussDis, star_ids: list[str], spectra: list[Spectrum], group: NDArray[np.int64], *, adapting: bool
+) -> Members:
+    """The members of groups. Raises InputError where these are too few to be left out in turn.
+
+    If `adapting`, so it does where too few stars remain.
+    """
     import numpy as np
 
     from training.evaluation.siblings import Members
-    from training.fitting.enough_stars import FEWEST_GROUPS
+    from training.observed.enough_to_adapt import EnoughToAdapt
 
+    usable = np.array([one.has_errors and not model.outside(one.parameters) for one in spectra], np.bool_)
+    enough = EnoughToAdapt.of(usable, group)
+    if problem := enough.problem_without_a_group() if adapting else enough.problem_of_groups():
+        raise InputError(problem)
     rows = np.flatnonzero(group >= 0)
-    if len(np.unique(group[rows])) < FEWEST_GROUPS:
-        raise InputError("leaving one group out takes at least three groups of siblings")
     return Members([spectra[r] for r in rows], [star_ids[r] for r in rows], group[rows])

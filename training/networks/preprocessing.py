@@ -39,8 +39,10 @@ class Frontend:
         """Fit all of it on a survey's flux and parameters. Raises InputError for less than a batch."""
         if len(survey) < config.batch:
             raise InputError(
-                f"{survey.path} has {len(survey)} stars, fewer than a batch of {config.batch}: train with "
-                f"--set batch={len(survey)} or less, or on more stars"
+                f"{survey.path} has {len(survey)} stars, fewer than a batch of {config.batch}: too few to "
+                "train a model on. Adapt a trained one to them with chemtwin model adapt "
+                "(docs/how-to/adapt-a-model.md); to train all the same, give "
+                f"--set batch={len(survey)} or less"
             )
         normaliser = fit_normaliser(survey) if config.continuum == "pseudo" else None
         basis = fit_basis(

@@ -28,7 +28,14 @@ from app.bulk.readers.star_reader import (
 )
 from app.inference.embedder import Job
 from app.settings import Settings
-from app.values.identifiers_and_numbers import ColumnError, converted, identifiers, numbers, vacuum_angstrom
+from app.values.identifiers_and_numbers import (
+    ColumnError,
+    converted,
+    identifiers,
+    meta_value,
+    numbers,
+    vacuum_angstrom,
+)
 from app.values.positions import left_out, position
 from model.errors import ChemtwinError, InputError
 from model.spectra.pixels import bad_pixels, ivar_of
@@ -72,6 +79,8 @@ class ArrayReader(StarReader):
             if name != "star_id" and arrays[name].dtype.kind not in kinds:
                 raise InputError(f"{path}: {name} has the type {arrays[name].dtype}, not numbers")
         unknown = sorted(set(arrays) - {"star_id", "wavelength", *self._numeric, *self._pixels} - SURVEY_ONLY)
+        self._noted = "warnings" in unknown and _is_text(arrays["warnings"], shape[0])
+        unknown = [name for name in unknown if name != "warnings" or not self._noted]
         free = [n for n in unknown if arrays[n].shape == shape[:1] and arrays[n].dtype.kind in "SUOiufb"]
         self.meta_columns = files.meta_columns(free)
         self.ignored_columns = tuple(name for name in unknown if name not in self.meta_columns)
@@ -132,6 +141,7 @@ class ArrayReader(StarReader):
         content = {
             name: column.view(np.uint8).reshape(len(flux), -1) for name, column in raw.items() if name != "flux"
         }
+        notes = self._arrays["warnings"][rows].tolist() if self._noted else [""] * len(flux)
         exact = flux.astype(np.float64)
         stars: list[ReadStar | RejectedStar] = []
         for row, star_id in enumerate(self._ids(rows)):
@@ -140,7 +150,8 @@ class ArrayReader(StarReader):
             try:
                 meta = extra_meta({name: column[row] for name, column in extra.items()})
                 check_id(star_id)
-                job = self._job(star_id, exact[row], values, meta)
+                warnings = tuple((meta_value(notes[row]) or "").splitlines())
+                job = self._job(star_id, exact[row], values, meta, warnings)
             except ChemtwinError as error:
                 stars.append(RejectedStar(star_id, f"{self.row_name(rows.start + row)}: {error}"))
                 continue
@@ -149,12 +160,17 @@ class ArrayReader(StarReader):
             for name in sorted(content):
                 digest.update(name.encode())
                 digest.update(content[name][row])
-            digest.update(repr(meta).encode())
+            digest.update(repr((meta, warnings) if warnings else meta).encode())
             stars.append(ReadStar(job, digest.hexdigest()[:32]))
         return stars
 
     def _job(
-        self, star_id: str, flux: NDArray[np.float64], values: Mapping[str, Any], meta: dict[str, Any]
+        self,
+        star_id: str,
+        flux: NDArray[np.float64],
+        values: Mapping[str, Any],
+        meta: dict[str, Any],
+        warnings: tuple[str, ...],
     ) -> Job:
         ivar = values.get("ivar")
         snr = values.get("snr", math.nan)
@@ -174,7 +190,12 @@ class ArrayReader(StarReader):
         )
         stated = values.get("ra"), values.get("dec")
         meta = {**meta, "source": self._path.name}
-        return Job(observation, star_id, *position(*stated), meta, left_out(*stated))
+        return Job(observation, star_id, *position(*stated), meta, (*warnings, *left_out(*stated)))
+
+
+def _is_text(array: Any, stars: int) -> bool:
+    """Whether an array is one text a star."""
+    return array.shape == (stars,) and array.dtype.kind in "SUO"
 
 
 def _unit(array: Any) -> str:

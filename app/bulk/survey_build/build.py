@@ -19,7 +19,8 @@ from tqdm import tqdm
 from app.bulk import processes
 from app.bulk.readers.star_files import without_ending
 from app.bulk.survey_build.inputs import Block, blocks_of, find_files
-from app.bulk.survey_build.merge import Membership, Selection, Spectra, fluxes, members, select
+from app.bulk.survey_build.merge import Membership, Selection, Spectra, fluxes, members, select, warnings
+from app.bulk.survey_build.messages import not_used
 from app.bulk.survey_build.outcomes import Outcomes, write_outcomes
 from app.bulk.survey_build.refused import REASONS
 from app.bulk.survey_build.star_labels import StarLabels, key
@@ -59,7 +60,7 @@ def build(options: BuildOptions, out: Path, groups: Path | None, report: Path, w
         raise InputError(f"{options.folder} has no FITS, npz or HDF5 file")
     if options.labels is None and any(without_ending(name) is not None for name in files):
         raise InputError(f"{options.folder} has FITS files: --labels must name the table of their stars")
-    named = {} if groups is None else read_groups(groups, key)
+    named = None if groups is None else read_groups(groups, key)
     labels = None if options.labels is None else StarLabels(options.labels, options.flags)
     blocks = blocks_of(options.folder, files)
     get_ready(options, files)
@@ -75,7 +76,8 @@ def build(options: BuildOptions, out: Path, groups: Path | None, report: Path, w
         _write(out, options, paths, spectra, selection, membership, built)
     shutil.rmtree(options.work)
     if not built.stars:
-        raise InputError(f"no star of {options.folder} can be in a survey: {page} says why")
+        reasons = "".join(f"\n{line}" for line in not_used(built))
+        raise InputError(f"no star of {options.folder} can be in a survey:{reasons}\nreport: {page}")
     return built
 
 
@@ -158,6 +160,7 @@ def _write(
     texts = {
         "star_id": built.star_ids,
         "provenance": [one.decode() for one in spectra.name[chosen].tolist()],
+        "warnings": warnings(paths, spectra, chosen),
     }
     if len(membership.names):
         columns["group"] = membership.group

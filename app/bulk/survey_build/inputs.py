@@ -7,12 +7,16 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import h5py
+
 from app.bulk.readers.array_reader import HDF5, read_hdf5, read_npz
 from app.bulk.readers.star_files import without_ending
 from model.errors import InputError
 
 BLOCK = 256
 ARRAYS = (*HDF5, ".npz")
+WORKING, PLAN = ".building", "plan.json"
+"""The ending of a build's working folder, and a file in it."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class Block:
 def find_files(folder: Path, without: Collection[Path]) -> list[str]:
     """The files of spectra in a folder and its subfolders, as sorted relative paths; links are followed.
 
-    Paths in `without` are passed over, folders among them with all that is in them. So are links that lead
-    nowhere, and a folder that was searched already, by whatever link.
+    Paths in `without` are passed over, folders among them with all that is in them. So are working folders of
+    builds, links that lead nowhere, and a folder that was searched already, by whatever link.
     """
     apart = {path.resolve() for path in (*without, folder)}
     found = []
@@ -43,7 +47,7 @@ def find_files(folder: Path, without: Collection[Path]) -> list[str]:
         folders.clear()
         for one in inside:
             path = Path(parent, one).resolve()
-            if path not in apart:
+            if path not in apart and not (path.name.endswith(WORKING) and (path / PLAN).is_file()):
                 folders.append(one)
                 apart.add(path)
         for name in files:
@@ -73,9 +77,19 @@ def _parts(folder: Path, files: Sequence[str]) -> Iterator[tuple[tuple[str, ...]
 
 
 def _stars(path: Path) -> int:
-    """How many stars a file of arrays has; 0 for a file of something else."""
+    """How many stars a file of arrays has; 0 for a file of something else, and for a survey that was built."""
     try:
         arrays = read_npz(path) if path.suffix == ".npz" else read_hdf5(path)
     except InputError:
         return 0
+    if is_built_survey(path):
+        return 0
     return int(arrays["flux"].shape[0]) if "flux" in arrays and len(arrays["flux"].shape) == 2 else 0
+
+
+def is_built_survey(path: Path) -> bool:
+    """Whether a file of arrays is a survey that a build wrote: docs/reference/file-formats.md."""
+    if path.suffix not in HDF5 or not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path) as file:
+        return "normalisation" in file.attrs and "provenance" in file

@@ -24,7 +24,7 @@ class Spectra:
 
     Attributes
     ----------
-    name, star_id, reason
+    name, star_id, reason, cluster
         Texts (M,) as bytes; `reason` is empty for spectra that can be used.
     row
         Rows (M,) of the table of labels.
@@ -39,6 +39,7 @@ class Spectra:
     name: NDArray[np.bytes_]
     star_id: NDArray[np.bytes_]
     reason: NDArray[np.bytes_]
+    cluster: NDArray[np.bytes_]
     row: NDArray[np.int64]
     digest: NDArray[np.uint64]
     numbers: Mapping[str, NDArray[np.float64]]
@@ -47,7 +48,7 @@ class Spectra:
     @classmethod
     def load(cls, paths: Sequence[Path]) -> Spectra:
         """From the stored blocks, without their flux."""
-        names = ("name", "star_id", "reason", "row", "digest", *NUMBERS)
+        names = ("name", "star_id", "reason", "cluster", "row", "digest", *NUMBERS)
         parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
         for path in paths:
             with np.load(path) as block:
@@ -91,9 +92,7 @@ def select(spectra: Spectra) -> Selection:
     refused = {}
     for one, other in zip(usable.tolist(), best.tolist(), strict=True):
         if one != other:
-            name, star_id = spectra.name[other].decode(), spectra.star_id[other].decode()
-            snr = spectra.numbers["snr"]
-            refused[one] = "duplicate", f"{name} of {star_id} has S/N {snr[other]:.4g}, this {snr[one]:.4g}"
+            refused[one] = _duplicate(spectra, one, other)
     chosen = usable[usable == best]
     while len(chosen):
         far = {name: label_outliers(spectra.numbers[name][chosen]) for name in PARAMETER_UNITS}
@@ -108,6 +107,15 @@ def select(spectra: Spectra) -> Selection:
     return Selection(chosen, refused, star)
 
 
+def _duplicate(spectra: Spectra, one: int, other: int) -> tuple[str, str]:
+    """The reason and text for a spectrum beside an`other` one of its star, which is in the survey."""
+    taken = f"{spectra.name[other].decode()} of {spectra.star_id[other].decode()}"
+    if spectra.digest[one] == spectra.digest[other]:
+        return "identical", f"identical to {taken}"
+    snr = spectra.numbers["snr"]
+    return "duplicate", f"{taken} has S/N {snr[other]:.4g}, this {snr[one]:.4g}"
+
+
 @dataclass(frozen=True)
 class Membership:
     """The groups of the N stars of a survey.
@@ -115,7 +123,7 @@ class Membership:
     Attributes
     ----------
     names
-        The groups that have two or more stars, by number.
+        The groups that have two or more stars, by number, sorted.
     group
         The number (N,) of each star's group, -1 for none.
     small
@@ -130,24 +138,38 @@ class Membership:
     missing: tuple[str, ...]
 
 
-def members(spectra: Spectra, selection: Selection, named: Mapping[str, str]) -> Membership:
-    """The groups of the survey's stars, from the group of each id in `named`; any of a star's ids may be."""
-    star_ids = {key(star_id): star_id for star_id in named}
+def members(spectra: Spectra, selection: Selection, named: Mapping[str, str] | None) -> Membership:
+    """The groups of the survey's stars.
+
+    Parameters
+    ----------
+    spectra, selection
+        The spectra, and those of them that are in the survey.
+    named
+        The group of each id, any of a star's ids; None for the clusters that came with the spectra.
+    """
     stars = selection.star[selection.chosen].tolist()
     in_survey, of_star, found = set(stars), dict[int, str](), set[str]()
-    for index in np.flatnonzero(selection.star >= 0).tolist() if named else ():
-        star, star_id = int(selection.star[index]), star_ids.get(key(spectra.star_id[index].decode()))
-        if star_id is not None and star in in_survey:
-            of_star.setdefault(star, named[star_id])
+    star_ids = {key(star_id): star_id for star_id in named or ()}
+    for index in np.flatnonzero(selection.star >= 0).tolist():
+        if (star := int(selection.star[index])) not in in_survey:
+            continue
+        if named is None:
+            group = spectra.cluster[index].decode()
+        else:
+            star_id = star_ids.get(key(spectra.star_id[index].decode()), "")
+            group = named.get(star_id, "")
             found.add(star_id)
+        if group:
+            of_star.setdefault(star, group)
     count = Counter(of_star.values())
-    names = tuple(name for name in dict.fromkeys(named.values()) if count[name] > 1)
+    names = tuple(sorted(name for name, size in count.items() if size > 1))
     number = {name: index for index, name in enumerate(names)}
     return Membership(
         names,
         np.array([number.get(of_star.get(star, ""), NO_GROUP) for star in stars], np.int64),
         tuple(name for name, size in count.items() if size == 1),
-        tuple(star_id for star_id in named if star_id not in found),
+        tuple(star_id for star_id in named or () if star_id not in found),
     )
 
 
@@ -161,3 +183,13 @@ def fluxes(
         if wanted.any():
             with np.load(path) as block:
                 yield block["flux"][wanted], block["ivar"][wanted]
+
+
+def warnings(paths: Sequence[Path], spectra: Spectra, chosen: NDArray[np.int64]) -> list[str]:
+    """What the files of the chosen spectra (N,) say against them, one warning a line; "" for nothing."""
+    found: list[str] = []
+    for path, start, stop in zip(paths, spectra.starts[:-1], spectra.starts[1:], strict=True):
+        with np.load(path) as block:
+            wanted = block["warnings"][np.isin(np.arange(start, stop), chosen)]
+        found += (one.decode() for one in wanted.tolist())
+    return found

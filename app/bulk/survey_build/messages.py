@@ -6,9 +6,13 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from model.bundle import REFERENCE
+import numpy as np
+
+from model.bundle import REFERENCE, load_model
+from model.spectra.parameters import PARAMETER_UNITS, Parameters
 from training.fitting.enough_stars import FEWEST_GROUPS, FEWEST_TO_ADAPT, FEWEST_TO_TRAIN
-from training.observed.build_report import OF_ROWS, BuiltSurvey
+from training.observed.build_report import OF_ROWS, WARNED, BuiltSurvey
+from training.observed.enough_to_adapt import EnoughToAdapt
 
 
 def messages(built: BuiltSurvey, report: Path) -> Iterator[str]:
@@ -16,9 +20,9 @@ def messages(built: BuiltSurvey, report: Path) -> Iterator[str]:
     grouped = int((built.group >= 0).sum())
     groups = f", {grouped} of them in {len(built.names)} groups" if grouped else ""
     yield f"{built.survey}: {built.stars} stars{groups}, from {built.spectra} spectra"
-    for code, text in built.reasons.items():
-        if code in built.outcomes:
-            yield f"  {built.outcomes[code]} {'rows' if code in OF_ROWS else 'spectra'} not used: {text}"
+    yield from not_used(built)
+    if warned := built.outcomes.get(WARNED):
+        yield f"  {warned} taken with a warning ({_example(built, WARNED)})"
     for line in built.bad_groups():
         yield f"warning: group {line}"
     if built.missing:
@@ -27,18 +31,41 @@ def messages(built: BuiltSurvey, report: Path) -> Iterator[str]:
     yield from _next(built)
 
 
+def not_used(built: BuiltSurvey) -> Iterator[str]:
+    """Lines on why spectra and rows are not in the survey: number, reason and first example of each."""
+    for code, text in built.reasons.items():
+        if count := built.outcomes.get(code):
+            one, many = ("row", "rows") if code in OF_ROWS else ("spectrum", "spectra")
+            yield f"  {count} {one if count == 1 else many} not used: {text} ({_example(built, code)})"
+
+
+def _example(built: BuiltSurvey, outcome: str) -> str:
+    """The first spectrum or row of an outcome, on one line."""
+    return " ".join(built.first[outcome][0].split())
+
+
 def _next(built: BuiltSurvey) -> Iterator[str]:
     survey = shlex.quote(str(built.survey))
     if built.stars >= FEWEST_TO_TRAIN:
         yield f"next: chemtwin model train {survey} --out model.safetensors"
         return
     yield f"{built.stars} stars are too few to train a model on: that takes about {FEWEST_TO_TRAIN}."
-    if built.stars < FEWEST_TO_ADAPT:
-        yield f"They are too few to adapt one as well: that takes {FEWEST_TO_ADAPT} inside its range."
-        return
-    clusters = " --clusters" if len(built.names) >= FEWEST_GROUPS else ""
-    model, out = shlex.quote(str(_reference())), shlex.quote(str(built.survey.with_name("adapted.safetensors")))
-    yield f"Adapt one that is trained: chemtwin model adapt {model} {survey}{clusters} --out {out}"
+    reference = load_model(REFERENCE)
+    labels = np.stack([built.numbers[name] for name in PARAMETER_UNITS], axis=1).tolist()
+    usable = np.array([not reference.outside(Parameters(*star)) for star in labels])
+    enough, model = EnoughToAdapt.of(usable, built.group), shlex.quote(str(_reference()))
+    yield f"chemtwin model adapt takes {FEWEST_TO_ADAPT} stars in the range of {model}: {enough.stars} are."
+    if len(built.names):
+        yield (
+            f"With --clusters it takes {FEWEST_GROUPS} groups, and {FEWEST_TO_ADAPT} such stars with any one "
+            f"left out: {enough.groups} and {enough.without_a_group}. So does chemtwin model siblings --adapt."
+        )
+    if enough.problem():
+        yield f"next: chemtwin catalogue ingest {survey} embeds stars of APOGEE with the model that ships"
+    else:
+        clusters = " --clusters" if not enough.problem_without_a_group() else ""
+        out = shlex.quote(str(built.survey.with_name("adapted.safetensors")))
+        yield f"next: chemtwin model adapt {model} {survey}{clusters} --out {out}"
 
 
 def _reference() -> Path:

@@ -13,10 +13,11 @@ import numpy as np
 from app.bulk.readers.array_reader import ArrayReader, read_hdf5, read_npz
 from app.bulk.readers.star_files import product_of, without_ending
 from app.bulk.readers.star_reader import LABELS, InputFiles, RejectedStar
-from app.bulk.survey_build.inputs import Block
+from app.bulk.survey_build.inputs import Block, is_built_survey
 from app.bulk.survey_build.refused import RefusedSpectrum
 from app.bulk.survey_build.star_labels import StarLabels
 from app.errors import Invalid
+from app.inference.embedder import cluster_of
 from app.settings import Settings
 from app.values.identifiers_and_numbers import identifiers
 from app.values.positions import position
@@ -42,6 +43,8 @@ class FoundSpectrum:
         The spectrum and labels.
     ra, dec
         Position in degrees; None where it is not known.
+    cluster
+        The star's cluster in the table, or else in the file; "" for none.
     warnings
         What is odd about the file.
     """
@@ -51,6 +54,7 @@ class FoundSpectrum:
     observation: Observation
     ra: float | None
     dec: float | None
+    cluster: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -82,6 +86,8 @@ class SpectrumReader:
         """Raises RefusedSpectrum."""
         bare = without_ending(PurePosixPath(name).name)
         if bare is None:
+            if is_built_survey(self.folder / name):
+                raise RefusedSpectrum("survey", "")
             raise RefusedSpectrum("unreadable", "holds no flux of (stars, pixels)")
         assert self.labels is not None
         named = product_of(bare)
@@ -111,7 +117,8 @@ class SpectrumReader:
         own = position(*self.labels.position(row)), position(file.ra, file.dec), _stated(star_id)
         at = next((one for one in own if one[0] is not None), (None, None))
         odd = file.disagreements({label: parameters.value(label) for label in LABELS})
-        return FoundSpectrum(star_id, row, observation, *at, (*file.warnings, *odd))
+        cluster = self.labels.cluster(row)
+        return FoundSpectrum(star_id, row, observation, *at, cluster, (*file.warnings, *odd))
 
     def _of_arrays(self, name: str, rows: slice) -> list[FoundSpectrum | RefusedSpectrum]:
         try:
@@ -129,7 +136,9 @@ class SpectrumReader:
                 job = star.job
                 star_id = self.labels.star_id(row) if self.labels is not None else job.star_id or ""
                 at = (job.ra, job.dec) if job.ra is not None else _stated(star_id)
-                found.append(FoundSpectrum(star_id, row, job.observation, *at))
+                of_table = "" if self.labels is None else self.labels.cluster(row)
+                cluster = of_table or cluster_of(job.meta) or ""
+                found.append(FoundSpectrum(star_id, row, job.observation, *at, cluster, job.warnings))
         return found
 
     def row_of_array(self, star_id: str | None) -> tuple[int, dict[str, float]] | RefusedSpectrum:
@@ -160,7 +169,9 @@ def _arrays(spectra: SpectrumReader, name: str) -> tuple[ArrayReader, list[int |
     path = spectra.folder / name
     arrays: dict[str, Any] = dict(read_npz(path) if path.suffix == ".npz" else read_hdf5(path))
     rows: list[int | RefusedSpectrum] = []
-    stars, files = len(arrays["flux"]), InputFiles.of(path, None, ())
+    stars = len(arrays["flux"])
+    named = "cluster" in arrays and arrays["cluster"].shape == (stars,)
+    files = InputFiles.of(path, None, ("cluster",) if named else ())
     if spectra.labels is None:
         return ArrayReader(files, arrays, spectra.settings, {}), [*[-1] * stars]
     columns = {label: np.full(stars, np.nan) for label in (*LABELS, *(f"{label}_err" for label in LABELS))}

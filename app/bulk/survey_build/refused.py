@@ -4,6 +4,7 @@ from __future__ import annotations
 
 REASONS = {
     "unreadable": "the file is damaged, or has no spectrum at rest",
+    "survey": "the file is a survey that was built before",
     "no_row": "the table of labels has no row of the star",
     "another_star": "the file is of another star than its row",
     "labels": "a label is unknown or impossible",
@@ -11,7 +12,8 @@ REASONS = {
     "spectrum": "the spectrum cannot be used",
     "no_errors": "the pixels have no errors",
     "snr": "the S/N is too low",
-    "duplicate": "another spectrum of the same star has a higher S/N",
+    "identical": "the spectrum is identical to another one",
+    "duplicate": "another spectrum of the same star has a higher S/N, or an equal one",
     "outlier": "a label is far from all other stars'",
     "no_file": "the row has no spectrum in the folder",
     "repeated_row": "the row repeats the star of another row",

@@ -13,7 +13,8 @@ from app.bulk.readers.star_files import without_ending
 from app.bulk.readers.star_reader import LABELS, parameters_of
 from app.bulk.survey_build.flags import ChosenFlags, Flags, flag_columns
 from app.bulk.survey_build.refused import RefusedSpectrum
-from app.values.identifiers_and_numbers import Numbers
+from app.inference.embedder import cluster_of
+from app.values.identifiers_and_numbers import Numbers, meta_value
 from model.errors import InputError, ParameterError
 from model.spectra.parameters import Parameters
 from model.spectra.star_file import COORDINATES, same_star
@@ -54,7 +55,7 @@ class StarLabels:
         def choose(names: Sequence[str]) -> set[str]:
             self.metals = next((name for name in METALS if name in names), "")
             of_metals = {self.metals, f"{self.metals}_err", f"e_{self.metals}"}
-            return {*NUMBERS, *IDS, "file", *flag_columns(chosen), *of_metals}
+            return {*NUMBERS, *IDS, "file", "cluster", *flag_columns(chosen), *of_metals}
 
         self._table = self._renamed(read_label_table(path, choose))
         names = self._table.columns
@@ -134,6 +135,11 @@ class StarLabels:
             own = column[row]
             if own is not None and star_id is not None and not same_star(own, star_id):
                 raise RefusedSpectrum("another_star", f"{path} is of {star_id}, {self.row_name(row)} of {own}")
+
+    def cluster(self, row: int) -> str:
+        """The cluster that the table's column of that name gives a row's star, "" for none."""
+        column = self._table.columns.get("cluster")
+        return "" if column is None else cluster_of({"cluster": meta_value(column.values[row])}) or ""
 
     def position(self, row: int) -> tuple[float, float]:
         """Right ascension and declination of a row, NaN where they are not known."""

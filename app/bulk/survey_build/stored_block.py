@@ -32,6 +32,7 @@ from training.surveys.survey_check import FLUX, MEAN_FLUX
 
 LABEL_COLUMNS = (*PARAMETER_UNITS, *(f"{name}_err" for name in PARAMETER_UNITS))
 NUMBERS = (*LABEL_COLUMNS, "ra", "dec", "snr")
+TEXTS = ("name", "star_id", "reason", "text", "cluster", "warnings")
 
 
 @dataclass(frozen=True)
@@ -93,19 +94,20 @@ def _columns(
     usable = [one for _, one in found if isinstance(one, FoundSpectrum)]
     prepared = iter(prepare_all([one.observation for one in usable], model.grid, model.normaliser))
     numbers = {name: np.full(len(found), np.nan) for name in NUMBERS}
-    texts: dict[str, list[str]] = {"name": [], "star_id": [], "reason": [], "text": []}
+    texts: dict[str, list[str]] = {name: [] for name in TEXTS}
     rows, digests, fluxes, ivars = [], [], [], []
     for index, (name, one) in enumerate(found):
         result: Spectrum | RefusedSpectrum = (
             one if isinstance(one, RefusedSpectrum) else _checked(next(prepared), min_snr)
         )
-        reason = text = ""
+        reason = text = cluster = warnings = ""
         digest = 0
         if isinstance(result, RefusedSpectrum):
             reason, text = result.reason, result.text
         else:
             assert isinstance(one, FoundSpectrum)
             text = "; ".join((*one.warnings, *result.warnings))
+            cluster, warnings = one.cluster, "\n".join(one.warnings)
             flux, ivar = _written(result)
             digest = int.from_bytes(blake2b(flux.tobytes() + ivar.tobytes(), digest_size=8).digest(), "little")
             fluxes.append(flux)
@@ -114,7 +116,7 @@ def _columns(
                 numbers[column][index] = value
         rows.append(one.row)
         digests.append(digest)
-        for column, cell in zip(texts, (name, one.star_id, reason, text), strict=True):
+        for column, cell in zip(TEXTS, (name, one.star_id, reason, text, cluster, warnings), strict=True):
             texts[column].append(cell)
     pixels = np.zeros((0, len(model.grid)), np.float32)
     return {

