@@ -54,14 +54,19 @@ def _next(built: BuiltSurvey) -> Iterator[str]:
     labels = np.stack([built.numbers[name] for name in PARAMETER_UNITS], axis=1).tolist()
     usable = np.array([not reference.outside(Parameters(*star)) for star in labels])
     enough, model = EnoughToAdapt.of(usable, built.group), shlex.quote(str(_reference()))
-    yield f"chemtwin model adapt takes {FEWEST_TO_ADAPT} stars in the range of {model}: {enough.stars} are."
+    yield (
+        f"chemtwin model adapt takes {FEWEST_TO_ADAPT} stars in the range of {model}: "
+        f"the survey has {enough.stars}."
+    )
     if len(built.names):
         yield (
-            f"With --clusters it takes {FEWEST_GROUPS} groups, and {FEWEST_TO_ADAPT} such stars with any one "
-            f"left out: {enough.groups} and {enough.without_a_group}. So does chemtwin model siblings --adapt."
+            f"With --clusters it takes {FEWEST_GROUPS} groups, and {FEWEST_TO_ADAPT} such stars with any "
+            f"group left out: the survey has {enough.groups}, and {enough.without_a_group}. "
+            "So does chemtwin model siblings --adapt."
         )
     if enough.problem():
-        yield f"next: chemtwin catalogue ingest {survey} embeds stars of APOGEE with the model that ships"
+        yield "For stars of APOGEE the model that ships is adapted already."
+        yield f"next: chemtwin catalogue ingest {survey}"
     else:
         clusters = " --clusters" if not enough.problem_without_a_group() else ""
         out = shlex.quote(str(built.survey.with_name("adapted.safetensors")))

@@ -208,11 +208,11 @@ def test_cuts_by_snr_and_labels_far_from_all_others(build, tmp_path, monkeypatch
     assert "teff = 40000 would widen a model's range" in "".join(built.lines)
     assert built.report["quantiles"]["snr"][0] > 40
     assert "43 stars are too few to train a model on: that takes about 5000." in built.said
-    assert f"model adapt takes 20 stars in the range of {REFERENCE}: 30 are." in built.said
+    assert f"model adapt takes 20 stars in the range of {REFERENCE}: the survey has 25." in built.said
     assert f"chemtwin model adapt {REFERENCE} {built.out} --out {tmp_path}/adapted.safetensors\n" in built.said
     few = build(labels=csv_of(tmp_path / "labels.csv", stars[10:20]))
     assert few.outcomes == {"taken": 10, "no_row": 35}
-    assert f"takes 20 stars in the range of {REFERENCE}: 8 are." in few.said
+    assert f"takes 20 stars in the range of {REFERENCE}: the survey has 8." in few.said
     assert "model adapt " + str(REFERENCE) not in few.said
     assert f"next: chemtwin catalogue ingest {few.out}" in few.said
 
@@ -289,13 +289,17 @@ def test_stars_of_one_cluster_of_the_files_or_the_table_are_a_group(build, tmp_p
     assert build("--groups", groups).report["groups"] == {stars[0]["star_id"]: 2}, "instead of clusters"
 
 
-def test_the_advice_is_what_adapt_and_siblings_accept(build, tmp_path):
+def test_the_advice_is_what_adapt_and_siblings_accept(build, tmp_path, monkeypatch):
     """28 stars in 3 clusters, 23 of them in the range: without the largest cluster 8 remain."""
+    monkeypatch.chdir(tmp_path)
     copied(tmp_path / "spectra", GIANTS)
     stars = [*giants(slice(0, 4)), *giants(M67), *giants(slice(77, 82))]
     built = build(labels=csv_of(tmp_path / "labels.csv", stars))
-    assert f"takes 20 stars in the range of {REFERENCE}: 23 are." in built.said
-    assert "With --clusters it takes 3 groups, and 20 such stars with any one left out: 3 and 8." in built.said
+    assert f"takes 20 stars in the range of {REFERENCE}: the survey has 23." in built.said
+    assert (
+        "With --clusters it takes 3 groups, and 20 such stars with any group left out: the survey has 3, and 8."
+        in built.said
+    )
     assert f"next: chemtwin model adapt {REFERENCE} {built.out} --out" in built.said
     few = "with a group left out 8 stars with errors remain inside the model's range, and adapting takes 20"
     arguments = ["model", "adapt", REFERENCE, built.out, "--out", tmp_path / "adapted.safetensors"]
@@ -307,7 +311,7 @@ def test_the_advice_is_what_adapt_and_siblings_accept(build, tmp_path):
     with pytest.raises(InputError, match=few):
         invoke("model", "siblings", REFERENCE, built.out, "--siblings", groups, "--adapt")
     whole = build(labels=None)
-    assert "any one left out: 8 and 36." in whole.said
+    assert "any group left out: the survey has 8, and 36." in whole.said
     assert f"next: chemtwin model adapt {REFERENCE} {whole.out} --clusters --out" in whole.said
 
 
