@@ -96,7 +96,7 @@ def synthesize(
 @click.option(
     "--groups",
     type=FILE,
-    help="CSV of stars known to share their chemistry: star_id, group or star_id, twin_id",
+    help="CSV of stars of one chemistry, instead of their clusters: star_id, group or star_id, twin_id",
 )
 @click.option(
     "--min-snr", default=1.0, show_default=True, type=click.FloatRange(1), help="lowest S/N per pixel"
