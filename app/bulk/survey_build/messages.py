@@ -12,7 +12,6 @@ from model.bundle import REFERENCE, load_model
 from model.spectra.parameters import PARAMETER_UNITS, Parameters
 from training.fitting.enough_stars import FEWEST_GROUPS, FEWEST_TO_ADAPT, FEWEST_TO_TRAIN
 from training.observed.build_report import OF_ROWS, WARNED, BuiltSurvey
-from training.observed.enough_to_adapt import EnoughToAdapt
 
 
 def messages(built: BuiltSurvey, report: Path) -> Iterator[str]:
@@ -45,6 +44,8 @@ def _example(built: BuiltSurvey, outcome: str) -> str:
 
 
 def _next(built: BuiltSurvey) -> Iterator[str]:
+    from training.observed.enough_to_adapt import EnoughToAdapt  # torch's two seconds, at the end only
+
     survey = shlex.quote(str(built.survey))
     if built.stars >= FEWEST_TO_TRAIN:
         yield f"next: chemtwin model train {survey} --out model.safetensors"

@@ -66,6 +66,17 @@ def test_ids_that_are_floating_point_numbers_are_refused(survey, tmp_path):
     assert "star_id is missing" in reason(second)
 
 
+def test_warnings_of_a_survey_are_warnings_of_its_stars(survey, tmp_path):
+    quiet = stars(hdf5(tmp_path / "s.h5", survey))
+    noted = stars(hdf5(tmp_path / "s.h5", survey, warnings=["", "a flag; bit 3\nfar off"]))
+    assert [star.job.warnings for star in noted] == [(), ("a flag; bit 3", "far off")]
+    assert noted[0].digest == quiet[0].digest
+    assert noted[1].digest != quiet[1].digest, "a star whose warnings changed is embedded again"
+    assert "warnings" not in noted[1].job.meta
+    counts = hdf5(tmp_path / "s.h5", survey, warnings=np.array([0, 2]))
+    assert counts.meta_columns == ("warnings",), "numbers are a column like any other"
+
+
 @pytest.mark.parametrize("snr", [-9999.0, -1.0, 0.0, np.nan, np.inf])
 def test_an_snr_that_is_not_positive_and_finite_is_unknown(snr, survey, tmp_path):
     known, unknown = stars(hdf5(tmp_path / "s.h5", survey, snr=np.array([100.0, snr])))
