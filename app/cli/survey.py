@@ -137,11 +137,10 @@ def build(
     if out.suffix not in HDF5:
         raise InputError(f"{out}: a survey is an HDF5 file, so its name ends in {' or '.join(HDF5)}")
     settings = read_settings(None, None).model_copy(update={"model": SHIPPED})
-    if flags and labels is None:
+    chosen = chosen_flags(flags)
+    if chosen and labels is None:
         raise InputError("--flags names columns of the table of labels: give --labels")
-    options = BuildOptions(
-        folder.resolve(), working_folder(out), labels, chosen_flags(flags), min_snr, settings
-    )
+    options = BuildOptions(folder.resolve(), working_folder(out), labels, chosen, min_snr, settings)
     report = report or out.with_name(f"{out.stem}-report")
     built = run(options, out, groups, report, workers or len(os.sched_getaffinity(0)))
     for line in messages(built, report):

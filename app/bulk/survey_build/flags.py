@@ -26,6 +26,7 @@ USUAL = (
 )
 """A truth value is bit 0."""
 
+TRUTHS = "true", "false"
 NONE = "none"
 
 
@@ -96,23 +97,22 @@ def _problem(values: Values, flags: Sequence[str]) -> str:
         return f"the column has text such as {words[0][:40]!r}, so flags are words, not numbers of bits"
     if fractions := [text for text, number in texts.items() if number is not None and number % 1]:
         return f"the column has {fractions[0]}, and bits are those of whole numbers"
-    highest = _highest_bit(values)
+    truths = bool(texts) and all(text.lower() in TRUTHS for text in texts)
+    highest = 0 if truths else _highest_bit(values)
     if beyond := [str(bit) for bit in bits if bit > highest]:
         return f"the column has bits 0 to {highest}, not {', '.join(beyond)}"
     return ""
 
 
 def _highest_bit(values: Values) -> int:
-    """The highest bit of a column's numbers, without the sign; a truth value has bit 0 only."""
+    """The highest bit of a column's numbers, without the sign."""
     kind = values.dtype if isinstance(values, np.ndarray) else np.dtype(np.int64)
-    if kind.kind == "b":
-        return 0
     return 8 * kind.itemsize - (2 if kind.kind == "i" else 1) if kind.kind in "iu" else 62
 
 
 def _number(text: str) -> float | None:
     """A cell as a number, 1 and 0 for truth values; None for words."""
-    if text.lower() in ("true", "false"):
+    if text.lower() in TRUTHS:
         return float(text.lower() == "true")
     return float(text) if NUMBER.match(text) else None
 

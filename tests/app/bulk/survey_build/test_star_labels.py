@@ -149,6 +149,7 @@ def test_flags_of_a_table_without_types_are_checked_by_its_cells(flagged, tmp_pa
         ("TEFF:3", "the column has 4705.5"),
         ("STARFLAGS:3", "the column has text"),
         ("EXTRATARG:BAD", "the column has numbers"),
+        ("FLAG_BAD:1", "the column has bits 0 to 0, not 1"),
     ):
         with pytest.raises(ValueError, match=message):
             StarLabels(path, chosen_flags([option]))
