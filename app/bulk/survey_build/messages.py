@@ -63,7 +63,7 @@ def _next(built: BuiltSurvey) -> Iterator[str]:
         yield (
             f"With --clusters it takes {FEWEST_GROUPS} groups, and {FEWEST_TO_ADAPT} such stars with any "
             f"group left out: the survey has {enough.groups}, and {enough.without_a_group}. "
-            "So does chemtwin model siblings --adapt."
+            "chemtwin model siblings --adapt takes as many."
         )
     if enough.problem():
         yield "For stars of APOGEE the model that ships is adapted already."
