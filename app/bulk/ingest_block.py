@@ -11,8 +11,8 @@ from threadpoolctl import threadpool_limits
 
 from app.bulk.ingest_report import Note, Outcome
 from app.bulk.readers.open_stars import open_stars
-from app.bulk.readers.star_reader import DIGEST, InputFiles, ReadStar, RejectedStar, StarReader
-from app.inference.embedder import Embedder, conditioned_on, stored_or_refused
+from app.bulk.readers.star_reader import InputFiles, ReadStar, RejectedStar, StarReader
+from app.inference.embedder import DIGEST, Embedder, conditioned_on, stored_or_refused
 from app.settings import Settings
 from index.stores.open_store import open_store
 from index.stores.sql_store import Store

@@ -17,7 +17,8 @@ import pytest
 from astropy.table import Table
 
 from app.bulk.ingest import ingest as ingest_all
-from app.bulk.readers.star_reader import DIGEST, InputFiles
+from app.bulk.readers.star_reader import InputFiles
+from app.inference.embedder import DIGEST
 from app.settings import Settings
 from index.stores.open_store import open_store
 from index.stores.sql_store import Store

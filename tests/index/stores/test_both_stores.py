@@ -199,7 +199,7 @@ class Operations(RuleBasedStateMachine):
     @rule(star_id=IDS, latent=LATENTS, teff=NUMBERS)
     def upsert(self, star_id, latent, teff):
         new = star(star_id, latent, teff)
-        assert self.index.upsert([new]) == [star_id in self.stars]
+        assert [one.replaced for one in self.index.upsert([new])] == [star_id in self.stars]
         self.stars[star_id] = new
 
     @rule(star_id=IDS, latent=LATENTS)

@@ -75,6 +75,30 @@ def test_replacing_is_reported(store):
     assert np.array_equal(store.get(["A"], "m@1")["A"].latent, star("A", 1).latent)
 
 
+def test_a_star_is_combined_with_the_one_that_it_replaces(store):
+    def with_meta_of(new, old):
+        return dataclasses.replace(new, meta=old.meta | new.meta)
+
+    def write(stars, spectra):
+        written = store.upsert_combined(stars, spectra, with_meta_of)
+        return [(one.star.meta, one.replaced, one.spectrum_deleted) for one in written]
+
+    old = dataclasses.replace(star("A", 1, meta={"a": 1}), model="old@1")
+    assert write([old, star("B", meta={"b": 1})], [b"a", b"b"]) == [
+        ({"a": 1}, False, False),
+        ({"b": 1}, False, False),
+    ]
+    assert write([star("A", 2, meta={"c": 1}), star("B")], [None, b"b2"]) == [
+        ({"a": 1, "c": 1}, True, True),
+        ({"b": 1}, True, False),
+    ]
+    assert store.get(["A"], "old@1")["A"].meta == {"a": 1, "c": 1}, "the other model's row is gone"
+    assert [store.spectrum(star_id) for star_id in "AB"] == [None, b"b2"]
+    twice = write([star("C", meta={"a": 1}), star("C", 3, meta={"b": 1})], [b"c", None])
+    assert twice == [({"a": 1}, False, False), ({"a": 1, "b": 1}, True, True)]
+    assert (store.get(["C"], "m@1")["C"].meta, store.spectrum("C")) == ({"a": 1, "b": 1}, None)
+
+
 def test_a_deleted_star_is_gone_and_may_come_back(store):
     store.upsert([star("A")])
     assert store.delete("A")
