@@ -105,6 +105,7 @@ def recast(service: Service, origin: Origin, to: To, residual: bool = False) -> 
     target = _target(own, to)
     outside = model.outside(target)
     latent, values = origin.latent.astype(np.float64), target.values(names)
+    computed_at = _at(target, names, model.nearest(values[None])[0])
     flux = model.decode(latent[None], values[None])[0]
     if not np.all(np.isfinite(flux)):
         raise Invalid("no_recast", "the model has no finite spectrum at these parameters", outside)
@@ -123,9 +124,14 @@ def recast(service: Service, origin: Origin, to: To, residual: bool = False) -> 
         "flux_sd": sd,
         "from": label_fields(own),
         "to": label_fields(target),
+        "computed_at": label_fields(computed_at),
         "in_domain": not outside,
         "residual": residual,
-        "warnings": [*outside, *(f"of the star itself: {warning}" for warning in origin.warnings)],
+        "warnings": [
+            *outside,
+            *_moved(service, target, computed_at),
+            *(f"of the star itself: {warning}" for warning in origin.warnings),
+        ],
     }
 
 
@@ -162,6 +168,28 @@ def _target(own: Parameters, to: To) -> Parameters:
     return Parameters(**{**usual, **changed}, extra={**own.extra, **to.parameters})
 
 
+def _at(target: Parameters, names: Sequence[str], values: Array) -> Parameters:
+    """The parameters at which a model computes the flux: `target`, with the `values` (U,) of those `names`."""
+    changed = dict(zip(names, values.tolist(), strict=True))
+    usual = {name: changed.pop(name, getattr(target, name)) for name in PARAMETER_UNITS}
+    return Parameters(**usual, extra={**target.extra, **changed})
+
+
+def _moved(service: Service, target: Parameters, computed_at: Parameters) -> list[str]:
+    """A warning that says at which parameters the flux is computed, where those are not the wanted ones."""
+    units = PARAMETER_UNITS | service.extra_units
+    moved = [
+        f"{name} = {computed_at.value(name):.5g} {units[name]}".rstrip()
+        for name in service.model.parameter_names
+        if computed_at.value(name) != target.value(name)
+    ]
+    if not moved:
+        return []
+    return [
+        f"the flux is computed at {', '.join(moved)}: the model cannot go farther outside its training range"
+    ]
+
+
 def recast_several(
     service: Service, first: Sequence[Origin], star_ids: Sequence[str], to: To, residual: bool = False
 ) -> dict[str, Any]:
@@ -187,7 +215,8 @@ def recast_several(
             done = recast(service, found, to, residual)
         except Exception as error:
             return error_result(error)
-        shown = {name: done[name] for name in ("star_id", "from", "to", "in_domain", "warnings")}
+        names = ("star_id", "from", "to", "computed_at", "in_domain", "warnings")
+        shown = {name: done[name] for name in names}
         return {"status": 200, **shown, "flux": rounded(done["flux"])}
 
     results = [*map(result, first), *map(result, star_ids)]

@@ -219,8 +219,8 @@ function draw(recasts, twins, ids) {
     fit: star.reconstruction,
     before: moved ? star.reconstruction : null,
   });
-  const of = (result) => result.warnings.filter((text) => !text.startsWith("of the star itself"));
-  const warnings = moved && !drawnStar.in_domain ? of(drawnStar) : [];
+  const elsewhere = JSON.stringify(drawnStar.computed_at) !== JSON.stringify(drawnStar.to);
+  const warnings = drawnStar.warnings.filter((text) => (moved || elsewhere) && !text.startsWith("of the star itself"));
   $("recast-warnings").replaceChildren(...warnings.map((text) => make("li", {}, text)));
   $("kind").textContent = kind(moved, star);
   $("spectra-title").textContent =
@@ -365,7 +365,8 @@ function buildButtons() {
     if (/\s/.test(starId)) throw { message: "an id has no spaces" };
     const stored = await api.postFits(`embed${api.query({ ...open.upload.labels, star_id: starId })}`, open.upload.file);
     await Promise.all([openStar(stored.star_id), recount()]);
-    status(`${stored.star_id} is stored${stored.replaced ? "; it replaced the one of that id" : ""}.`);
+    const news = stored.warnings.filter((text) => !open.star.warnings.includes(text)); // of what it replaced
+    status([`${stored.star_id} is stored${stored.replaced ? "; it replaced the one of that id" : ""}.`, ...news].join(" "));
   });
   $("mode-recast").onclick = () => mode("recast");
   $("mode-own").onclick = () => mode("own");

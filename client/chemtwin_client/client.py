@@ -200,7 +200,7 @@ class Chemtwin:
         Table
             Columns have units, descriptions and UCDs. `meta` has `star_id` (None without one), `model`,
             `metric`, `k`, `searched`, `exact`, `within` (the limit of [Fe/H] in dex, None for
-            any); of a source also `in_domain` and `warnings`.
+            any), `in_domain` and `warnings` of the star.
         """
         query, known = split_keywords(k, rank, keywords)
         if labels.is_id(star):
@@ -209,7 +209,7 @@ class Chemtwin:
         else:
             body = spectra.body(star, known, self._units_of(known))
             response = self._transport.json("POST", "/twins", query | body.query, body.content, body.kind)
-            _warn(response["star_id"], response["warnings"])
+        _warn(response["star_id"], response["warnings"])
         return responses.twins_of_one(response, self._extra_units([response]), rank == "likelihood")
 
     def twins_many(
@@ -283,7 +283,8 @@ class Chemtwin:
         Spectrum
             Wavelengths are in vacuum, in Angstrom, without pixels between the detectors; the uncertainty is
             that of the latent, with `residual` that of the noise too; `meta` has `star_id`, `from`, `to`,
-            `model`, `in_domain`, `residual`, `warnings`.
+            `computed_at` (where the flux is computed, if `to` is too far outside the training range), `model`,
+            `in_domain`, `residual`, `warnings`.
 
         Raises
         ------

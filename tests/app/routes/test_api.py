@@ -1,5 +1,6 @@
 """The contract, asked of a running server."""
 
+import csv
 import gzip
 import io
 
@@ -7,6 +8,8 @@ import h5py
 import httpx
 import numpy as np
 import pytest
+from astropy.io import fits
+from astropy.io.votable import parse_single_table
 from scipy.stats import kstest
 
 from app.formats.bodies import fits_job
@@ -47,6 +50,16 @@ def test_without_errors_what_needs_them_is_null(client, star):
     twins = client.get("/twins/BARE?k=3").json()["twins"]
     assert [twin["p_same"] for twin in twins] == [None] * 3
     client.delete("/stars/BARE")
+
+
+def test_a_low_snr_is_a_warning_that_stays_with_the_star(client, star):
+    response = client.post(
+        "/embed", json=star | {"star_id": "NOISY", "ivar": [144.0] * len(star["flux"])}
+    ).json()
+    text = f"S/N {response['snr']:.3g} per pixel is below 20: hardly any twin stands out from other stars"
+    assert (response["warnings"], response["in_domain"]) == ([text], True)
+    assert client.get("/twins/NOISY?k=1").json()["warnings"] == [text]
+    client.delete("/stars/NOISY")
 
 
 def test_ivar_and_error_say_the_same(client, star, posted):
@@ -280,6 +293,31 @@ def test_recasting_finds_the_twins_spectrum(client, model, catalogue):
         recast.append(np.mean((np.array(response["flux"]) - flux[b]) ** 2))
         raw.append(np.mean((flux[a] - flux[b]) ** 2))
     assert np.mean(recast) - 1e-4 < 0.2 * (np.mean(raw) - 2e-4)
+
+
+def test_a_recast_says_where_it_is_computed(client, posted, model):
+    """Beyond the margin of the training range it is that of the nearest parameters, in every form."""
+    near = client.post("/recast", json={"star_id": "TEST-1", "to": {"teff": 5100}}).json()
+    assert (near["in_domain"], near["computed_at"]) == (False, near["to"])
+    assert len(near["warnings"]) == 1
+    wish = {"star_id": "TEST-1", "to": {"teff": 9000, "logg": 2.0}}
+    far = client.post("/recast", json=wish).json()
+    assert far["computed_at"] == {**far["to"], "teff": pytest.approx(5200, abs=0.1)}
+    assert (far["in_domain"], far["to"]["teff"]) == (False, 9000)
+    assert far["warnings"][1] == (
+        "the flux is computed at teff = 5200 K: the model cannot go farther outside its training range"
+    )
+    same = client.post("/recast", json={"star_id": "TEST-1", "to": far["computed_at"]}).json()
+    assert far["flux"] == same["flux"]
+    (several,) = client.post("/recast", json={"star_ids": ["TEST-1"], "to": wish["to"]}).json()["results"]
+    assert (several["computed_at"], several["warnings"]) == (far["computed_at"], far["warnings"])
+    row = next(csv.DictReader(io.StringIO(client.post("/recast?format=csv", json=wish).text)))
+    assert (row["in_domain"], row["warnings"]) == ("false", "; ".join(far["warnings"]))
+    with fits.open(io.BytesIO(client.post("/recast?format=fits", json=wish).content)) as hdus:
+        assert (hdus[0].header["TO_TEFF"], hdus[0].header["AT_TEFF"]) == (9000, far["computed_at"]["teff"])
+    table = parse_single_table(io.BytesIO(client.post("/recast?format=votable", json=wish).content))
+    params = {param.name: param.value for param in table.params}
+    assert (params["to_teff"], params["computed_at_teff"]) == (9000, far["computed_at"]["teff"])
 
 
 def test_recasting_a_spectrum_stores_nothing(client, star):
