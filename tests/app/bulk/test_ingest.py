@@ -423,12 +423,13 @@ def test_typical_errors_are_said_once_and_no_star_is_listed_for_them(survey, tmp
 
 
 def test_stars_of_another_source_under_the_same_ids_are_named(survey, tmp_path):
-    for name, rows in (("first.npz", slice(0, 4)), ("second.npz", slice(4, 8))):
+    for name, rows, spectra in (("first.npz", slice(0, 4), "1"), ("second.npz", slice(4, 8), "0")):
         ids = np.array([f"NUM-{number}" for number in range(4)])
         labels = {label: survey.column(label)[rows] for label in ("teff", "logg", "fe_h")}
         source = npz(tmp_path / name, survey, stars=4, flux=survey.flux(rows), star_id=ids, **labels)
-        code, said = ingest(source, "--data-dir", tmp_path)
+        code, said = ingest(source, "--data-dir", tmp_path, CHEMTWIN_STORE_SPECTRA=spectra)
     assert (code, "of those stored 4 replaced an earlier star of the same id" in said) == (0, True)
     with (tmp_path / "ingest-report.csv").open() as file:
         listed = [(row["outcome"], row["text"]) for row in csv.DictReader(file)]
-    assert listed == [("replaced", "replaces a star from first.npz")] * 4
+    text = "replaces a star from first.npz; the spectrum stored before was deleted: "
+    assert listed == [("replaced", text + "CHEMTWIN_STORE_SPECTRA=true stores this one")] * 4
