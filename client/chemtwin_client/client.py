@@ -200,17 +200,25 @@ class Chemtwin:
         Table
             Columns have units, descriptions and UCDs. `meta` has `star_id` (None without one), `model`,
             `metric`, `k`, `searched`, `exact`, `within` (the limit of [Fe/H] in dex, None for
-            any), `in_domain` and `warnings` of the star.
+            any); of a source also `in_domain` and `warnings`. `star` has those of a stored star.
+
+        Warns
+        -----
+        ChemtwinWarning
+            What to mind of the star, whether it is stored or not.
         """
         query, known = split_keywords(k, rank, keywords)
-        if labels.is_id(star):
+        if stored := labels.is_id(star):
             check_unknown(known)
             response = self._transport.json("GET", f"/twins/{in_path(star)}", query)
         else:
             body = spectra.body(star, known, self._units_of(known))
             response = self._transport.json("POST", "/twins", query | body.query, body.content, body.kind)
         _warn(response["star_id"], response["warnings"])
-        return responses.twins_of_one(response, self._extra_units([response]), rank == "likelihood")
+        made = responses.twins_of_one(response, self._extra_units([response]), rank == "likelihood")
+        if not stored:
+            made.meta.update(in_domain=response["in_domain"], warnings=response["warnings"])
+        return made
 
     def twins_many(
         self,

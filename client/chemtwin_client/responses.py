@@ -266,7 +266,7 @@ def twins_table(
 def twins_of_one(response: Response, extra: Mapping[str, str], by_likelihood: bool) -> Table:
     """The twins of one star; what the response says of the search is in `meta`."""
     made = twins_table([response], extra, by_likelihood)
-    names = ("star_id", "metric", "k", "searched", "exact", "in_domain", "warnings")
+    names = ("star_id", "metric", "k", "searched", "exact")
     made.meta.update({name: response[name] for name in names}, model=identity(response))
     made.meta["within"] = response["fe_h_within"]  # a FITS keyword has 8 characters
     return made
