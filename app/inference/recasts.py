@@ -95,14 +95,7 @@ def recast(service: Service, origin: Origin, to: To, residual: bool = False) -> 
         The star's residual is not known: its spectrum is not stored.
     """
     model, own = service.model, origin.parameters
-    names = model.parameter_names
-    unused = [name for name in to.model_fields_set - {"parameters"} if name not in names]
-    unused += [name[:40] for name in to.parameters if name not in service.extra]
-    if unused:
-        raise Invalid(
-            "not_conditioned", f"this model does not know {', '.join(unused[:10])}: it has {', '.join(names)}"
-        )
-    target = _target(own, to)
+    names, target = model.parameter_names, _target(service, own, to)
     outside = model.outside(target)
     latent, values = origin.latent.astype(np.float64), target.values(names)
     computed_at = _at(target, names, model.nearest(values[None])[0])
@@ -162,7 +155,15 @@ def _observed(service: Service, origin: Origin) -> Spectrum:
     return spectrum
 
 
-def _target(own: Parameters, to: To) -> Parameters:
+def _target(service: Service, own: Parameters, to: To) -> Parameters:
+    """The parameters asked for. Raises Invalid or ParameterError."""
+    names = service.model.parameter_names
+    unused = [name for name in to.model_fields_set - {"parameters"} if name not in names]
+    unused += [name[:40] for name in to.parameters if name not in service.extra]
+    if unused:
+        raise Invalid(
+            "not_conditioned", f"this model does not know {', '.join(unused[:10])}: it has {', '.join(names)}"
+        )
     changed = {name: value for name in PARAMETER_UNITS if (value := getattr(to, name)) is not None}
     usual = {name: getattr(own, name) for name in PARAMETER_UNITS}
     return Parameters(**{**usual, **changed}, extra={**own.extra, **to.parameters})

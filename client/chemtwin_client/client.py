@@ -91,7 +91,9 @@ class Chemtwin:
         return cast(dict[str, Any], self._transport.json("GET", "/model"))
 
     def embed(self, source: Source | str, **known: Unpack[Observed]) -> Embedded:
-        """Store a star; it is on the service's disk when this returns. A star of the same id is replaced.
+        """Store a star; it is on the service's disk when this returns.
+
+        A star of the same id is replaced. Its position and `meta` stay unless they are given too.
 
         Parameters
         ----------
