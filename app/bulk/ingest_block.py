@@ -103,7 +103,7 @@ def ingest_block(settings: Settings, files: InputFiles, block: Block) -> Report:
         else:
             stars.append(row_or_reason[0])
             spectra.append(row_or_reason[1])
-    written = store.upsert_combined(stars, spectra, lambda star, _: star) if stars else []
+    written = store.upsert(stars, spectra) if stars else []
     refused = len(notes)
     earlier = {
         star_id: row

@@ -93,8 +93,8 @@ class TwinIndex:
         spectra: Sequence[bytes | None] | None = None,
         combine: Combine = lambda star, _: star,
     ) -> list[Written]:
-        """Store stars as `Store.upsert_combined` does; the next search sees them."""
-        return self.store.upsert_combined(stars, spectra, combine)
+        """Store stars as `Store.upsert` does; the next search sees them."""
+        return self.store.upsert(stars, spectra, combine)
 
     def delete(self, star_id: str) -> bool:
         """Delete a star (on disk on return). False if there was none."""

@@ -90,12 +90,11 @@ class Store(ABC):
         with self._transaction() as connection:
             yield Writing(connection, self.table)
 
-    def upsert(self, stars: Sequence[Star], spectra: Sequence[bytes | None] | None = None) -> list[bool]:
-        """As `upsert_combined`, for stars that are complete. Says of each whether one of its id was there."""
-        return [one.replaced for one in self.upsert_combined(stars, spectra, lambda star, _: star)]
-
-    def upsert_combined(
-        self, stars: Sequence[Star], spectra: Sequence[bytes | None] | None, combine: Combine
+    def upsert(
+        self,
+        stars: Sequence[Star],
+        spectra: Sequence[bytes | None] | None = None,
+        combine: Combine = lambda star, _: star,
     ) -> list[Written]:
         """Write stars in one transaction, on disk on return, with their spectra where these are to be stored.
 
@@ -111,7 +110,7 @@ class Store(ABC):
                 star_id, earlier = given.star_id, before.get(given.star_id)
                 star = given if earlier is None else combine(given, earlier)
                 had = star_id in with_spectrum if star_id not in stored else stored[star_id] is not None
-                written.append(Written(star, earlier is not None, had and spectrum is None))
+                written.append(Written(star, star_id in live or star_id in stored, had and spectrum is None))
                 before[star_id], stored[star_id] = star, spectrum
             latest = [before[star_id] for star_id in stored]
             for star in latest:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
+from index.errors import StoreError
 from index.stores.star import Star, Table
 
 Row = tuple[Any, ...]
@@ -45,7 +47,7 @@ class Writing:
         return found
 
     def latest(self, star_ids: Sequence[str]) -> dict[str, Star]:
-        """By star id, the row that was written last of each of these that are there."""
+        """By star id, the row that was written last of each of these that are there and not damaged."""
         found: dict[str, Star] = {}
         for part in blocks(star_ids):
             query = (
@@ -53,7 +55,8 @@ class Writing:
                 f"WHERE star_id IN ({marks(part)}) AND NOT deleted ORDER BY seq"
             )
             for row in self.connection.execute(query, part).fetchall():
-                found[row[0]] = self._table.unpack(row)
+                with suppress(StoreError):  # a damaged row can still be replaced
+                    found[row[0]] = self._table.unpack(row)
         return found
 
     def with_spectrum(self, star_ids: Sequence[str]) -> set[str]:
