@@ -11,8 +11,8 @@ from threadpoolctl import threadpool_limits
 
 from app.bulk.ingest_report import Note, Outcome
 from app.bulk.readers.open_stars import open_stars
-from app.bulk.readers.star_reader import DIGEST, InputFiles, ReadStar, RejectedStar, StarReader
-from app.inference.embedder import Embedder, conditioned_on, stored_or_refused
+from app.bulk.readers.star_reader import InputFiles, ReadStar, RejectedStar, StarReader
+from app.inference.embedder import DIGEST, Embedder, conditioned_on, stored_or_refused
 from app.settings import Settings
 from index.stores.open_store import open_store
 from index.stores.sql_store import Store
@@ -103,15 +103,18 @@ def ingest_block(settings: Settings, files: InputFiles, block: Block) -> Report:
         else:
             stars.append(row_or_reason[0])
             spectra.append(row_or_reason[1])
-    if stars:
-        store.upsert(stars, spectra)
+    written = store.upsert(stars, spectra) if stars else []
     refused = len(notes)
     earlier = {
         star_id: row
         for star_id, row in before.items()
         if row.model == embedder.identity and star_id not in unchanged
     }
-    notes += [note for star in stars if (note := _note(star, earlier.get(star.star_id)))]
+    notes += [
+        note
+        for star, _, deleted in written
+        if (note := _note(star, earlier.get(star.star_id), spectrum_deleted=deleted))
+    ]
     notes += [note for star in unchanged.values() if (note := _note(star, star))]
     catalogued = [*stars, *unchanged.values()]
     outside = sum(not star.in_domain for star in catalogued)
@@ -132,9 +135,16 @@ def _own_warnings(star: Star) -> list[str]:
     return [warning for warning in star.warnings if not warning.startswith(TYPICAL)]
 
 
-def _note(star: Star, before: Star | None) -> Note | None:
-    """What should be looked at of a star in the catalogue; `before` is the star of its id before."""
+def _note(star: Star, before: Star | None, spectrum_deleted: bool = False) -> Note | None:
+    """What should be looked at of a star in the catalogue.
+
+    `before` is the star of its id before; `spectrum_deleted`: its stored spectrum went, and none is stored now.
+    """
     warnings = _own_warnings(star)
+    if spectrum_deleted:
+        warnings.insert(
+            0, "the spectrum stored before was deleted: CHEMTWIN_STORE_SPECTRA=true stores this one"
+        )
     outcome: Outcome = "stored" if before is None else "already stored" if before is star else "replaced"
     if outcome == "replaced":
         assert before is not None

@@ -1,4 +1,4 @@
-"""`chemtwin twins`: the twins of a spectrum in a file, searched for in the store, without a service."""
+"""`chemtwin twins`: the twins of a stored star or of a spectrum in a file, without a service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.options import FILE, example, on_store
+from app.cli.options import example, on_store
 from app.cli.twins_table import twins_table
 from model.errors import InputError
 
@@ -27,7 +27,7 @@ UNITS = {"teff": "K", "ra": "deg", "dec": "deg"}
 
 
 @click.command(epilog=example("twins apStar-r5-2M00004994+1621552.fits --teff 4705 --logg 2.58 --fe-h 0.05"))
-@click.argument("file", type=FILE)
+@click.argument("star", metavar="STAR_OR_FILE")
 @click.option("--teff", metavar="K", help="effective temperature")
 @click.option("--logg", metavar="DEX", help="log10 of the surface gravity in cm/s2")
 @click.option("--fe-h", metavar="DEX", help="[Fe/H]")
@@ -49,7 +49,7 @@ UNITS = {"teff": "K", "ra": "deg", "dec": "deg"}
 )
 @on_store
 def twins(
-    file: Path,
+    star: str,
     teff: str | None,
     logg: str | None,
     fe_h: str | None,
@@ -58,18 +58,21 @@ def twins(
     form: str,
     settings: Settings,
 ) -> None:
-    """Print the twins of the spectrum in FILE.
+    """Print the twins of a stored star, or of the spectrum in a file.
 
-    FILE is a survey's FITS file: apStar, aspcapStar or mwmStar. Labels that are not given come from it, if it
-    has any. Its twins are the chemically nearest stars of the store; the spectrum itself is not stored. No
-    service is needed, and one may run on the same store.
+    STAR_OR_FILE is the id of a star of the store, or a survey's FITS file: apStar, aspcapStar or mwmStar.
+    Labels that are not given come from the file, if it has any. The twins are the chemically nearest stars of
+    the store; the spectrum itself is not stored. No service is needed, and one may run on the same store.
     """
     labels = {"teff": teff, "logg": logg, "fe_h": fe_h, **dict(map(_named, extra))}
     given = {name: value for name, value in labels.items() if value is not None}
-    star, response = find_twins(file, given, k, settings)
-    for warning in star.warnings:
+    file = Path(star)
+    if given and not file.is_file():
+        raise click.UsageError(f"{star} is no file: labels go with a file, a stored star has its own")
+    found, response = find_twins(file if file.is_file() else star, given, k, settings)
+    for warning in found.warnings:
         click.echo(f"warning: {warning}", err=True)
-    click.echo(twins_table(star, response) if form == "table" else FORMS[form](response))
+    click.echo(twins_table(found, response) if form == "table" else FORMS[form](response))
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -80,15 +83,15 @@ def _named(text: str) -> tuple[str, str]:
     return name, value
 
 
-def find_twins(file: Path, labels: dict[str, str], k: int, settings: Settings) -> tuple[Star, Response]:
-    """The star of the spectrum in a file, and what POST /twins responds with for it.
+def find_twins(source: Path | str, labels: dict[str, str], k: int, settings: Settings) -> tuple[Star, Response]:
+    """A star, and what /twins responds with for it.
 
     Parameters
     ----------
-    file
-        An apStar, aspcapStar or mwmStar file.
+    source
+        An apStar, aspcapStar or mwmStar file; or the id of a stored star.
     labels
-        Values of teff, logg, fe_h, their errors, and extra parameters, as in a query string.
+        With a file: values of teff, logg, fe_h, their errors, and extra parameters, as in a query string.
     k
         How many twins.
     settings
@@ -97,9 +100,9 @@ def find_twins(file: Path, labels: dict[str, str], k: int, settings: Settings) -
     Raises
     ------
     ChemtwinError
-        The file, its spectrum or a label cannot be used.
+        The file, its spectrum or a label cannot be used, or there is no such star.
     ServiceError
-        A label has no possible value.
+        A label has no possible value, or another model embedded the star.
     StoreError
         The store cannot be read, or there is none.
     """
@@ -111,15 +114,29 @@ def find_twins(file: Path, labels: dict[str, str], k: int, settings: Settings) -
     open_store(settings.store_address, create=False).close()
     service = Service(settings, wait=True)
     try:
-        job = _job(file, labels, service)
-        (done,) = service.embedder.embed([replace(job, star_id=None)])
-        if isinstance(done, Exception):
-            raise done
-        star = replace(done.star, star_id=job.star_id or "")
-        response = twins_of_one(service, star, TwinQuery(k=k))
-        return star, response | {"in_domain": star.in_domain, "warnings": list(star.warnings)}
+        star = _stored(source, service) if isinstance(source, str) else _unstored(source, labels, service)
+        return star, twins_of_one(service, star, TwinQuery(k=k))
     finally:
         service.close()
+
+
+def _stored(star_id: str, service: Service) -> Star:
+    """A star of the store. Raises InputError or ModelMismatch."""
+    from app.errors import NotFound
+
+    try:
+        return service.comparable(star_id)
+    except NotFound:
+        raise InputError(f"{star_id} is neither a file nor a star of {service.store.name}") from None
+
+
+def _unstored(file: Path, labels: dict[str, str], service: Service) -> Star:
+    """The star of the spectrum in a file, which is not stored. Raises ChemtwinError or ServiceError."""
+    job = _job(file, labels, service)
+    (done,) = service.embedder.embed([replace(job, star_id=None)])
+    if isinstance(done, Exception):
+        raise done
+    return replace(done.star, star_id=job.star_id or "")
 
 
 def _job(file: Path, labels: dict[str, str], service: Service) -> Job:

@@ -30,9 +30,11 @@ def twins_table(star: Star, response: dict[str, Any]) -> str:
     """
     model, twins = response["model"], response["twins"]
     name, fe_h = star.star_id or "the spectrum", _with_error(star.fe_h, star.fe_h_err)
+    domain = "" if star.in_domain else f", {OUTSIDE} the model's domain"
+    snr = f"S/N {_number(star.snr, 0)}{domain}"
     lines = [
         f"twins of {name} among {response['searched']} stars, by {model['name']}@{model['version']}",
-        f"the star: Teff {star.teff:.0f} K, log g {star.logg:.2f}, [Fe/H] {fe_h}, S/N {_number(star.snr, 0)}",
+        f"the star: Teff {star.teff:.0f} K, log g {star.logg:.2f}, [Fe/H] {fe_h}, {snr}",
     ]
     if not twins:
         return "\n".join([*lines, "no star of the store is within the limit of [Fe/H]"])
@@ -58,8 +60,12 @@ def _aligned(rows: Sequence[Sequence[str]], words: Sequence[bool]) -> list[str]:
     ]
 
 
+def _domain(twin: dict[str, Any]) -> str:
+    return INSIDE if twin["in_domain"] else OUTSIDE
+
+
 def _known(column: Column, twins: Sequence[dict[str, Any]]) -> bool:
-    return any(column.text(twin) != UNKNOWN for twin in twins)
+    return any(column.text(twin) not in (UNKNOWN, INSIDE) for twin in twins)
 
 
 def _number(value: float | None, decimals: int) -> str:
@@ -74,7 +80,7 @@ def _with_error(value: float, error: float | None) -> str:
     return f"{value:z.2f}" + ("" if error is None else f" \N{PLUS-MINUS SIGN} {error:.2f}")
 
 
-UNKNOWN = "-"
+UNKNOWN, INSIDE, OUTSIDE = "-", "inside", "outside"
 COLUMNS = (
     Column("star_id", "", lambda twin: str(twin["star_id"]), words=True),
     Column("cluster", "", lambda twin: twin["cluster"] or UNKNOWN, words=True),
@@ -85,10 +91,11 @@ COLUMNS = (
     Column("Teff", "K", lambda twin: _number(twin["teff"], 0)),
     Column("log g", "dex", lambda twin: _number(twin["logg"], 2)),
     Column("S/N", "", lambda twin: _number(twin["snr"], 0)),
+    Column("domain", "", _domain, words=True),
     Column("doppelganger_rate", "", lambda twin: _fraction(twin["doppelganger_rate"])),
 )
-OPTIONAL = {"cluster", "doppelganger_rate"}
-"""Columns that are left out where no twin has a value."""
+OPTIONAL = {"cluster", "domain", "doppelganger_rate"}
+"""Columns that are left out where no twin has a value, and that of the domain where all are inside."""
 
 MEANING = {
     "same within noise": "p_same is 0.01 or more; noise and the errors of the labels explain the distance",

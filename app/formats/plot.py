@@ -41,8 +41,8 @@ def recast_png(
     for number, part in enumerate(detectors):
         spectra, difference = axes[2 * number], axes[2 * number + 1]
         x = wavelength[part]
-        spectra.plot(x, before[part], color=BLUE, linewidth=1.6, label=_label("star", own["to"], units))
-        spectra.plot(x, after[part], color=ORANGE, linewidth=0.7, label=_label("recast", recast["to"], units))
+        spectra.plot(x, before[part], color=BLUE, linewidth=1.6, label=_label("star", own, units))
+        spectra.plot(x, after[part], color=ORANGE, linewidth=0.7, label=_label("recast", recast, units))
         spectra.set_ylabel("normalised flux")
         spectra.tick_params(labelbottom=False)
         difference.axhline(0, color=GREY, linewidth=0.5)
@@ -76,8 +76,9 @@ def _title(recast: dict[str, Any]) -> str:
     return f"{recast['star_id'] or 'spectrum'}{noise} by {model['name']} {model['version']}{doubt}"
 
 
-def _label(what: str, parameters: dict[str, Any], units: dict[str, str]) -> str:
-    texts = []
+def _label(what: str, recast: dict[str, Any], units: dict[str, str]) -> str:
+    """The parameters at which a flux is computed, in words."""
+    parameters, texts = recast["computed_at"], []
     for name, value in (parameters | parameters.get("parameters", {})).items():
         if name != "parameters":
             shown, unit = AXIS_UNITS.get(name, (name, units.get(name, "")))

@@ -12,7 +12,7 @@ from fastapi import Response
 from app.formats.file_response import file_name, file_response, varying
 from app.formats.spectrum_fits import recast_fits
 from app.formats.table_columns import Column, Fact, csv_bytes, votable_bytes
-from app.formats.table_responses import identity, model_column, warning_facts
+from app.formats.table_responses import csv_facts, identity, warning_facts
 from app.json_response import json_response
 
 VO_ANGSTROM = "0.1nm"
@@ -47,7 +47,7 @@ def recast_response(form: str, content: dict[str, Any]) -> Response:
     if form == "fits":
         return file_response(recast_fits(content, columns, rows), form, name)
     if form == "csv":
-        return file_response(csv_bytes([*columns, model_column(content)], rows), form, name)
+        return file_response(csv_bytes([*columns, *csv_facts(content)], rows), form, name)
     columns[0] = replace(columns[0], unit=VO_ANGSTROM)
     return file_response(votable_bytes(columns, rows, "recast", _facts(content)), form, name)
 
@@ -68,7 +68,7 @@ def _facts(content: dict[str, Any]) -> list[Fact]:
         Fact("in_domain", content["in_domain"], "whether the recast is within the training range"),
         Fact("residual", content["residual"], "whether the star's own residual is included"),
     ]
-    for what, meaning in (("from", "the star's own"), ("to", "recast to")):
+    for what, meaning in (("from", "the star's own"), ("to", "recast to"), ("computed_at", "of the flux")):
         for name, (unit, ucd) in LABELS.items():
             facts.append(Fact(f"{what}_{name}", float(content[what][name]), meaning, unit, ucd))
         facts += [

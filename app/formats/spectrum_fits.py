@@ -87,10 +87,13 @@ def _header(content: dict[str, Any]) -> fits.Header:
 def _recast_header(recast: dict[str, Any]) -> fits.Header:
     header = _header(recast)
     header["RESIDUAL"] = (recast["residual"], "the star's own residual is included")
-    for what, key in (("from", "FR"), ("to", "TO")):
+    for what, key, comment in (
+        ("from", "FR", "own parameter"),
+        ("to", "TO", "recast to"),
+        ("computed_at", "AT", "of the flux"),
+    ):
         for name, unit in UNITS.items():
-            comment = f"{unit} {'own parameter' if what == 'from' else 'recast to'}"
-            header[f"{key}_{name.upper()}"] = (recast[what][name], comment)
+            header[f"{key}_{name.upper()}"] = (recast[what][name], f"{unit} {comment}")
         for name, value in recast[what].get("parameters", {}).items():
             header[f"HIERARCH {key}_{name}"] = value
     _add_warnings(header, recast)

@@ -12,7 +12,7 @@ from app.formats.file_response import file_name, file_response, varying
 from app.formats.recast_responses import FLUX, LABELS, VO_ANGSTROM, WAVELENGTH
 from app.formats.spectrum_fits import observed_fits
 from app.formats.table_columns import Column, Fact, csv_bytes, votable_bytes
-from app.formats.table_responses import identity, model_column, warning_facts
+from app.formats.table_responses import csv_facts, identity, warning_facts
 from app.json_response import json_response
 
 ERROR = Column("error", "1-sigma error of flux", lambda row: row[2], "", "stat.error;phot.flux.density", "f4")
@@ -36,7 +36,7 @@ def spectrum_response(form: str, content: dict[str, Any]) -> Response:
     if form == "fits":
         return file_response(observed_fits(content, columns, rows), form, name)
     if form == "csv":
-        return file_response(csv_bytes([*columns, model_column(content)], rows), form, name)
+        return file_response(csv_bytes([*columns, *csv_facts(content)], rows), form, name)
     columns[0] = replace(WAVELENGTH, unit=VO_ANGSTROM)
     facts = [
         Fact("star_id", content["star_id"], "the star", ucd="meta.id"),

@@ -29,6 +29,16 @@ def model_column(content: dict[str, Any]) -> Column:
     return Column("model", description, lambda _: model, "", "meta.version;meta.software", "O")
 
 
+def csv_facts(content: dict[str, Any]) -> list[Column]:
+    """What is true of all rows, in every row of a CSV: the model, `in_domain` and the warnings."""
+    inside, texts = content["in_domain"], "; ".join(content["warnings"])
+    return [
+        model_column(content),
+        Column("in_domain", "whether the model knows such stars", lambda _: inside, "", "meta.code", "?"),
+        Column("warnings", "what to mind", lambda _: texts, "", "meta.note", "O"),
+    ]
+
+
 def identity(content: dict[str, Any]) -> str:
     """The model of a response: name@version."""
     return f"{content['model']['name']}@{content['model']['version']}"
@@ -94,10 +104,9 @@ def twins_response(form: str, content: dict[str, Any], extra_units: dict[str, st
         Fact("searched", content["searched"], "stars searched", ucd="meta.number"),
         *fe_h_within,
         Fact("exact", content["exact"], "no nearer star can have been missed"),
+        Fact("in_domain", content["in_domain"], "whether the model knows such stars"),
+        *warning_facts(content),
     ]
-    if "in_domain" in content:
-        facts.append(Fact("in_domain", content["in_domain"], "whether the model knows such stars"))
-        facts += warning_facts(content)
     return file_response(votable_bytes(columns, content["twins"], "twins", facts), form, name)
 
 
@@ -112,7 +121,7 @@ def abundances_response(form: str, content: dict[str, Any]) -> Response:
     ]
     rows, name = content["abundances"], file_name("abundances", content["star_id"])
     if form == "csv":
-        return file_response(csv_bytes([*columns, model_column(content)], rows), form, name)
+        return file_response(csv_bytes([*columns, *csv_facts(content)], rows), form, name)
     facts = [
         Fact("star_id", content["star_id"], "the star", ucd="meta.id"),
         Fact("model", identity(content), "the model of the latent and its readout"),

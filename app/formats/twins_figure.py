@@ -100,9 +100,12 @@ def caption(comparison: TwinComparison) -> str:
     lines = [
         f"The {what} of {_name(star.star_id, star.cluster)} and of its {count} nearest twins "
         f"among {comparison.searched} stars, by {comparison.model}.",
-        f"{moved} to Teff {star.teff:.0f} K and log g {star.logg:.2f}; each keeps its own [Fe/H].",
+        f"{moved} to Teff {comparison.teff:.0f} K and log g {comparison.logg:.2f}; each keeps its own [Fe/H].",
         "Below, the star minus each twin.",
     ]
+    if (comparison.teff, comparison.logg) != (star.teff, star.logg):
+        own = f"{star.teff:.0f} K and {star.logg:.2f}"
+        lines.insert(2, f"The star's own are {own}, farther outside the training range than the model can go.")
     if _noise(comparison, comparison.twins[0]) is not None:
         lines.append("The grey band is one standard deviation of the difference.")
     return " ".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,12 @@ MAX_LATENT = 1e6
 MOST_CLUSTER = 64
 """Characters of a cluster's name."""
 
+DIGEST = "digest"
+"""The key of a star's `meta` by which ingest recognises it."""
+
+OWN_META = {DIGEST, "source", "file"}
+"""Keys of a star's `meta` that are written here: they describe its spectrum, all others the star."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -50,6 +56,17 @@ def cluster_of(meta: Mapping[str, Any]) -> str | None:
     return None
 
 
+def combined(star: Star, stored: Star) -> Star:
+    """A star to store, which replaces another: without a position or `meta` of its own it has the other's."""
+    ra, dec, meta, warnings = star.ra, star.dec, star.meta, star.warnings
+    if ra is None:
+        ra, dec = stored.ra, stored.dec
+        warnings = (*warnings, *odd_position(star.star_id, ra, dec))
+    if meta.keys() <= OWN_META:
+        meta = {name: value for name, value in stored.meta.items() if name not in OWN_META} | meta
+    return replace(star, ra=ra, dec=dec, meta=meta, cluster=cluster_of(meta), warnings=warnings)
+
+
 @dataclass(frozen=True)
 class Embedded:
     """An embedded spectrum.
@@ -66,6 +83,8 @@ class Embedded:
         The observation as bytes to store, where spectra are stored.
     replaced
         Whether an earlier star of this id was replaced.
+    spectrum_deleted
+        Whether the spectrum that was stored with that star was deleted, and none is stored now.
     """
 
     spectrum: Spectrum
@@ -73,6 +92,7 @@ class Embedded:
     star: Star
     packed: bytes | None = None
     replaced: bool = False
+    spectrum_deleted: bool = False
 
 
 def stored_or_refused(result: Embedded | Exception) -> tuple[Star, bytes | None] | str:

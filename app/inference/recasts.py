@@ -95,16 +95,10 @@ def recast(service: Service, origin: Origin, to: To, residual: bool = False) -> 
         The star's residual is not known: its spectrum is not stored.
     """
     model, own = service.model, origin.parameters
-    names = model.parameter_names
-    unused = [name for name in to.model_fields_set - {"parameters"} if name not in names]
-    unused += [name[:40] for name in to.parameters if name not in service.extra]
-    if unused:
-        raise Invalid(
-            "not_conditioned", f"this model does not know {', '.join(unused[:10])}: it has {', '.join(names)}"
-        )
-    target = _target(own, to)
+    names, target = model.parameter_names, _target(service, own, to)
     outside = model.outside(target)
     latent, values = origin.latent.astype(np.float64), target.values(names)
+    computed_at = _at(target, names, model.nearest(values[None])[0])
     flux = model.decode(latent[None], values[None])[0]
     if not np.all(np.isfinite(flux)):
         raise Invalid("no_recast", "the model has no finite spectrum at these parameters", outside)
@@ -123,9 +117,14 @@ def recast(service: Service, origin: Origin, to: To, residual: bool = False) -> 
         "flux_sd": sd,
         "from": label_fields(own),
         "to": label_fields(target),
+        "computed_at": label_fields(computed_at),
         "in_domain": not outside,
         "residual": residual,
-        "warnings": [*outside, *(f"of the star itself: {warning}" for warning in origin.warnings)],
+        "warnings": [
+            *outside,
+            *_moved(service, target, computed_at),
+            *(f"of the star itself: {warning}" for warning in origin.warnings),
+        ],
     }
 
 
@@ -156,10 +155,40 @@ def _observed(service: Service, origin: Origin) -> Spectrum:
     return spectrum
 
 
-def _target(own: Parameters, to: To) -> Parameters:
+def _target(service: Service, own: Parameters, to: To) -> Parameters:
+    """The parameters asked for. Raises Invalid or ParameterError."""
+    names = service.model.parameter_names
+    unused = [name for name in to.model_fields_set - {"parameters"} if name not in names]
+    unused += [name[:40] for name in to.parameters if name not in service.extra]
+    if unused:
+        raise Invalid(
+            "not_conditioned", f"this model does not know {', '.join(unused[:10])}: it has {', '.join(names)}"
+        )
     changed = {name: value for name in PARAMETER_UNITS if (value := getattr(to, name)) is not None}
     usual = {name: getattr(own, name) for name in PARAMETER_UNITS}
     return Parameters(**{**usual, **changed}, extra={**own.extra, **to.parameters})
+
+
+def _at(target: Parameters, names: Sequence[str], values: Array) -> Parameters:
+    """The parameters at which a model computes the flux: `target`, with the `values` (U,) of those `names`."""
+    changed = dict(zip(names, values.tolist(), strict=True))
+    usual = {name: changed.pop(name, getattr(target, name)) for name in PARAMETER_UNITS}
+    return Parameters(**usual, extra={**target.extra, **changed})
+
+
+def _moved(service: Service, target: Parameters, computed_at: Parameters) -> list[str]:
+    """A warning that says at which parameters the flux is computed, where those are not the wanted ones."""
+    units = PARAMETER_UNITS | service.extra_units
+    moved = [
+        f"{name} = {computed_at.value(name):.5g} {units[name]}".rstrip()
+        for name in service.model.parameter_names
+        if computed_at.value(name) != target.value(name)
+    ]
+    if not moved:
+        return []
+    return [
+        f"the flux is computed at {', '.join(moved)}: the model cannot go farther outside its training range"
+    ]
 
 
 def recast_several(
@@ -187,7 +216,8 @@ def recast_several(
             done = recast(service, found, to, residual)
         except Exception as error:
             return error_result(error)
-        shown = {name: done[name] for name in ("star_id", "from", "to", "in_domain", "warnings")}
+        names = ("star_id", "from", "to", "computed_at", "in_domain", "warnings")
+        shown = {name: done[name] for name in names}
         return {"status": 200, **shown, "flux": rounded(done["flux"])}
 
     results = [*map(result, first), *map(result, star_ids)]

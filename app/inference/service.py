@@ -9,7 +9,7 @@ import threading
 from app import metrics
 from app.errors import Busy, ModelMismatch, NotFound
 from app.inference.drift import DriftCheck
-from app.inference.embedder import Embedded, Embedder, Job
+from app.inference.embedder import Embedded, Embedder, Job, combined
 from app.settings import Settings
 from index.search.twin_index import TwinIndex
 from index.stores.open_store import open_store
@@ -88,6 +88,8 @@ class Service:
     def embed(self, jobs: list[Job]) -> list[Embedded | Exception]:
         """Embed spectra together and store those with an id in one transaction, on disk on return.
 
+        A star that replaces a stored one has its position and `meta` unless it came with its own.
+
         Returns
         -------
         list
@@ -108,9 +110,10 @@ class Service:
                 if isinstance(done, Embedded) and jobs[row].star_id is not None
             }
             stars = [done.star for done in stored.values()]
-            replaced = index.upsert(stars, [done.packed for done in stored.values()]) if stars else []
-        for (row, done), again in zip(stored.items(), replaced, strict=True):
-            results[row] = dataclasses.replace(done, replaced=again)
+            spectra = [done.packed for done in stored.values()]
+            written = index.upsert(stars, spectra, combined) if stars else []
+        for (row, done), one in zip(stored.items(), written, strict=True):
+            results[row] = dataclasses.replace(done, **one._asdict())
         return results
 
     def star(self, star_id: str) -> Star:

@@ -13,6 +13,11 @@ from app.schemas.queries import StarsQuery
 from index.stores.star import Star
 from model.spectra.parameters import Parameters
 
+SPECTRUM_DELETED = (
+    "the spectrum stored with the star before was deleted, because this service does not store spectra: "
+    "CHEMTWIN_STORE_SPECTRA=true stores them"
+)
+
 
 def embedded_fields(service: Service, job: Job, done: Embedded) -> dict[str, Any]:
     """The response of POST /embed for one star."""
@@ -25,7 +30,7 @@ def embedded_fields(service: Service, job: Job, done: Embedded) -> dict[str, Any
         "snr": done.spectrum.snr,
         "chi2": done.embedding.chi2,
         "in_domain": done.embedding.in_domain,
-        "warnings": done.star.warnings,
+        "warnings": [*done.star.warnings, *([SPECTRUM_DELETED] if done.spectrum_deleted else [])],
         "replaced": done.replaced,
         "processing": list(done.spectrum.history),
     }

@@ -37,7 +37,8 @@ class TwinComparison:
     """A star and its twins at the star's Teff and log g.
 
     `wavelength` (P,) is in Angstrom, in vacuum. `flux` (P,) and `sd` (P,) are the star's, as `Recast` has them.
-    `observed`: fluxes are observed ones, those of the twins moved to the star's parameters by the model.
+    `teff` (K) and `logg` (dex) are those at which the model computes fluxes: the star's, or the nearest that it
+    can. `observed`: fluxes are observed ones, those of the twins moved to the star's parameters by the model.
     Otherwise the model drew all of them.
     """
 
@@ -47,6 +48,8 @@ class TwinComparison:
     wavelength: Floats
     flux: Floats
     sd: Floats | None
+    teff: float
+    logg: float
     twins: tuple[Recast, ...]
     observed: bool
 
@@ -75,18 +78,29 @@ def compare_twins(service: Service, star_id: str, k: int) -> TwinComparison:
     ids = [star_id, *(twin["star_id"] for twin in found["twins"])]
     observed = all(service.store.spectrum(one) is not None for one in ids)
     to = To(teff=star.teff, logg=star.logg, parameters=dict(star.extra))
-    (flux, sd), *others = [_recast(service, one, to, observed) for one in ids]
-    twins = [Recast(twin, *other) for twin, other in zip(found["twins"], others, strict=True)]
+    (flux, sd, at), *others = [_recast(service, one, to, observed) for one in ids]
     return TwinComparison(
-        star, star.model, found["searched"], service.model.grid.wavelength, flux, sd, tuple(twins), observed
+        star=star,
+        model=star.model,
+        searched=found["searched"],
+        wavelength=service.model.grid.wavelength,
+        flux=flux,
+        sd=sd,
+        teff=at["teff"],
+        logg=at["logg"],
+        twins=tuple(Recast(twin, *other[:2]) for twin, other in zip(found["twins"], others, strict=True)),
+        observed=observed,
     )
 
 
-def _recast(service: Service, star_id: str, to: To, observed: bool) -> tuple[Floats, Floats | None]:
-    """A star's flux and its standard deviation (P,), recast."""
+def _recast(
+    service: Service, star_id: str, to: To, observed: bool
+) -> tuple[Floats, Floats | None, dict[str, Any]]:
+    """A star's flux and its standard deviation (P,), recast, and the parameters at which it is computed."""
     done = recast(service, stored_origin(service, star_id), to, residual=observed)
     good = np.ones(len(done["flux"]), dtype=bool)
     if observed and (spectrum := observed_spectrum(service, star_id)) is not None:
         good = spectrum.ivar > 0
     sd = done["flux_sd"]
-    return np.where(good, done["flux"], np.nan), None if sd is None else np.where(good, sd, np.nan)
+    sd = None if sd is None else np.where(good, sd, np.nan)
+    return np.where(good, done["flux"], np.nan), sd, done["computed_at"]

@@ -102,6 +102,8 @@ def _response(service: Service, star: Star, query: TwinQuery, found: list[Twin])
         "searched": len(service.index),
         "fe_h_within": fe_h_within(service, star, query),
         "exact": not by_likelihood or len(found) < shortlist(query),
+        "in_domain": star.in_domain,
+        "warnings": list(star.warnings),
         "twins": [
             {
                 "star_id": other.star_id,

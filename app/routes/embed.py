@@ -47,7 +47,10 @@ router = APIRouter(tags=["stars"])
 async def embed(
     request: Request, query: Annotated[FitsQuery, Query()], service: ServiceDep, batcher: BatcherDep
 ) -> Response:
-    """Store one star or several and return their latents; see the contract for the forms of the body."""
+    """Store one star or several and return their latents; see the contract for the forms of the body.
+
+    A stored star of the same id is replaced. Its position and `meta` stay unless they are sent too.
+    """
     kind = check_content_type(request, JSON, *FITS, NPZ)
     query.check_body(fits=kind in FITS, names=service.extra)
     settings = service.settings

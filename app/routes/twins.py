@@ -115,7 +115,7 @@ class _Search:
 
         def search() -> Response:
             found = twins_of_one(self.service, star, self.query)
-            return twins_response(form, found | _doubts(star), self.service.extra_units)
+            return twins_response(form, found, self.service.extra_units)
 
         return await run_in_threadpool(search)
 
@@ -137,11 +137,7 @@ class _Search:
             part = values[start : start + settings.batch_size]
             jobs = await run_in_threadpool(jobs_of, part, UnstoredIn, settings.bad_bits)
             stars = await asyncio.gather(*map(star_of, jobs))
-            found = await run_in_threadpool(self._results, stars, self.query)
-            results += [
-                result | _doubts(star) if isinstance(star, Star) and result["status"] == 200 else result
-                for star, result in zip(stars, found, strict=True)
-            ]
+            results += await run_in_threadpool(self._results, stars, self.query)
         return json_response({"results": results})
 
     async def stored(self, body: StoredIn) -> Response:
@@ -191,8 +187,3 @@ class _Search:
             twins = star if isinstance(star, Exception) else next(found)
             results.append(error_result(twins) if isinstance(twins, Exception) else {"status": 200, **twins})
         return results
-
-
-def _doubts(star: Star) -> Result:
-    """What the response of POST /embed would show of a stored star."""
-    return {"in_domain": star.in_domain, "warnings": list(star.warnings)}

@@ -189,8 +189,8 @@ class TwinsResponse(Form):
     fe_h_within: float | None = Field(description="largest |difference| of [Fe/H], dex; null for no limit")
     exact: bool
     twins: list[Twin] = Field(max_length=1000)
-    in_domain: bool | None = Field(None, description="for a spectrum: whether the model knows such stars")
-    warnings: list[str] | None = Field(None, description="for a spectrum: what to mind")
+    in_domain: bool = Field(description="whether the model knows the star; false: no twin has a verdict")
+    warnings: list[str] = Field(description="what to mind of the star")
 
 
 class LabelsResponse(Form):
@@ -212,6 +212,9 @@ class RecastResponse(Form):
     flux_sd: list[float] | None
     source: LabelsResponse = Field(alias="from")
     to: LabelsResponse
+    computed_at: LabelsResponse = Field(
+        description="where the flux is computed: `to`, or the nearest that the model can, with a warning"
+    )
     in_domain: bool
     residual: bool = Field(description="whether the star's own residual is included")
     warnings: list[str]
@@ -223,7 +226,7 @@ class SeveralRecastResponse(Form):
     model: ModelName
     wavelength: list[float]
     results: list[dict[str, Any]] = Field(
-        description="in order, each with its status, and star_id, from, to, flux, in_domain, warnings or error"
+        description="in order, each with its status, and error or what one star's response has, without flux_sd"
     )
 
 

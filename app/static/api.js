@@ -101,3 +101,12 @@ export function save(url, name) {
   link.remove();
   if (url.startsWith("blob:")) setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
+
+/** Parameters by name as `to` of a body of /recast. */
+export function toBody(to) {
+  const usual = ["teff", "logg", "fe_h"];
+  const names = Object.keys(to);
+  const parameters = Object.fromEntries(names.filter((name) => !usual.includes(name)).map((name) => [name, to[name]]));
+  const usualOnes = Object.fromEntries(names.filter((name) => usual.includes(name)).map((name) => [name, to[name]]));
+  return Object.keys(parameters).length ? { ...usualOnes, parameters } : usualOnes;
+}

@@ -148,14 +148,6 @@ function renderTable() {
 
 // ---------------------------------------------------------------- the plot
 
-function toBody(to) {
-  const usual = ["teff", "logg", "fe_h"];
-  const names = Object.keys(to);
-  const parameters = Object.fromEntries(names.filter((name) => !usual.includes(name)).map((name) => [name, to[name]]));
-  const usualOnes = Object.fromEntries(names.filter((name) => usual.includes(name)).map((name) => [name, to[name]]));
-  return Object.keys(parameters).length ? { ...usualOnes, parameters } : usualOnes;
-}
-
 /** The star in a body of /recast: by its id, or by its latent. */
 function source() {
   if (!open.upload) return { star_id: open.star.star_id };
@@ -183,7 +175,7 @@ async function recast() {
   const ids = drawn();
   const target = { ...Object.fromEntries(conditioned().map((name) => [name, own(name)])), ...state.to };
   try {
-    const asked = (stars, to) => api.postJson("recast", { ...stars, to: toBody(to), residual: residual() }, signal);
+    const asked = (stars, to) => api.postJson("recast", { ...stars, to: api.toBody(to), residual: residual() }, signal);
     const [star, twins] = await Promise.all([
       asked({ ...source(), star_ids: [] }, target),
       ids.length ? asked({ star_ids: ids }, toOfTwins(target)) : null,
@@ -219,8 +211,8 @@ function draw(recasts, twins, ids) {
     fit: star.reconstruction,
     before: moved ? star.reconstruction : null,
   });
-  const of = (result) => result.warnings.filter((text) => !text.startsWith("of the star itself"));
-  const warnings = moved && !drawnStar.in_domain ? of(drawnStar) : [];
+  const elsewhere = JSON.stringify(drawnStar.computed_at) !== JSON.stringify(drawnStar.to);
+  const warnings = drawnStar.warnings.filter((text) => (moved || elsewhere) && !text.startsWith("of the star itself"));
   $("recast-warnings").replaceChildren(...warnings.map((text) => make("li", {}, text)));
   $("kind").textContent = kind(moved, star);
   $("spectra-title").textContent =
@@ -348,7 +340,7 @@ const fileName = () => (open?.star.star_id ?? "spectrum").replace(/[^A-Za-z0-9+.
 
 function buildButtons() {
   for (const element of document.querySelectorAll("[data-recast]")) {
-    const body = () => ({ ...source(), to: toBody(state.to), residual: residual() });
+    const body = () => ({ ...source(), to: api.toBody(state.to), residual: residual() });
     button(element, "recast-error", () => api.download(`recast?format=${element.dataset.recast}`, body()));
   }
   for (const element of document.querySelectorAll("[data-twins]")) {
@@ -365,7 +357,9 @@ function buildButtons() {
     if (/\s/.test(starId)) throw { message: "an id has no spaces" };
     const stored = await api.postFits(`embed${api.query({ ...open.upload.labels, star_id: starId })}`, open.upload.file);
     await Promise.all([openStar(stored.star_id), recount()]);
-    status(`${stored.star_id} is stored${stored.replaced ? "; it replaced the one of that id" : ""}.`);
+    const replaced = stored.replaced ? ["it replaced the one of that id"] : [];
+    const news = stored.warnings.filter((text) => !open?.star.warnings.includes(text)); // of what it replaced
+    status(`${[`${stored.star_id} is stored`, ...replaced, ...news].join("; ")}.`);
   });
   $("mode-recast").onclick = () => mode("recast");
   $("mode-own").onclick = () => mode("own");

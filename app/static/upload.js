@@ -41,7 +41,7 @@ export function uploadSpectrum(card, opened) {
       $("star-name").focus();
     } catch (error) {
       tell($("upload-error"), error.code === "missing_labels" ? missing(error) : error);
-      if (error.code === "missing_labels") field(names.find((name) => !field(name).value)).focus();
+      if (error.code === "missing_labels") field(names.find((name) => !field(name).value))?.focus(); // none is empty where the reader was faster
     } finally {
       $("upload-form").removeAttribute("aria-busy");
     }

@@ -91,7 +91,9 @@ class Chemtwin:
         return cast(dict[str, Any], self._transport.json("GET", "/model"))
 
     def embed(self, source: Source | str, **known: Unpack[Observed]) -> Embedded:
-        """Store a star; it is on the service's disk when this returns. A star of the same id is replaced.
+        """Store a star; it is on the service's disk when this returns.
+
+        A star of the same id is replaced. Its position and `meta` stay unless they are given too.
 
         Parameters
         ----------
@@ -200,17 +202,25 @@ class Chemtwin:
         Table
             Columns have units, descriptions and UCDs. `meta` has `star_id` (None without one), `model`,
             `metric`, `k`, `searched`, `exact`, `within` (the limit of [Fe/H] in dex, None for
-            any); of a source also `in_domain` and `warnings`.
+            any); of a source also `in_domain` and `warnings`. `star` has those of a stored star.
+
+        Warns
+        -----
+        ChemtwinWarning
+            What to mind of the star, whether it is stored or not.
         """
         query, known = split_keywords(k, rank, keywords)
-        if labels.is_id(star):
+        if stored := labels.is_id(star):
             check_unknown(known)
             response = self._transport.json("GET", f"/twins/{in_path(star)}", query)
         else:
             body = spectra.body(star, known, self._units_of(known))
             response = self._transport.json("POST", "/twins", query | body.query, body.content, body.kind)
-            _warn(response["star_id"], response["warnings"])
-        return responses.twins_of_one(response, self._extra_units([response]), rank == "likelihood")
+        _warn(response["star_id"], response["warnings"])
+        made = responses.twins_of_one(response, self._extra_units([response]), rank == "likelihood")
+        if not stored:
+            made.meta.update(in_domain=response["in_domain"], warnings=response["warnings"])
+        return made
 
     def twins_many(
         self,
@@ -283,7 +293,8 @@ class Chemtwin:
         Spectrum
             Wavelengths are in vacuum, in Angstrom, without pixels between the detectors; the uncertainty is
             that of the latent, with `residual` that of the noise too; `meta` has `star_id`, `from`, `to`,
-            `model`, `in_domain`, `residual`, `warnings`.
+            `computed_at` (where the flux is computed, if `to` is too far outside the training range), `model`,
+            `in_domain`, `residual`, `warnings`.
 
         Raises
         ------

@@ -266,8 +266,8 @@ def twins_table(
 def twins_of_one(response: Response, extra: Mapping[str, str], by_likelihood: bool) -> Table:
     """The twins of one star; what the response says of the search is in `meta`."""
     made = twins_table([response], extra, by_likelihood)
-    names = ("star_id", "metric", "k", "searched", "exact", "in_domain", "warnings")
-    made.meta.update({name: response[name] for name in names if name in response}, model=identity(response))
+    names = ("star_id", "metric", "k", "searched", "exact")
+    made.meta.update({name: response[name] for name in names}, model=identity(response))
     made.meta["within"] = response["fe_h_within"]  # a FITS keyword has 8 characters
     return made
 
@@ -294,13 +294,13 @@ def as_table(stars: Iterable[Star], extra: Mapping[str, str] | None = None) -> T
 def spectrum(response: Response) -> Spectrum:
     """The response of POST /recast as a spectrum: flux over the continuum at vacuum wavelengths in Angstrom.
 
-    The detectors' gaps have no pixels. `meta` has `star_id`, `from`, `to`, `model`, `in_domain`, `residual`,
-    `warnings`.
+    The detectors' gaps have no pixels. `meta` has `star_id`, `from`, `to`, `computed_at`, `model`, `in_domain`,
+    `residual`, `warnings`.
     """
     from specutils import Spectrum
 
     sd = response["flux_sd"]
-    names = ("star_id", "from", "to", "in_domain", "residual", "warnings")
+    names = ("star_id", "from", "to", "computed_at", "in_domain", "residual", "warnings")
     return Spectrum(
         flux=np.array(response["flux"]) * u.dimensionless_unscaled,
         spectral_axis=np.array(response["wavelength"]) * u.AA,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from index.search.cache import CacheError
 from index.search.doppelganger_rates import Rates
 from index.search.nearest import Found, Nearest, Sample
-from index.stores.sql_store import Store
+from index.stores.sql_store import Combine, Store, Written
 from index.stores.star import Change, Star, vectors
 
 RATE_SAMPLE = 200_000
@@ -87,9 +87,14 @@ class TwinIndex:
         if self._writer is not None:
             self._writer.join()
 
-    def upsert(self, stars: Sequence[Star], spectra: Sequence[bytes | None] | None = None) -> list[bool]:
-        """Store stars (on disk on return); the next search sees them. Says which replaced another."""
-        return self.store.upsert(stars, spectra)
+    def upsert(
+        self,
+        stars: Sequence[Star],
+        spectra: Sequence[bytes | None] | None = None,
+        combine: Combine = lambda star, _: star,
+    ) -> list[Written]:
+        """Store stars as `Store.upsert` does; the next search sees them."""
+        return self.store.upsert(stars, spectra, combine)
 
     def delete(self, star_id: str) -> bool:
         """Delete a star (on disk on return). False if there was none."""

@@ -13,7 +13,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from index.stores.content import Content
 from index.stores.sky import Box, Circle
@@ -22,6 +22,18 @@ from index.stores.writing import LAST_SEQ, Connection, Row, Writing, blocks, mar
 
 Stored = tuple[Star, bytes | None]
 """A row, and its star's spectrum."""
+
+Combine = Callable[[Star, Star], Star]
+"""Gives the star to store, of a new one and the stored one of its id that it replaces."""
+
+
+class Written(NamedTuple):
+    """A star as it was written; whether it replaced one, and whether that one's spectrum was deleted."""
+
+    star: Star
+    replaced: bool
+    spectrum_deleted: bool
+
 
 Rows = Callable[[str | None], Iterator[Star]]
 """Gives the rows by a model, or by every model for None, in the order of ids and models."""
@@ -78,25 +90,35 @@ class Store(ABC):
         with self._transaction() as connection:
             yield Writing(connection, self.table)
 
-    def upsert(self, stars: Sequence[Star], spectra: Sequence[bytes | None] | None = None) -> list[bool]:
+    def upsert(
+        self,
+        stars: Sequence[Star],
+        spectra: Sequence[bytes | None] | None = None,
+        combine: Combine = lambda star, _: star,
+    ) -> list[Written]:
         """Write stars in one transaction, on disk on return, with their spectra where these are to be stored.
 
-        What the store has of these stars before goes, by whatever model. Says of each whether it was there.
+        A star that replaces another is first combined with it. All else that the store has of these stars goes,
+        by whatever model: a stored spectrum too, so that none belongs to another latent than the stored one.
         """
         with self._writing() as writing:
             live = writing.live([star.star_id for star in stars])
-            replaced = []
-            latest: dict[str, Star] = {}
+            before, with_spectrum = writing.latest(list(live)), writing.with_spectrum(list(live))
+            written: list[Written] = []
             stored: dict[str, bytes | None] = {}
-            for star, spectrum in zip(stars, spectra or [None] * len(stars), strict=True):
-                replaced.append(star.star_id in live or star.star_id in latest)
-                latest[star.star_id], stored[star.star_id] = star, spectrum
-            for star_id, star in latest.items():
-                for model in live.get(star_id, {}).keys() - {star.model}:
-                    writing.delete("star_id = ? AND model = ?", (star_id, model))
-            writing.insert(latest.values())
+            for given, spectrum in zip(stars, spectra or [None] * len(stars), strict=True):
+                star_id, earlier = given.star_id, before.get(given.star_id)
+                star = given if earlier is None else combine(given, earlier)
+                had = star_id in with_spectrum if star_id not in stored else stored[star_id] is not None
+                written.append(Written(star, star_id in live or star_id in stored, had and spectrum is None))
+                before[star_id], stored[star_id] = star, spectrum
+            latest = [before[star_id] for star_id in stored]
+            for star in latest:
+                for model in live.get(star.star_id, {}).keys() - {star.model}:
+                    writing.delete("star_id = ? AND model = ?", (star.star_id, model))
+            writing.insert(latest)
             writing.store_spectra(stored)
-        return replaced
+        return written
 
     def delete(self, star_id: str) -> bool:
         """Delete a star, on disk on return. False if there was none."""

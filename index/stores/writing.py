@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
+from index.errors import StoreError
 from index.stores.star import Star, Table
 
 Row = tuple[Any, ...]
@@ -42,6 +44,27 @@ class Writing:
             query = f"SELECT star_id, model, seq FROM stars WHERE star_id IN ({marks(part)}) AND NOT deleted"
             for star_id, model, seq in self.connection.execute(query, part).fetchall():
                 found.setdefault(star_id, {})[model] = seq
+        return found
+
+    def latest(self, star_ids: Sequence[str]) -> dict[str, Star]:
+        """By star id, the row that was written last of each of these that are there and not damaged."""
+        found: dict[str, Star] = {}
+        for part in blocks(star_ids):
+            query = (
+                f"SELECT {', '.join(self._table.names)} FROM stars "
+                f"WHERE star_id IN ({marks(part)}) AND NOT deleted ORDER BY seq"
+            )
+            for row in self.connection.execute(query, part).fetchall():
+                with suppress(StoreError):  # a damaged row can still be replaced
+                    found[row[0]] = self._table.unpack(row)
+        return found
+
+    def with_spectrum(self, star_ids: Sequence[str]) -> set[str]:
+        """Those of these stars that have a stored spectrum."""
+        found: set[str] = set()
+        for part in blocks(star_ids):
+            query = f"SELECT star_id FROM spectra WHERE star_id IN ({marks(part)})"
+            found.update(star_id for (star_id,) in self.connection.execute(query, part).fetchall())
         return found
 
     def insert(self, stars: Iterable[Star]) -> None:

@@ -158,6 +158,10 @@ class Model(ABC):
     def decode(self, latents: Array, parameters: Array) -> Array:
         """Flux (N, P) of latents (N, D) at parameters (N, U)."""
 
+    def nearest(self, parameters: Array) -> Array:
+        """Parameters (N, U) at which `decode` computes the flux: the given ones, or the nearest that it can."""
+        return parameters
+
     def coefficients(self, latents: Array, parameters: Array) -> Array:
         """Coefficients (N, K) in the spectral basis of the flux that `decode` gives."""
         return self.basis.project(self.decode(latents, parameters), parameters)

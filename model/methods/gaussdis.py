@@ -160,7 +160,7 @@ class GaussDis(Model):
         self, flux: Array, parameters: Array, variance: Array | None, errors: Array | None
     ) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Most probable latents (N, D), the information (N, D, D) on them, and which (N,) fits converged."""
-        parameters = self._nearest(parameters)
+        parameters = self.nearest(parameters)
         if variance is None:
             variance = np.broadcast_to(np.float64(0.0), flux.shape)
         residual = flux - self.basis.expected(parameters)
@@ -186,7 +186,7 @@ class GaussDis(Model):
 
         The residual variance from the best combination of the basis is added to each spectrum's own noise.
         """
-        parameters = self._nearest(np.stack([s.parameters.values(self.parameter_names) for s in spectra]))
+        parameters = self.nearest(np.stack([s.parameters.values(self.parameter_names) for s in spectra]))
         errors = np.stack([s.parameters.errors(self.parameter_names) for s in spectra])
         residual = np.stack([s.flux for s in spectra])
         residual -= self.basis.expected(parameters)
@@ -262,7 +262,7 @@ class GaussDis(Model):
     def _embed_errorless(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
         """Embed complete spectra without errors: `infer` and `decode` in the coefficients alone."""
         parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
-        nearest = self._nearest(parameters)
+        nearest = self.nearest(parameters)
         measured = self._errorless.measure([s.flux for s in spectra], nearest)
         size, pixels = self.basis.components.shape
         unexplained = measured.squared_residual(measured.coefficients) / max(pixels - size, 1)
@@ -286,11 +286,11 @@ class GaussDis(Model):
 
     def decode(self, latents: Array, parameters: Array) -> Array:
         """Flux (N, P) of latents (N, D) at parameters (N, U)."""
-        return self.basis.rebuild(self.coefficients(latents, parameters), self._nearest(parameters))
+        return self.basis.rebuild(self.coefficients(latents, parameters), self.nearest(parameters))
 
     def decode_sd(self, latent: Array, parameters: Array, covariance: Array) -> Array:
         """Standard deviation (P,) of the decoded flux for a latent (D,) of this covariance, to first order."""
-        slope = self.response.by_latents(self.unit(latent[None]), self._nearest(parameters[None]))[0]
+        slope = self.response.by_latents(self.unit(latent[None]), self.nearest(parameters[None]))[0]
         sizes, axes = np.linalg.eigh(self.unit_covariance(covariance))
         deviation = (np.sqrt(np.maximum(sizes, 0.0)) * axes).T @ slope
         deviation = (
@@ -300,7 +300,7 @@ class GaussDis(Model):
 
     def coefficients(self, latents: Array, parameters: Array) -> Array:
         """Coefficients (N, K) in the spectral basis of the flux that `decode` gives."""
-        return self.response(self.unit(latents), self._nearest(parameters))
+        return self.response(self.unit(latents), self.nearest(parameters))
 
     def covariance(self, spectrum: Spectrum) -> Array:
         """Posterior covariance (D, D), from the spectrum's ivar and its parameters' errors."""
@@ -347,7 +347,7 @@ class GaussDis(Model):
             self.unit_covariance(covariance),
         )
 
-    def _nearest(self, parameters: Array) -> Array:
+    def nearest(self, parameters: Array) -> Array:
         """Parameters (N, U), those far outside the training range at its `MARGIN`."""
         low, high = self.ranges.T
         nearest = np.clip(parameters, low - MARGIN * (high - low), high + MARGIN * (high - low))

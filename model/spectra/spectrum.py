@@ -24,6 +24,9 @@ MEDIAN = 0.5, 1.2
 POSSIBLE_SNR = 1.0, 3000.0
 """Outside of these a warning asks whether errors and inverse variances were mixed up."""
 
+LOW_SNR = 20.0
+"""Below this hardly any twin is found: at 20 the limit is 0.066 of them (docs/explanation/limit.md)."""
+
 SPECTRA_AT_ONCE = 32
 """Spectra that are normalised together: they fit in a processor's cache."""
 
@@ -165,10 +168,17 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
         history=tuple(history),
         warnings=tuple(warnings),
     )
-    if spectrum.snr is not None and not POSSIBLE_SNR[0] <= spectrum.snr <= POSSIBLE_SNR[1]:
-        odd = f"S/N {spectrum.snr:.3g} per pixel: is ivar an error, or error an inverse variance?"
-        return replace(spectrum, warnings=(*spectrum.warnings, odd))
-    return spectrum
+    odd = _odd_snr(spectrum.snr)
+    return spectrum if odd is None else replace(spectrum, warnings=(*spectrum.warnings, odd))
+
+
+def _odd_snr(snr: float | None) -> str | None:
+    """A warning of an S/N that is impossible or too low for twins; None for any other."""
+    if snr is None or LOW_SNR <= snr <= POSSIBLE_SNR[1]:
+        return None
+    if POSSIBLE_SNR[0] <= snr < LOW_SNR:
+        return f"S/N {snr:.3g} per pixel is below {LOW_SNR:g}: hardly any twin stands out from other stars"
+    return f"S/N {snr:.3g} per pixel: is ivar an error, or error an inverse variance?"
 
 
 def _check_normalised(flux: Array, ivar: Array) -> None:

@@ -164,6 +164,7 @@ def test_twins_are_the_service_s_votable_with_its_units_ucds_and_descriptions(ch
         assert list(found["star_id"]) == list(official["star_id"])
         stated = {param.name: param.value for param in votable.params}
         names = {"star_id": "asked_star_id", "within": "fe_h_within"}
+        assert stated.pop("in_domain")
         assert {names.get(name, name): value for name, value in found.meta.items()} == stated
 
 
@@ -182,6 +183,16 @@ def test_stars_are_the_service_s_votable_too(chem, client, stored, tmp_path):
     row = list(shown["star_id"]).index(ODD)
     assert (shown["ra"][row], shown["dec"][row]) == (10.5, -3.25)
     assert np.isnan(shown["ra"][row - 1])
+
+
+def test_what_to_mind_of_a_stored_star_comes_with_its_twins(chem, stored, three):
+    labels, flux = three
+    row = {name: float(labels[name][0]) for name in ("teff", "logg", "fe_h")}
+    with pytest.warns(ChemtwinWarning, match="is below 20"):
+        chem.embed(flux[0], ivar=np.full(flux.shape[1], 100.0), star_id="NOISY", **row)
+    with pytest.warns(ChemtwinWarning, match="NOISY: S/N .* is below 20: hardly any twin stands out"):
+        assert len(chem.twins("NOISY", k=2)) == 2
+    chem.delete("NOISY")
 
 
 def test_a_table_of_twins_is_a_qtable_and_goes_to_files(chem, stored, tmp_path):
@@ -247,8 +258,14 @@ def test_a_recast_is_a_spectrum(chem, client, stored, arrays):
     assert np.abs(unseen.flux.value - recast.flux.value).max() < 1e-5
     own = chem.recast(ODD, chem.star(ODD).labels)
     assert np.std(own.flux.value - np.array(flux)) < 0.05
-    with pytest.warns(ChemtwinWarning, match="teff"):
-        assert not chem.recast(ODD, {"teff": 6500}).meta["in_domain"]
+    with pytest.warns(ChemtwinWarning) as warned:
+        far = chem.recast(ODD, {"teff": 6500})
+    assert [str(one.message).startswith(f"{ODD}: the flux is computed at teff = 5200") for one in warned] == [
+        False,
+        True,
+    ]
+    assert (far.meta["in_domain"], far.meta["to"]["teff"]) == (False, 6500)
+    assert far.meta["computed_at"]["teff"] == pytest.approx(5200, abs=0.1)
     assert chem.recast(flux, {}, **labels).uncertainty is None
 
 

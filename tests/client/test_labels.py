@@ -192,6 +192,7 @@ def test_errors_as_surveys_name_them(fresh, three):
     with pytest.warns(ChemtwinWarning, match="not used, but stored in meta at most: E_TEFF, e_logg, e_fe_h;"):
         codes(fresh, labels, flux, ivar=ivar)
     labels.remove_columns(["teff_err", "logg_err", "fe_h_err"])
+    fresh.delete("A")
     done, refused = codes(fresh, labels, flux, ivar=ivar)
     assert refused == [""] * 3
     assert np.allclose(done["latent_sd"], right["latent_sd"], rtol=1e-4)

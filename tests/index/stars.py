@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from index.stores.sql_store import Written
 from index.stores.star import Star
 
 DIMENSION = 3
@@ -24,6 +25,11 @@ def same(first: Star, second: Star) -> bool:
         np.array_equal(getattr(first, field.name), getattr(second, field.name))
         for field in dataclasses.fields(Star)
     )
+
+
+def replaced(written: Sequence[Written]) -> list[bool]:
+    """Which of the stars that were written replaced another."""
+    return [one.replaced for one in written]
 
 
 def in_threads(*acts: Callable[[], None]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from app.inference.embedder import Job
+from app.inference.embedder import OWN_META, Job
 from app.schemas.bodies import META_BYTES
 from app.values.identifiers_and_numbers import meta_value
 from model.errors import InputError, ParameterError
@@ -23,12 +23,6 @@ from model.spectra.parameters import PARAMETER_UNITS, Parameters
 
 LABELS = tuple(PARAMETER_UNITS)
 COORDINATES = ("ra", "dec")
-DIGEST = "digest"
-"""The key of a star's `meta` by which ingest recognises it."""
-
-OWN_META = {DIGEST, "source", "file"}
-"""Keys of a star's `meta` that ingest writes itself."""
-
 MOST_EXTRA = 20
 """Extra columns of a source that are stored in `meta` without being named."""
 

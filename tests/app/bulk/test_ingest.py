@@ -17,7 +17,8 @@ import pytest
 from astropy.table import Table
 
 from app.bulk.ingest import ingest as ingest_all
-from app.bulk.readers.star_reader import DIGEST, InputFiles
+from app.bulk.readers.star_reader import InputFiles
+from app.inference.embedder import DIGEST
 from app.settings import Settings
 from index.stores.open_store import open_store
 from index.stores.sql_store import Store
@@ -286,16 +287,15 @@ def test_what_is_no_source_is_refused(source, message, tmp_path):
     assert said.count("\n") == 1
 
 
-def test_a_cluster_of_processes_that_are_killed_fills_one_postgres(large, whole, postgres):
+def test_a_cluster_of_processes_that_are_killed_fills_one_postgres(large, whole, postgres, tmp_path):
     """Workers die at random; each block is in the one store once, as an ingest without a cluster has it."""
     from distributed import LocalCluster
 
+    command = ("catalogue", "ingest", large, "--report", tmp_path / "report.csv", "--scheduler")
     url, generator = postgres.create(), random.Random(5)
     store = open_store(url)
     with LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        process = start(
-            "catalogue", "ingest", large, "--scheduler", cluster.scheduler_address, CHEMTWIN_STORE=url
-        )
+        process = start(*command, cluster.scheduler_address, CHEMTWIN_STORE=url)
         killed, deadline = 0, time.monotonic() + 240
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.5 + generator.random())
@@ -307,9 +307,7 @@ def test_a_cluster_of_processes_that_are_killed_fills_one_postgres(large, whole,
         assert process.returncode == 0, error
         assert killed >= 1
         assert rows(store) == whole
-        code, said = run(
-            "catalogue", "ingest", large, "--scheduler", cluster.scheduler_address, CHEMTWIN_STORE=url
-        )
+        code, said = run(*command, cluster.scheduler_address, CHEMTWIN_STORE=url)
         assert "0 stars stored, 1500 already stored" in said
     store.close()
     postgres.drop(url)
@@ -422,12 +420,13 @@ def test_typical_errors_are_said_once_and_no_star_is_listed_for_them(survey, tmp
 
 
 def test_stars_of_another_source_under_the_same_ids_are_named(survey, tmp_path):
-    for name, rows in (("first.npz", slice(0, 4)), ("second.npz", slice(4, 8))):
+    for name, rows, spectra in (("first.npz", slice(0, 4), "1"), ("second.npz", slice(4, 8), "0")):
         ids = np.array([f"NUM-{number}" for number in range(4)])
         labels = {label: survey.column(label)[rows] for label in ("teff", "logg", "fe_h")}
         source = npz(tmp_path / name, survey, stars=4, flux=survey.flux(rows), star_id=ids, **labels)
-        code, said = ingest(source, "--data-dir", tmp_path)
+        code, said = ingest(source, "--data-dir", tmp_path, CHEMTWIN_STORE_SPECTRA=spectra)
     assert (code, "of those stored 4 replaced an earlier star of the same id" in said) == (0, True)
     with (tmp_path / "ingest-report.csv").open() as file:
         listed = [(row["outcome"], row["text"]) for row in csv.DictReader(file)]
-    assert listed == [("replaced", "replaces a star from first.npz")] * 4
+    text = "replaces a star from first.npz; the spectrum stored before was deleted: "
+    assert listed == [("replaced", text + "CHEMTWIN_STORE_SPECTRA=true stores this one")] * 4

@@ -1,6 +1,7 @@
 """`chemtwin plot twins`: a figure of observed giants, compared with what a real service says of them."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import httpx
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.formats.twins_figure import COLOURS, draw_twins
+from app.formats.bodies import fits_job
+from app.formats.twins_figure import COLOURS, caption, draw_twins
 from app.inference.service import Service
 from app.inference.twin_comparison import compare_twins
+from app.schemas.queries import FitsQuery
 from app.settings import read_settings
-from tests.conftest import DEFAULT_MODEL
+from tests.conftest import ASPCAP, DEFAULT_MODEL
 from tests.forked import run
 
 STAR = "2M08512618+1153520"
@@ -75,6 +78,23 @@ def test_a_pdf_with_its_fonts_and_a_caption(giants, tmp_path):
         f"The observed spectrum of {STAR} (M67) and of its 3 nearest twins among 82 stars"
     )
     assert "grey band is one standard deviation" in caption
+
+
+def test_the_caption_says_where_fluxes_are_computed(compared, catalogue_of_make, tmp_path, monkeypatch):
+    """The real M giant has log g 1.08, and the model goes as far as 1.2."""
+    assert (compared.teff, compared.logg) == (compared.star.teff, compared.star.logg)
+    assert "farther outside" not in caption(compared)
+    shutil.copytree(catalogue_of_make, tmp_path / "data")
+    monkeypatch.setenv("CHEMTWIN_MODEL", DEFAULT_MODEL["CHEMTWIN_MODEL"])
+    service = Service(read_settings(tmp_path / "data", None), wait=True)
+    query = FitsQuery(teff=3788, logg=1.08, fe_h=0.0)
+    service.embed([fits_job(ASPCAP.read_bytes(), query, service.settings)])
+    text = caption(compare_twins(service, "2M17334253-1654573", 1))
+    service.close()
+    assert "moved to Teff 3800 K and log g 1.20; each keeps its own [Fe/H]." in text
+    assert (
+        "The star's own are 3788 K and 1.08, farther outside the training range than the model can go." in text
+    )
 
 
 @pytest.mark.parametrize(("columns", "inches"), [(1, 3.46), (2, 7.09)])

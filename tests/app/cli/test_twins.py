@@ -41,6 +41,19 @@ def test_the_twins_are_those_of_the_service(start_server, data):
     assert found == expected
 
 
+def test_a_stored_star_is_asked_for_by_its_id(start_server, data):
+    server = start_server(data)
+    response = httpx.get(f"{server.url}/twins/SYN-202-000003A", params={"k": 5})
+    code, printed = run("twins", "SYN-202-000003A", "-k", 5, "--format", "json", "--data-dir", data)
+    assert code == 0, printed
+    assert json.loads(printed) == response.raise_for_status().json()
+    code, printed = run("twins", "SYN-202-000003A", "-k", 5, "--data-dir", data)
+    assert printed.startswith("twins of SYN-202-000003A among 1200 stars, by chemtwin-gaussdis@")
+    assert "SYN-202-000003B" in printed.splitlines()[5]
+    assert "same within noise: p_same is 0.01 or more" in printed
+    assert "domain" not in printed, "all of them are inside"
+
+
 def test_the_table_has_a_row_for_each_twin(data):
     code, printed = run("twins", APSTAR, *LABELS, "-k", 3, "--data-dir", data)
     assert code == 0, printed
@@ -49,6 +62,7 @@ def test_the_table_has_a_row_for_each_twin(data):
     head, star, _, names, units, *rows, _, meaning = lines
     assert head.startswith("twins of 2M00004994+1621552 among 1200 stars, by chemtwin-gaussdis@")
     assert star.startswith("the star: Teff 4705 K, log g 2.58, [Fe/H] 0.05")
+    assert star.endswith(", outside the model's domain")
     assert re.split("  +", names) == [
         "star_id", "distance", "p_same", "verdict", "[Fe/H]", "Teff", "log g", "S/N", "doppelganger_rate",
     ]  # fmt: skip
@@ -68,6 +82,9 @@ def test_the_table_of_an_observed_giant_is_read_by_a_person(giants):
     _, shown, verdicts = table.split("\n\n")
     names, _, *rows = shown.splitlines()
     assert len(rows) == 10
+    domain = slice(names.index("domain"), None)
+    assert {row[domain] for row in rows} == {"inside", "outside"}
+    assert all("cannot tell" in row for row in rows if row[domain] == "outside")
     at = {
         name: names.index(name) + len(name) for name in ("distance", "p_same", "[Fe/H]", "Teff", "log g", "S/N")
     }
@@ -99,6 +116,21 @@ def test_nothing_is_stored(data):
     store = SqliteStore(data / "stars.sqlite")
     assert sum(store.stars_by_model().values()) == 1200
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("NOBODY",), 1, "NOBODY is neither a file nor a star of"),
+        (("apStar-none.fits", *LABELS), 2, "apStar-none.fits is no file: labels go with a file"),
+        (("SYN-202-000003A", "--parameter", "teff_err=60"), 2, "labels go with a file"),
+    ],
+)
+def test_what_is_no_star_and_no_file_is_a_message(arguments, status, message, data):
+    code, printed = run("twins", *arguments, "--data-dir", data)
+    assert code == status, printed
+    assert message in printed
+    assert "Traceback" not in printed
 
 
 @pytest.mark.parametrize(

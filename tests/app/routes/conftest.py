@@ -1,4 +1,4 @@
-"""A real browser: Chromium, driven by Playwright. Nothing may leave the service's origin."""
+"""A stored star; and a real browser: Chromium, driven by Playwright. Nothing may leave the service's origin."""
 
 import re
 from urllib.parse import urlsplit
@@ -9,6 +9,14 @@ from playwright.sync_api import expect, sync_playwright
 from tests.app.routes.explorer_page import CHROMIUM
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture
+def posted(client, star):
+    """The test star, stored for one test."""
+    response = client.post("/embed", json=star)
+    yield response
+    client.delete(f"/stars/{star['star_id']}")
 
 
 @pytest.fixture(scope="module")

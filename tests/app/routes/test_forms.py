@@ -189,7 +189,8 @@ def test_recast_as_csv_and_votable(client):
         == 'attachment; filename="recast-SYN-202-000003A-teff4300-logg1.5.csv"'
     )
     lines = rows(response)
-    assert list(lines[0]) == ["wavelength", "flux", "flux_sd", "model"]
+    assert list(lines[0]) == ["wavelength", "flux", "flux_sd", "model", "in_domain", "warnings"]
+    assert {(row["in_domain"], row["warnings"]) for row in lines} == {("true", "")}
     assert [float(row["wavelength"]) for row in lines] == json["wavelength"]
     np.testing.assert_array_equal(np.array([row["flux"] for row in lines], "f4"), np.array(json["flux"], "f4"))
     table, _ = votable(client.post("/recast", json=TO, headers={"Accept": VOTABLE}))

@@ -49,7 +49,10 @@ def test_as_csv_and_votable(observed, shown):
     response = observed.get(path, params={"format": "csv"})
     assert response.headers["content-disposition"] == f'attachment; filename="spectrum-{STAR}.csv"'
     lines = list(csv.DictReader(io.StringIO(response.text)))
-    assert list(lines[0]) == ["wavelength", "flux", "error", "reconstruction", "model"]
+    assert list(lines[0]) == [
+        "wavelength", "flux", "error", "reconstruction", "model", "in_domain", "warnings"
+    ]  # fmt: skip
+    assert {(line["in_domain"], line["warnings"]) for line in lines} == {("true", "")}
     response = observed.get(path, headers={"Accept": "application/x-votable+xml"})
     table = parse_single_table(io.BytesIO(response.content))
     for name in ("wavelength", "flux", "error", "reconstruction"):

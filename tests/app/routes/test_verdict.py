@@ -40,9 +40,15 @@ def test_a_twin_is_the_same_different_or_not_known(client, every, odd):
 
 
 def test_nothing_can_be_said_of_the_twins_of_an_odd_star(client, every, odd):
+    """And the response has what is known of the star itself."""
     for star_id in odd:
-        twins = client.get(f"/twins/{star_id}?{every}").json()["twins"]
-        assert {twin["verdict"] for twin in twins} == {"cannot tell"}
+        found = client.get(f"/twins/{star_id}?{every}").json()
+        assert {twin["verdict"] for twin in found["twins"]} == {"cannot tell"}
+        own = client.get(f"/stars/{star_id}").json()
+        (several,) = client.post(f"/twins?{every}", json={"star_ids": [star_id]}).json()["results"]
+        for response in (found, several):
+            assert (response["in_domain"], response["warnings"]) == (own["in_domain"], own["warnings"])
+    assert "logg = 4.4 is outside" in client.get("/twins/OUTSIDE").json()["warnings"][0]
 
 
 def test_every_way_to_ask_gives_the_same_verdicts(client, every, odd, star):

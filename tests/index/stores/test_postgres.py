@@ -12,7 +12,7 @@ from index.errors import StoreError
 from index.search.twin_index import TwinIndex
 from index.stores.open_store import open_store
 from index.stores.postgres import SCHEMA_VERSION
-from tests.index.stars import DIMENSION, in_threads, star
+from tests.index.stars import DIMENSION, in_threads, replaced, star
 from tests.postgres import PASSWORD, Postgres
 
 
@@ -101,7 +101,7 @@ def test_a_killed_server_comes_back_with_all_that_was_confirmed(tmp_path):
             for n, last in enumerate(confirmed):
                 ids = [f"L{life}-{n}-{i:06d}" for i in range(last + 1)]
                 assert store.get(ids, "m@1").keys() == set(ids)
-            assert store.upsert([star(f"L{life}", (life, 7, 7))]) == [False]
+            assert replaced(store.upsert([star(f"L{life}", (life, 7, 7))])) == [False]
             assert index.search(np.array([life, 7, 7], np.float32), 1)[0].star_id == f"L{life}"
             assert len(index) == len(store.page("", 100_000, "m@1"))
         store.close()
@@ -113,7 +113,7 @@ def test_a_server_that_ends_idle_connections_is_not_noticed(postgres, store):
     store.upsert([star("A")])
     postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
     time.sleep(0.2)
-    assert store.upsert([star("A")]) == [True]
+    assert replaced(store.upsert([star("A")])) == [True]
 
 
 def test_what_cannot_be_opened_is_reported_without_the_password(postgres, url):

@@ -9,7 +9,7 @@ import pytest
 from index.errors import StoreError
 from index.stores.sky import Circle
 from index.stores.star import Star, covariances_of, extra_of, latents_of
-from tests.index.stars import in_threads
+from tests.index.stars import in_threads, replaced
 
 
 def star(star_id: str, seed: int = 0, **fields) -> Star:
@@ -31,7 +31,7 @@ def test_a_star_comes_back_as_it_was(store):
         meta={"a": [1, "é"]},
         extra={"vbroad": 6.2},
     )
-    assert store.upsert([full]) == [False]
+    assert replaced(store.upsert([full])) == [False]
     back = store.get(["A", "none"], "m@1")
     assert list(back) == ["A"]
     for name in Star.__dataclass_fields__:
@@ -69,10 +69,34 @@ def test_more_stars_than_one_statement_takes_are_read(store):
 
 
 def test_replacing_is_reported(store):
-    assert store.upsert([star("A"), star("B"), star("A", 1)]) == [False, False, True]
-    assert store.upsert([star("B", 2)]) == [True]
+    assert replaced(store.upsert([star("A"), star("B"), star("A", 1)])) == [False, False, True]
+    assert replaced(store.upsert([star("B", 2)])) == [True]
     assert len(store.page("", 10, "m@1")) == 2
     assert np.array_equal(store.get(["A"], "m@1")["A"].latent, star("A", 1).latent)
+
+
+def test_a_star_is_combined_with_the_one_that_it_replaces(store):
+    def with_meta_of(new, old):
+        return dataclasses.replace(new, meta=old.meta | new.meta)
+
+    def write(stars, spectra):
+        written = store.upsert(stars, spectra, with_meta_of)
+        return [(one.star.meta, one.replaced, one.spectrum_deleted) for one in written]
+
+    old = dataclasses.replace(star("A", 1, meta={"a": 1}), model="old@1")
+    assert write([old, star("B", meta={"b": 1})], [b"a", b"b"]) == [
+        ({"a": 1}, False, False),
+        ({"b": 1}, False, False),
+    ]
+    assert write([star("A", 2, meta={"c": 1}), star("B")], [None, b"b2"]) == [
+        ({"a": 1, "c": 1}, True, True),
+        ({"b": 1}, True, False),
+    ]
+    assert store.get(["A"], "old@1")["A"].meta == {"a": 1, "c": 1}, "the other model's row is gone"
+    assert [store.spectrum(star_id) for star_id in "AB"] == [None, b"b2"]
+    twice = write([star("C", meta={"a": 1}), star("C", 3, meta={"b": 1})], [b"c", None])
+    assert twice == [({"a": 1}, False, False), ({"a": 1, "b": 1}, True, True)]
+    assert (store.get(["C"], "m@1")["C"].meta, store.spectrum("C")) == ({"a": 1, "b": 1}, None)
 
 
 def test_a_deleted_star_is_gone_and_may_come_back(store):
@@ -81,7 +105,7 @@ def test_a_deleted_star_is_gone_and_may_come_back(store):
     assert not store.delete("A")
     assert not store.delete("never")
     assert (store.get(["A"], "m@1"), store.page("", 10, "m@1")) == ({}, [])
-    assert store.upsert([star("A")]) == [False]
+    assert replaced(store.upsert([star("A")])) == [False]
 
 
 def test_pages_follow_the_ids(store):
@@ -123,7 +147,7 @@ def test_a_failed_write_leaves_nothing(store):
     with pytest.raises(StoreError):
         store.upsert([star("A"), star("B", meta={}, ra="x" * 10), star(None)])
     assert store.page("", 10, "m@1") == []
-    assert store.upsert([star("A")]) == [False]
+    assert replaced(store.upsert([star("A")])) == [False]
 
 
 def by(model: str, star_id: str, seed: int = 0) -> Star:
@@ -155,7 +179,7 @@ def test_a_star_that_is_replaced_or_deleted_loses_every_model_s_row(store):
     for stored in store.waiting("new@1", "", 10):
         store.add_beside([by("new@1", stored.star.star_id)], [stored.seq])
     seq = store.last_seq()
-    assert store.upsert([star("A", 5)]) == [True]
+    assert replaced(store.upsert([star("A", 5)])) == [True]
     assert store.delete("B")
     assert {(c.star_id, c.latent is None) for c in store.changes("new@1", seq)} == {("A", True), ("B", True)}
     assert [(s.star_id, s.model) for s in store.page("", 10, "new@1")] == [("A", "m@1")]
@@ -294,7 +318,9 @@ def test_a_damaged_row_is_named_and_the_store_goes_on(store):
         with pytest.raises(StoreError, match="the row of S600 is damaged"):
             read()
         assert len(store.page("S7", 200, "m@1")) == 100
-        assert store.upsert([star("S700")]) == [True]
+        assert replaced(store.upsert([star("S700")])) == [True]
+    assert replaced(store.upsert([star("S600"), star("S700")])) == [True, True]
+    assert len(list(store.dump())) == 800, "a star that is written again replaces a damaged row"
 
 
 def rows_of(store):

@@ -75,6 +75,14 @@ def test_an_odd_snr_is_a_warning(observation, model, ivar):
     assert not prepared(observation, model).warnings
 
 
+@pytest.mark.parametrize(("snr", "low"), [(12, True), (21, True), (22, False)])
+def test_a_low_snr_is_a_warning(observation, model, snr, low):
+    spectrum = prepared(observation, model, ivar=np.full(len(observation.flux), float(snr) ** 2))
+    assert spectrum.snr == pytest.approx(0.94 * snr, rel=0.01)
+    text = f"S/N {spectrum.snr:.3g} per pixel is below 20: hardly any twin stands out from other stars"
+    assert spectrum.warnings == ((text,) if low else ())
+
+
 def test_pixels_that_say_next_to_nothing_are_masked(observation, model):
     ivar = np.full(len(observation.flux), 1e4)
     ivar[::3] = 1e-12
