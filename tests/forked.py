@@ -1,7 +1,8 @@
 """`chemtwin` commands as processes of their own that begin with everything imported.
 
 A launcher process imports the product once and loads its compiled functions. Another, a fork of the first, imports
-what trainings need as well. Each command is a fork of one of them that runs the command line: a real process with its own environment, folder and streams, without the seconds of a start.
+what trainings need as well. Each command is a fork of one of them that runs the command line: a real process with
+its own environment, folder and streams, without the seconds of a start.
 A script finds the same commands where `program` has written `chemtwin`.
 """
 
