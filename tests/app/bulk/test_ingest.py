@@ -286,16 +286,15 @@ def test_what_is_no_source_is_refused(source, message, tmp_path):
     assert said.count("\n") == 1
 
 
-def test_a_cluster_of_processes_that_are_killed_fills_one_postgres(large, whole, postgres):
+def test_a_cluster_of_processes_that_are_killed_fills_one_postgres(large, whole, postgres, tmp_path):
     """Workers die at random; each block is in the one store once, as an ingest without a cluster has it."""
     from distributed import LocalCluster
 
     url, generator = postgres.create(), random.Random(5)
     store = open_store(url)
     with LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        process = start(
-            "catalogue", "ingest", large, "--scheduler", cluster.scheduler_address, CHEMTWIN_STORE=url
-        )
+        options = "--scheduler", cluster.scheduler_address, "--report", tmp_path / "report.csv"
+        process = start("catalogue", "ingest", large, *options, CHEMTWIN_STORE=url)
         killed, deadline = 0, time.monotonic() + 240
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.5 + generator.random())
@@ -307,9 +306,7 @@ def test_a_cluster_of_processes_that_are_killed_fills_one_postgres(large, whole,
         assert process.returncode == 0, error
         assert killed >= 1
         assert rows(store) == whole
-        code, said = run(
-            "catalogue", "ingest", large, "--scheduler", cluster.scheduler_address, CHEMTWIN_STORE=url
-        )
+        code, said = run("catalogue", "ingest", large, *options, CHEMTWIN_STORE=url)
         assert "0 stars stored, 1500 already stored" in said
     store.close()
     postgres.drop(url)
