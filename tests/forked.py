@@ -1,7 +1,8 @@
 """`chemtwin` commands as processes of their own that begin with everything imported.
 
-A launcher process imports the product once and loads its compiled functions. Each command is a fork of it that
-runs the command line: a real process with its own environment, folder and streams, without the seconds of a start.
+A launcher process imports the product once and loads its compiled functions. Another, a fork of the first, imports
+what trainings need as well. Each command is a fork of one of them that runs the command line: a real process with
+its own environment, folder and streams, without the seconds of a start.
 A script finds the same commands where `program` has written `chemtwin`.
 """
 
@@ -43,8 +44,11 @@ TRAINING = (
     "training.evaluation.report",
     "torch._dynamo",
 )
-FIRST_USED = {"survey": TRAINING, "model": TRAINING, "lab": TRAINING}
-"""What the launcher imports before the first command of a group."""
+TRAINING_GROUPS = {"survey", "model", "lab"}
+"""Groups of commands that a second launcher forks, which has imported TRAINING: each fork then ends 0.6 s later."""
+
+TRAINING_SUFFIX = "-training"
+"""What the address of that launcher ends with."""
 
 
 class Command:
@@ -116,7 +120,8 @@ def _asked(
 ) -> socket.socket:
     """The connection to a launcher over which a command was asked for."""
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(launcher)
+    trains = not TRAINING_GROUPS.isdisjoint(arguments[:1])
+    connection.connect(launcher + TRAINING_SUFFIX * trains)
     socket.send_fds(connection, [b"-"], streams)
     asked = {"arguments": arguments, "environment": environment, "folder": str(Path.cwd())}
     connection.sendall(json.dumps(asked).encode() + b"\n")
@@ -150,18 +155,18 @@ def run(*arguments: object, **environment: str) -> tuple[int, str]:
 def _launcher() -> str:
     """The address of the launcher of this process, an abstract one that leaves no file; it ends with it."""
     address = f"\0chemtwin-launcher-{uuid.uuid4().hex}"
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)
-    listener.listen(64)
+    listeners = [_listener(address), _listener(address + TRAINING_SUFFIX)]
+    numbers = [listener.fileno() for listener in listeners]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from tests.forked import launch; launch()", str(listener.fileno())],
+        [sys.executable, "-c", "from tests.forked import launch; launch()", *map(str, numbers)],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,
-        pass_fds=[listener.fileno()],
+        pass_fds=numbers,
         start_new_session=True,
     )
-    listener.close()
+    for listener in listeners:
+        listener.close()
 
     def stop() -> None:
         assert process.stdin is not None
@@ -172,9 +177,16 @@ def _launcher() -> str:
     return address
 
 
+def _listener(address: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(64)
+    return listener
+
+
 def launch() -> None:
-    """The launcher: fork a process for each command, until whoever started it has ended."""
-    listener = socket.socket(fileno=int(sys.argv[1]))
+    """The launchers: fork a process for each command, until whoever started them has ended."""
+    commands, trainings = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
     sys.path.insert(0, str(ROOT))
     from app.cli.main import main
 
@@ -185,24 +197,38 @@ def launch() -> None:
     model = load_model(REFERENCE)
     model.embed([model.example()])
     del model
+    _freeze()
+    listener, other = (commands, trainings) if os.fork() else (trainings, commands)
+    other.close()
+    if listener is trainings and 0 not in select.select([trainings, 0], [], [])[0]:
+        for name in TRAINING:
+            importlib.import_module(name)
+        _freeze()
+    if _serve(listener):
+        main()
+
+
+def _freeze() -> None:
+    """Leave the objects of now out of the garbage collections of forks: a collection copies what it looks at."""
     gc.collect()
     gc.freeze()
+
+
+def _serve(listener: socket.socket) -> bool:
+    """Fork a process for each command; true in a process that is to run one."""
     while True:
         readable, _, _ = select.select([listener, 0], [], [])
         if 0 in readable:
-            return
+            return False
         connection, _ = listener.accept()
         _, streams, _, _ = socket.recv_fds(connection, 1, 2)
         asked = json.loads(connection.makefile("r").readline())
-        for name in FIRST_USED.get(next(iter(asked["arguments"]), ""), ()):
-            importlib.import_module(name)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
             _become_command(connection, streams, asked)
-            main()
-            return
+            return True
         connection.close()
         for stream in streams:
             os.close(stream)
