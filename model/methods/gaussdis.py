@@ -23,6 +23,7 @@ from model.methods.errorless_fits import ErrorlessFits
 from model.methods.gauss_newton import STEPS
 from model.methods.inverses import inverse, inverse_root
 from model.methods.response import Fit, Response
+from model.methods.scatter import Scatter
 from model.similarity.likelihood_ratio import likelihood_ratio
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
@@ -50,6 +51,10 @@ FOREIGN = 1e-4
 """A spectrum whose chi-square under the model is rarer than this is outside the model's domain."""
 
 
+OPTIONAL = ("shared", "scatter_growth", "misfit", "misfit_growth")
+"""Tensors that a model file has only where they are not 0."""
+
+
 class Measured(NamedTuple):
     """Spectral coefficients of N stars, as a response is fitted to them.
 
@@ -58,7 +63,7 @@ class Measured(NamedTuple):
     coefficients : array (N, K)
         Residuals from the polynomial, in the basis.
     covariances : array (N, K, K)
-        Of noise, continuum and the model's scatter, for exact parameters.
+        Of noise and continuum, for exact parameters.
     parameters, errors : array (N, U)
         The stars' parameters, no farther out than the polynomials are trusted, and their errors.
     unexplained : array (N,)
@@ -76,11 +81,12 @@ class GaussDis(Model):
     """A polynomial response with the noise of its residuals.
 
     Tensors: those of `Basis`; `response_mean`, `response_linear`, `response_products` (`Response`); `scatter`
-    (K, K), the covariance of the coefficients about the response; `continuum` (K, K), what the normaliser adds
-    to the coefficients' covariance for white noise of unit variance; `residue` (D, D), the covariance of twins'
-    noiseless latent differences; `metric` (D, D), from the unit-prior latent to the one returned; `twins`,
-    empty; `shared` (K, K), may be absent: covariance of what the response misses of a chemistry, by
-    which twins do not differ.
+    (K, K), the covariance of the coefficients about the response, and its `scatter_growth` (F,); `misfit`
+    (K, K) and `misfit_growth` (F,), those of observed spectra (`model.methods.scatter`); `continuum` (K, K),
+    what the normaliser adds to the coefficients' covariance for white noise of unit variance; `residue` (D, D),
+    the covariance of twins' noiseless latent differences; `metric` (D, D), from the unit-prior latent to the
+    one returned; `twins`, empty; `shared` (K, K), the covariance of what the response misses of a chemistry, by
+    which twins do not differ. Growths, `misfit` and `shared` may be absent.
     """
 
     method: ClassVar[str] = "gaussdis"
@@ -92,6 +98,9 @@ class GaussDis(Model):
         normaliser: Normaliser | None,
         *,
         scatter: NDArray[Any],
+        scatter_growth: NDArray[Any] | None = None,
+        misfit: NDArray[Any] | None = None,
+        misfit_growth: NDArray[Any] | None = None,
         continuum: NDArray[Any],
         residue: NDArray[Any],
         metric: NDArray[Any],
@@ -108,7 +117,17 @@ class GaussDis(Model):
         self.scatter, self.continuum, self.residue, self.metric = (
             values.astype(np.float64) for values in (scatter, continuum, residue, metric)
         )
-        self.shared = np.zeros_like(self.scatter) if shared is None else shared.astype(np.float64)
+        self.shared, self.misfit = (
+            np.zeros_like(self.scatter) if values is None else values.astype(np.float64)
+            for values in (shared, misfit)
+        )
+        self.scatter_growth, self.misfit_growth = (
+            np.zeros(0) if values is None else values.astype(np.float64)
+            for values in (scatter_growth, misfit_growth)
+        )
+        self.scattered = Scatter(
+            self.ranges, [(self.scatter, self.scatter_growth), (self.misfit, self.misfit_growth)]
+        )
         if self.metric.shape != (card.latent_dim, card.latent_dim) or self.response.latents != card.latent_dim:
             raise ValueError(f"tensors of another size than the card's {card.latent_dim} latents")
 
@@ -119,7 +138,7 @@ class GaussDis(Model):
             **self.basis.arrays(),
             **self.response.arrays(),
             **{name: getattr(self, name).astype(np.float32) for name in own},
-            **({"shared": self.shared.astype(np.float32)} if self.shared.any() else {}),
+            **{name: values.astype(np.float32) for name in OPTIONAL if (values := getattr(self, name)).any()},
         }
 
     def encode(self, flux: Array, parameters: Array, variance: Array | None = None) -> Array:
@@ -169,13 +188,20 @@ class GaussDis(Model):
         return fit.latents, fit.information, fit.converged
 
     def _fit_measured(
-        self, measured: Array, covariance: Array, parameters: Array, errors: Array | None
+        self, measured: Array, noise: Array, parameters: Array, errors: Array | None
     ) -> tuple[Fit, Array]:
-        """The fit to coefficients (N, K) of a covariance, and their precision with the parameters' errors."""
-        precision = inverse(covariance)
+        """The fit to coefficients (N, K) with the covariance of their noise, and their precision.
+
+        Scatter and errors of the parameters depend on the latent: they are added at that of a first fit.
+        """
+        usual = np.zeros((len(measured), self.card.latent_dim))
+        precision = inverse(noise + self.scattered(usual, parameters))
         fit = self.response.fit(measured, parameters, precision)
-        if errors is not None and errors.any():
-            covariance = covariance + self.by_errors(fit.latents, parameters, errors)
+        uncertain = errors is not None and bool(errors.any())
+        if uncertain or self.scattered.grows:
+            covariance = noise + self.scattered(fit.latents, parameters)
+            if errors is not None and uncertain:
+                covariance = covariance + self.by_errors(fit.latents, parameters, errors)
             precision = inverse(covariance)
             again = self.response.fit(measured, parameters, precision, fit.latents)
             fit = again._replace(steps=np.maximum(fit.steps, again.steps))
@@ -257,7 +283,8 @@ class GaussDis(Model):
 
     def _is_errorless(self, spectrum: Spectrum) -> bool:
         exact = not spectrum.parameters.errors(self.parameter_names).any()
-        return exact and not spectrum.has_errors and not spectrum.masked_fraction
+        plain = exact and not spectrum.has_errors and not spectrum.masked_fraction
+        return plain and not self.scattered.grows
 
     def _embed_errorless(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
         """Embed complete spectra without errors: `infer` and `decode` in the coefficients alone."""
@@ -282,7 +309,7 @@ class GaussDis(Model):
 
     @cached_property
     def _errorless(self) -> ErrorlessFits:
-        return ErrorlessFits(self.basis, self.response, self.scatter, self.continuum)
+        return ErrorlessFits(self.basis, self.response, self.scatter + self.misfit, self.continuum)
 
     def decode(self, latents: Array, parameters: Array) -> Array:
         """Flux (N, P) of latents (N, D) at parameters (N, U)."""
@@ -378,17 +405,17 @@ class GaussDis(Model):
     def _measured(self, residual: Array, variance: Array) -> tuple[Array, Array]:
         """Coefficients (N, K) by weighted least squares; their covariance (N, K, K), or (K, K) for all.
 
-        Of residuals (N, P) from the polynomial with a variance (N, P), infinite where a pixel is masked.
+        Of residuals (N, P) from the polynomial with a variance (N, P), infinite where a pixel is masked. The
+        scatter about the response is not in it.
         """
         level = float(variance.flat[0])
         if np.all(variance == level):
-            noise = level * (np.eye(len(self.scatter)) + self.continuum) + self.scatter
-            return residual @ self.basis.components.T, noise
+            return residual @ self.basis.components.T, level * (np.eye(len(self.scatter)) + self.continuum)
         information, weighted = self.basis.information(residual, 1 / variance)
         root = inverse_root(information)
         measured = np.matmul(root.transpose(0, 2, 1), np.matmul(root, weighted[:, :, None]))[:, :, 0]
         whole = np.eye(len(self.scatter)) + self.continuum
-        return measured, root.transpose(0, 2, 1) @ whole @ root + self.scatter
+        return measured, root.transpose(0, 2, 1) @ whole @ root
 
     def by_errors(self, latents: Array, parameters: Array, errors: Array) -> Array:
         """Covariance (N, K, K) of measured coefficients from errors (N, U) of the parameters (N, U)."""

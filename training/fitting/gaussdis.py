@@ -27,6 +27,7 @@ from model.methods.gaussdis import GaussDis
 from model.methods.response import Response, terms
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
+from training.fitting.metric import twins_metric
 from training.networks.batches import coefficients
 from training.networks.preprocessing import coefficient_noise
 from training.spectral_basis import parameter_values
@@ -244,8 +245,8 @@ def continuum_covariance(survey: Survey, normaliser: Normaliser | None, basis: B
 
 def posterior_covariances(model: GaussDis, parameters: Array, latents: Array, snr: float) -> Array:
     """Posterior covariances (n, D, D) of stars of unit-prior `latents` at white noise of 1 / `snr`."""
-    count = len(model.scatter)
-    noise = snr**-2 * (np.eye(count) + model.continuum) + model.scatter
+    noise = snr**-2 * (np.eye(len(model.continuum)) + model.continuum)
+    noise = noise + model.scattered(latents, parameters)
     slope = model.response.by_latents(latents, parameters)
     information = slope @ np.linalg.inv(noise) @ slope.transpose(0, 2, 1)
     unit = np.eye(latents.shape[1])
@@ -259,13 +260,11 @@ def with_tensors(model: GaussDis, card: Card, **arrays: NDArray[Any]) -> GaussDi
 
 
 def with_metric(model: GaussDis, stars: Stars, how: str) -> GaussDis:
-    """`model` with the metric in which differences of twins at S/N 100 have unit covariance."""
-    noise = posterior_covariances(model, stars.parameters[:SAMPLE], stars.latents[:SAMPLE], METRIC_SNR)
-    unit = with_tensors(model, model.card, metric=np.eye(len(model.residue)))
-    pair = unit.pair_covariance(noise, np.roll(noise, 1, axis=0)).mean(axis=0)
+    """`model` with the metric in units of the differences of twins at S/N 100."""
+    covariances = posterior_covariances(model, stars.parameters[:SAMPLE], stars.latents[:SAMPLE], METRIC_SNR)
     metric = (
         "Euclidean distance of the posterior means, in units of the difference of twins at "
         f"S/N {METRIC_SNR:g}, calibrated {how}"
     )
     card = dataclasses.replace(model.card, metric=metric)
-    return with_tensors(model, card, metric=np.linalg.cholesky(np.linalg.inv(pair)))
+    return with_tensors(model, card, metric=twins_metric(covariances))

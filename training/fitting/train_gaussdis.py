@@ -4,7 +4,8 @@
 
 No autoencoder is needed. Linear discriminants of the groups (`training.fitting.discriminants`) are the first
 latents. Then, in turns, the response is fitted to the latents by ridge regression, and each group gets the one
-latent that its spectra make most probable. Groups that are left out measure what the response misses.
+latent that its spectra make most probable. Groups that are left out measure what the response misses, and how
+that grows with latents and parameters.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from model.methods.basis import Basis
 from model.methods.gaussdis import GaussDis
 from model.methods.inverses import inverse
 from model.methods.response import Response, terms
+from model.methods.scatter import factors, growth_features
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
 from training.fitting.discriminants import discriminants
 from training.fitting.gaussdis import Stars, continuum_covariance, with_metric
 from training.fitting.groups import fit_to_groups, group_latents, group_means
-from training.networks.batches import coefficients
+from training.fitting.growing_scatter import fit_scatter
+from training.networks import batches
 from training.spectral_basis import PARAMETERS, fit_basis, fit_normaliser, named_ranges, parameter_values
 from training.surveys.survey import Survey
 from training.surveys.used_surveys import check_apart, record
@@ -60,8 +63,8 @@ def train(survey: Survey, validation: Survey | None, name: str) -> GaussDis:
     survey : Survey
         Complete spectra without noise, with pairs or groups of stars of one chemistry.
     validation : Survey or None
-        Stars like those that will be searched, with pairs or groups. They measure what the response misses, and
-        the metric. Without it a part of the groups of `survey` is left out of the fit for that.
+        Stars like those that will be searched, with pairs or groups. They measure the metric and, with groups
+        of `survey` that are left out of the fit, what the response misses. Without it these measure both.
     name : str
         The model's name.
 
@@ -87,16 +90,18 @@ def train(survey: Survey, validation: Survey | None, name: str) -> GaussDis:
     stars.latents = discriminants(stars.coefficients, stars.parameters, basis.ranges, group)
     size = stars.latents.shape[1]
     degrees = _degrees(survey, size, basis.ranges)
-    if validation is None:
-        out = np.isin(group, np.arange(groups)[:: round(1 / HELD_OUT)])
-        left_out, left_out_group = _select(stars, out), _numbered(group[out])
-        stars, group = _select(stars, ~out), _numbered(group[~out])
-    else:
+    out = np.isin(group, np.arange(groups)[:: round(1 / HELD_OUT)])
+    left_out, left_out_group = _select(stars, out), _numbered(group[out])
+    stars, group = _select(stars, ~out), _numbered(group[~out])
+    searched = slice(0, None)
+    if validation is not None:
         check_apart(validation, survey, "the training survey")
-        left_out, left_out_group = _measured(validation, normaliser, basis)
+        searched = slice(len(left_out_group), None)
+        left_out, left_out_group = _joined((left_out, left_out_group), _measured(validation, normaliser, basis))
     response, scatter = _fit(stars, group, basis.ranges, degrees)
     left_out.latents = np.zeros((len(left_out_group), size))
     continuum = continuum_covariance(survey, normaliser, basis)
+    scatter, growth = _scatter(response, scatter, left_out, left_out_group, continuum)
     model = GaussDis(
         Card(
             name=name,
@@ -117,7 +122,8 @@ def train(survey: Survey, validation: Survey | None, name: str) -> GaussDis:
         ),
         Grid(survey.wavelength),
         normaliser,
-        scatter=_scatter(response, scatter, left_out, left_out_group, continuum),
+        scatter=scatter,
+        scatter_growth=growth,
         continuum=continuum,
         residue=np.zeros((size, size)),
         metric=np.eye(size),
@@ -125,7 +131,7 @@ def train(survey: Survey, validation: Survey | None, name: str) -> GaussDis:
         **response.arrays(),
         **basis.arrays(),
     )
-    return with_metric(model, left_out, f"on {groups} groups of stars of one chemistry")
+    return with_metric(model, _select(left_out, searched), f"on {groups} groups of stars of one chemistry")
 
 
 def _measured(survey: Survey, normaliser: Normaliser, basis: Basis) -> tuple[Stars, NDArray[np.int64]]:
@@ -133,12 +139,23 @@ def _measured(survey: Survey, normaliser: Normaliser, basis: Basis) -> tuple[Sta
     survey.check_noiseless()
     survey.check_grid(normaliser.grid)
     group = _groups(survey)
-    values = coefficients(survey, normaliser, basis, PARAMETERS, np.inf).astype(np.float64)
+    values = batches.coefficients(survey, normaliser, basis, PARAMETERS, np.inf).astype(np.float64)
     return Stars(values, parameter_values(survey, PARAMETERS), np.zeros((len(survey), 0))), group
 
 
-def _select(stars: Stars, rows: NDArray[np.bool_]) -> Stars:
+def _select(stars: Stars, rows: NDArray[np.bool_] | slice) -> Stars:
     return Stars(stars.coefficients[rows], stars.parameters[rows], stars.latents[rows])
+
+
+def _joined(
+    first: tuple[Stars, NDArray[np.int64]], second: tuple[Stars, NDArray[np.int64]]
+) -> tuple[Stars, NDArray[np.int64]]:
+    """Stars of two surveys, without latents, and their groups."""
+    (some, group), (others, other_group) = first, second
+    coefficients = np.concatenate([some.coefficients, others.coefficients])
+    parameters = np.concatenate([some.parameters, others.parameters])
+    stars = Stars(coefficients, parameters, np.zeros((len(parameters), 0)))
+    return stars, np.concatenate([group, other_group + group.max() + 1])
 
 
 def _groups(survey: Survey) -> NDArray[np.int64]:
@@ -181,10 +198,10 @@ def _fit(
 
 def _scatter(
     response: Response, scatter: Array, stars: Stars, group: NDArray[np.int64], continuum: Array
-) -> Array:
-    """Covariance (K, K) of what the response misses of each star, from groups that it was not fitted to.
+) -> tuple[Array, Array]:
+    """Covariance (K, K) of what the response misses, and its growth (F,), from groups it was not fitted to.
 
-    It is that of the residuals at the groups' common latents. One factor makes the differences of twins at
+    They are those of the residuals at the groups' common latents. One factor makes the differences of twins at
     `CALIBRATED_SNR` as large as expected, for residuals do not show errors along the response.
     """
     for _ in range(2):
@@ -192,24 +209,32 @@ def _scatter(
         common = group_latents(stars.latents, information, group)[group]
         residual = stars.coefficients - response(common, stars.parameters)
         scatter = residual.T @ residual / len(residual)
+    features = growth_features(response.ranges, common, stars.parameters)
+    scatter, growth = fit_scatter(residual, features)
+    grown = factors(features, growth)[:, None, None] * scatter
     noise = CALIBRATED_SNR**-2 * (np.eye(len(scatter)) + continuum)
     random = np.random.default_rng(0).multivariate_normal(np.zeros(len(noise)), noise, size=len(residual))
     low, high = 0.1, 100.0
     while high > 1.02 * low:
         middle = np.sqrt(low * high)
-        chi2 = _twins_chi2(response, stars, group, noise + middle * scatter, random)
+        chi2 = _twins_chi2(response, stars, group, noise + middle * grown, random)
         low, high = (middle, high) if chi2 > 1 else (low, middle)
-    return np.asarray(high * scatter)
+    return np.asarray(high * scatter), growth
 
 
 def _twins_chi2(
-    response: Response, stars: Stars, group: NDArray[np.int64], covariance: Array, noise: Array
+    response: Response, stars: Stars, group: NDArray[np.int64], covariances: Array, noise: Array
 ) -> float:
-    """Chi-square per latent of the difference of each group's first two stars, with `noise` (N, K) added."""
+    """Chi-square per latent of the difference of each group's first two stars, with `noise` (N, K) added.
+
+    `covariances` (N, K, K) are those of noise and scatter.
+    """
     order = np.argsort(group, kind="stable")
     second = np.flatnonzero((group[order][1:] == group[order][:-1]) & _is_first(group[order])[:-1]) + 1
     pairs = np.stack([order[second - 1], order[second]]).ravel()
-    fit = response.fit(stars.coefficients[pairs] + noise[pairs], stars.parameters[pairs], inverse(covariance))
+    fit = response.fit(
+        stars.coefficients[pairs] + noise[pairs], stars.parameters[pairs], inverse(covariances[pairs])
+    )
     unit = np.eye(fit.latents.shape[1])
     first, other = np.split(np.linalg.inv(unit + fit.information), 2)
     gap = np.subtract(*np.split(fit.latents, 2))
