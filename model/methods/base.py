@@ -302,6 +302,10 @@ class Model(ABC):
         """
         return self.twins + first + second if self.twins.size else None
 
+    def error_floor(self, parameters: Parameters) -> float:
+        """Rms by which a spectrum at `parameters` may differ from the model's, in units of the continuum."""
+        return self.card.error_floor
+
     def prior_offset(self, latent: Array) -> float | None:
         """How many standard deviations of the prior a latent (D,) lies from its mean.
 
@@ -333,7 +337,7 @@ class Model(ABC):
             spectrum.flux,
             spectrum.ivar,
             model_flux.astype(np.float64, order="C", copy=False),
-            self.card.error_floor**2,
+            self.error_floor(spectrum.parameters) ** 2,
             spectrum.has_errors,
         )
         freedom = max(1, good - len(inferred.latent))

@@ -23,10 +23,11 @@ from model.methods.errorless_fits import ErrorlessFits
 from model.methods.gauss_newton import STEPS
 from model.methods.inverses import inverse, inverse_root
 from model.methods.response import Fit, Response
-from model.methods.scatter import Scatter
+from model.methods.scatter import Scatter, factors, scaled_within
 from model.similarity.likelihood_ratio import likelihood_ratio
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
+from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Spectrum
 
 MARGIN = 0.2
@@ -51,7 +52,7 @@ FOREIGN = 1e-4
 """A spectrum whose chi-square under the model is rarer than this is outside the model's domain."""
 
 
-OPTIONAL = ("shared", "scatter_growth", "misfit", "misfit_growth")
+OPTIONAL = ("shared", "scatter_growth", "misfit", "misfit_growth", "floor_growth")
 """Tensors that a model file has only where they are not 0."""
 
 
@@ -86,7 +87,8 @@ class GaussDis(Model):
     what the normaliser adds to the coefficients' covariance for white noise of unit variance; `residue` (D, D),
     the covariance of twins' noiseless latent differences; `metric` (D, D), from the unit-prior latent to the
     one returned; `twins`, empty; `shared` (K, K), the covariance of what the response misses of a chemistry, by
-    which twins do not differ. Growths, `misfit` and `shared` may be absent.
+    which twins do not differ; `floor_growth` (U,), by which the square of the card's `error_floor` grows.
+    Growths, `misfit` and `shared` may be absent.
     """
 
     method: ClassVar[str] = "gaussdis"
@@ -101,6 +103,7 @@ class GaussDis(Model):
         scatter_growth: NDArray[Any] | None = None,
         misfit: NDArray[Any] | None = None,
         misfit_growth: NDArray[Any] | None = None,
+        floor_growth: NDArray[Any] | None = None,
         continuum: NDArray[Any],
         residue: NDArray[Any],
         metric: NDArray[Any],
@@ -121,9 +124,9 @@ class GaussDis(Model):
             np.zeros_like(self.scatter) if values is None else values.astype(np.float64)
             for values in (shared, misfit)
         )
-        self.scatter_growth, self.misfit_growth = (
+        self.scatter_growth, self.misfit_growth, self.floor_growth = (
             np.zeros(0) if values is None else values.astype(np.float64)
-            for values in (scatter_growth, misfit_growth)
+            for values in (scatter_growth, misfit_growth, floor_growth)
         )
         self.scattered = Scatter(
             self.ranges, [(self.scatter, self.scatter_growth), (self.misfit, self.misfit_growth)]
@@ -336,6 +339,13 @@ class GaussDis(Model):
     def unit(self, latents: Array) -> Array:
         """Latents (N, D) in the frame of the response, where the prior is the unit Gaussian."""
         return np.asarray(latents @ self._unmetric)
+
+    def error_floor(self, parameters: Parameters) -> float:
+        """Rms by which a spectrum may differ from the model's: more where there are more lines."""
+        if not self.floor_growth.any():
+            return self.card.error_floor
+        within = scaled_within(self.ranges, parameters.values(self.parameter_names)[None])
+        return self.card.error_floor * float(np.sqrt(factors(within, self.floor_growth)[0]))
 
     def prior_offset(self, latent: Array) -> float:
         """How many standard deviations of the prior a latent (D,) lies from its mean."""

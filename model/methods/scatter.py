@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.methods.basis import design
+from model.methods.basis import design, scaled
 from model.spectra.grid import Array
 
 DEGREE = 2
@@ -46,6 +46,11 @@ class Scatter:
             for covariance, growth in self._growing:
                 total = total + factors(features[:, : len(growth)], growth)[:, None, None] * covariance
         return np.asarray(total)
+
+
+def scaled_within(ranges: Array, parameters: Array) -> Array:
+    """Parameters (N, U) moved into `ranges` (U, 2), and scaled such that these become -1 to 1."""
+    return scaled(np.clip(parameters, *ranges.T), ranges)
 
 
 def growth_features(ranges: Array, latents: Array, parameters: Array) -> Array:

@@ -26,11 +26,13 @@ from model.errors import InputError
 from model.methods.base import Card
 from model.methods.basis import exponents
 from model.methods.gaussdis import GaussDis, Measured
+from model.methods.scatter import scaled_within
 from model.spectra.grid import Array
 from model.spectra.spectrum import Spectrum
 from training.evaluation.siblings import Distances, Members, by_model
 from training.fitting.enough_stars import FEWEST_TO_ADAPT
 from training.fitting.gaussdis import with_tensors
+from training.fitting.growing_scatter import fit_growth
 from training.fitting.metric import twins_metric
 from training.fitting.misfit import Misfit, Prior, fit_misfit, log_density
 from training.random_streams import Stream, generator
@@ -97,6 +99,7 @@ def adapt(
     stars = measured(shifted, chosen)
     prior = choose_prior(shifted, stars, group)
     misfit = fit_misfit(shifted, stars, group, prior)
+    floor, floor_growth = fit_growth(stars.unexplained, scaled_within(shifted.ranges, stars.parameters))
     siblings = np.bincount(group)
     record = {
         "stars": len(chosen),
@@ -111,12 +114,13 @@ def adapt(
         model.card,
         name=name,
         metric="Euclidean distance of the posterior means, in units of the difference of siblings",
-        error_floor=float(np.sqrt(np.median(stars.unexplained))),
+        error_floor=float(np.sqrt(floor)),
         typical_errors=model.card.typical_errors | typical_errors(model.parameter_names, chosen),
         training=model.card.training | {"adapted": record},
         quality={},
     )
     related = siblings[group] > 1
+    shifted = with_tensors(shifted, card, floor_growth=floor_growth)
     return _adapted(model, shifted, chosen, related if related.any() else ~related, misfit, card)
 
 

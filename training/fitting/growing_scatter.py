@@ -37,24 +37,29 @@ def fit_scatter(residual: Array, features: Array) -> tuple[Array, Array]:
     growth : array (F,)
         The growths a; 0 for less than 10 stars per feature.
     """
-    design = np.concatenate([np.ones((len(features), 1)), features], axis=1)
     covariance = residual.T @ residual / len(residual)
     if len(features) < STARS_PER_FEATURE * features.shape[1]:
         return np.asarray(covariance), np.zeros(features.shape[1])
     for _ in range(TURNS):
         sizes = np.einsum("nk,kl,nl->n", residual, np.linalg.inv(covariance), residual) / len(covariance)
-        growth = _log_linear(design, sizes)
-        scaled = residual / np.sqrt(factors(features, growth[1:]))[:, None]
+        _, growth = fit_growth(sizes, features)
+        scaled = residual / np.sqrt(factors(features, growth))[:, None]
         covariance = scaled.T @ scaled / len(residual)
-    return np.asarray(covariance), growth[1:]
+    return np.asarray(covariance), growth
 
 
-def _log_linear(design: Array, sizes: Array) -> Array:
-    """Coefficients (F,) of the logarithm of the mean of gamma variates `sizes` (N,), by Fisher's scoring."""
+def fit_growth(sizes: Array, features: Array) -> tuple[float, Array]:
+    """Fit c exp(a . f) to the mean of positive `sizes` (N,) with features f (N, F), as of gamma variates.
+
+    Returns c and the growths a (F,), found by Fisher's scoring.
+    """
+    usual = float(sizes.mean())
+    sizes = sizes / usual
+    design = np.concatenate([np.ones((len(features), 1)), features], axis=1)
     prior = PRIOR * (np.arange(design.shape[1]) > 0)  # none of the constant
     information = design.T @ design + np.diag(prior)
     found = np.asarray(np.linalg.solve(information, design.T @ np.log(np.maximum(sizes, LEAST))), np.float64)
     for _ in range(STEPS):
         slope = design.T @ (sizes / factors(design, found) - 1) - prior * found
         found += STEP_SIZE * np.linalg.solve(information, slope)
-    return found
+    return usual * float(np.exp(found[0])), found[1:]

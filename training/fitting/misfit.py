@@ -23,9 +23,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model.methods.basis import design, scaled
+from model.methods.basis import design
 from model.methods.gaussdis import GaussDis, Measured
-from model.methods.scatter import factors
+from model.methods.scatter import factors, scaled_within
 from model.spectra.grid import Array
 from training.fitting.growing_scatter import PRIOR
 
@@ -105,7 +105,7 @@ class LinearStars:
     def about(cls, model: GaussDis, stars: Measured, group: NDArray[np.int64], misfit: Misfit) -> LinearStars:
         """Linearise about the latents that fit `stars` under a misfit."""
         coefficients = stars.coefficients - misfit.offsets(model, stars.parameters)
-        within = scaled(np.clip(stars.parameters, *model.ranges.T), model.ranges)
+        within = scaled_within(model.ranges, stars.parameters)
         noise = stars.covariances + misfit.owns(within) + misfit.shared
         latents = model.fit_latents(coefficients, noise, stars)
         slope = model.response.by_latents(latents, stars.parameters)

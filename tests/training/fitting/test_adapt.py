@@ -156,3 +156,26 @@ def test_each_group_is_left_out_once_in_a_few_parts() -> None:
     assert np.array_equal(whole.any(axis=2), whole.all(axis=2)), "groups stay whole"
     few = np.array([0, 0, 1, 1, -1])
     assert rows_without(few, 1).tolist() == [0, 1, 4]
+
+
+def test_adapting_again_replaces_the_misfit(model: GaussDis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.fitting.adapt.choose_prior", lambda *_: Prior(0, 1e-4))
+    singles = others(model, "singles", 100)[:40]
+    alone = np.full(len(singles), -1)
+    once = adapt(model, singles, alone, "once", "test")
+    twice = adapt(once, singles, alone, "twice", "test")
+    assert once.misfit.any()
+    assert once.misfit_growth.any()
+    assert not model.misfit.any()
+    assert np.trace(twice.misfit) == pytest.approx(np.trace(once.misfit), rel=0.3)
+    assert twice.scatter == pytest.approx(model.scatter)
+
+
+def test_the_error_floor_follows_the_spectra(model: GaussDis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spectra of another generator differ more from the model's the more metals they have."""
+    monkeypatch.setattr("training.fitting.adapt.choose_prior", lambda *_: Prior(0, 1e-4))
+    singles = others(model, "singles", 100)
+    adapted = adapt(model, singles, np.full(len(singles), -1), "other", "test")
+    poor, rich = (Parameters(teff=4500.0, logg=2.0, fe_h=value) for value in (-0.8, 0.3))
+    assert adapted.error_floor(rich) > 1.1 * adapted.error_floor(poor)
+    assert model.error_floor(rich) == model.error_floor(poor) == model.card.error_floor
