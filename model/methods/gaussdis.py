@@ -52,7 +52,7 @@ FOREIGN = 1e-4
 """A spectrum whose chi-square under the model is rarer than this is outside the model's domain."""
 
 
-OPTIONAL = ("shared", "scatter_growth", "misfit", "misfit_growth", "floor_growth")
+OPTIONAL = ("shared", "scatter_growth", "misfit", "floor_growth")
 """Tensors that a model file has only where they are not 0."""
 
 
@@ -82,13 +82,13 @@ class GaussDis(Model):
     """A polynomial response with the noise of its residuals.
 
     Tensors: those of `Basis`; `response_mean`, `response_linear`, `response_products` (`Response`); `scatter`
-    (K, K), the covariance of the coefficients about the response, and its `scatter_growth` (F,); `misfit`
-    (K, K) and `misfit_growth` (F,), those of observed spectra (`model.methods.scatter`); `continuum` (K, K),
-    what the normaliser adds to the coefficients' covariance for white noise of unit variance; `residue` (D, D),
-    the covariance of twins' noiseless latent differences; `metric` (D, D), from the unit-prior latent to the
-    one returned; `twins`, empty; `shared` (K, K), the covariance of what the response misses of a chemistry, by
-    which twins do not differ; `floor_growth` (U,), by which the square of the card's `error_floor` grows.
-    Growths, `misfit` and `shared` may be absent.
+    (K, K), the covariance of the coefficients about the response, its `scatter_growth` (F,), and `misfit`
+    (K, K), that of observed spectra (`model.methods.scatter`); `continuum` (K, K), what the normaliser adds to
+    the coefficients' covariance for white noise of unit variance; `residue` (D, D), the covariance of twins'
+    noiseless latent differences; `metric` (D, D), from the unit-prior latent to the one returned; `twins`,
+    empty; `shared` (K, K), the covariance of what the response misses of a chemistry, by which twins do not
+    differ; `floor_growth` (U,), by which the square of the card's `error_floor` grows. Growths, `misfit` and
+    `shared` may be absent.
     """
 
     method: ClassVar[str] = "gaussdis"
@@ -102,7 +102,6 @@ class GaussDis(Model):
         scatter: NDArray[Any],
         scatter_growth: NDArray[Any] | None = None,
         misfit: NDArray[Any] | None = None,
-        misfit_growth: NDArray[Any] | None = None,
         floor_growth: NDArray[Any] | None = None,
         continuum: NDArray[Any],
         residue: NDArray[Any],
@@ -124,13 +123,11 @@ class GaussDis(Model):
             np.zeros_like(self.scatter) if values is None else values.astype(np.float64)
             for values in (shared, misfit)
         )
-        self.scatter_growth, self.misfit_growth, self.floor_growth = (
+        self.scatter_growth, self.floor_growth = (
             np.zeros(0) if values is None else values.astype(np.float64)
-            for values in (scatter_growth, misfit_growth, floor_growth)
+            for values in (scatter_growth, floor_growth)
         )
-        self.scattered = Scatter(
-            self.ranges, [(self.scatter, self.scatter_growth), (self.misfit, self.misfit_growth)]
-        )
+        self.scattered = Scatter(self.ranges, self.scatter, self.scatter_growth, self.misfit)
         if self.metric.shape != (card.latent_dim, card.latent_dim) or self.response.latents != card.latent_dim:
             raise ValueError(f"tensors of another size than the card's {card.latent_dim} latents")
 

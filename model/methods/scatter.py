@@ -2,16 +2,14 @@
 
 The covariance of the coefficients of a star with latent z at parameters u about the response is
 
-    S exp(a . f(z, u)) + W exp(b . f(z, u)),
+    S exp(a . f(z, u)) + W,
 
 where S (K, K) is what the polynomial misses of the spectra that it was fitted to, W (K, K) the misfit of
 observed spectra, and f the monomials of u up to degree 2 without the constant, then z, then its squares less 1.
-The growths a and b may have the first of these only, or none.
+The growth a is empty for a scatter that is the same for all stars.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,28 +22,23 @@ LARGEST = 5.0
 
 
 class Scatter:
-    """The sum of covariances (K, K), each with its growth (F or less,), for parameters in `ranges` (U, 2)."""
+    """A covariance (K, K) with its growth (F,), and a misfit (K, K), for parameters in `ranges` (U, 2)."""
 
-    def __init__(self, ranges: Array, parts: Sequence[tuple[Array, Array]]) -> None:
+    def __init__(self, ranges: Array, covariance: Array, growth: Array, misfit: Array) -> None:
         self._ranges = ranges
-        self._constant = np.sum([covariance for covariance, _ in parts], axis=0)
-        self._growing = [(covariance, growth) for covariance, growth in parts if growth.any()]
-        for covariance, _ in self._growing:
-            self._constant = self._constant - covariance
+        self._covariance, self._growth, self._misfit = covariance, growth, misfit
 
     @property
     def grows(self) -> bool:
         """Whether stars differ in their scatter."""
-        return bool(self._growing)
+        return bool(self._growth.any())
 
     def __call__(self, latents: Array, parameters: Array) -> Array:
         """Covariance (N, K, K) at latents (N, D) and parameters (N, U); (K, K) if all stars have the same."""
-        total = self._constant
-        if self.grows:
-            features = growth_features(self._ranges, latents, parameters)
-            for covariance, growth in self._growing:
-                total = total + factors(features[:, : len(growth)], growth)[:, None, None] * covariance
-        return np.asarray(total)
+        if not self.grows:
+            return self._covariance + self._misfit
+        factor = factors(growth_features(self._ranges, latents, parameters), self._growth)
+        return factor[:, None, None] * self._covariance + self._misfit
 
 
 def scaled_within(ranges: Array, parameters: Array) -> Array:

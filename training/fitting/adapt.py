@@ -33,7 +33,6 @@ from training.evaluation.siblings import Distances, Members, by_model
 from training.fitting.enough_stars import FEWEST_TO_ADAPT
 from training.fitting.gaussdis import with_tensors
 from training.fitting.growing_scatter import fit_growth
-from training.fitting.metric import twins_metric
 from training.fitting.misfit import Misfit, Prior, fit_misfit, log_density
 from training.random_streams import Stream, generator
 
@@ -94,7 +93,7 @@ def adapt(
         )
     rows = _drawn(np.flatnonzero(usable), group, MOST)
     chosen, group = [spectra[row] for row in rows], _numbered(group[rows])
-    nothing = {name: np.zeros_like(getattr(model, name)) for name in ("misfit", "misfit_growth", "shared")}
+    nothing = {name: np.zeros_like(getattr(model, name)) for name in ("misfit", "shared")}
     shifted = _with_mean_residual(with_tensors(model, model.card, **nothing), chosen)
     stars = measured(shifted, chosen)
     prior = choose_prior(shifted, stars, group)
@@ -119,9 +118,8 @@ def adapt(
         training=model.card.training | {"adapted": record},
         quality={},
     )
-    related = siblings[group] > 1
     shifted = with_tensors(shifted, card, floor_growth=floor_growth)
-    return _adapted(model, shifted, chosen, related if related.any() else ~related, misfit, card)
+    return _adapted(model, shifted, chosen, misfit, card)
 
 
 def adapted_without(
@@ -238,11 +236,15 @@ def _adapted(
     model: GaussDis,
     shifted: GaussDis,
     spectra: Sequence[Spectrum],
-    typical: NDArray[np.bool_],
     misfit: Misfit,
     card: Card,
 ) -> GaussDis:
-    """The model with a misfit, and the metric of its `typical` spectra (N,)."""
+    """The model with a misfit, and a metric that ranks pairs as the likelihood ratio of same and different.
+
+    With the posterior covariance A of both stars, latents differ by A + A - 2 A A were they siblings, and by
+    2 - 2 A if not: the difference of the two inverses is the inverse of 2 A. The mean square distance of
+    siblings is D.
+    """
     mean = shifted.response.mean.copy()
     mean[: len(misfit.offset)] += misfit.offset
     unit = with_tensors(
@@ -250,17 +252,23 @@ def _adapted(
         card,
         response_mean=mean,
         misfit=misfit.own,
-        misfit_growth=misfit.growth,
         shared=misfit.shared,
         metric=np.eye(card.latent_dim),
     )
-    some = [spectra[row] for row in np.flatnonzero(typical).tolist()]
     covariances = np.array(
-        [star.covariance for part in _batches(some) for star in unit.infer(part)], np.float64
+        [star.covariance for part in _batches(spectra) for star in unit.infer(part)], np.float64
     )
-    metric = twins_metric(covariances)
+    pair = unit.pair_covariance(covariances, np.roll(covariances, 1, axis=0)).mean(axis=0)
+    metric = _inverse_root(covariances.mean(axis=0))
+    metric *= np.sqrt(len(metric) / np.trace(metric @ pair @ metric))
     adapted = with_tensors(unit, card, metric=metric)
     if model.readout is not None:
         slope = np.linalg.solve(adapted.metric, model.metric @ model.readout.slope)
         adapted.readout = dataclasses.replace(model.readout, slope=np.asarray(slope))
     return adapted
+
+
+def _inverse_root(covariance: Array) -> Array:
+    """The symmetric inverse square root (D, D) of a covariance."""
+    variances, axes = np.linalg.eigh(0.5 * (covariance + covariance.T))
+    return np.asarray((axes / np.sqrt(variances)) @ axes.T)

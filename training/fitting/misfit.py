@@ -3,12 +3,11 @@
 The coefficients y (K,) of star i at parameters u, with those of its group's latent z, are taken as
 
     y_i = R(z, u_i) + B' phi(u_i) + s + m_i + n_i,
-    z ~ N(0, I),  s ~ N(0, V),  m_i ~ N(0, W exp(b . u_i)),  n_i ~ N(0, C_i),
+    z ~ N(0, I),  s ~ N(0, V),  m_i ~ N(0, W),  n_i ~ N(0, C_i),
 
 where R is the response, phi (T,) are the monomials of u, C_i the covariance of noise, continuum, scatter and
 label errors. The members of a group share z and s, what the response misses of their chemistry; a single star
 is a group of its own. Siblings do not differ by s, so that W alone belongs to the errors of their difference.
-It grows with the scaled parameters u: cool and metal-rich stars have more lines, and more wrong ones.
 
 B, V and W are found by expectation-maximisation about the fitted latents; B at each step by generalised least
 squares with z and s integrated out. The terms of B beyond the constant have the prior N(0, V + W). V and W
@@ -25,9 +24,7 @@ from numpy.typing import NDArray
 
 from model.methods.basis import design
 from model.methods.gaussdis import GaussDis, Measured
-from model.methods.scatter import factors, scaled_within
 from model.spectra.grid import Array
-from training.fitting.growing_scatter import PRIOR
 
 FREEDOM = 20.0
 """Degrees of freedom of the priors: that of W counts as this many stars, that of V as this many groups."""
@@ -49,24 +46,17 @@ class Misfit(NamedTuple):
         Offsets B of the coefficients per monomial of u.
     own : array (K, K)
         Covariance W of each star's own misfit.
-    growth : array (U,)
-        Growth b of W with each scaled parameter.
     shared : array (K, K)
         Covariance V of the misfit that siblings share.
     """
 
     offset: Array
     own: Array
-    growth: Array
     shared: Array
 
     def offsets(self, model: GaussDis, parameters: Array) -> Array:
         """Offsets (N, K) at parameters (N, U)."""
         return np.asarray(_monomials(model, parameters, len(self.offset)) @ self.offset)
-
-    def owns(self, parameters: Array) -> Array:
-        """Covariances (N, K, K) of the own misfit of stars at scaled `parameters` (N, U)."""
-        return np.asarray(factors(parameters, self.growth)[:, None, None] * self.own)
 
 
 @dataclass(frozen=True)
@@ -91,28 +81,23 @@ class LinearStars:
         Of noise, continuum, scatter and label errors.
     group : array of int (N,)
         The star's group, numbered from 0.
-    parameters : array (N, U)
-        The star's parameters, scaled and moved into the model's range.
     """
 
     residual: Array
     slope: Array
     covariances: Array
     group: NDArray[np.int64]
-    parameters: Array
 
     @classmethod
     def about(cls, model: GaussDis, stars: Measured, group: NDArray[np.int64], misfit: Misfit) -> LinearStars:
         """Linearise about the latents that fit `stars` under a misfit."""
         coefficients = stars.coefficients - misfit.offsets(model, stars.parameters)
-        within = scaled_within(model.ranges, stars.parameters)
-        noise = stars.covariances + misfit.owns(within) + misfit.shared
-        latents = model.fit_latents(coefficients, noise, stars)
+        latents = model.fit_latents(coefficients, stars.covariances + misfit.own + misfit.shared, stars)
         slope = model.response.by_latents(latents, stars.parameters)
         at_zero = model.response(latents, stars.parameters) - np.einsum("nd,ndk->nk", latents, slope)
         covariances = stars.covariances + model.scattered(latents, stars.parameters)
         covariances = covariances + model.by_errors(latents, stars.parameters, stars.errors)
-        return cls(stars.coefficients - at_zero, slope, covariances, group, within)
+        return cls(stars.coefficients - at_zero, slope, covariances, group)
 
 
 @dataclass(frozen=True)
@@ -139,7 +124,7 @@ class Posterior:
     @classmethod
     def of(cls, stars: LinearStars, misfit: Misfit) -> Posterior:
         """Under a misfit."""
-        inverse = np.linalg.inv(stars.covariances + misfit.owns(stars.parameters))
+        inverse = np.linalg.inv(stars.covariances + misfit.own)
         root = np.broadcast_to(_root(misfit.shared), inverse.shape)
         slope = np.concatenate([stars.slope, root], axis=1)
         weighted = slope @ inverse
@@ -182,8 +167,7 @@ def fit_misfit(model: GaussDis, stars: Measured, group: NDArray[np.int64], prior
     size = stars.coefficients.shape[1]
     expected = 0.5 * prior.size * np.eye(size)
     monomials = design(stars.parameters, model.ranges, prior.degree)
-    offset, growth = np.zeros((monomials.shape[1], size)), np.zeros(len(model.ranges))
-    misfit = Misfit(offset, expected, growth, expected)
+    misfit = Misfit(np.zeros((monomials.shape[1], size)), expected, expected)
     pairs = _pairs(group)
     for step in range(STEPS):
         if step % LINEARISED_EVERY == 0:
@@ -192,8 +176,11 @@ def fit_misfit(model: GaussDis, stars: Measured, group: NDArray[np.int64], prior
         offset = _offset(linear, found, monomials, pairs, misfit.own + misfit.shared)
         residual = linear.residual - monomials @ offset
         shared = found.means(linear, residual)
-        own, growth = _own(linear, found, residual, shared, misfit, expected)
-        misfit = Misfit(offset, own, growth, _shared(found, shared, misfit.shared, expected))
+        misfit = Misfit(
+            offset,
+            _own(linear, found, residual, shared, misfit.own, expected),
+            _shared(found, shared, misfit.shared, expected),
+        )
     return misfit
 
 
@@ -247,29 +234,18 @@ def _offset(
 
 
 def _own(
-    stars: LinearStars, found: Posterior, residual: Array, shared: Array, misfit: Misfit, expected: Array
-) -> tuple[Array, Array]:
-    """The next W and its growth b.
-
-    W is the mean of the prior's and of the expected m m' of each star, less its growth; b is one step of
-    Newton's method from the last.
-    """
-    rows = np.arange(len(residual))
-    size, covariance = len(expected), misfit.own
-    factor = factors(stars.parameters, misfit.growth)
+    stars: LinearStars, found: Posterior, residual: Array, shared: Array, covariance: Array, expected: Array
+) -> Array:
+    """The next W: the mean of the prior's and of the expected m m' of each star."""
     remaining = residual - np.einsum("nd,ndk->nk", shared[stars.group], found.slope)
-    unit = np.einsum("nkl,nl->nk", found.inverse, remaining) * np.sqrt(factor)[:, None]
-    total, sizes = unit.T @ unit, np.einsum("nk,kl,nl->n", unit, covariance, unit)
-    for part in np.array_split(rows, 1 + len(rows) // PAIRS_AT_ONCE):
-        precision = factor[part, None, None] * found.precisions(stars, part, part)
-        total -= precision.sum(axis=0)
-        sizes[part] += size - np.einsum("nkl,lk->n", precision, covariance)
-    total = covariance @ total @ covariance + len(rows) * covariance
-    sizes /= size
-    slope = stars.parameters.T @ (sizes - 1) - PRIOR * misfit.growth
-    information = stars.parameters.T @ (sizes[:, None] * stars.parameters) + PRIOR * np.eye(len(slope))
-    growth = misfit.growth + np.linalg.solve(information, slope)
-    return (FREEDOM * expected + total) / (FREEDOM + len(rows)), growth
+    misfit = np.einsum("nkl,nl->nk", found.inverse, remaining) @ covariance
+    rows = np.arange(len(residual))
+    precision = sum(
+        found.precisions(stars, part, part).sum(axis=0)
+        for part in np.array_split(rows, 1 + len(rows) // PAIRS_AT_ONCE)
+    )
+    total = misfit.T @ misfit + len(rows) * covariance - covariance @ precision @ covariance
+    return np.asarray((FREEDOM * expected + total) / (FREEDOM + len(rows)))
 
 
 def _shared(found: Posterior, shared: Array, covariance: Array, expected: Array) -> Array:
