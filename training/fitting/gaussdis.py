@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from model.methods.gaussdis import GaussDis
 from model.methods.response import Response, terms
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
-from training.fitting.metric import twins_metric
+from training.fitting.metric import difference_metric
 from training.networks.batches import coefficients
 from training.networks.preprocessing import coefficient_noise
 from training.spectral_basis import parameter_values
@@ -259,7 +260,9 @@ def with_tensors(model: GaussDis, card: Card, **arrays: NDArray[Any]) -> GaussDi
     return GaussDis(card, model.grid, model.normaliser, **{**model.arrays(), **arrays})
 
 
-def with_metric(model: GaussDis, stars: Stars, how: str) -> GaussDis:
+def with_metric(
+    model: GaussDis, stars: Stars, how: str, metric_of: Callable[[Array], Array] = difference_metric
+) -> GaussDis:
     """`model` with the metric in units of the differences of twins at S/N 100."""
     covariances = posterior_covariances(model, stars.parameters[:SAMPLE], stars.latents[:SAMPLE], METRIC_SNR)
     metric = (
@@ -267,4 +270,4 @@ def with_metric(model: GaussDis, stars: Stars, how: str) -> GaussDis:
         f"S/N {METRIC_SNR:g}, calibrated {how}"
     )
     card = dataclasses.replace(model.card, metric=metric)
-    return with_tensors(model, card, metric=twins_metric(covariances))
+    return with_tensors(model, card, metric=metric_of(covariances))

@@ -1,4 +1,4 @@
-"""The metric of latents: distances in units of the difference of twins."""
+"""The metric of latents: distances in units of the differences of twins."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ import numpy as np
 from model.spectra.grid import Array
 
 
-def twins_metric(covariances: Array) -> Array:
-    """The metric (D, D) in which twins differ by one unit per latent.
+def difference_metric(covariances: Array) -> Array:
+    """The metric (D, D) in which the mean covariance of twins' differences is the unit matrix.
 
-    A latent's unit is its mean standard deviation: the inverse of the mean matrix square root of the posterior
+    Of posterior `covariances` (N, D, D) under a unit Gaussian prior; the twins are neighbouring rows.
+    """
+    other = np.roll(covariances, 1, axis=0)
+    mixed = covariances @ other
+    pair = (covariances + other - mixed - mixed.swapaxes(1, 2)).mean(axis=0)
+    return np.asarray(np.linalg.cholesky(np.linalg.inv(pair)))
+
+
+def deviation_metric(covariances: Array) -> Array:
+    """The metric (D, D) in units of the mean standard deviation.
+
+    It is the inverse of the mean matrix square root of the posterior
     covariances. Of the mean covariance a few poorly measured stars would decide, of the mean information a few
     well measured ones; on synthetic surveys of the giant branch both find fewer twins.
 

@@ -26,6 +26,7 @@ from training.fitting.discriminants import discriminants
 from training.fitting.gaussdis import Stars, continuum_covariance, with_metric
 from training.fitting.groups import fit_to_groups, group_latents, group_means
 from training.fitting.growing_scatter import fit_scatter
+from training.fitting.metric import deviation_metric
 from training.networks import batches
 from training.spectral_basis import PARAMETERS, fit_basis, fit_normaliser, named_ranges, parameter_values
 from training.surveys.survey import Survey
@@ -131,7 +132,8 @@ def train(survey: Survey, validation: Survey | None, name: str) -> GaussDis:
         **response.arrays(),
         **basis.arrays(),
     )
-    return with_metric(model, _select(left_out, searched), f"on {groups} groups of stars of one chemistry")
+    how = f"on {groups} groups of stars of one chemistry"
+    return with_metric(model, _select(left_out, searched), how, deviation_metric)
 
 
 def _measured(survey: Survey, normaliser: Normaliser, basis: Basis) -> tuple[Stars, NDArray[np.int64]]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.fitting.growing_scatter import STARS_PER_FEATURE, fit_scatter
-from training.fitting.metric import twins_metric
+from training.fitting.metric import deviation_metric, difference_metric
 
 GROWTH = np.array([0.8, -0.5, 0.0])
 
@@ -40,7 +40,15 @@ def test_differences_of_twins_have_one_unit_per_latent():
     random = np.random.default_rng(5)
     roots = random.normal(size=(50, 4, 4)) * np.geomspace(0.1, 0.5, 50)[:, None, None]
     covariances = np.linalg.inv(np.eye(4) + np.linalg.inv(roots @ roots.swapaxes(1, 2)))
-    metric = twins_metric(covariances)
+    metric = deviation_metric(covariances)
     assert metric == pytest.approx(metric.T)
     pairs = 2 * (covariances - covariances @ covariances)
     assert np.trace(metric @ pairs.mean(axis=0) @ metric) == pytest.approx(4)
+
+
+def test_differences_of_twins_have_unit_covariance():
+    covariances = np.repeat(np.diag([0.1, 0.2, 0.4])[None], 5, axis=0)
+    metric = difference_metric(covariances)
+    assert metric.T @ (2 * covariances - 2 * covariances @ covariances) @ metric == pytest.approx(
+        np.broadcast_to(np.eye(3), (5, 3, 3)), abs=1e-12
+    )
