@@ -36,7 +36,10 @@ NOT_RUN = {
     "emulator.md": {
         "chemtwin lab emulator fit": "a quarter of an hour on spectra that are not in the repository"
     },
-    "giant-branch.md": {"chemtwin survey synthesize train.h5": "half an hour"},
+    "giant-branch.md": {
+        "chemtwin survey synthesize train.h5": "half an hour",
+        "chemtwin survey synthesize pairs.h5": "six minutes, and the model of the first block",
+    },
     "observed-survey.md": {"chemtwin survey synthesize observed.h5": "ten minutes"},
     "gpu.md": {"python -m benchmarks.gpu": "nine minutes on a large GPU; tests/benchmarks runs it small"},
     "limit.md": {"chemtwin lab limit": HOURS},
