@@ -21,9 +21,8 @@ def difference_metric(covariances: Array) -> Array:
 def deviation_metric(covariances: Array) -> Array:
     """The metric (D, D) in units of the mean standard deviation.
 
-    It is the inverse of the mean matrix square root of the posterior
-    covariances. Of the mean covariance a few poorly measured stars would decide, of the mean information a few
-    well measured ones; on synthetic surveys of the giant branch both find fewer twins.
+    It is the inverse of the mean matrix square root of the posterior covariances. A few poorly measured stars
+    would decide the mean covariance, and a few well measured ones the mean information.
 
     Parameters
     ----------
