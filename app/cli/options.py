@@ -45,7 +45,7 @@ NAME = click.option("--name", default="gaussdis", show_default=True, help="the m
 REPORT = click.option("--report", type=FOLDER, required=True, help="folder of the report")
 PRESET = click.option(
     "--preset",
-    type=click.Choice(["compact", "paper", "paper-fast"]),
+    type=click.Choice(["compact", "full", "paper", "paper-fast"]),
     default="compact",
     show_default=True,
     help="the network's configuration",

@@ -1,11 +1,12 @@
 """Train the paper's networks at full size and measure them, on one GPU, within a given time.
 
-python -m benchmarks.gpu OUT [--seconds 500] [--work FOLDER] [--only NAME ...] [--set KEY=VALUE ...] [--small]
+python -m benchmarks.gpu OUT [--seconds 500] [--preset full] [--work FOLDER] [--only NAME ...] [--set KEY=VALUE ...]
+    [--small]
 
-Draws the surveys, then trains FaderDis and FactorDis (`paper-fast`, 96 million weights) for both conditionings,
-each within its part of the time, and measures each on 50,000 fresh stars. OUT gets gpu.md, figures.json and the
-latents of the training survey by each network. Surveys and checkpoints are in --work (OUT/work): the same
-command goes on from there. --small is the same with networks and surveys that a CPU can train in seconds.
+Draws the surveys, then trains FaderDis and FactorDis for both conditionings, each within its part of the time,
+and measures each on 50,000 fresh stars. OUT gets gpu.md and figures.json. Surveys, checkpoints and models are in
+--work (OUT/work): the same command goes on from there. --small is the same with networks and surveys that a CPU
+can train in seconds.
 
 It needs PyTorch, numpy, scipy, h5py, safetensors, tqdm and tensorboard, and no network.
 """
@@ -18,16 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.gpu.chip import Ceilings, seconds_per_step
-from benchmarks.gpu.measure import Measured, measure
+from benchmarks.gpu.measure import Measured, Networks
 from benchmarks.gpu.page import page
 from benchmarks.gpu.surveys import TEST, TEST_XFE, TRAIN, best_device, drawn
+from model.bundle import save_model
 from training.config import NetworkConfig, preset_path, read_config
 from training.networks.network import save_frontend, train
 from training.networks.preprocessing import Frontend
+from training.networks.validation import Stars
 from training.surveys.survey import Survey
 
 U2, U3 = ("teff", "logg"), ("teff", "logg", "fe_h")
@@ -52,12 +54,17 @@ class Part:
         """The survey that selects its best step."""
         return "validation" if "fe_h" in self.parameters else "validation2"
 
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """The surveys that it is measured on: twins with their own [Fe/H] only where that is removed."""
+        return (TEST, TEST_XFE) if "fe_h" in self.parameters else (TEST,)
+
 
 PARTS = (
-    Part("faderdis-3", "faderdis", U3, 0.42),
-    Part("faderdis-2", "faderdis", U2, 0.24),
-    Part("factordis-3", "factordis", U3, 0.20),
-    Part("factordis-2", "factordis", U2, 0.14),
+    Part("faderdis-3", "faderdis", U3, 0.30),
+    Part("faderdis-2", "faderdis", U2, 0.28),
+    Part("factordis-3", "factordis", U3, 0.21),
+    Part("factordis-2", "factordis", U2, 0.21),
 )
 
 
@@ -66,7 +73,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=float, default=500.0, help="time for all of it")
-    parser.add_argument("--work", type=Path, help="surveys and checkpoints (default: OUT/work)")
+    parser.add_argument("--preset", choices=["full", "paper-fast"], default="full")
+    parser.add_argument("--work", type=Path, help="surveys, checkpoints and models (default: OUT/work)")
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], help="some of the networks")
     parser.add_argument("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE")
     parser.add_argument("--small", action="store_true")
@@ -76,8 +84,8 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     device = best_device()
     surveys = drawn(work, arguments.small)
-    run = _Run(out, work, device, surveys, Ceilings.of(device), [*(SMALL if arguments.small else ())])
-    run.changes += arguments.changes
+    changes = [*(SMALL if arguments.small else ()), *arguments.changes]
+    run = _Run(out, work, device, surveys, Ceilings.of(device), arguments.preset, changes)
     run.log["surveys drawn, s"] = time.monotonic() - started
     parts = [part for part in PARTS if arguments.only is None or part.name in arguments.only]
     for i, part in enumerate(parts):
@@ -97,30 +105,26 @@ class _Run:
     device: torch.device
     surveys: dict[str, Survey]
     ceilings: Ceilings
+    preset: str
     changes: list[str]
     log: dict[str, float] = dataclasses.field(default_factory=dict)
-    loaded: dict[Path, torch.Tensor] = dataclasses.field(default_factory=dict)
+    prepared: dict[Any, Stars] = dataclasses.field(default_factory=dict)
     figures: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def __call__(self, part: Part, seconds: float) -> None:
         """Train and measure one network, in about `seconds`."""
         started, folder = time.monotonic(), self.work / part.name
-        path = preset_path(part.method, "paper-fast")
+        path = preset_path(part.method, self.preset)
         config = read_config(path, [f"parameters={list(part.parameters)}", *self.changes])
         assert isinstance(config, NetworkConfig)
         config, step = self._planned(folder, config, seconds, started)
         train_survey, validation = self.surveys[TRAIN], self.surveys[part.validation]
         trained = train(train_survey, validation, config, folder, name=part.name, device=self.device)
-        measured = measure(
-            trained.model,
-            config,
-            validation,
-            [self.surveys[TEST], self.surveys[TEST_XFE]],
-            self.device,
-            self.loaded,
-        )
-        np.savez(self.out / f"latents-{part.name}.npz", latent=measured.latents(train_survey))
-        self.figures.append(self._figures(part, config, step, trained.record, measured))
+        save_model(trained.model, folder / "model.safetensors")
+        networks = Networks(trained.model, config, self.device, self.prepared)
+        measured = networks.measure(validation, [self.surveys[name] for name in part.tests])
+        shares = self.ceilings.shares(networks.sizes(), config, step)
+        self.figures.append(self._figures(part, config, step, trained.record, measured) | shares)
         print(f"{part.name}: {time.monotonic() - started:.0f} s, {json.dumps(self.figures[-1])}", flush=True)
 
     def _planned(
@@ -154,7 +158,6 @@ class _Run:
             "learning_rate": config.learning_rate,
             **{key: record[key] for key in ("steps", "best_step", "seconds", "history")},
             "seconds_per_step": step,
-            **self.ceilings.shares(measured.trainer_size, config, step),
             "floor": measured.floor,
             "searches": measured.searches,
             "recast": measured.recast,

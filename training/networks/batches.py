@@ -21,7 +21,7 @@ from model.methods.basis import Basis, scaled
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array
 from training.random_streams import Stream, generator
-from training.spectral_basis import parameter_values, training_block, training_spectra
+from training.spectral_basis import CPU, parameter_values, training_block, training_spectra
 from training.surveys.survey import BLOCK_STARS, Survey
 
 WINDOW = 8
@@ -139,13 +139,22 @@ def pixel_source(
 
 
 def coefficients(
-    survey: Survey, normaliser: Normaliser | None, basis: Basis, parameters: tuple[str, ...], snr: float
+    survey: Survey,
+    normaliser: Normaliser | None,
+    basis: Basis,
+    parameters: tuple[str, ...],
+    snr: float,
+    device: torch.device = CPU,
 ) -> NDArray[np.float32]:
-    """The basis's coefficients (N, K) of a survey with fixed noise of 1 / `snr`."""
+    """The basis's coefficients (N, K) of a survey with fixed noise of 1 / `snr`, computed on `device`."""
     out = np.empty((len(survey), len(basis.components)), dtype=np.float32)
-    u = parameter_values(survey, parameters)
+    terms = torch.from_numpy(basis.terms(parameter_values(survey, parameters))).to(device)
+    polynomial, components = (
+        torch.from_numpy(rows).to(device) for rows in (basis.polynomial, basis.components)
+    )
     for rows, flux in training_spectra(survey, normaliser, snr, "coefficients"):
-        out[rows] = basis.project(flux.astype(np.float64), u[rows])
+        residual = torch.from_numpy(flux).to(device).double() - terms[rows] @ polynomial
+        out[rows] = (residual @ components.T).cpu().numpy()
     return out
 
 

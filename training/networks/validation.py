@@ -62,66 +62,76 @@ def check_validation(survey: Survey, validation: Survey, parameters: tuple[str, 
             )
 
 
+class Stars:
+    """A survey's noiseless network inputs x (N, M), `unit` (M,) of them for one of flux, and scaled u (N, U)."""
+
+    def __init__(self, survey: Survey, frontend: Frontend, config: NetworkConfig, device: torch.device) -> None:
+        unit = 1 / frontend.scale if frontend.scale.size else np.array([FLUX_SCALE])
+        self.unit = torch.from_numpy(unit.astype(np.float32)).to(device)
+        if config.inputs == "pixels":
+            blocks = training_spectra(survey, frontend.normaliser, np.inf, "validation")
+            values = np.concatenate([network_pixels(flux) for _, flux in blocks])
+        else:
+            values = coefficients(
+                survey, frontend.normaliser, frontend.basis, config.parameters, np.inf, device
+            )
+            values /= frontend.scale
+        self.x = torch.from_numpy(values.astype(np.float32)).to(device)
+        known = unit_parameters(survey, config.parameters, frontend.basis.ranges)
+        self.u = torch.from_numpy(known).to(device)
+        noise = None if frontend.noise is None else torch.from_numpy(frontend.noise.T.astype(np.float32))
+        self._colour = None if noise is None else noise.to(device)
+
+    @torch.no_grad()
+    def latents(self, encode: Encode, snr: float, seed: int = VALIDATION_NOISE) -> torch.Tensor:
+        """Latents (N, D) with noise of 1 / `snr`, the same for the same seed."""
+        generator = torch.Generator(self.x.device).manual_seed(seed)
+        latents = []
+        for x, u in zip(torch.split(self.x, BATCH), torch.split(self.u, BATCH), strict=True):
+            if not np.isinf(snr):
+                white = torch.randn(x.shape, generator=generator, device=x.device)
+                x = x + self.unit / snr * (white if self._colour is None else white @ self._colour)
+            latents.append(encode(x, u)[0])
+        return torch.cat(latents)
+
+
 class Validation:
     """A validation survey, prepared to score networks."""
 
     def __init__(self, survey: Survey, frontend: Frontend, config: NetworkConfig, device: torch.device) -> None:
         self.levels, self.twin = config.validate_snr, twin_rows(survey)
         self._whitened = config.metric == "whitened"
-        unit = 1 / frontend.scale if frontend.scale.size else np.array([FLUX_SCALE])
-        self._unit = torch.from_numpy(unit.astype(np.float32)).to(device)
         self._pixels = len(survey.wavelength)
-        if config.inputs == "pixels":
-            blocks = training_spectra(survey, frontend.normaliser, np.inf, "validation")
-            values = np.concatenate([network_pixels(flux) for _, flux in blocks])
-        else:
-            values = coefficients(survey, frontend.normaliser, frontend.basis, config.parameters, np.inf)
-            values /= frontend.scale
-        self._x = torch.from_numpy(values.astype(np.float32)).to(device)
-        known = unit_parameters(survey, config.parameters, frontend.basis.ranges)
-        self._u = torch.from_numpy(known).to(device)
-        noise = None if frontend.noise is None else torch.from_numpy(frontend.noise.T.astype(np.float32))
-        self._colour = None if noise is None else noise.to(device)
+        self._stars = Stars(survey, frontend, config, device)
 
     @torch.no_grad()
     def __call__(self, encode: Encode, decode: Decode) -> dict[str, float]:
         """Twins found at each noise level, mean squared recast error, and the score that combines them."""
-        clean = self.latents(encode, np.inf)
+        clean = self._stars.latents(encode, np.inf)
         if not torch.isfinite(clean).all():
             raise InputError("the training has diverged: try a lower learning_rate, or clip_norm")
-        latents = [_array(self.latents(encode, level)) for level in self.levels]
+        latents = [_array(self._stars.latents(encode, level)) for level in self.levels]
         if self._whitened:
-            repeats = [_array(self.latents(encode, SNR, seed)) for seed in (FIRST_REPEAT, SECOND_REPEAT)]
+            repeats = [_array(self._stars.latents(encode, SNR, seed)) for seed in (FIRST_REPEAT, SECOND_REPEAT)]
             noise = np.cov((repeats[0] - repeats[1]).T)
-            found = twins_found(latents, self.twin, noise, self._x.device)
+            found = twins_found(latents, self.twin, noise, clean.device)
             fractions = found[best_floor(found)]
         else:
-            counts = [doppelgangers(z, self.twin, shown=False, device=self._x.device) for z in latents]
+            counts = [doppelgangers(z, self.twin, shown=False, device=clean.device) for z in latents]
             fractions = [float(np.mean(count == 0)) for count in counts]
         figures = {f"twins_{level:g}": fraction for level, fraction in zip(self.levels, fractions, strict=True)}
         figures["recast"] = self._recast(clean[torch.from_numpy(self.twin)], decode)
         return figures | {"score": float(np.mean(fractions)) - RECAST_WEIGHT * figures["recast"]}
 
-    def latents(self, encode: Encode, snr: float, seed: int = VALIDATION_NOISE) -> torch.Tensor:
-        """Latents (N, D) with noise of 1 / `snr`, the same in every validation."""
-        generator = torch.Generator(self._x.device).manual_seed(seed)
-        latents = []
-        for x, u in zip(torch.split(self._x, BATCH), torch.split(self._u, BATCH), strict=True):
-            if not np.isinf(snr):
-                white = torch.randn(x.shape, generator=generator, device=x.device)
-                x = x + self._unit / snr * (white if self._colour is None else white @ self._colour)
-            latents.append(encode(x, u)[0])
-        return torch.cat(latents)
-
     def _recast(self, latents: torch.Tensor, decode: Decode) -> float:
         """Mean squared error, in flux, of stars decoded from their twins' `latents` (N, D)."""
-        total = 0.0
+        total, stars = 0.0, self._stars
         blocks = zip(
-            torch.split(latents, BATCH), torch.split(self._x, BATCH), torch.split(self._u, BATCH), strict=True
+            torch.split(latents, BATCH), torch.split(stars.x, BATCH), torch.split(stars.u, BATCH), strict=True
         )
         for z, x, u in blocks:
-            total += float(((decode(z, u) - x) / self._unit).square().sum())
-        return total / (len(self._x) * self._pixels)
+            total += float(((decode(z, u) - x) / stars.unit).square().sum())
+        return total / (len(latents) * self._pixels)
 
 
 def _array(latents: torch.Tensor) -> Array:
