@@ -1,12 +1,11 @@
-"""Train the paper's networks at full size and measure them, on one GPU, within a given time.
+"""Train large networks and measure them, on one GPU, within a given time.
 
-python -m benchmarks.gpu OUT [--seconds 500] [--preset full] [--work FOLDER] [--only NAME ...] [--set KEY=VALUE ...]
-    [--small]
+python -m benchmarks.gpu OUT [--seconds 500] [--preset full] [--work FOLDER] [--only NAME] [--set KEY=VALUE]
 
 Draws the surveys, then trains FaderDis and FactorDis for both conditionings, each within its part of the time,
-and measures each on 50,000 fresh stars. OUT gets gpu.md and figures.json. Surveys, checkpoints and models are in
---work (OUT/work): the same command goes on from there. --small is the same with networks and surveys that a CPU
-can train in seconds.
+and measures each on 50,000 fresh stars. OUT gets gpu.md and figures.json, --work (OUT/work) surveys, checkpoints
+and models, from which the same command goes on. With --small, networks and surveys are so small that a
+CPU trains them in seconds.
 
 It needs PyTorch, numpy, scipy, h5py, safetensors, tqdm and tensorboard, and no network.
 """

@@ -63,7 +63,7 @@ def check_validation(survey: Survey, validation: Survey, parameters: tuple[str, 
 
 
 class Stars:
-    """A survey's noiseless network inputs x (N, M), `unit` (M,) of them for one of flux, and scaled u (N, U)."""
+    """A survey's noiseless network inputs x (N, M), scaled u (N, U), and `unit` (M,) inputs for one of flux."""
 
     def __init__(self, survey: Survey, frontend: Frontend, config: NetworkConfig, device: torch.device) -> None:
         unit = 1 / frontend.scale if frontend.scale.size else np.array([FLUX_SCALE])
