@@ -3,9 +3,9 @@
 python -m benchmarks.gpu OUT [--seconds 500] [--preset full] [--work FOLDER] [--only NAME] [--set KEY=VALUE]
 
 Draws the surveys, then trains FaderDis and FactorDis for both conditionings, each within its part of the time,
-and measures each on 50,000 fresh stars. OUT gets gpu.md and figures.json, --work (OUT/work) surveys, checkpoints
-and models, from which the same command goes on. With --small, networks and surveys are so small that a
-CPU trains them in seconds.
+and measures each on 50,000 fresh stars. OUT gets gpu.md and figures.json. The folder --work (OUT/work) gets
+surveys, checkpoints and models; the same command goes on from there. With --small, networks and surveys are so
+small that a CPU trains them in seconds.
 
 It needs PyTorch, numpy, scipy, h5py, safetensors, tqdm and tensorboard, and no network.
 """
