@@ -90,9 +90,7 @@ class Trainer:
             source: Any = pixel_source(survey, frontend.normaliser, fixed, device, in_memory)
             width = len(survey.wavelength)
         else:
-            values = coefficients(
-                survey, frontend.normaliser, frontend.basis, config.parameters, fixed, device
-            )
+            values = coefficients(survey, frontend.normaliser, frontend.basis, config.parameters, fixed, device)
             source = Resident(torch.from_numpy((values / frontend.scale).astype(np.float32)).to(device))
             width = len(frontend.scale)
         known = unit_parameters(survey, config.parameters, frontend.basis.ranges)
