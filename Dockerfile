@@ -1,4 +1,6 @@
-FROM python:3.11-slim
+# The service is the last stage. The stage "training" is for a machine with a GPU:
+# docker build --target training --tag chemtwin-training . && docker run --gpus all chemtwin-training model train ...
+FROM python:3.11-slim AS source
 
 # pip reads PIP_INDEX_URL and PIP_EXTRA_INDEX_URL: name there the index that has the CPU build of torch.
 ARG PIP_INDEX_URL
@@ -11,6 +13,17 @@ COPY app app
 COPY index index
 COPY model model
 COPY training training
+
+# PyPI's torch for Linux has CUDA in it; the driver is the host's
+FROM source AS training
+COPY benchmarks benchmarks
+RUN pip install --no-cache-dir --editable .
+VOLUME /surveys
+WORKDIR /surveys
+ENV PYTHONPATH=/srv/chemtwin
+ENTRYPOINT ["chemtwin"]
+
+FROM source
 RUN pip install --no-cache-dir ".[postgres]" && useradd --uid 10001 chemtwin && install -d -o chemtwin /data /srv/numba
 
 USER 10001
