@@ -11,12 +11,14 @@ from pathlib import Path
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import kstest
 
 from app.cli.options import FILE
 from model.bundle import load_model
 from model.errors import ChemtwinError
 from model.methods.gaussdis import GaussDis
+from model.similarity.likelihood_ratio import Likelihood
 from model.similarity.p_same import p_same
 from model.spectra.grid import Array
 from model.spectra.parameters import PARAMETER_UNITS, Parameters
@@ -36,8 +38,11 @@ def main(model: Path, surveys: tuple[Path, ...]) -> None:
     loaded = load_model(model)
     if not isinstance(loaded, GaussDis):
         raise click.UsageError(f"{model} is a {loaded.card.method}, not a gaussdis")
-    print("| survey | stars | twin nearest | chi-square | p_same > 0.01 | distance of p_same from uniform |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| survey | stars | twin nearest | most likely | chi-square | p_same > 0.01 "
+        "| distance of p_same from uniform |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for path in surveys:
         survey = Survey.open(path)
         if survey.twin is None:
@@ -48,20 +53,24 @@ def main(model: Path, surveys: tuple[Path, ...]) -> None:
         gap = latents - latents[twin]
         squares = np.einsum("ni,nij,nj->n", gap, np.linalg.inv(pair), gap)
         same = np.array([p_same(np.linalg.norm(gap[i]), pair[i : i + 1])[0] for i in range(len(gap))])
-        rows = np.arange(min(QUERIES, len(latents)))
-        found = np.mean([_nearest(latents, survey.parameters[:, 2], row) == twin[row] for row in rows])
+        likelihood = Likelihood.of(loaded.unit(latents), loaded.unit_covariance(covariances))
+        nearest, likeliest = [], []
+        for row in range(min(QUERIES, len(latents))):
+            near = candidates(survey.parameters[:, 2], row)
+            nearest.append(near[np.square(latents[near] - latents[row]).sum(axis=1).argmin()] == twin[row])
+            likeliest.append(near[likelihood.ratio(likelihood[row : row + 1], near).argmax()] == twin[row])
         print(
-            f"| {path.name} | {len(latents)} | {found:.3f} | {squares.mean() / gap.shape[1]:.2f} "
+            f"| {path.name} | {len(latents)} | {np.mean(nearest):.3f} | {np.mean(likeliest):.3f} "
+            f"| {squares.mean() / gap.shape[1]:.2f} "
             f"| {np.mean(same > 0.01):.3f} | {kstest(same, 'uniform').statistic:.2f} |",
             flush=True,
         )
 
 
-def _nearest(latents: Array, fe_h: Array, row: int) -> int:
-    """The row of the nearest other star of about this [Fe/H]."""
-    squares = np.square(latents - latents[row]).sum(axis=1)
-    squares[(np.abs(fe_h - fe_h[row]) > WITHIN) | (np.arange(len(squares)) == row)] = np.inf
-    return int(squares.argmin())
+def candidates(fe_h: Array, row: int) -> NDArray[np.int64]:
+    """The rows (C,) of other stars with about the [Fe/H] of `row`, of all (N,)."""
+    near = np.flatnonzero(np.abs(fe_h - fe_h[row]) <= WITHIN)
+    return near[near != row]
 
 
 def _embedded(model: GaussDis, survey: Survey) -> tuple[Array, Array]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from model.methods.basis import Basis
 from model.methods.errorless_fits import ErrorlessFits
 from model.methods.gauss_newton import STEPS
 from model.methods.inverses import inverse, inverse_root
+from model.methods.measured_stars import Measured
 from model.methods.response import Fit, Response
 from model.methods.scatter import Scatter, factors, scaled_within
 from model.similarity.likelihood_ratio import likelihood_ratio
@@ -54,28 +55,6 @@ FOREIGN = 1e-4
 
 OPTIONAL = ("shared", "scatter_growth", "misfit", "floor_growth")
 """Tensors that a model file has only where they are not 0."""
-
-
-class Measured(NamedTuple):
-    """Spectral coefficients of N stars, as a response is fitted to them.
-
-    Attributes
-    ----------
-    coefficients : array (N, K)
-        Residuals from the polynomial, in the basis.
-    covariances : array (N, K, K)
-        Of noise and continuum, for exact parameters.
-    parameters, errors : array (N, U)
-        The stars' parameters, no farther out than the polynomials are trusted, and their errors.
-    unexplained : array (N,)
-        Residual variance per pixel outside the basis, beyond noise.
-    """
-
-    coefficients: Array
-    covariances: Array
-    parameters: Array
-    errors: Array
-    unexplained: Array
 
 
 class GaussDis(Model):

@@ -25,7 +25,8 @@ from tqdm import tqdm
 from model.errors import InputError
 from model.methods.base import Card
 from model.methods.basis import exponents
-from model.methods.gaussdis import GaussDis, Measured
+from model.methods.gaussdis import GaussDis
+from model.methods.measured_stars import Measured
 from model.methods.scatter import scaled_within
 from model.spectra.grid import Array
 from model.spectra.spectrum import Spectrum
@@ -99,9 +100,24 @@ def adapt(
     prior = choose_prior(shifted, stars, group)
     misfit = fit_misfit(shifted, stars, group, prior)
     floor, floor_growth = fit_growth(stars.unexplained, scaled_within(shifted.ranges, stars.parameters))
+    card = dataclasses.replace(
+        model.card,
+        name=name,
+        metric="Euclidean distance of the posterior means, in units of the difference of siblings",
+        error_floor=float(np.sqrt(floor)),
+        typical_errors=model.card.typical_errors | typical_errors(model.parameter_names, chosen),
+        training=model.card.training | {"adapted": _record(model, group, prior, source)},
+        quality={},
+    )
+    shifted = with_tensors(shifted, card, floor_growth=floor_growth)
+    return _adapted(model, shifted, chosen, misfit, card)
+
+
+def _record(model: GaussDis, group: NDArray[np.int64], prior: Prior, source: str) -> dict[str, Any]:
+    """What `model` was adapted to, for the card."""
     siblings = np.bincount(group)
-    record = {
-        "stars": len(chosen),
+    return {
+        "stars": len(group),
         "groups": int((siblings > 1).sum()),
         "siblings": int(siblings[siblings > 1].sum()),
         "source": source,
@@ -109,17 +125,6 @@ def adapt(
         "degree": prior.degree,
         "size": prior.size,
     }
-    card = dataclasses.replace(
-        model.card,
-        name=name,
-        metric="Euclidean distance of the posterior means, in units of the difference of siblings",
-        error_floor=float(np.sqrt(floor)),
-        typical_errors=model.card.typical_errors | typical_errors(model.parameter_names, chosen),
-        training=model.card.training | {"adapted": record},
-        quality={},
-    )
-    shifted = with_tensors(shifted, card, floor_growth=floor_growth)
-    return _adapted(model, shifted, chosen, misfit, card)
 
 
 def adapted_without(

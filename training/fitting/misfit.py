@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.methods.basis import design
-from model.methods.gaussdis import GaussDis, Measured
+from model.methods.gaussdis import GaussDis
+from model.methods.measured_stars import Measured
 from model.spectra.grid import Array
 
 FREEDOM = 20.0

@@ -10,6 +10,8 @@ that grows with latents and parameters.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -103,24 +105,19 @@ def train(survey: Survey, validation: Survey | None, name: str) -> GaussDis:
     left_out.latents = np.zeros((len(left_out_group), size))
     continuum = continuum_covariance(survey, normaliser, basis)
     scatter, growth = _scatter(response, scatter, left_out, left_out_group, continuum)
+    card = Card(
+        name=name,
+        version="unsaved",
+        method=GaussDis.method,
+        parameters=named_ranges(basis, PARAMETERS),
+        latent_dim=size,
+        metric="",
+        error_floor=ERROR_FLOOR,
+        training=_record(survey, validation, groups, degrees),
+        logg_limits=_logg_limits(stars.parameters),
+    )
     model = GaussDis(
-        Card(
-            name=name,
-            version="unsaved",
-            method=GaussDis.method,
-            parameters=named_ranges(basis, PARAMETERS),
-            latent_dim=size,
-            metric="",
-            error_floor=ERROR_FLOOR,
-            training={
-                "stars": len(survey),
-                "groups": groups,
-                **record(survey),
-                **({} if validation is None else record(validation, "validation")),
-                "degrees": degrees,
-            },
-            logg_limits=_logg_limits(stars.parameters),
-        ),
+        card,
         Grid(survey.wavelength),
         normaliser,
         scatter=scatter,
@@ -134,6 +131,14 @@ def train(survey: Survey, validation: Survey | None, name: str) -> GaussDis:
     )
     how = f"on {groups} groups of stars of one chemistry"
     return with_metric(model, _select(left_out, searched), how, deviation_metric)
+
+
+def _record(
+    survey: Survey, validation: Survey | None, groups: int, degrees: tuple[int, int, int]
+) -> dict[str, Any]:
+    """What a model was trained on, for its card."""
+    searched = {} if validation is None else record(validation, "validation")
+    return {"stars": len(survey), "groups": groups, **record(survey), **searched, "degrees": degrees}
 
 
 def _measured(survey: Survey, normaliser: Normaliser, basis: Basis) -> tuple[Stars, NDArray[np.int64]]:

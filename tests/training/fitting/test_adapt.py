@@ -11,7 +11,8 @@ import pytest
 
 from model.bundle import REFERENCE, load_model, save_model
 from model.errors import InputError
-from model.methods.gaussdis import GaussDis, Measured
+from model.methods.gaussdis import GaussDis
+from model.methods.measured_stars import Measured
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Observation, Spectrum, prepare
 from training.emulator.emulator import Emulator
