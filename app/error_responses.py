@@ -22,6 +22,8 @@ from model.errors import ChemtwinError
 
 MAX_DETAIL = 10
 CODES = {404: "not_found", 405: "method_not_allowed"}
+PLAIN = {"missing": "is required", "extra_forbidden": "is not a parameter of this call"}
+"""Texts in place of pydantic's, by its type of error."""
 log = logging.getLogger("chemtwin")
 
 
@@ -47,7 +49,8 @@ def problems(errors: Sequence[Any]) -> list[str]:
             continue
         names = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
         field = ".".join(name for name in names if not name.endswith("]")) or "body"
-        lines.append(f"{field[:80]}: {error['msg'][:200]}")
+        text = PLAIN.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+        lines.append(f"{field[:80]}: {text.replace('Input should', 'must')[:200]}")
     return lines
 
 

@@ -128,6 +128,10 @@ def export(out: Path, form: str | None, all_models: bool, replace: bool, setting
     finally:
         store.close()
     click.echo(f"{count} rows written to {out}")
+    if not count and not all_models:
+        click.echo(
+            f"no star was embedded with {card.identity}: set CHEMTWIN_MODEL, or give --all-models", err=True
+        )
 
 
 @catalogue.command(epilog=example("catalogue backup stars.backup.sqlite"))
@@ -164,7 +168,7 @@ def restore(file: Path, target: str, replace: bool) -> None:
     from app.bulk.backup import restore as run
 
     done = run(file, target, replace)
-    click.echo(f"{done.rows} rows of {file} are now {done.store}")
+    click.echo(f"{done.rows} rows restored from {file} to {done.store}")
     if done.previous is not None:
         click.echo(f"the rows before are in {done.previous}: delete that file when you do not need them")
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+from typing import TYPE_CHECKING
+
 import click
 
 from app.cli.options import example
+
+if TYPE_CHECKING:
+    from app.settings import Settings
 
 
 @click.command(epilog=example("serve"))
@@ -23,6 +30,8 @@ def serve() -> None:
     from app.operations import logs
     from app.settings import keys, read_settings
     from index.stores.open_store import open_store
+    from model.bundle import load_model
+    from model.errors import InputError
 
     settings = read_settings()
     if not settings.loopback and not keys(settings.api_keys):
@@ -30,6 +39,14 @@ def serve() -> None:
             f"refusing to listen on {settings.host} without keys: set CHEMTWIN_API_KEYS, "
             "or leave CHEMTWIN_HOST at 127.0.0.1"
         )
+    if problem := listen_error(settings):
+        in_use = problem.errno == errno.EADDRINUSE
+        reason = "it is in use" if in_use else problem.strerror
+        raise InputError(
+            f"cannot listen on {settings.host}:{settings.port} ({reason}): set "
+            + ("CHEMTWIN_PORT, or stop what runs there" if in_use else "CHEMTWIN_HOST or CHEMTWIN_PORT")
+        )
+    load_model(settings.model)  # an invalid file is one line here, and a traceback in uvicorn
     open_store(settings.store_address).close()
     logs.configure(settings.log_format, settings.log_level)
     with ExitStack() as stack:
@@ -46,6 +63,16 @@ def serve() -> None:
             log_config=None,
             timeout_graceful_shutdown=settings.stop_timeout_s,
         )
+
+
+def listen_error(settings: Settings) -> OSError | None:
+    """Why nothing can listen on the settings' host and port now; None if it can."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        return error
+    return None
 
 
 @click.command(epilog=example("doctor"))
