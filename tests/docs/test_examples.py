@@ -57,7 +57,6 @@ NOT_RUN = {
         "chemtwin survey synthesize train.h5": HOURS,
         "chemtwin survey synthesize realistic_train.h5": HOURS,
     },
-    "run-for-a-survey.md": {"python3 -m venv /opt/chemtwin": INSTALL},
     "nearest-neighbours.md": {"chemtwin survey synthesize reference.h5": BENCHMARK},
     "training.md": {
         "chemtwin survey synthesize known.h5": HOURS,
