@@ -24,6 +24,11 @@ MAX_DETAIL = 10
 CODES = {404: "not_found", 405: "method_not_allowed"}
 PLAIN = {"missing": "is required", "extra_forbidden": "is not a parameter of this call"}
 """Texts in place of pydantic's, by its type of error."""
+STARLETTE = {
+    "Not Found": "there is nothing at this address: GET /docs lists the calls",
+    "Method Not Allowed": "this address takes another method: the header Allow has it",
+}
+"""Texts in place of Starlette's."""
 log = logging.getLogger("chemtwin")
 
 
@@ -103,7 +108,8 @@ def install(app: FastAPI) -> None:
         code = CODES.get(error.status_code, "http_error")
         metrics.ERRORS.labels(code).inc()
         headers = {"Allow": _methods(app, request)} if error.status_code == 405 else error.headers
-        return json_response(error_body(code, str(error.detail)), error.status_code, headers)
+        message = STARLETTE.get(str(error.detail), str(error.detail))
+        return json_response(error_body(code, message), error.status_code, headers)
 
     def disconnected(_: Request, __: Exception) -> Response:
         return Response(status_code=400)  # nobody is there to read it

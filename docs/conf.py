@@ -29,7 +29,9 @@ html_theme_options = {"navigation_with_keys": True}
 linkcheck_anchors = False
 linkcheck_ignore = [r"http://localhost"]
 
-CURL_AND_PYTHON = re.compile(r"^(```bash\n(?:(?!```).*\n)+```)\n\n(```python\n(?:(?!```).*\n)+```)$", re.MULTILINE)
+CURL_AND_PYTHON = re.compile(
+    r"^(```bash\n(?:(?!```).*\n)+```)\n\n(```python\n(?:(?!```).*\n)+```)$", re.MULTILINE
+)
 TABS = r"""::::{tab-set}
 :::{tab-item} curl
 \1
@@ -41,7 +43,7 @@ TABS = r"""::::{tab-set}
 
 
 def curl_and_python_as_tabs(app: Sphinx, name: str, source: list[str]) -> None:
-    """Show a call with curl and the same call with Python, one below the other in the API's page, as two tabs."""
+    """Show a call with curl, and the same call with Python below it, as two tabs of the API's page."""
     if name == "docs/reference/api":
         source[0] = CURL_AND_PYTHON.sub(TABS, source[0])
 
