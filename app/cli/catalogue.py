@@ -90,7 +90,7 @@ def reindex(model: Path, drop_old: bool, settings: Settings) -> None:
     refused = list(done.refused.values())
     _print_failed([f"{star.star_id}: {star.reason}" for star in refused[:SHOWN]], len(refused))
     click.echo(
-        f"{done.written} stars embedded with {done.model}, {len(refused)} refused, "
+        f"{_stars(done.written)} embedded with {done.model}, {len(refused)} refused, "
         f"{done.without_spectrum} without a stored spectrum, {done.dropped} rows of other models deleted"
     )
     if refused:
@@ -177,17 +177,14 @@ def _summary(done: Done, card: Card) -> Iterator[str]:
     """Lines of text on the outcome of an ingest by the card's model."""
     total, ignored = done.report, done.ignored_columns
     repeated = f", {total.repeated} repeat an id" if total.repeated else ""
-    yield f"{total.stored} stars stored, {total.unchanged} already stored, {total.refused} refused{repeated}"
+    yield f"{_stars(total.stored)} stored, {total.unchanged} already stored, {total.refused} refused{repeated}"
     if total.replaced:
         yield f"of those stored {total.replaced} replaced an earlier star of the same id"
     if total.outside or total.warned:
-        yield (
-            f"of the stars in the catalogue {total.outside} are outside the model's domain, "
-            f"{total.warned} more have warnings"
-        )
+        yield (f"of these: {total.outside} outside the model's domain, {total.warned} more with warnings")
     if total.typical:
         yield (
-            f"{total.typical} stars came without errors of some parameters: the model's typical errors were "
+            f"{_stars(total.typical)} came without errors of some parameters: the model's typical errors were "
             f"used ({card.errors_text(card.typical_errors)}); 0 means exact"
         )
     if done.listed is not None:
@@ -197,6 +194,10 @@ def _summary(done: Done, card: Card) -> Iterator[str]:
     if ignored:
         more = f" and {len(ignored) - 10} more" if len(ignored) > 10 else ""
         yield f"not stored: {', '.join(ignored[:10])}{more}; --meta COLUMN stores one"
+
+
+def _stars(count: int) -> str:
+    return f"{count} star" if count == 1 else f"{count} stars"
 
 
 def _print_failed(shown: Sequence[str], failed: int) -> None:
