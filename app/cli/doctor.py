@@ -22,7 +22,7 @@ import numpy as np
 from packaging.requirements import Requirement
 from pydantic import ValidationError
 
-from app.cli.serve import listen_error
+from app.cli.port import listen_error
 from app.inference.drift import drift_of
 from app.settings import PREFIX, Settings, invalid, keys
 from index.errors import StoreError

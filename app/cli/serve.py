@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import errno
-import socket
-from typing import TYPE_CHECKING
 
 import click
 
 from app.cli.options import example
-
-if TYPE_CHECKING:
-    from app.settings import Settings
 
 
 @click.command(epilog=example("serve"))
@@ -26,6 +21,7 @@ def serve() -> None:
 
     import uvicorn
 
+    from app.cli.port import listen_error
     from app.metrics import FOLDER
     from app.operations import logs
     from app.settings import keys, read_settings
@@ -63,16 +59,6 @@ def serve() -> None:
             log_config=None,
             timeout_graceful_shutdown=settings.stop_timeout_s,
         )
-
-
-def listen_error(settings: Settings) -> OSError | None:
-    """Why nothing can listen on the settings' host and port now; None if it can."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        socket.create_server((settings.host, settings.port), family=family).close()
-    except OSError as error:
-        return error
-    return None
 
 
 @click.command(epilog=example("doctor"))
