@@ -22,6 +22,13 @@ from model.errors import ChemtwinError
 
 MAX_DETAIL = 10
 CODES = {404: "not_found", 405: "method_not_allowed"}
+PLAIN = {"missing": "is required", "extra_forbidden": "is not a parameter of this call"}
+"""Texts in place of pydantic's, by its type of error."""
+STARLETTE = {
+    "Not Found": "there is nothing at this address: GET /docs lists the calls",
+    "Method Not Allowed": "this address takes another method: the header Allow has it",
+}
+"""Texts in place of Starlette's."""
 log = logging.getLogger("chemtwin")
 
 
@@ -47,7 +54,8 @@ def problems(errors: Sequence[Any]) -> list[str]:
             continue
         names = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
         field = ".".join(name for name in names if not name.endswith("]")) or "body"
-        lines.append(f"{field[:80]}: {error['msg'][:200]}")
+        text = PLAIN.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+        lines.append(f"{field[:80]}: {text.replace('Input should', 'must')[:200]}")
     return lines
 
 
@@ -100,7 +108,8 @@ def install(app: FastAPI) -> None:
         code = CODES.get(error.status_code, "http_error")
         metrics.ERRORS.labels(code).inc()
         headers = {"Allow": _methods(app, request)} if error.status_code == 405 else error.headers
-        return json_response(error_body(code, str(error.detail)), error.status_code, headers)
+        message = STARLETTE.get(str(error.detail), str(error.detail))
+        return json_response(error_body(code, message), error.status_code, headers)
 
     def disconnected(_: Request, __: Exception) -> Response:
         return Response(status_code=400)  # nobody is there to read it

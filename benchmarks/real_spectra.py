@@ -1,6 +1,6 @@
-"""How real APOGEE spectra meet the shipped model: noise, misfit of the reconstruction, domain.
+"""How real APOGEE spectra meet a model: noise, misfit of the reconstruction, domain.
 
-    python benchmarks/real_spectra.py docs/examples/*.fits
+    python benchmarks/real_spectra.py model/default.safetensors docs/examples/*.fits
 
 An apStar without labels at hand is passed over. Labels: APOGEE DR12 catalogue (2M00004994+1621552), the
 files' own pipeline values (aspcapStar).
@@ -25,10 +25,10 @@ CATALOGUE = {
 
 
 def main() -> None:
-    model = load_model()
+    model = load_model(Path(sys.argv[1]))
     print(f"{model.card.identity}\n| file | S/N | masked | misfit, rms | noise, rms | chi2 | in domain |")
     print("|---|---|---|---|---|---|---|")
-    for path in map(Path, sys.argv[1:]):
+    for path in map(Path, sys.argv[2:]):
         star = read_fits(path.read_bytes())
         labels = star.labels or CATALOGUE.get(star.star_id or "")
         if labels is None:

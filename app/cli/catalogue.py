@@ -90,7 +90,7 @@ def reindex(model: Path, drop_old: bool, settings: Settings) -> None:
     refused = list(done.refused.values())
     _print_failed([f"{star.star_id}: {star.reason}" for star in refused[:SHOWN]], len(refused))
     click.echo(
-        f"{done.written} stars embedded with {done.model}, {len(refused)} refused, "
+        f"{_stars(done.written)} embedded with {done.model}, {len(refused)} refused, "
         f"{done.without_spectrum} without a stored spectrum, {done.dropped} rows of other models deleted"
     )
     if refused:
@@ -128,6 +128,10 @@ def export(out: Path, form: str | None, all_models: bool, replace: bool, setting
     finally:
         store.close()
     click.echo(f"{count} rows written to {out}")
+    if not count and not all_models:
+        click.echo(
+            f"no star was embedded with {card.identity}: set CHEMTWIN_MODEL, or give --all-models", err=True
+        )
 
 
 @catalogue.command(epilog=example("catalogue backup stars.backup.sqlite"))
@@ -164,7 +168,7 @@ def restore(file: Path, target: str, replace: bool) -> None:
     from app.bulk.backup import restore as run
 
     done = run(file, target, replace)
-    click.echo(f"{done.rows} rows of {file} are now {done.store}")
+    click.echo(f"{done.rows} rows restored from {file} to {done.store}")
     if done.previous is not None:
         click.echo(f"the rows before are in {done.previous}: delete that file when you do not need them")
 
@@ -173,17 +177,14 @@ def _summary(done: Done, card: Card) -> Iterator[str]:
     """Lines of text on the outcome of an ingest by the card's model."""
     total, ignored = done.report, done.ignored_columns
     repeated = f", {total.repeated} repeat an id" if total.repeated else ""
-    yield f"{total.stored} stars stored, {total.unchanged} already stored, {total.refused} refused{repeated}"
+    yield f"{_stars(total.stored)} stored, {total.unchanged} already stored, {total.refused} refused{repeated}"
     if total.replaced:
         yield f"of those stored {total.replaced} replaced an earlier star of the same id"
     if total.outside or total.warned:
-        yield (
-            f"of the stars in the catalogue {total.outside} are outside the model's domain, "
-            f"{total.warned} more have warnings"
-        )
+        yield (f"of these: {total.outside} outside the model's domain, {total.warned} more with warnings")
     if total.typical:
         yield (
-            f"{total.typical} stars came without errors of some parameters: the model's typical errors were "
+            f"{_stars(total.typical)} came without errors of some parameters: the model's typical errors were "
             f"used ({card.errors_text(card.typical_errors)}); 0 means exact"
         )
     if done.listed is not None:
@@ -193,6 +194,10 @@ def _summary(done: Done, card: Card) -> Iterator[str]:
     if ignored:
         more = f" and {len(ignored) - 10} more" if len(ignored) > 10 else ""
         yield f"not stored: {', '.join(ignored[:10])}{more}; --meta COLUMN stores one"
+
+
+def _stars(count: int) -> str:
+    return f"{count} star" if count == 1 else f"{count} stars"
 
 
 def _print_failed(shown: Sequence[str], failed: int) -> None:

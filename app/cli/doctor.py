@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import shutil
-import socket
 import tempfile
 import time
 import urllib.request
@@ -23,6 +22,7 @@ import numpy as np
 from packaging.requirements import Requirement
 from pydantic import ValidationError
 
+from app.cli.port import listen_error
 from app.inference.drift import drift_of
 from app.settings import PREFIX, Settings, invalid, keys
 from index.errors import StoreError
@@ -137,13 +137,10 @@ def _access(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "warn", "access", f"{weak} keys are shorter than 16 characters: openssl rand -hex 24 makes one"
         )
-    where = f"{settings.host}:{settings.port}"
-    try:
-        with socket.create_server((settings.host, settings.port), family=_family(settings.host)):
-            yield Finding("ok", "access", f"{where} is free")
-            return
-    except OSError as error:
-        problem = error
+    where, problem = f"{settings.host}:{settings.port}", listen_error(settings)
+    if problem is None:
+        yield Finding("ok", "access", f"{where} is free")
+        return
     if problem.errno != errno.EADDRINUSE:
         yield Finding("FAIL", "access", f"cannot listen on {where} ({problem.strerror}): set CHEMTWIN_HOST")
         return
@@ -158,10 +155,6 @@ def _access(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "warn", "access", f"{where} is in use, but not by a ready service ({error}): set CHEMTWIN_PORT"
         )
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _self_test(model: Model) -> Finding:

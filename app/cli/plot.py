@@ -38,6 +38,7 @@ def twins(star: str, out: Path | None, k: int, columns: int, settings: Settings)
     all its twins; otherwise the model draws them. A caption is printed. No service is needed, and one may run
     on the same store.
     """
+    from app.errors import NotFound
     from app.formats.file_response import file_name
     from app.formats.twins_figure import caption, draw_twins
     from app.inference.service import Service
@@ -51,10 +52,15 @@ def twins(star: str, out: Path | None, k: int, columns: int, settings: Settings)
     service = Service(settings, wait=True)
     try:
         comparison = compare_twins(service, star, k)
+    except NotFound:
+        raise InputError(
+            f"{star} is no star of {service.store.name}: chemtwin plot twins takes the id of a stored star, "
+            "and chemtwin catalogue ingest or POST /embed stores one"
+        ) from None
     finally:
         service.close()
     if not comparison.twins:
-        raise InputError(f"no other star of the store is within {star}'s [Fe/H]: there is no twin to draw")
+        raise InputError(f"no other star of the catalogue is near {star} in [Fe/H]: there is no twin to draw")
     for warning in comparison.star.warnings:
         click.echo(f"warning: {star}: {warning}", err=True)
     draw_twins(comparison, out, columns)

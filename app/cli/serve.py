@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import click
 
 from app.cli.options import example
@@ -19,10 +21,13 @@ def serve() -> None:
 
     import uvicorn
 
+    from app.cli.port import listen_error
     from app.metrics import FOLDER
     from app.operations import logs
     from app.settings import keys, read_settings
     from index.stores.open_store import open_store
+    from model.bundle import load_model
+    from model.errors import InputError
 
     settings = read_settings()
     if not settings.loopback and not keys(settings.api_keys):
@@ -30,6 +35,14 @@ def serve() -> None:
             f"refusing to listen on {settings.host} without keys: set CHEMTWIN_API_KEYS, "
             "or leave CHEMTWIN_HOST at 127.0.0.1"
         )
+    if problem := listen_error(settings):
+        in_use = problem.errno == errno.EADDRINUSE
+        reason = "it is in use" if in_use else problem.strerror
+        raise InputError(
+            f"cannot listen on {settings.host}:{settings.port} ({reason}): set "
+            + ("CHEMTWIN_PORT, or stop what runs there" if in_use else "CHEMTWIN_HOST or CHEMTWIN_PORT")
+        )
+    load_model(settings.model)  # an invalid file is one line here, and a traceback in uvicorn
     open_store(settings.store_address).close()
     logs.configure(settings.log_format, settings.log_level)
     with ExitStack() as stack:

@@ -68,7 +68,7 @@ def twins(
     given = {name: value for name, value in labels.items() if value is not None}
     file = Path(star)
     if given and not file.is_file():
-        raise click.UsageError(f"{star} is no file: labels go with a file, a stored star has its own")
+        raise click.UsageError(f"there is no file {star}: labels go with a file, a stored star has its own")
     found, response = find_twins(file if file.is_file() else star, given, k, settings)
     for warning in found.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -36,8 +36,12 @@ def twins_table(star: Star, response: dict[str, Any]) -> str:
         f"twins of {name} among {response['searched']} stars, by {model['name']}@{model['version']}",
         f"the star: Teff {star.teff:.0f} K, log g {star.logg:.2f}, [Fe/H] {fe_h}, {snr}",
     ]
+    if not response["searched"]:
+        return "\n".join([*lines, "the catalogue is empty: chemtwin catalogue ingest fills it"])
     if not twins:
-        return "\n".join([*lines, "no star of the store is within the limit of [Fe/H]"])
+        limit = response["fe_h_within"]
+        near = "" if limit is None else f" within {limit:.2f} dex in [Fe/H]"
+        return "\n".join([*lines, f"the catalogue has no other star{near}"])
     columns = [column for column in COLUMNS if column.name not in OPTIONAL or _known(column, twins)]
     rows = [[column.text(twin) for column in columns] for twin in twins]
     head = [[column.name for column in columns], [column.unit for column in columns]]

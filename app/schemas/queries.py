@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -93,9 +94,11 @@ class FitsQuery(BaseModel):
         given = self.model_extra or {}
         errors = {f"{name}_err": name for name in names}
         if unknown := [name[:80] for name in given if name not in names and name not in errors]:
+            near = get_close_matches(unknown[0], [*FitsQuery.model_fields, *names, *errors], 1)
+            hint = f": did you mean {near[0]}?" if near else ""
             raise Invalid(
                 "invalid_request",
-                f"this call takes no parameter {unknown[0]!r} in its query string",
+                f"this call takes no parameter {unknown[0]!r} in its query string{hint}",
                 unknown,
             )
         return (

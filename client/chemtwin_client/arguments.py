@@ -61,7 +61,10 @@ def split_keywords(k: int, rank: Rank, keywords: Mapping[str, Any]) -> tuple[dic
 def check_unknown(known: Observed) -> None:
     """Raise TypeError if anything is said of a star that is stored."""
     if known:
-        raise TypeError(f"of a stored star the service knows all: leave {', '.join(known)} out")
+        raise TypeError(
+            f"text is the id of a stored star, whose labels the service knows: leave {', '.join(known)} out, "
+            "or give a file as pathlib.Path(...)"
+        )
 
 
 def ids(star_ids: Any) -> list[str]:

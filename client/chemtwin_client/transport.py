@@ -71,12 +71,12 @@ class Transport:
                 response = self._client.request(method, path, **request)
             except httpx.TimeoutException:
                 raise Unreachable(
-                    f"{self.url} did not answer within {self.timeout:g} s; Chemtwin(timeout=...) waits longer",
+                    f"{self.url} did not respond within {self.timeout:g} s; Chemtwin(timeout=...) waits longer",
                     "timeout",
                 ) from None
             except httpx.TransportError as error:
                 raise Unreachable(
-                    f"no answer from {self.url} ({error}): is the service running there? "
+                    f"no response from {self.url} ({error}): is the service running there? "
                     "`chemtwin serve` or `make serve` starts one",
                     "unreachable",
                 ) from None
@@ -89,7 +89,7 @@ class Transport:
         """The error for a response of a proxy or of another service."""
         location = response.headers.get("Location")
         return error_class(response.status_code)(
-            f"{self.url} answered {response.status_code} {response.reason_phrase}, but not as Chemtwin does"
+            f"{self.url} responded {response.status_code} {response.reason_phrase}, but not as Chemtwin does"
             + (f"; it leads to {location}" if location else ""),
             "not_chemtwin",
             response.status_code,

@@ -16,7 +16,10 @@ def open_store(address: str, create: bool = True) -> Store:
     """
     if "://" not in address:
         if not create and not Path(address).exists():
-            raise StoreError(f"there is no store {address}")
+            raise StoreError(
+                f"there is no store {address}: `make serve` or `chemtwin catalogue ingest` makes one, "
+                "and --data-dir or CHEMTWIN_DATA_DIR names another"
+            )
         return SqliteStore(Path(address))
     if not address.startswith(("postgresql://", "postgres://")):
         raise StoreError(f"{address.partition('://')[0]}:// is no store: give a path, or a postgresql:// URL")

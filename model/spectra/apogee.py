@@ -72,7 +72,12 @@ def read_fits(
     """
     content = unpacked(content, most_bytes)
     if not content.startswith(b"SIMPLE  ="):
-        raise FormatError("not_fits", "the body is not a FITS file, plain (beginning with SIMPLE) or gzipped")
+        what = (
+            "not a FITS file, plain (beginning with SIMPLE) or gzipped"
+            if content
+            else "empty: is its path right?"
+        )
+        raise FormatError("not_fits", f"the file or body is {what}")
     length = sound_length(content)
     if content[length:].lstrip(b"\0 ").startswith(b"SIMPLE  ="):
         raise FormatError("several_files", "two FITS files follow one another: send each by itself")

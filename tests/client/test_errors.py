@@ -29,7 +29,7 @@ KNOWN = {"star_id": "nothing", "teff": 4500, "logg": 2.0, "fe_h": 0.0}
         (lambda c: c.delete("none"), NotFound, 404, "star_not_found", "none"),
         (lambda c: c.abundances("none"), NotFound, 404, "star_not_found", "none"),
         (lambda c: c.recast("none", {}), NotFound, 404, "star_not_found", "none"),
-        (lambda c: c.twins("none", k=0), InvalidRequest, 422, "invalid_request", "k: Input should be greater"),
+        (lambda c: c.twins("none", k=0), InvalidRequest, 422, "invalid_request", "k: must be greater"),
         (lambda c: c.embed(APSTAR), InvalidRequest, 422, "missing_labels", "teff and logg and fe_h must be"),
         (lambda c: c.embed(FLAT[:9], **KNOWN), InvalidRequest, 422, "wrong_length", "9"),
         (lambda c: c.embed(5 * FLAT, **KNOWN), InvalidRequest, 422, "not_normalized", "median flux is 5"),
@@ -54,7 +54,7 @@ def test_several_problems_are_notes(service):
         chem.embed(FLAT, star_id="a b", teff=4500, fe_h=0)
     assert len(caught.value.detail) == 2
     shown = "".join(traceback.format_exception(caught.value))
-    assert "- logg: Field required" in shown
+    assert "- logg: is required" in shown
     assert "- star_id: " in shown
 
 

@@ -57,7 +57,6 @@ NOT_RUN = {
         "chemtwin survey synthesize train.h5": HOURS,
         "chemtwin survey synthesize realistic_train.h5": HOURS,
     },
-    "run-for-a-survey.md": {"python3 -m venv /opt/chemtwin": INSTALL},
     "nearest-neighbours.md": {"chemtwin survey synthesize reference.h5": BENCHMARK},
     "training.md": {
         "chemtwin survey synthesize known.h5": HOURS,
@@ -85,7 +84,7 @@ SMALLER = {
 SURVEYS = {"upgrade-a-model.md": 51, "run-for-a-survey.md": 52, "fill-a-catalogue.md": 53}
 """Pages that find a small survey.h5 in their folder, and its seed."""
 
-SYNTHETIC = {*SURVEYS, "train-your-own.md"}
+SYNTHETIC = {"upgrade-a-model.md", "run-for-a-survey.md", "train-your-own.md"}
 """Pages whose stars are synthetic here, so that the model of these is the one that their reader has."""
 
 CHECKOUT = {"your-own-survey.md", "groups-from-a-cluster.md"}

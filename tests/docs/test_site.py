@@ -50,6 +50,12 @@ def test_no_page_replaces_another(site):
         assert f"<h1>{title}<" in (site / shown(page)).read_text(), page.name
 
 
+def test_calls_with_curl_and_python_are_tabs(site):
+    text = (site / shown(PAGE["api.md"])).read_text()
+    assert text.count('class="sd-tab-set') == 3
+    assert re.findall(r'class="sd-tab-label"[^>]*>\s*(\w+)', text) == ["curl", "Python"] * 3
+
+
 def test_a_browser_shows_the_front_page(site):
     assert look(site / "docs" / "index.html").std() > 0.1
 

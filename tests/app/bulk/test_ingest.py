@@ -151,7 +151,7 @@ def test_only_what_changed_in_a_source_is_embedded_again(survey, tmp_path):
     flux = survey.flux(slice(0, 40))
     flux[7] = flux[8]
     npz(source, survey, stars=40, flux=flux)
-    assert "1 stars stored, 39 already stored" in ingest(source, "--data-dir", folder)[1]
+    assert "1 star stored, 39 already stored" in ingest(source, "--data-dir", folder)[1]
     after = rows_at(folder)
     assert [star for star in after if after[star] != before[star]] == [survey.star_id[7]]
     assert "40 stars stored" in ingest(source, "--data-dir", folder, CHEMTWIN_STORE_SPECTRA="true")[1]
@@ -256,7 +256,7 @@ def test_file_names_may_be_given_and_stay_in_the_folder(tmp_path):
     labels = tmp_path / "labels.csv"
     labels.write_text("file,teff,logg,fe_h\na.fits,4600,2.2,-0.1\n../b.fits,4600,2.2,-0.1\n")
     code, said = ingest(folder, "--labels", labels, "--data-dir", tmp_path)
-    assert (code, "1 stars stored" in said) == (1, True)
+    assert (code, "1 star stored" in said) == (1, True)
     assert "../b.fits is not in the folder" in said
     assert list(rows_at(tmp_path)) == ["2M17334253-1654573"]
 
@@ -365,7 +365,7 @@ def test_stars_to_look_at_are_counted_and_listed(survey, tmp_path):
     code, said = ingest(source, "--data-dir", tmp_path / "data", "--report", report)
     assert code == 1
     assert "19 stars stored, 0 already stored, 1 refused\n" in said
-    assert "1 are outside the model's domain" in said
+    assert "of these: 1 outside the model's domain" in said
     assert f"listed in {report}" in said
     assert "stored in meta: cluster\nnot stored: extent; --meta COLUMN stores one" in said
     with report.open() as file:
@@ -407,7 +407,7 @@ def test_typical_errors_are_said_once_and_no_star_is_listed_for_them(survey, tmp
     for times in ("20 stars stored", "0 stars stored, 20 already stored"):
         code, said = ingest(source, "--data-dir", tmp_path / "data", **own)
         assert (code, said.startswith(times)) == (0, True), said
-        assert "1 are outside the model's domain, 0 more have warnings" in said
+        assert "of these: 1 outside the model's domain, 0 more with warnings" in said
         assert (
             "12 stars came without errors of some parameters: the model's typical errors were used "
             "(teff_err = 70 K, logg_err = 0.12 dex (cgs)); 0 means exact\n"

@@ -161,7 +161,7 @@ def test_stars_without_a_spectrum_and_those_refused_are_counted(tmp_path, survey
     code, said = run("catalogue", "reindex", "--model", new_model, "--data-dir", tmp_path)
     assert code == 1
     assert "S2: this model does not know vbroad" in said
-    assert "1 stars embedded" in said
+    assert "1 star embedded" in said
     assert "1 refused, 1 without a stored spectrum" in said
 
 

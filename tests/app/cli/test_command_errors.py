@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import socket
 
 import numpy as np
 import pytest
@@ -88,10 +89,28 @@ def test_a_defect_has_its_traceback_and_a_message_has_none(capsys):
 @pytest.mark.slow
 def test_debug_shows_the_traceback_of_every_error(tmp_path):
     command = ("catalogue", "backup", tmp_path / "b.sqlite", "--data-dir", tmp_path / "typo")
-    assert run(*command) == (1, f"chemtwin: there is no store {tmp_path}/typo/stars.sqlite\n")
+    code, said = run(*command)
+    assert (code, said.count("\n")) == (1, 1)
+    assert said.startswith(f"chemtwin: there is no store {tmp_path}/typo/stars.sqlite: ")
     code, said = run("--debug", *command)
     assert (code, said.startswith("Traceback")) == (1, True)
-    assert said.endswith("chemtwin: there is no store " + str(tmp_path / "typo" / "stars.sqlite") + "\n")
+    assert said.splitlines()[-1].startswith(f"chemtwin: there is no store {tmp_path}/typo/stars.sqlite: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("CHEMTWIN_MODEL", "/etc/hostname", "cannot read the model file /etc/hostname"),
+        ("CHEMTWIN_PORT", "{taken}", "(it is in use): set CHEMTWIN_PORT, or stop what runs there"),
+    ],
+)
+def test_a_service_that_cannot_start_says_why_in_one_line(variable, value, message, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        value = value.format(taken=taken.getsockname()[1])
+        code, said = run("serve", CHEMTWIN_DATA_DIR=str(tmp_path), **{variable: value})
+    assert (code, said.count("\n")) == (1, 1), said
+    assert message in said
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_without_stored_spectra_the_model_draws_all(catalogue_data, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (("NOBODY",), 1, "there is no star NOBODY"),
+        (("NOBODY",), 1, "NOBODY is no star of"),
         ((STAR, "--out", "twins.svg"), 2, "the suffix must be .pdf or .png"),
         ((STAR, "-k", "7"), 2, "7 is not in the range"),
     ],

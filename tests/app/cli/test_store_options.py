@@ -106,6 +106,7 @@ def test_options_that_name_no_one_store_are_an_error(options, message, tmp_path)
 def test_a_store_that_is_not_there_is_an_error_and_is_not_made(name, arguments, tmp_path):
     done = CliRunner().invoke(cli, [*name.split(), *arguments[name], "--data-dir", str(tmp_path / "typo")])
     assert "there is no store" in str(done.exception)
+    assert "chemtwin catalogue ingest" in str(done.exception)
     assert not (tmp_path / "typo").exists()
     assert not (tmp_path / "b.sqlite").exists()
     assert not (tmp_path / "p.pdf").exists()

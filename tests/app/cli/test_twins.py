@@ -100,6 +100,14 @@ def test_the_table_of_an_observed_giant_is_read_by_a_person(giants):
     assert warnings.startswith("the model's typical errors are used where none were given")
 
 
+def test_without_a_twin_the_table_says_why(data, tmp_path):
+    code, printed = run("twins", APSTAR, *LABELS[:-1], -3, "--data-dir", data)
+    assert (code, "the catalogue has no other star within 0.10 dex in [Fe/H]" in printed) == (0, True), printed
+    SqliteStore(tmp_path / "stars.sqlite").close()
+    code, printed = run("twins", APSTAR, *LABELS, "--data-dir", tmp_path)
+    assert (code, "the catalogue is empty: chemtwin catalogue ingest fills it" in printed) == (0, True), printed
+
+
 def test_a_file_brings_its_labels_and_warnings_go_to_the_screen(data):
     code, printed = run("twins", ASPCAP, "--k", 2, "--format", "ecsv", "--data-dir", data)
     assert code == 0, printed
@@ -122,7 +130,7 @@ def test_nothing_is_stored(data):
     ("arguments", "status", "message"),
     [
         (("NOBODY",), 1, "NOBODY is neither a file nor a star of"),
-        (("apStar-none.fits", *LABELS), 2, "apStar-none.fits is no file: labels go with a file"),
+        (("apStar-none.fits", *LABELS), 2, "there is no file apStar-none.fits: labels go with a file"),
         (("SYN-202-000003A", "--parameter", "teff_err=60"), 2, "labels go with a file"),
     ],
 )
@@ -139,8 +147,9 @@ def test_what_is_no_star_and_no_file_is_a_message(arguments, status, message, da
         ((), "has no labels to trust: give --teff, --logg and --fe-h"),
         ((*LABELS, "--parameter", "vbroad=3"), "vbroad"),
         ((*LABELS, "--parameter", "vbroad"), "write NAME=VALUE"),
-        (("--teff", "4705K", "--logg", 2, "--fe-h", 0), "teff: Value error, must be a plain number"),
+        (("--teff", "4705K", "--logg", 2, "--fe-h", 0), "teff: must be a plain number"),
         (("--teff", 4705, "--logg", 99, "--fe-h", 0), "logg"),
+        ((*LABELS, "--parameter", "teff_er=60"), "did you mean teff_err?"),
     ],
 )
 def test_what_cannot_be_used_is_a_message(options, message, data):

@@ -242,6 +242,16 @@ def test_the_message_says_what_to_send(client, star):
     content = npz(star_id=np.array([17]))(star)
     ids = client.post("/embed", content=content, headers={"Content-Type": NPZ})
     assert "star_id holds int64, not text" in ids.json()["error"]["message"]
+    empty = client.post("/embed?teff=4705&logg=2.58&fe_h=0", content=b"", headers={"Content-Type": FITS})
+    assert "is empty: is its path right?" in empty.json()["error"]["message"]
+    near = client.post(
+        "/embed?teff=4705&logg=2.58&feh=0", content=APSTAR.read_bytes(), headers={"Content-Type": FITS}
+    )
+    assert "did you mean fe_h?" in near.json()["error"]["message"]
+    misspelt = client.get("/twins/SYN-202-000000A?tef_min=4000")
+    assert misspelt.json()["error"]["message"] == "tef_min: is not a parameter of this call"
+    assert client.post("/recast", json={"star_id": "A"}).json()["error"]["message"] == "to: is required"
+    assert "GET /docs lists the calls" in client.get("/nothing").json()["error"]["message"]
 
 
 TWINS = "/twins/SYN-202-000000A"
