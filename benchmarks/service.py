@@ -4,13 +4,15 @@ python -m benchmarks.service fill FOLDER SURVEY --stars N    a catalogue to serv
 python -m benchmarks.service calls FOLDER SURVEY             one client: /embed, /twins
 python -m benchmarks.service load FOLDER SURVEY --minutes 10 64 clients that mix /embed, /twins and /recast
 python -m benchmarks.service turns FOLDER SURVEY --checkouts OLD NEW   two revisions in turns
+python -m benchmarks.service start FOLDER SURVEY --checkouts OLD NEW   their starts alone, in turns
 
 `calls` compares /embed of one JSON spectrum with parsing its body, inference and one synced commit, done one
 after another in a process of its own (`floor`); and /twins with the search in this process. `load` is followed
 by the same clients sending the same requests to a FastAPI application that only parses their JSON and returns
 as many bytes as the service does. `turns` starts the servers of two folders, each with a revision, one after
-another and again. It prints medians of their starts, calls and loads, and the ratios. Server and clients run
-on the same machine. Needs aiohttp.
+another and again. It prints medians of their starts, calls and loads, and the ratios. `start` is the seconds
+from the command to ready and the memory then, each revision on a copy of the catalogue that it has served
+before. Server and clients run on the same machine. Needs aiohttp.
 """
 
 import argparse
@@ -18,10 +20,12 @@ import asyncio
 import json
 import os
 import platform
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -49,6 +53,9 @@ from training.random_streams import Stream
 from training.surveys.survey import Survey, add_noise
 
 CLIENTS, BODIES, REPEATS, STARS_AT_ONCE = 64, 500, 200, 10_000
+SETTLES_S = 3.0
+"""Seconds after which the memory of a service that has started is looked at."""
+
 MIX = ("embed", "twins", "twins", "recast")
 """What the clients draw from: as many searches as spectra and recasts together."""
 
@@ -339,6 +346,35 @@ def turns(folder: Path, survey: Survey, checkouts: list[Path], rounds: int, minu
     for _ in range(rounds):
         for checkout, own in found.items():
             own.append(measured(folder, checkout, sent, stars - BODIES, 60 * minutes))
+    compare(found)
+
+
+def starts(folder: Path, checkouts: list[Path], rounds: int) -> None:
+    """Medians of the starts of two checkouts in turns, and their ratios."""
+    found: dict[Path, list[dict[str, float]]] = {checkout: [] for checkout in checkouts}
+    with tempfile.TemporaryDirectory(dir=folder) as copies:
+        data = [Path(copies, str(number)).resolve() for number in range(len(checkouts))]
+        for checkout, own in zip(checkouts, data, strict=True):
+            own.mkdir()
+            shutil.copy(folder / "stars.sqlite", own)
+            with serving(service(own), checkout, CHEMTWIN_DATA_DIR=str(own)):
+                pass
+        for _ in range(rounds):
+            for (checkout, seen), own in zip(found.items(), data, strict=True):
+                begun = time.monotonic()
+                with serving(service(own), checkout, CHEMTWIN_DATA_DIR=str(own)) as (_, process):
+                    seconds, spent = time.monotonic() - begun, cpu(process)
+                    time.sleep(SETTLES_S)
+                    seen.append(
+                        {"start, s": seconds, "its processor time, s": spent, "memory, MB": memory(process)}
+                    )
+    compare(found)
+
+
+def compare(found: dict[Path, list[dict[str, float]]]) -> None:
+    """Print the medians of two checkouts, and their ratios."""
+    checkouts = list(found)
+    rounds = len(found[checkouts[0]])
     print(f"| medians of {rounds} | {' | '.join(map(str, checkouts))} | ratio |\n|---|---|---|---|")
     for name in found[checkouts[0]][0]:
         old, new = (float(np.median([one[name] for one in found[checkout]])) for checkout in checkouts)
@@ -347,7 +383,7 @@ def turns(folder: Path, survey: Survey, checkouts: list[Path], rounds: int, minu
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("fill", "calls", "load", "turns"))
+    parser.add_argument("what", choices=("fill", "calls", "load", "turns", "start"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("survey", type=Path)
     parser.add_argument("--stars", type=int, default=100_000)
@@ -367,6 +403,8 @@ def main() -> None:
         calls(arguments.folder, survey)
     elif arguments.what == "load":
         load(arguments.folder, survey, arguments.minutes)
+    elif arguments.what == "start":
+        starts(arguments.folder, arguments.checkouts, arguments.rounds)
     else:
         turns(arguments.folder, survey, arguments.checkouts, arguments.rounds, arguments.minutes)
 

@@ -15,7 +15,6 @@ from app.schemas.bodies import ERRORS, UnstoredIn
 from app.schemas.queries import FitsQuery
 from app.settings import Settings
 from app.values.positions import left_out, position
-from model.spectra.apogee import read_fits
 from model.spectra.parameters import PARAMETER_UNITS, Parameters
 from model.spectra.spectrum import Observation
 from model.spectra.star_file import same_star
@@ -112,6 +111,8 @@ def fits_job(
     Invalid
         Labels or the id are missing, or the file is of another star.
     """
+    from model.spectra.apogee import read_fits  # astropy's sixth of a second, for such files only
+
     file = read_fits(content, settings.bad_bits, most_bytes=settings.max_body_bytes)
     given = {name: value for name in PARAMETER_UNITS if (value := getattr(query, name)) is not None}
     of_file = {name: value for name, value in file.labels.items() if name not in given}
