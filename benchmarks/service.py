@@ -144,6 +144,42 @@ def service(folder: Path) -> list[str]:
     return [sys.executable, "-c", "from app.cli.main import main; main()", "serve"]
 
 
+class Client:
+    """One client of a server, with one connection."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = HTTPConnection(url.removeprefix("http://"))
+
+    def seconds(self, method: str, path: str, body: bytes | None = None) -> float:
+        """How long a call takes that must succeed."""
+        start = time.perf_counter()
+        self._connection.request(method, path, body, {"Content-Type": "application/json"})
+        response = self._connection.getresponse()
+        content = response.read()
+        assert response.status in (200, 201), content
+        return time.perf_counter() - start
+
+
+class Searches:
+    """The search in this process, beside which /twins is timed."""
+
+    def __init__(self, folder: Path, model: str, dimension: int) -> None:
+        self._store, self._model = SqliteStore(folder / "stars.sqlite"), model
+        self.index = TwinIndex(self._store, model, dimension, folder)
+
+    def beside(self, client: Client) -> tuple[list[float], list[float]]:
+        """Seconds of /twins over HTTP, and of the search alone, for the same stars drawn at random."""
+        over_http, inside = [], []
+        for row in np.random.default_rng(1).choice(len(self.index) - BODIES, REPEATS):
+            star_id = f"CAT-{row:08d}"
+            latent = self._store.get([star_id], self._model)[star_id].latent
+            over_http.append(client.seconds("GET", f"/twins/{star_id}?k=10&fe_h_within=any"))
+            start = time.perf_counter()
+            self.index.search(latent, 10, without=star_id)
+            inside.append(time.perf_counter() - start)
+        return over_http, inside
+
+
 def quantiles(seconds: list[float]) -> str:
     """p50, p90 and p99 in milliseconds."""
     return " | ".join(f"{1e3 * value:.2f}" for value in np.quantile(seconds, [0.5, 0.9, 0.99]))
@@ -153,28 +189,16 @@ def calls(folder: Path, survey: Survey) -> None:
     """One client's calls, each beside its floor, alternating."""
     settings = Settings(data_dir=folder)
     embedder, store = Embedder(settings), SqliteStore(folder / "floor" / "stars.sqlite")
-    view = SqliteStore(folder / "stars.sqlite")
     card = embedder.model.card
-    index = TwinIndex(view, card.identity, card.latent_dim, folder)
+    searches = Searches(folder, card.identity, card.latent_dim)
     sent = bodies(survey)
-    generator = np.random.default_rng(1)
-    print(f"{len(index)} stars\n\n| call | p50 ms | p90 | p99 |\n|---|---|---|---|")
+    print(f"{len(searches.index)} stars\n\n| call | p50 ms | p90 | p99 |\n|---|---|---|---|")
     with serving(service(folder), CHEMTWIN_DATA_DIR=str(folder)) as (url, _):
-        connection = HTTPConnection(url.removeprefix("http://"))
-
-        def requested(method: str, path: str, body: bytes | None = None) -> bytes:
-            connection.request(method, path, body, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            content = response.read()
-            assert response.status in (200, 201), content
-            return content
-
+        client = Client(url)
         for kind, chosen in (("without ivar", sent[::2]), ("with ivar", sent[1::2])):
             over_http, floor = [], []
             for body in chosen[:REPEATS]:
-                start = time.perf_counter()
-                requested("POST", "/embed", body)
-                over_http.append(time.perf_counter() - start)
+                over_http.append(client.seconds("POST", "/embed", body))
                 start = time.perf_counter()
                 given = orjson.loads(body)
                 observation = StarIn.model_validate(given).observation(settings.bad_bits)
@@ -186,17 +210,7 @@ def calls(folder: Path, survey: Survey) -> None:
             print(f"| /embed {kind}, {len(body) / 1e3:.0f} kB | {quantiles(over_http)} |")
             print(f"| its floor | {quantiles(floor)} |")
             print(f"| ratio of the medians | {np.median(over_http) / np.median(floor):.2f} | | |")
-        over_http, inside = [], []
-        for row in generator.choice(len(index), REPEATS):
-            star_id = f"CAT-{row % len(index):08d}"
-            latent = view.get([star_id], card.identity)[star_id].latent
-            start = time.perf_counter()
-            content = requested("GET", f"/twins/{star_id}?k=10&fe_h_within=any")
-            over_http.append(time.perf_counter() - start)
-            assert len(orjson.loads(content)["twins"]) == 10
-            start = time.perf_counter()
-            index.search(latent, 10, without=star_id)
-            inside.append(time.perf_counter() - start)
+        over_http, inside = searches.beside(client)
         print(f"| /twins | {quantiles(over_http)} |\n| the search alone | {quantiles(inside)} |")
         print(f"| difference of the medians | {1e3 * (np.median(over_http) - np.median(inside)):.2f} | | |")
 
@@ -310,26 +324,22 @@ def load(folder: Path, survey: Survey, minutes: float) -> None:
         asyncio.run(clients(url, sent, stars - BODIES, min(60 * minutes, 60), process)).print()
 
 
-def measured(folder: Path, checkout: Path, sent: list[bytes], stars: int, seconds: float) -> dict[str, float]:
+def measured(
+    folder: Path, checkout: Path, sent: list[bytes], stars: int, seconds: float, searches: Searches
+) -> dict[str, float]:
     """One round of a checkout: seconds to ready, one client's calls, and the load."""
     begun = time.monotonic()
     with serving(service(folder), checkout, CHEMTWIN_DATA_DIR=str(folder.resolve())) as (url, process):
         found = {"start, s": time.monotonic() - begun}
-        kinds = {"/embed without ivar": sent[::2], "/embed with ivar": sent[1::2]}
-        with httpx.Client(base_url=url, timeout=60, headers={"Content-Type": "application/json"}) as client:
-            for kind, chosen in kinds.items():
-                took = []
-                for body in chosen[:REPEATS]:
-                    start = time.perf_counter()
-                    assert client.post("/embed", content=body).status_code in (200, 201)
-                    took.append(time.perf_counter() - start)
-                found[f"{kind} alone, p50 ms"] = 1e3 * float(np.median(took))
-            took = []
-            for row in range(REPEATS):
-                start = time.perf_counter()
-                assert client.get(f"/twins/CAT-{row * 397 % stars:08d}?k=10").status_code == 200
-                took.append(time.perf_counter() - start)
-            found["/twins alone, p50 ms"] = 1e3 * float(np.median(took))
+        client = Client(url)
+        for kind, chosen in (("without ivar", sent[::2]), ("with ivar", sent[1::2])):
+            took = [client.seconds("POST", "/embed", body) for body in chosen[:REPEATS]]
+            found[f"/embed {kind} alone, p50 ms"] = 1e3 * float(np.median(took))
+        over_http, inside = (float(np.median(times)) for times in searches.beside(client))
+        found |= {
+            "/twins alone, p50 ms": 1e3 * over_http,
+            "/twins over the search, ms": 1e3 * (over_http - inside),
+        }
         seen = asyncio.run(clients(url, sent, stars, seconds, process))
     assert all(key.split()[1].startswith("2") for key in seen.outcome), seen.outcome
     found |= {"requests/s": seen.rate, "processor time of a request, ms": seen.cpu_ms}
@@ -340,12 +350,13 @@ def measured(folder: Path, checkout: Path, sent: list[bytes], stars: int, second
 
 def turns(folder: Path, survey: Survey, checkouts: list[Path], rounds: int, minutes: float) -> None:
     """Medians of two checkouts that were served in turns, and their ratios."""
-    sent = bodies(survey)
-    (stars,) = SqliteStore(folder / "stars.sqlite").stars_by_model().values()
+    sent, card = bodies(survey), load_model(Settings().model).card
+    searches = Searches(folder, card.identity, card.latent_dim)
+    stars = len(searches.index) - BODIES
     found: dict[Path, list[dict[str, float]]] = {checkout: [] for checkout in checkouts}
     for _ in range(rounds):
         for checkout, own in found.items():
-            own.append(measured(folder, checkout, sent, stars - BODIES, 60 * minutes))
+            own.append(measured(folder, checkout, sent, stars, 60 * minutes, searches))
     compare(found)
 
 
