@@ -4,13 +4,15 @@ python -m benchmarks.service fill FOLDER SURVEY --stars N    a catalogue to serv
 python -m benchmarks.service calls FOLDER SURVEY             one client: /embed, /twins
 python -m benchmarks.service load FOLDER SURVEY --minutes 10 64 clients that mix /embed, /twins and /recast
 python -m benchmarks.service turns FOLDER SURVEY --checkouts OLD NEW   two revisions in turns
+python -m benchmarks.service start FOLDER SURVEY --checkouts OLD NEW   their starts alone, in turns
 
 `calls` compares /embed of one JSON spectrum with parsing its body, inference and one synced commit, done one
 after another in a process of its own (`floor`); and /twins with the search in this process. `load` is followed
 by the same clients sending the same requests to a FastAPI application that only parses their JSON and returns
 as many bytes as the service does. `turns` starts the servers of two folders, each with a revision, one after
-another and again. It prints medians of their starts, calls and loads, and the ratios. Server and clients run
-on the same machine. Needs aiohttp.
+another and again. It prints medians of their starts, calls and loads, and the ratios. `start` is the seconds
+from the command to ready and the memory then, each revision on a copy of the catalogue that it has served
+before. Server and clients run on the same machine. Needs aiohttp.
 """
 
 import argparse
@@ -18,10 +20,12 @@ import asyncio
 import json
 import os
 import platform
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -49,6 +53,9 @@ from training.random_streams import Stream
 from training.surveys.survey import Survey, add_noise
 
 CLIENTS, BODIES, REPEATS, STARS_AT_ONCE = 64, 500, 200, 10_000
+SETTLES_S = 3.0
+"""Seconds after which the memory of a service that has started is looked at."""
+
 MIX = ("embed", "twins", "twins", "recast")
 """What the clients draw from: as many searches as spectra and recasts together."""
 
@@ -137,6 +144,42 @@ def service(folder: Path) -> list[str]:
     return [sys.executable, "-c", "from app.cli.main import main; main()", "serve"]
 
 
+class Client:
+    """One client of a server, with one connection."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = HTTPConnection(url.removeprefix("http://"))
+
+    def seconds(self, method: str, path: str, body: bytes | None = None) -> float:
+        """How long a call takes that must succeed."""
+        start = time.perf_counter()
+        self._connection.request(method, path, body, {"Content-Type": "application/json"})
+        response = self._connection.getresponse()
+        content = response.read()
+        assert response.status in (200, 201), content
+        return time.perf_counter() - start
+
+
+class Searches:
+    """The search in this process, beside which /twins is timed."""
+
+    def __init__(self, folder: Path, model: str, dimension: int) -> None:
+        self._store, self._model = SqliteStore(folder / "stars.sqlite"), model
+        self.index = TwinIndex(self._store, model, dimension, folder)
+
+    def beside(self, client: Client) -> tuple[list[float], list[float]]:
+        """Seconds of /twins over HTTP, and of the search alone, for the same stars drawn at random."""
+        over_http, inside = [], []
+        for row in np.random.default_rng(1).choice(len(self.index) - BODIES, REPEATS):
+            star_id = f"CAT-{row:08d}"
+            latent = self._store.get([star_id], self._model)[star_id].latent
+            over_http.append(client.seconds("GET", f"/twins/{star_id}?k=10&fe_h_within=any"))
+            start = time.perf_counter()
+            self.index.search(latent, 10, without=star_id)
+            inside.append(time.perf_counter() - start)
+        return over_http, inside
+
+
 def quantiles(seconds: list[float]) -> str:
     """p50, p90 and p99 in milliseconds."""
     return " | ".join(f"{1e3 * value:.2f}" for value in np.quantile(seconds, [0.5, 0.9, 0.99]))
@@ -146,28 +189,16 @@ def calls(folder: Path, survey: Survey) -> None:
     """One client's calls, each beside its floor, alternating."""
     settings = Settings(data_dir=folder)
     embedder, store = Embedder(settings), SqliteStore(folder / "floor" / "stars.sqlite")
-    view = SqliteStore(folder / "stars.sqlite")
     card = embedder.model.card
-    index = TwinIndex(view, card.identity, card.latent_dim, folder)
+    searches = Searches(folder, card.identity, card.latent_dim)
     sent = bodies(survey)
-    generator = np.random.default_rng(1)
-    print(f"{len(index)} stars\n\n| call | p50 ms | p90 | p99 |\n|---|---|---|---|")
+    print(f"{len(searches.index)} stars\n\n| call | p50 ms | p90 | p99 |\n|---|---|---|---|")
     with serving(service(folder), CHEMTWIN_DATA_DIR=str(folder)) as (url, _):
-        connection = HTTPConnection(url.removeprefix("http://"))
-
-        def requested(method: str, path: str, body: bytes | None = None) -> bytes:
-            connection.request(method, path, body, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            content = response.read()
-            assert response.status in (200, 201), content
-            return content
-
+        client = Client(url)
         for kind, chosen in (("without ivar", sent[::2]), ("with ivar", sent[1::2])):
             over_http, floor = [], []
             for body in chosen[:REPEATS]:
-                start = time.perf_counter()
-                requested("POST", "/embed", body)
-                over_http.append(time.perf_counter() - start)
+                over_http.append(client.seconds("POST", "/embed", body))
                 start = time.perf_counter()
                 given = orjson.loads(body)
                 observation = StarIn.model_validate(given).observation(settings.bad_bits)
@@ -179,17 +210,7 @@ def calls(folder: Path, survey: Survey) -> None:
             print(f"| /embed {kind}, {len(body) / 1e3:.0f} kB | {quantiles(over_http)} |")
             print(f"| its floor | {quantiles(floor)} |")
             print(f"| ratio of the medians | {np.median(over_http) / np.median(floor):.2f} | | |")
-        over_http, inside = [], []
-        for row in generator.choice(len(index), REPEATS):
-            star_id = f"CAT-{row % len(index):08d}"
-            latent = view.get([star_id], card.identity)[star_id].latent
-            start = time.perf_counter()
-            content = requested("GET", f"/twins/{star_id}?k=10&fe_h_within=any")
-            over_http.append(time.perf_counter() - start)
-            assert len(orjson.loads(content)["twins"]) == 10
-            start = time.perf_counter()
-            index.search(latent, 10, without=star_id)
-            inside.append(time.perf_counter() - start)
+        over_http, inside = searches.beside(client)
         print(f"| /twins | {quantiles(over_http)} |\n| the search alone | {quantiles(inside)} |")
         print(f"| difference of the medians | {1e3 * (np.median(over_http) - np.median(inside)):.2f} | | |")
 
@@ -303,26 +324,22 @@ def load(folder: Path, survey: Survey, minutes: float) -> None:
         asyncio.run(clients(url, sent, stars - BODIES, min(60 * minutes, 60), process)).print()
 
 
-def measured(folder: Path, checkout: Path, sent: list[bytes], stars: int, seconds: float) -> dict[str, float]:
+def measured(
+    folder: Path, checkout: Path, sent: list[bytes], stars: int, seconds: float, searches: Searches
+) -> dict[str, float]:
     """One round of a checkout: seconds to ready, one client's calls, and the load."""
     begun = time.monotonic()
     with serving(service(folder), checkout, CHEMTWIN_DATA_DIR=str(folder.resolve())) as (url, process):
         found = {"start, s": time.monotonic() - begun}
-        kinds = {"/embed without ivar": sent[::2], "/embed with ivar": sent[1::2]}
-        with httpx.Client(base_url=url, timeout=60, headers={"Content-Type": "application/json"}) as client:
-            for kind, chosen in kinds.items():
-                took = []
-                for body in chosen[:REPEATS]:
-                    start = time.perf_counter()
-                    assert client.post("/embed", content=body).status_code in (200, 201)
-                    took.append(time.perf_counter() - start)
-                found[f"{kind} alone, p50 ms"] = 1e3 * float(np.median(took))
-            took = []
-            for row in range(REPEATS):
-                start = time.perf_counter()
-                assert client.get(f"/twins/CAT-{row * 397 % stars:08d}?k=10").status_code == 200
-                took.append(time.perf_counter() - start)
-            found["/twins alone, p50 ms"] = 1e3 * float(np.median(took))
+        client = Client(url)
+        for kind, chosen in (("without ivar", sent[::2]), ("with ivar", sent[1::2])):
+            took = [client.seconds("POST", "/embed", body) for body in chosen[:REPEATS]]
+            found[f"/embed {kind} alone, p50 ms"] = 1e3 * float(np.median(took))
+        over_http, inside = (float(np.median(times)) for times in searches.beside(client))
+        found |= {
+            "/twins alone, p50 ms": 1e3 * over_http,
+            "/twins over the search, ms": 1e3 * (over_http - inside),
+        }
         seen = asyncio.run(clients(url, sent, stars, seconds, process))
     assert all(key.split()[1].startswith("2") for key in seen.outcome), seen.outcome
     found |= {"requests/s": seen.rate, "processor time of a request, ms": seen.cpu_ms}
@@ -333,12 +350,42 @@ def measured(folder: Path, checkout: Path, sent: list[bytes], stars: int, second
 
 def turns(folder: Path, survey: Survey, checkouts: list[Path], rounds: int, minutes: float) -> None:
     """Medians of two checkouts that were served in turns, and their ratios."""
-    sent = bodies(survey)
-    (stars,) = SqliteStore(folder / "stars.sqlite").stars_by_model().values()
+    sent, card = bodies(survey), load_model(Settings().model).card
+    searches = Searches(folder, card.identity, card.latent_dim)
+    stars = len(searches.index) - BODIES
     found: dict[Path, list[dict[str, float]]] = {checkout: [] for checkout in checkouts}
     for _ in range(rounds):
         for checkout, own in found.items():
-            own.append(measured(folder, checkout, sent, stars - BODIES, 60 * minutes))
+            own.append(measured(folder, checkout, sent, stars, 60 * minutes, searches))
+    compare(found)
+
+
+def starts(folder: Path, checkouts: list[Path], rounds: int) -> None:
+    """Medians of the starts of two checkouts in turns, and their ratios."""
+    found: dict[Path, list[dict[str, float]]] = {checkout: [] for checkout in checkouts}
+    with tempfile.TemporaryDirectory(dir=folder) as copies:
+        data = [Path(copies, str(number)).resolve() for number in range(len(checkouts))]
+        for checkout, own in zip(checkouts, data, strict=True):
+            own.mkdir()
+            shutil.copy(folder / "stars.sqlite", own)
+            with serving(service(own), checkout, CHEMTWIN_DATA_DIR=str(own)):
+                pass
+        for _ in range(rounds):
+            for (checkout, seen), own in zip(found.items(), data, strict=True):
+                begun = time.monotonic()
+                with serving(service(own), checkout, CHEMTWIN_DATA_DIR=str(own)) as (_, process):
+                    seconds, spent = time.monotonic() - begun, cpu(process)
+                    time.sleep(SETTLES_S)
+                    seen.append(
+                        {"start, s": seconds, "its processor time, s": spent, "memory, MB": memory(process)}
+                    )
+    compare(found)
+
+
+def compare(found: dict[Path, list[dict[str, float]]]) -> None:
+    """Print the medians of two checkouts, and their ratios."""
+    checkouts = list(found)
+    rounds = len(found[checkouts[0]])
     print(f"| medians of {rounds} | {' | '.join(map(str, checkouts))} | ratio |\n|---|---|---|---|")
     for name in found[checkouts[0]][0]:
         old, new = (float(np.median([one[name] for one in found[checkout]])) for checkout in checkouts)
@@ -347,7 +394,7 @@ def turns(folder: Path, survey: Survey, checkouts: list[Path], rounds: int, minu
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("fill", "calls", "load", "turns"))
+    parser.add_argument("what", choices=("fill", "calls", "load", "turns", "start"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("survey", type=Path)
     parser.add_argument("--stars", type=int, default=100_000)
@@ -367,6 +414,8 @@ def main() -> None:
         calls(arguments.folder, survey)
     elif arguments.what == "load":
         load(arguments.folder, survey, arguments.minutes)
+    elif arguments.what == "start":
+        starts(arguments.folder, arguments.checkouts, arguments.rounds)
     else:
         turns(arguments.folder, survey, arguments.checkouts, arguments.rounds, arguments.minutes)
 

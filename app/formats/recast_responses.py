@@ -10,7 +10,6 @@ import numpy as np
 from fastapi import Response
 
 from app.formats.file_response import file_name, file_response, varying
-from app.formats.spectrum_fits import recast_fits
 from app.formats.table_columns import Column, Fact, csv_bytes, votable_bytes
 from app.formats.table_responses import csv_facts, identity, warning_facts
 from app.json_response import json_response
@@ -45,6 +44,8 @@ def recast_response(form: str, content: dict[str, Any]) -> Response:
         spectra.append(content["flux_sd"])
     rows = list(zip(*(np.asarray(spectrum).tolist() for spectrum in spectra), strict=True))
     if form == "fits":
+        from app.formats.spectrum_fits import recast_fits  # astropy's sixth of a second, for such files only
+
         return file_response(recast_fits(content, columns, rows), form, name)
     if form == "csv":
         return file_response(csv_bytes([*columns, *csv_facts(content)], rows), form, name)

@@ -10,7 +10,6 @@ from fastapi import Response
 
 from app.formats.file_response import file_name, file_response, varying
 from app.formats.recast_responses import FLUX, LABELS, VO_ANGSTROM, WAVELENGTH
-from app.formats.spectrum_fits import observed_fits
 from app.formats.table_columns import Column, Fact, csv_bytes, votable_bytes
 from app.formats.table_responses import csv_facts, identity, warning_facts
 from app.json_response import json_response
@@ -34,6 +33,8 @@ def spectrum_response(form: str, content: dict[str, Any]) -> Response:
     rows = list(zip(*(np.asarray(spectrum).tolist() for spectrum in spectra), strict=True))
     name = file_name("spectrum", content["star_id"])
     if form == "fits":
+        from app.formats.spectrum_fits import observed_fits  # astropy's sixth of a second, for such files only
+
         return file_response(observed_fits(content, columns, rows), form, name)
     if form == "csv":
         return file_response(csv_bytes([*columns, *csv_facts(content)], rows), form, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from app import metrics
 from app.errors import Busy, ModelMismatch, NotFound
@@ -55,9 +56,11 @@ class Service:
         while not self._stopped.wait(pause):
             pause = RETRY
             try:
-                index = self._open_index()
-                index.doppelganger_rates([])  # draws its pairs, so that no request has to wait for them
-                self.model.embed([self.model.example()])  # nor until what embeds is compiled
+                with ThreadPoolExecutor(1) as beside:
+                    compiled = beside.submit(self.model.embed, [self.model.example()])
+                    index = self._open_index()
+                    index.doppelganger_rates([])  # draws its pairs, so that no request has to wait for them
+                compiled.result()  # nor until what embeds is compiled
                 self._index = index
             except Exception:
                 if not self._stopped.is_set():

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
-from typing import Annotated
+from functools import lru_cache
+from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
 
 from fastapi import Depends, Path, Request
 from fastapi.requests import HTTPConnection
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
 
 from app.errors import Invalid, Unauthorized
 from app.inference.batcher import Batcher
@@ -17,6 +20,8 @@ from app.inference.latent_map import LatentMap
 from app.inference.service import Service
 from app.schemas.fields import documented
 from app.values.star_ids import STAR_ID
+
+Query = TypeVar("Query", bound=BaseModel)
 
 
 class KeyCheck(HTTPBearer):
@@ -41,6 +46,20 @@ async def no_query(request: Request) -> None:
     if request.query_params:
         names = ", ".join(repr(name[:40]) for name in list(request.query_params)[:10])
         raise Invalid("invalid_request", f"this call takes no parameters in its query string: {names}")
+
+
+def query_of(form: type[Query], request: Request) -> Query:
+    """The query string as a `form` without required fields. Raises ValidationError.
+
+    FastAPI takes 0.7 ms for it, at every request; most clients send the same with each star.
+    """
+    found: Query = _validated(form, request.scope["query_string"].decode("latin-1"))
+    return found
+
+
+@lru_cache(maxsize=256)
+def _validated(form: type[BaseModel], text: str) -> Any:
+    return form.model_validate(dict(parse_qsl(text, keep_blank_values=True)))
 
 
 async def _service(request: Request) -> Service:

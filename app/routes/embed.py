@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from app.error_responses import error_result
@@ -30,8 +30,8 @@ from app.inference.embedder import Embedded, Job
 from app.inference.service import Service
 from app.inference.stars import embedded_fields
 from app.json_response import JSON, json_response
-from app.openapi import embed_responses, request_body
-from app.routes.dependencies import BatcherDep, ServiceDep
+from app.openapi import embed_responses, query_parameters, request_body
+from app.routes.dependencies import query_of
 from app.schemas.bodies import SeveralIn, StarIn
 from app.schemas.queries import FitsQuery
 
@@ -40,17 +40,18 @@ router = APIRouter(tags=["stars"])
 
 @router.post(
     "/embed",
-    openapi_extra=request_body([StarIn, SeveralIn], *FITS, NPZ),
+    openapi_extra=request_body([StarIn, SeveralIn], *FITS, NPZ) | query_parameters(FitsQuery),
     responses=embed_responses(),
     status_code=201,
 )
-async def embed(
-    request: Request, query: Annotated[FitsQuery, Query()], service: ServiceDep, batcher: BatcherDep
-) -> Response:
+async def embed(request: Request) -> Response:
     """Store one star or several and return their latents; see the contract for the forms of the body.
 
     A stored star of the same id is replaced. Its position and `meta` stay unless they are sent too.
     """
+    query = query_of(FitsQuery, request)
+    service: Service = request.app.state.service
+    batcher: Batcher[Job, Embedded] = request.app.state.batcher
     kind = check_content_type(request, JSON, *FITS, NPZ)
     query.check_body(fits=kind in FITS, names=service.extra)
     settings = service.settings

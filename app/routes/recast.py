@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from app.formats.bodies import check_content_type, parse_json, parsed, read_body
 from app.formats.negotiation import RECAST, negotiated
 from app.formats.recast_responses import recast_picture, recast_response
 from app.inference import recasts
-from app.inference.embedder import Job
+from app.inference.batcher import Batcher
+from app.inference.embedder import Embedded, Job
 from app.inference.recasts import Origin
 from app.inference.service import Service
 from app.json_response import JSON, json_response
-from app.openapi import OF_BODIES, request_body, responses
-from app.routes.dependencies import BatcherDep, ServiceDep
+from app.openapi import OF_BODIES, query_parameters, request_body, responses
+from app.routes.dependencies import query_of
 from app.schemas.bodies import RecastIn, To
 from app.schemas.queries import RecastQuery
 from app.schemas.responses import RecastResponse, SeveralRecastResponse
@@ -33,12 +33,13 @@ DRAWING = CapacityLimiter(1)
 @router.post(
     "/recast",
     responses=responses(RecastResponse | SeveralRecastResponse, 404, 409, *OF_BODIES, forms=RECAST),
-    openapi_extra=request_body([RecastIn]),
+    openapi_extra=request_body([RecastIn]) | query_parameters(RecastQuery),
 )
-async def recast(
-    request: Request, query: Annotated[RecastQuery, Query()], service: ServiceDep, batcher: BatcherDep
-) -> Response:
+async def recast(request: Request) -> Response:
     """The spectrum that a star, or each of several, would show at other stellar parameters."""
+    query = query_of(RecastQuery, request)
+    service: Service = request.app.state.service
+    batcher: Batcher[Job, Embedded] = request.app.state.batcher
     form = negotiated(request, query.format, RECAST)
     check_content_type(request, JSON)
     settings = service.settings

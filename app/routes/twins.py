@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
-from urllib.parse import parse_qsl
+from typing import Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from app.error_responses import error_result
@@ -34,7 +33,7 @@ from app.inference.twins import shortlist, twins_of_one, twins_of_several
 from app.json_response import JSON, json_response
 from app.openapi import OF_BODIES, query_parameters, request_body, responses
 from app.operations.threads import Threads
-from app.routes.dependencies import BatcherDep, ServiceDep, StarPath
+from app.routes.dependencies import StarPath, query_of
 from app.schemas.bodies import SeveralIn, StoredIn, UnstoredIn
 from app.schemas.queries import TwinQuery, TwinsOfBodyQuery
 from app.schemas.responses import SeveralResponse, TwinsResponse
@@ -55,8 +54,7 @@ Result = dict[str, Any]
 )
 async def twins(star_id: StarPath, request: Request) -> Response:
     """The k chemically nearest stars, nearest first."""
-    given = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    query = TwinQuery.model_validate(dict(given))
+    query = query_of(TwinQuery, request)
     service: Service = request.app.state.service
     form = negotiated(request, query.format, TABLE)
 
@@ -71,12 +69,14 @@ async def twins(star_id: StarPath, request: Request) -> Response:
 @router.post(
     "/twins",
     responses=responses(TwinsResponse | SeveralResponse, *OF_BODIES, forms=TABLE),
-    openapi_extra=request_body([UnstoredIn, SeveralIn, StoredIn], *FITS, NPZ),
+    openapi_extra=request_body([UnstoredIn, SeveralIn, StoredIn], *FITS, NPZ)
+    | query_parameters(TwinsOfBodyQuery),
 )
-async def twins_of(
-    request: Request, query: Annotated[TwinsOfBodyQuery, Query()], service: ServiceDep, batcher: BatcherDep
-) -> Response:
+async def twins_of(request: Request) -> Response:
     """The twins of a spectrum that is not stored, of several, or of stored stars (`star_ids`)."""
+    query = query_of(TwinsOfBodyQuery, request)
+    service: Service = request.app.state.service
+    batcher: Batcher[Job, Embedded] = request.app.state.batcher
     kind = check_content_type(request, JSON, *FITS, NPZ)
     query.check_body(fits=kind in FITS, names=service.extra)
     settings = service.settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from array import array
+import struct
 from typing import Annotated, Any
 
 import numpy as np
@@ -103,15 +103,30 @@ def _array(value: list[Any], kinds: set[type], wanted: str) -> NDArray[Any]:
     """An array (n,) of a JSON list of these types, null becoming NaN."""
     if len(value) > MAX_PIXELS:
         raise ValueError(f"has {len(value)} values; at most {MAX_PIXELS} are taken")
+    if float in kinds and (quickly := _plain_floats(value)) is not None:
+        return quickly
     types = set(map(type, value))
     if not value or not types <= kinds:
         raise ValueError(f"must be a list of {wanted} only, at least one")
     try:
-        if float in kinds and type(None) not in types:
-            return np.frombuffer(array("d", value))  # in half of the time that numpy takes
         return np.array(value, dtype=np.float64 if float in kinds else np.int64)
     except OverflowError:
         raise ValueError("has an integer that is too large") from None
+
+
+def _plain_floats(value: list[Any]) -> Array | None:
+    """An array (n,) of a JSON list of numbers alone, else None.
+
+    It takes 0.08 ms for 7,514 numbers; to look at the type of each takes 0.5 ms.
+    """
+    buffer = bytearray(8 * len(value))
+    try:
+        struct.pack_into(f"{len(value)}d", buffer, 0, *value)
+    except struct.error:
+        return None
+    array = np.frombuffer(buffer)
+    suspects = np.flatnonzero((array == 0) | (array == 1))
+    return array if len(array) and not any(type(value[row]) is bool for row in suspects) else None
 
 
 def _floats(value: Any) -> Array:

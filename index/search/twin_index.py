@@ -201,6 +201,7 @@ class TwinIndex:
     def _write_cache(self, token: str) -> None:
         """Write the view; not if another process is writing it, or the disk is full."""
         path = self.folder / f"{self._prefix()}{token}{CACHE}"
+        self._nearest.settle()  # or each start would build the same segments again
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with _alone(self.folder / f"{self._prefix()}cache.lock") as alone:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from index.search.doppelganger_rates import RATE_PAIRS
+from index.search.faiss_lists import Segment
 from index.search.twin_index import Filters, Search, TwinIndex
 from index.stores.sql_store import Store
 from index.stores.sqlite import SqliteStore
@@ -215,6 +216,18 @@ def test_a_cache_is_taken_up_and_caught_up(cached, open_index, monkeypatch):
     monkeypatch.setattr(Store, "changes", lambda *given: read.append(changes(*given)) or read[-1])
     assert right(open_index(), now)
     assert sum(map(len, read)) == 52, "the start read more than what the cache had not seen"
+
+
+def test_a_start_with_a_cache_builds_no_segment(large, tmp_path, monkeypatch):
+    index, stars = large
+    index.catch_up()
+    index.close()
+    built = []
+    monkeypatch.setattr(Segment, "build", lambda *rows: built.append(rows))
+    again = TwinIndex(index.store, "m@1", DIMENSION, tmp_path)
+    again._nearest.settle()
+    assert not built
+    assert right(again, {one.star_id: one for one in stars})
 
 
 @pytest.mark.parametrize("harm", ["cut", "flipped", "empty", "foreign", "gone", "a folder"])
