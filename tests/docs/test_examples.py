@@ -40,10 +40,13 @@ NOT_RUN = {
         "chemtwin survey synthesize train.h5": "half an hour",
         "chemtwin survey synthesize pairs.h5": "six minutes, and the model of the first block",
     },
-    "observed-survey.md": {"chemtwin survey synthesize observed.h5": "ten minutes"},
+    "observed-survey.md": {
+        "chemtwin survey synthesize observed.h5": "ten minutes",
+        "chemtwin survey synthesize realistic.h5": "half an hour",
+    },
     "gpu.md": {"python -m benchmarks.gpu": "nine minutes on a large GPU; tests/benchmarks runs it small"},
     "limit.md": {"chemtwin lab limit": HOURS},
-    "siblings.md": {"chemtwin model siblings": "six minutes"},
+    "siblings.md": {"chemtwin model siblings": "six minutes", "python benchmarks/noisier.py": "six minutes"},
     "operate.md": {
         "python3 -m venv /opt/chemtwin": INSTALL,
         "export CHEMTWIN_API_KEYS=": CONTAINERS,
