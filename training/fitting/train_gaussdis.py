@@ -31,8 +31,8 @@ from training.fitting.growing_scatter import fit_scatter
 from training.fitting.metric import deviation_metric
 from training.networks import batches
 from training.spectral_basis import PARAMETERS, fit_basis, fit_normaliser, named_ranges, parameter_values
+from training.surveys import used_surveys
 from training.surveys.survey import Survey
-from training.surveys.used_surveys import check_apart, record
 
 BASIS_DEGREE = 5
 COMPONENTS = 72
@@ -93,31 +93,18 @@ def train(survey: Survey, validation: Survey | None, name: str) -> GaussDis:
     stars.latents = discriminants(stars.coefficients, stars.parameters, basis.ranges, group)
     size = stars.latents.shape[1]
     degrees = _degrees(survey, size, basis.ranges)
-    out = np.isin(group, np.arange(groups)[:: round(1 / HELD_OUT)])
-    left_out, left_out_group = _select(stars, out), _numbered(group[out])
-    stars, group = _select(stars, ~out), _numbered(group[~out])
+    (stars, group), (left_out, left_out_group) = _split(stars, group)
     searched = slice(0, None)
     if validation is not None:
-        check_apart(validation, survey, "the training survey")
+        used_surveys.check_apart(validation, survey, "the training survey")
         searched = slice(len(left_out_group), None)
         left_out, left_out_group = _joined((left_out, left_out_group), _measured(validation, normaliser, basis))
     response, scatter = _fit(stars, group, basis.ranges, degrees)
     left_out.latents = np.zeros((len(left_out_group), size))
     continuum = continuum_covariance(survey, normaliser, basis)
     scatter, growth = _scatter(response, scatter, left_out, left_out_group, continuum)
-    card = Card(
-        name=name,
-        version="unsaved",
-        method=GaussDis.method,
-        parameters=named_ranges(basis, PARAMETERS),
-        latent_dim=size,
-        metric="",
-        error_floor=ERROR_FLOOR,
-        training=_record(survey, validation, groups, degrees),
-        logg_limits=_logg_limits(stars.parameters),
-    )
     model = GaussDis(
-        card,
+        _card(name, basis, stars.parameters, size, _record(survey, validation, groups, degrees)),
         Grid(survey.wavelength),
         normaliser,
         scatter=scatter,
@@ -133,12 +120,28 @@ def train(survey: Survey, validation: Survey | None, name: str) -> GaussDis:
     return with_metric(model, _select(left_out, searched), how, deviation_metric)
 
 
+def _card(name: str, basis: Basis, parameters: Array, latents: int, record: dict[str, Any]) -> Card:
+    """The card of a model trained on stars with `parameters` (N, U), with a `record` of its training."""
+    return Card(
+        name=name,
+        version="unsaved",
+        method=GaussDis.method,
+        parameters=named_ranges(basis, PARAMETERS),
+        latent_dim=latents,
+        metric="",
+        error_floor=ERROR_FLOOR,
+        training=record,
+        logg_limits=_logg_limits(parameters),
+    )
+
+
 def _record(
     survey: Survey, validation: Survey | None, groups: int, degrees: tuple[int, int, int]
 ) -> dict[str, Any]:
     """What a model was trained on, for its card."""
-    searched = {} if validation is None else record(validation, "validation")
-    return {"stars": len(survey), "groups": groups, **record(survey), **searched, "degrees": degrees}
+    searched = {} if validation is None else used_surveys.record(validation, "validation")
+    own = used_surveys.record(survey)
+    return {"stars": len(survey), "groups": groups, **own, **searched, "degrees": degrees}
 
 
 def _measured(survey: Survey, normaliser: Normaliser, basis: Basis) -> tuple[Stars, NDArray[np.int64]]:
@@ -148,6 +151,14 @@ def _measured(survey: Survey, normaliser: Normaliser, basis: Basis) -> tuple[Sta
     group = _groups(survey)
     values = batches.coefficients(survey, normaliser, basis, PARAMETERS, np.inf).astype(np.float64)
     return Stars(values, parameter_values(survey, PARAMETERS), np.zeros((len(survey), 0))), group
+
+
+def _split(
+    stars: Stars, group: NDArray[np.int64]
+) -> tuple[tuple[Stars, NDArray[np.int64]], tuple[Stars, NDArray[np.int64]]]:
+    """The stars, and the group (N,) of each, to fit to; and those of `HELD_OUT` of the groups."""
+    out = np.isin(group, np.unique(group)[:: round(1 / HELD_OUT)])
+    return (_select(stars, ~out), _numbered(group[~out])), (_select(stars, out), _numbered(group[out]))
 
 
 def _select(stars: Stars, rows: NDArray[np.bool_] | slice) -> Stars:
