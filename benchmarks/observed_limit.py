@@ -40,7 +40,7 @@ LABELS = len(PARAMETER_UNITS)
 
 
 def effects(flux: Array, ivar: Array, grid: Grid) -> Array:
-    """What one standard deviation of each effect of observation does to spectra (N, P): (N, E, P)."""
+    """What one standard deviation of each effect does to spectra (N, P), to first order: (N, E, P)."""
     stars = len(flux)
     spread = np.ptp(RESOLUTIONS) / np.sqrt(12)
     lower = broadened(flux, grid.wavelength, RESOLUTION, np.full((stars, 1), RESOLUTION - spread))

@@ -48,7 +48,7 @@ class Measured:
 class Networks:
     """A trained autoencoder's networks on the device, in single precision.
 
-    `prepared` keeps the surveys' inputs there for the next network with the same parameters.
+    `prepared` has the surveys' inputs there, for all networks of the same parameters and presets.
     """
 
     def __init__(
