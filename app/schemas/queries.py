@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator
 
 from app.errors import Invalid
 from app.schemas.fields import (
@@ -52,6 +52,14 @@ class TwinQuery(BaseModel):
     not_cluster: ClusterName | Absent = Field(None, description="no stars of this cluster or group")
     in_domain: QueryBool | Absent = Field(None, description="only stars that the model knows, or only others")
     rank: Literal["distance", "likelihood"] = "distance"
+
+    @field_validator("teff_max", "logg_max", "fe_h_max")
+    @classmethod
+    def _not_below_the_least(cls, greatest: float | None, given: ValidationInfo) -> float | None:
+        least = given.data.get(str(given.field_name).replace("_max", "_min"))
+        if greatest is not None and least is not None and greatest < least:
+            raise ValueError(f"{greatest:g} is below the minimum, {least:g}")
+        return greatest
 
 
 def _with_fits() -> Any:

@@ -147,3 +147,10 @@ def test_labels_far_from_the_files_own_are_a_warning(client):
 @pytest.mark.parametrize("query", ["teff_min=4.5", "teff_max=-9999", "logg_min=40", "fe_h_min=5"])
 def test_filters_that_no_star_passes_are_refused(client, query):
     refused(client.get(f"/twins/SYN-202-000000A?{query}"), query.partition("_")[0])
+
+
+def test_a_maximum_below_the_minimum_is_refused(client):
+    response = client.get("/twins/SYN-202-000000A?teff_min=4500&teff_max=4400")
+    refused(response, "teff_max")
+    assert "4400 is below the minimum, 4500" in response.json()["error"]["message"]
+    assert client.get("/twins/SYN-202-000000A?teff_min=4500&teff_max=4500").status_code == 200
