@@ -47,7 +47,7 @@ def main(model: Path, surveys: tuple[Path, ...]) -> None:
         survey = Survey.open(path)
         if survey.twin is None:
             raise click.UsageError(f"{path} has no twins")
-        latents, covariances = _embedded(loaded, survey)
+        latents, covariances = embedded(loaded, survey)
         twin = survey.twin
         pair = loaded.pair_covariance(covariances, covariances[twin])
         gap = latents - latents[twin]
@@ -73,7 +73,7 @@ def candidates(fe_h: Array, row: int) -> NDArray[np.int64]:
     return near[near != row]
 
 
-def _embedded(model: GaussDis, survey: Survey) -> tuple[Array, Array]:
+def embedded(model: GaussDis, survey: Survey) -> tuple[Array, Array]:
     """Latents (N, D) of a survey's stars, and their covariances (N, D, D)."""
     found = [one for block in _prepared(model, survey) for one in model.infer(block)]
     return np.stack([one.latent for one in found]), np.stack([np.asarray(one.covariance) for one in found])

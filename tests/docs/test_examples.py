@@ -39,6 +39,8 @@ NOT_RUN = {
     "giant-branch.md": {
         "chemtwin survey synthesize train.h5": "half an hour",
         "chemtwin survey synthesize pairs.h5": "six minutes, and the model of the first block",
+        "python -m training.observed.dr10 open.h5": "four minutes, and the model of the first block",
+        "python -m training.observed.dr10 giants.h5": "a download of 200 MB",
     },
     "observed-survey.md": {
         "chemtwin survey synthesize observed.h5": "ten minutes",

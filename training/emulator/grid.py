@@ -124,7 +124,9 @@ def build_validation(
     partial = Path(f"{out}.part")
     with h5py.File(partial, "w") as file:
         for name, value in stored.items():
-            file.create_dataset(name, data=value, compression="gzip", compression_opts=9, shuffle=True)
+            file.create_dataset(
+                name, data=value, chunks=value.shape, compression="gzip", compression_opts=9, shuffle=True
+            )
         file.attrs["names"] = LABELS
         file.attrs["step"] = responses.step
     partial.replace(out)

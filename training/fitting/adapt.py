@@ -13,9 +13,11 @@ stars left out are most probable.
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -175,18 +177,18 @@ def choose_prior(model: GaussDis, stars: Measured, group: NDArray[np.int64]) -> 
     parameters = len(model.parameter_names)
     degrees = [d for d in DEGREES if len(exponents(parameters, d)) * STARS_PER_TERM <= groups or d == 0]
 
-    def left_out(prior: Prior) -> float:
-        total = 0.0
-        for number in range(fold.max() + 1):
-            out = fold[group] == number
-            fitted = fit_misfit(model, select(stars, ~out), _numbered(group[~out]), prior)
-            total += log_density(model, select(stars, out), _numbered(group[out]), fitted)
-        return total
+    def left_out(prior: Prior, number: int) -> float:
+        out = fold[group] == number
+        fitted = fit_misfit(model, select(stars, ~out), _numbered(group[~out]), prior)
+        return log_density(model, select(stars, out), _numbered(group[out]), fitted)
 
-    with tqdm(total=len(SIZES) + len(degrees) - 1, desc="prior", file=sys.stderr, disable=None) as bar:
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=len(SIZES) + len(degrees) - 1, desc="prior", file=sys.stderr, disable=None) as bar,
+    ):
 
         def scored(prior: Prior) -> tuple[float, Prior]:
-            score = left_out(prior)
+            score = sum(pool.map(partial(left_out, prior), range(fold.max() + 1)))
             bar.update()
             return score, prior
 

@@ -1,6 +1,7 @@
 """Make dr10_giants.h5, the observed spectra of cluster giants: training/observed/README.md.
 
 python -m training.observed.dr10 OUT.h5
+python -m training.observed.dr10 OUT.h5 --branch
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import io
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +25,7 @@ from astropy.io import fits
 from model.errors import InputError
 from model.spectra.grid import Array, apogee_wavelength
 from model.spectra.star_file import designated_position
+from training.emulator.domain import BRANCH
 
 PACKAGE = "TheCannon==0.3.0"
 SHA256 = "1d4004a7ba413f591e484e49d205dd97e65dbd96f92bc4ba7cbea0eaba5fee10"
@@ -38,14 +40,25 @@ CLUSTERS: dict[str, tuple[str, float, float]] = {
     "NGC 6791": ("open", 290.22, 37.77),
     "M71": ("globular", 298.44, 18.78),
     "NGC 7789": ("open", 359.33, 56.73),
+    "NGC 4147": ("globular", 182.53, 18.54),
+    "M53": ("globular", 198.23, 18.17),
+    "M3": ("globular", 205.55, 28.38),
+    "NGC 5466": ("globular", 211.36, 28.53),
+    "M13": ("globular", 250.42, 36.46),
+    "M92": ("globular", 259.28, 43.14),
+    "M15": ("globular", 322.49, 12.17),
+    "M2": ("globular", 323.36, -0.82),
 }
-"""Kind and centre (ra, dec in degrees) of the clusters with giants near `RANGES`."""
+"""Kind and centre (ra, dec in degrees) of the clusters with giants on the branch."""
 
 RADIUS = 1.0
 """Degrees from a cluster's centre within which the package has no star but the cluster's."""
 
 RANGES = {"teff": (4000.0, 5000.0), "logg": (1.5, 3.0), "fe_h": (-1.04, 0.5)}
-"""The shipped model's ranges (K, dex, dex)."""
+"""The default model's ranges (K, dex, dex)."""
+
+BRANCH_RANGES = {"teff": (3700.0, 5300.0), "fe_h": (-2.2, 0.5)}
+"""Those of the model of the giant branch (K, dex); its log g lies between the lines of `BRANCH`."""
 
 MARGIN = 0.1
 """Fraction of a range's width by which a star may lie outside it."""
@@ -110,8 +123,8 @@ def cluster_of(star_id: str) -> str | None:
     return None
 
 
-def giants(sdist: Path) -> Iterator[Giant]:
-    """The giants of `CLUSTERS` near `RANGES`; of other stars neither label nor spectrum is read."""
+def giants(sdist: Path, wanted: Callable[[Mapping[str, float]], bool]) -> Iterator[Giant]:
+    """The giants of `CLUSTERS` whose labels are `wanted`; of other stars neither label nor spectrum is read."""
     with tarfile.open(sdist) as archive:
         folder = f"{sdist.name.removesuffix('.tar.gz')}/TheCannon/example_DR10"
         table = archive.extractfile(f"{folder}/reference_labels.csv")
@@ -125,16 +138,26 @@ def giants(sdist: Path) -> Iterator[Giant]:
                 continue
             (row,) = csv.DictReader([header, line])
             values = {key: float(row[column]) for key, column in (LABEL_COLUMNS | ABUNDANCES).items()}
-            if not all(_near(values[label], *limits) for label, limits in RANGES.items()):
+            if not wanted(values):
                 continue
             file = archive.extractfile(f"{folder}/Data/{name}")
             assert file is not None
             yield Giant(star_id, cluster, values, *_spectrum(file.read()))
 
 
-def _near(value: float, low: float, high: float) -> bool:
-    margin = MARGIN * (high - low)
-    return low - margin <= value <= high + margin
+def near_the_ranges(values: Mapping[str, float]) -> bool:
+    """Whether a star with labels `values` lies in `RANGES`, wider by `MARGIN`."""
+    return all(
+        low - MARGIN * (high - low) <= values[label] <= high + MARGIN * (high - low)
+        for label, (low, high) in RANGES.items()
+    )
+
+
+def on_the_branch(values: Mapping[str, float]) -> bool:
+    """Whether a star with labels `values` lies in `BRANCH_RANGES` and between the lines of `BRANCH`."""
+    teff, least, greatest = BRANCH.T
+    logg = tuple(np.interp(values["teff"], teff, side) for side in (least, greatest))
+    return all(low <= values[label] <= high for label, (low, high) in (BRANCH_RANGES | {"logg": logg}).items())
 
 
 def _spectrum(content: bytes) -> tuple[Array, Array, float]:
@@ -191,10 +214,15 @@ def fetch(folder: Path) -> Path:
 
 @click.command()
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-def main(out: Path) -> None:
+@click.option(
+    "--branch", is_flag=True, help="those of the whole giant branch, not those near the default model"
+)
+@click.option("--kind", type=click.Choice(["open", "globular"]), help="those of such clusters alone")
+def main(out: Path, branch: bool, kind: str | None) -> None:
     """Fetch the spectra and write the giants to OUT."""
     with TemporaryDirectory() as folder:
-        stars = list(giants(fetch(Path(folder))))
+        found = giants(fetch(Path(folder)), on_the_branch if branch else near_the_ranges)
+        stars = [star for star in found if kind in (None, CLUSTERS[star.cluster][0])]
     write(stars, out)
     click.echo(f"{out}: {len(stars)} giants of {len({star.cluster for star in stars})} clusters")
 

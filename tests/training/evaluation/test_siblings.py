@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from app.cli.main import cli
+from benchmarks import light_elements
+from model.bundle import load_model
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Spectrum
 from training.evaluation.siblings import Members, lonely, scores
@@ -68,6 +70,32 @@ def test_the_command_prints_baselines_and_the_model_and_writes_them_to_a_page(tm
     assert "Every star is accepted by at least one sibling." in page
     assert (tmp_path / "report" / "p_same-chemtwin-observed.png").exists()
     assert "data:image/png" in (tmp_path / "report" / "siblings.html").read_text()
+
+
+def test_the_shipped_model_of_the_branch_finds_siblings_and_sees_the_light_elements(tmp_path: Path) -> None:
+    """The model was adapted to these members: this is a test of its file, no measurement."""
+    model = "model/branch.safetensors"
+    siblings = ["model", "siblings", model, str(STARS), "--siblings", str(SIBLINGS)]
+    result = CliRunner().invoke(cli, siblings)
+    assert result.exit_code == 0, result.output
+    row = next(line for line in result.output.splitlines() if line.startswith("chemtwin-branch, by p_same"))
+    nearest, auc, _, _, accepted, *_ = row.removeprefix("chemtwin-branch, by p_same").split()
+    assert float(nearest) >= 0.95
+    assert float(auc) >= 0.95
+    assert float(accepted) >= 0.9
+
+    cluster, abundances, errors = light_elements.read(Path(model), STARS)
+    spread = {name: abundances["Al"][cluster == name].std() for name in ("M5", "M67")}
+    assert spread["M5"] > 1.5 * np.median(errors["Al"][cluster == "M5"])
+    assert spread["M67"] < 0.06
+
+
+def test_the_shipped_model_of_the_branch_knows_the_branch() -> None:
+    model = load_model(Path("model/branch.safetensors"))
+    assert not model.outside(Parameters(3788.0, 1.08, 0.0))
+    assert not model.outside(Parameters(4948.0, 3.4, -1.5))
+    (reason,) = model.outside(Parameters(5000.0, 4.5, 0.0))
+    assert "logg = 4.5" in reason
 
 
 def test_a_page_names_stars_that_no_sibling_accepts_with_their_labels(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from astropy.io import fits
 
 from training.observed import dr10
-from training.observed.dr10 import CLUSTERS, cluster_of, giants, write
+from training.observed.dr10 import CLUSTERS, cluster_of, giants, near_the_ranges, on_the_branch, write
 from training.surveys.survey import Survey
 
 SHIPPED = Path(dr10.__file__).with_name("dr10_giants.h5")
@@ -99,7 +99,7 @@ def test_the_command_reads_the_clusters_giants_only(tmp_path):
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     out = tmp_path / "giants.h5"
-    write(list(giants(sdist)), out)
+    write(list(giants(sdist, near_the_ranges)), out)
     with h5py.File(out) as file:
         assert file["star_id"].asstr()[:].tolist() == [giant]
         assert file["cluster"].asstr()[:].tolist() == ["M67"]
@@ -114,3 +114,13 @@ def test_the_command_reads_the_clusters_giants_only(tmp_path):
         assert (file["flux"][0, :300] == 1).all()
         assert file["error"][0, 4000] == pytest.approx(0.005, abs=2**-18)
     assert Survey.open(out).star_id == [giant]
+
+
+@pytest.mark.parametrize(
+    ("teff", "logg", "fe_h", "inside"),
+    [(3772, 0.78, 0.27, True), (4948, 3.4, -0.07, True), (4948, 4.1, -0.07, False), (4500, 1.5, -2.3, False)],
+)
+def test_the_branch_is_between_two_lines_in_log_g(teff, logg, fe_h, inside):
+    values = {"teff": teff, "logg": logg, "fe_h": fe_h}
+    assert on_the_branch(values) == inside
+    assert not near_the_ranges(values)
