@@ -21,6 +21,9 @@ def model_card(service: Service) -> dict[str, Any]:
             name: {"min": low, "max": high, **({"unit": card.units[name]} if name in card.units else {})}
             for name, (low, high) in card.parameters.items()
         },
+        "logg_limits": [
+            {"teff": teff, "min": least, "max": greatest} for teff, least, greatest in card.logg_limits
+        ],
         "grid": {
             "pixels": len(grid),
             "min": grid.wavelength[0],

@@ -254,6 +254,9 @@ class ModelResponse(Form):
     method: str
     latent_dim: int
     parameters: dict[str, dict[str, Any]]
+    logg_limits: list[dict[str, float]] = Field(
+        description="least and greatest log g at some Teff, linear between; empty if Teff does not matter"
+    )
     grid: dict[str, Any]
     normalisation: dict[str, Any]
     metric: str

@@ -37,8 +37,14 @@ schemathesis.openapi.media_type(NPZ, files(b"PK"))
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Give sound bodies a spectrum that the model takes: generated ones are too short."""
-    if case.meta is None or not case.meta.generation.mode.is_positive or not isinstance(case.body, dict):
+    """Make sound what the schema cannot say: no minimum above its maximum, and a spectrum of all pixels."""
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    for least, greatest in (("teff_min", "teff_max"), ("logg_min", "logg_max"), ("fe_h_min", "fe_h_max")):
+        both = [case.query[name] for name in (least, greatest) if name in (case.query or {})]
+        if len(both) == 2 and all(isinstance(value, (int, float)) for value in both):
+            case.query[least], case.query[greatest] = sorted(both)
+    if not isinstance(case.body, dict):
         return
     if "flux" in case.body and case.operation.path == "/embed":
         case.query = {}  # what goes with FITS

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -13,6 +15,7 @@ from benchmarks import light_elements
 from model.bundle import load_model
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Spectrum
+from tests.conftest import Server
 from training.evaluation.siblings import Members, lonely, scores
 from training.evaluation.siblings_report import write
 
@@ -96,6 +99,16 @@ def test_the_shipped_model_of_the_branch_knows_the_branch() -> None:
     assert not model.outside(Parameters(4948.0, 3.4, -1.5))
     (reason,) = model.outside(Parameters(5000.0, 4.5, 0.0))
     assert "logg = 4.5" in reason
+
+
+def test_the_service_says_which_log_g_the_branch_has(start_server: Callable[..., Server]) -> None:
+    server = start_server(CHEMTWIN_MODEL=str(Path("model/branch.safetensors").resolve()))
+    card = httpx.get(f"{server.url}/model").json()
+    limits = card["logg_limits"]
+    assert [limits[0]["teff"], limits[-1]["teff"]] == pytest.approx([3700, 5300], abs=1)
+    assert all(one["min"] < one["max"] < 3.9 for one in limits)
+    assert limits[0]["max"] < 1.6
+    assert {"C", "N", "Al"} <= set(card["abundances"])
 
 
 def test_a_page_names_stars_that_no_sibling_accepts_with_their_labels(tmp_path: Path) -> None:
