@@ -75,7 +75,7 @@ def test_the_command_prints_baselines_and_the_model_and_writes_them_to_a_page(tm
     assert "data:image/png" in (tmp_path / "report" / "siblings.html").read_text()
 
 
-def test_the_shipped_model_of_the_branch_finds_siblings_and_sees_the_light_elements(tmp_path: Path) -> None:
+def test_the_shipped_model_of_the_branch_finds_siblings_and_sees_the_light_elements() -> None:
     """The model was adapted to these members: this is a test of its file, no measurement."""
     model = "model/branch.safetensors"
     siblings = ["model", "siblings", model, str(STARS), "--siblings", str(SIBLINGS)]
