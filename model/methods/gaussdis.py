@@ -65,9 +65,10 @@ class GaussDis(Model):
     (K, K), that of observed spectra (`model.methods.scatter`); `continuum` (K, K), what the normaliser adds to
     the coefficients' covariance for white noise of unit variance; `residue` (D, D), the covariance of twins'
     noiseless latent differences; `metric` (D, D), from the unit-prior latent to the one returned; `twins`,
-    empty; `shared` (K, K), the covariance of what the response misses of a chemistry, by which twins do not
-    differ; `floor_growth` (U,), by which the square of the card's `error_floor` grows. Growths, `misfit` and
-    `shared` may be absent.
+    empty; `population` (D, D), the root of the covariance that the latents of searched stars have in the
+    response's frame; `shared` (K, K), the covariance of what the response misses of a chemistry, by which twins
+    do not differ; `floor_growth` (U,), by which the square of the card's `error_floor` grows. Growths,
+    `misfit`, `shared` and `population` may be absent.
     """
 
     method: ClassVar[str] = "gaussdis"
@@ -82,6 +83,7 @@ class GaussDis(Model):
         scatter_growth: NDArray[Any] | None = None,
         misfit: NDArray[Any] | None = None,
         floor_growth: NDArray[Any] | None = None,
+        population: NDArray[Any] | None = None,
         continuum: NDArray[Any],
         residue: NDArray[Any],
         metric: NDArray[Any],
@@ -106,13 +108,17 @@ class GaussDis(Model):
             np.zeros(0) if values is None else values.astype(np.float64)
             for values in (scatter_growth, floor_growth)
         )
+        unit = np.eye(card.latent_dim)
+        self.population = unit if population is None else population.astype(np.float64)
         self.scattered = Scatter(self.ranges, self.scatter, self.scatter_growth, self.misfit)
-        if self.metric.shape != (card.latent_dim, card.latent_dim) or self.response.latents != card.latent_dim:
+        if not self.metric.shape == self.population.shape == unit.shape or self.response.latents != len(unit):
             raise ValueError(f"tensors of another size than the card's {card.latent_dim} latents")
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Tensors for the model file."""
-        own = ("scatter", "continuum", "residue", "metric", "twins")
+        own = ["scatter", "continuum", "residue", "metric", "twins"]
+        if not np.array_equal(self.population, np.eye(len(self.population))):
+            own.append("population")
         return {
             **self.basis.arrays(),
             **self.response.arrays(),
@@ -296,7 +302,8 @@ class GaussDis(Model):
 
     def decode_sd(self, latent: Array, parameters: Array, covariance: Array) -> Array:
         """Standard deviation (P,) of the decoded flux for a latent (D,) of this covariance, to first order."""
-        slope = self.response.by_latents(self.unit(latent[None]), self.nearest(parameters[None]))[0]
+        slope = self.response.by_latents(self._in_response(latent[None]), self.nearest(parameters[None]))[0]
+        slope = self.population.T @ slope
         sizes, axes = np.linalg.eigh(self.unit_covariance(covariance))
         deviation = (np.sqrt(np.maximum(sizes, 0.0)) * axes).T @ slope
         deviation = (
@@ -306,15 +313,19 @@ class GaussDis(Model):
 
     def coefficients(self, latents: Array, parameters: Array) -> Array:
         """Coefficients (N, K) in the spectral basis of the flux that `decode` gives."""
-        return self.response(self.unit(latents), self.nearest(parameters))
+        return self.response(self._in_response(latents), self.nearest(parameters))
 
     def covariance(self, spectrum: Spectrum) -> Array:
         """Posterior covariance (D, D), from the spectrum's ivar and its parameters' errors."""
         return np.asarray(self.infer([dataclasses.replace(spectrum, has_errors=True)])[0].covariance)
 
     def unit(self, latents: Array) -> Array:
-        """Latents (N, D) in the frame of the response, where the prior is the unit Gaussian."""
+        """Latents (N, D) in the frame where the prior is the unit Gaussian."""
         return np.asarray(latents @ self._unmetric)
+
+    def _in_response(self, latents: Array) -> Array:
+        """Latents (N, D) in the frame of the response."""
+        return self.unit(latents) @ self.population.T
 
     def error_floor(self, parameters: Parameters) -> float:
         """Rms by which a spectrum may differ from the model's: more where there are more lines."""
@@ -415,20 +426,27 @@ class GaussDis(Model):
     def _posterior_means(self, latents: Array, information: Array) -> Array:
         """Posterior means (N, D), from the most probable latents (N, D) and the information (N, D, D) on them.
 
-        Half of the residue is added to each twin's noise.
+        Half of the residue is added to each twin's noise. The latents were fitted under a unit Gaussian in the
+        response's frame; the means are under that of the population.
         """
         pulled = np.matmul(information + np.eye(len(self.residue)), latents[:, :, None])
-        return np.asarray(
-            np.linalg.solve(self._residue_term(information) + information, pulled)[:, :, 0] @ self.metric
-        )
+        information = self._of_population(information)
+        means = np.linalg.solve(self._residue_term(information) + information, self.population.T @ pulled)
+        return np.asarray(means[:, :, 0] @ self.metric)
 
     def _posterior_covariances(self, information: Array) -> Array:
         """Posterior covariances (N, D, D), as `_posterior_means`."""
+        information = self._of_population(information)
         residue = self._residue_term(information)
         covariances = np.linalg.solve(residue + information, residue)
         covariances = 0.5 * (covariances + covariances.transpose(0, 2, 1))
         return np.asarray(self.metric.T @ covariances @ self.metric)
 
+    def _of_population(self, information: Array) -> Array:
+        """Information (N, D, D) in the frame where the population is the unit Gaussian."""
+        return self.population.T @ information @ self.population
+
     def _residue_term(self, information: Array) -> Array:
-        """I + F R / 2 (N, D, D) of information F and residue R."""
-        return np.eye(len(self.residue)) + information @ (0.5 * self.residue)
+        """I + F R / 2 (N, D, D) of information F and residue R, in the frame of the population."""
+        root = np.linalg.inv(self.population)
+        return np.eye(len(self.residue)) + information @ (0.5 * (root @ self.residue @ root.T))

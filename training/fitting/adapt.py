@@ -37,6 +37,7 @@ from training.fitting.enough_stars import FEWEST_TO_ADAPT
 from training.fitting.gaussdis import with_tensors
 from training.fitting.growing_scatter import fit_growth
 from training.fitting.misfit import Misfit, Prior, fit_misfit, log_density
+from training.fitting.population import fit_population
 from training.random_streams import Stream, generator
 
 MOST = 3000
@@ -97,6 +98,7 @@ def adapt(
     rows = _drawn(np.flatnonzero(usable), group, MOST)
     chosen, group = [spectra[row] for row in rows], _numbered(group[rows])
     nothing = {name: np.zeros_like(getattr(model, name)) for name in ("misfit", "shared")}
+    nothing["population"] = np.eye(model.card.latent_dim)
     shifted = _with_mean_residual(with_tensors(model, model.card, **nothing), chosen)
     stars = measured(shifted, chosen)
     prior = choose_prior(shifted, stars, group)
@@ -112,7 +114,7 @@ def adapt(
         quality={},
     )
     shifted = with_tensors(shifted, card, floor_growth=floor_growth)
-    return _adapted(model, shifted, chosen, misfit, card)
+    return _adapted(model, shifted, chosen, group, misfit, card)
 
 
 def _record(model: GaussDis, group: NDArray[np.int64], prior: Prior, source: str) -> dict[str, Any]:
@@ -243,14 +245,15 @@ def _adapted(
     model: GaussDis,
     shifted: GaussDis,
     spectra: Sequence[Spectrum],
+    group: NDArray[np.int64],
     misfit: Misfit,
     card: Card,
 ) -> GaussDis:
-    """The model with a misfit, and a metric that ranks pairs as the likelihood ratio of same and different.
+    """The model with a misfit, the stars' population, and a metric.
 
-    With the posterior covariance A of both stars, latents differ by A + A - 2 A A were they siblings, and by
-    2 - 2 A if not: the difference of the two inverses is the inverse of 2 A. The mean square distance of
-    siblings is D.
+    The metric ranks pairs as the likelihood ratio of same and different. With the posterior covariance A of
+    both stars, latents differ by A + A - 2 A A were they siblings, and by 2 - 2 A if not: the difference of the
+    two inverses is the inverse of 2 A. The mean square distance of siblings is D.
     """
     mean = shifted.response.mean.copy()
     mean[: len(misfit.offset)] += misfit.offset
@@ -262,17 +265,23 @@ def _adapted(
         shared=misfit.shared,
         metric=np.eye(card.latent_dim),
     )
-    covariances = np.array(
-        [star.covariance for part in _batches(spectra) for star in unit.infer(part)], np.float64
-    )
+    unit = with_tensors(unit, card, population=fit_population(*_posteriors(unit, spectra), group))
+    _, covariances = _posteriors(unit, spectra)
     pair = unit.pair_covariance(covariances, np.roll(covariances, 1, axis=0)).mean(axis=0)
     metric = _inverse_root(covariances.mean(axis=0))
     metric *= np.sqrt(len(metric) / np.trace(metric @ pair @ metric))
     adapted = with_tensors(unit, card, metric=metric)
     if model.readout is not None:
-        slope = np.linalg.solve(adapted.metric, model.metric @ model.readout.slope)
+        by_response = np.linalg.solve(model.population.T, model.metric @ model.readout.slope)
+        slope = np.linalg.solve(adapted.metric, adapted.population.T @ by_response)
         adapted.readout = dataclasses.replace(model.readout, slope=np.asarray(slope))
     return adapted
+
+
+def _posteriors(model: GaussDis, spectra: Sequence[Spectrum]) -> tuple[Array, Array]:
+    """Posterior means (N, D) and covariances (N, D, D)."""
+    found = [star for part in _batches(spectra) for star in model.infer(part)]
+    return np.stack([star.latent for star in found]), np.array([star.covariance for star in found], np.float64)
 
 
 def _inverse_root(covariance: Array) -> Array:

@@ -18,7 +18,16 @@ RANGES = {"teff": (4000.0, 5000.0), "logg": (1.5, 3.0), "fe_h": (-1.0, 0.5)}
 SNR = 60.0
 
 
-def toy(residue: float = 0.0, metric: np.ndarray | None = None, bend: float = 0.02) -> GaussDis:
+NARROW = np.diag([1.5, 0.8, 0.3, 0.1]) + np.tril(np.full((LATENTS, LATENTS), 0.1), -1)
+"""The root of a population's covariance: wider than the unit matrix in one direction, narrower in others."""
+
+
+def toy(
+    residue: float = 0.0,
+    metric: np.ndarray | None = None,
+    bend: float = 0.02,
+    population: np.ndarray | None = None,
+) -> GaussDis:
     """A known generator: linear and square terms that change with the parameters."""
     generator = np.random.default_rng(1)
     polynomial = generator.normal(0, 0.02, (len(exponents(3, 4)), PIXELS))
@@ -34,6 +43,7 @@ def toy(residue: float = 0.0, metric: np.ndarray | None = None, bend: float = 0.
         residue=residue * np.eye(LATENTS),
         metric=np.eye(LATENTS) if metric is None else metric,
         twins=np.zeros((0, 0)),
+        population=population,
         response_mean=generator.normal(0, 0.01, (len(exponents(3, 2)), COMPONENTS)),
         response_linear=linear,
         response_products=generator.normal(0, bend, (4, LATENTS * (LATENTS + 1) // 2 + 4, COMPONENTS)),
@@ -65,9 +75,10 @@ def uneven(shape: tuple[int, int]) -> np.ndarray:
     return variance
 
 
+@pytest.mark.parametrize("population", [None, NARROW], ids=["unit prior", "population"])
 @pytest.mark.parametrize("masked", [False, True], ids=["even noise", "uneven noise and masks"])
-def test_posteriors_hold_the_truth_as_often_as_they_say(masked):
-    model = toy(bend=0.0)
+def test_posteriors_hold_the_truth_as_often_as_they_say(masked, population):
+    model = toy(bend=0.0, population=population)
     latents, known, flux = drawn(model)
     variance = uneven(flux.shape) if masked else np.full(flux.shape, SNR**-2)
     means, covariances = model.posterior(noisy(flux, variance), known, variance)
@@ -103,9 +114,11 @@ def test_weighted_and_plain_inference_agree_where_all_pixels_are_alike():
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 
-def test_differences_of_twins_have_the_covariance_that_is_said_of_them():
+@pytest.mark.parametrize("population", [None, 2 * NARROW], ids=["unit prior", "population"])
+def test_differences_of_twins_have_the_covariance_that_is_said_of_them(population):
     """Also between poor spectra of unlike noise, whose posterior means shrink differently."""
-    model = toy(metric=np.random.default_rng(5).normal(size=(LATENTS, LATENTS)), bend=0.0)
+    metric = np.random.default_rng(5).normal(size=(LATENTS, LATENTS))
+    model = toy(metric=metric, bend=0.0, population=population)
     _, known, flux = drawn(model)
     good, poor = np.full(flux.shape, 1.5**-2), np.full(flux.shape, 0.8**-2)
     left, a = model.posterior(noisy(flux, good, 6), known, good)
