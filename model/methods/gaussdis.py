@@ -62,13 +62,13 @@ class GaussDis(Model):
 
     Tensors: those of `Basis`; `response_mean`, `response_linear`, `response_products` (`Response`); `scatter`
     (K, K), the covariance of the coefficients about the response, its `scatter_growth` (F,), and `misfit`
-    (K, K), that of observed spectra (`model.methods.scatter`); `continuum` (K, K), what the normaliser adds to
-    the coefficients' covariance for white noise of unit variance; `residue` (D, D), the covariance of twins'
-    noiseless latent differences; `metric` (D, D), from the unit-prior latent to the one returned; `twins`,
-    empty; `population` (D, D), the root of the covariance that the latents of searched stars have in the
-    response's frame; `shared` (K, K), the covariance of what the response misses of a chemistry, by which twins
-    do not differ; `floor_growth` (U,), by which the square of the card's `error_floor` grows. Growths,
-    `misfit`, `shared` and `population` may be absent.
+    (K, K), that of observed spectra with usual lines (`model.methods.scatter`); `continuum` (K, K), what the
+    normaliser adds to the coefficients' covariance for white noise of unit variance; `residue` (D, D), the
+    covariance of twins' noiseless latent differences; `metric` (D, D), from the unit-prior latent to the one
+    returned; `twins`, empty; `population` (D, D), the root of the covariance that the latents of searched stars
+    have in the response's frame; `shared` (K, K), the covariance of what the response misses of a chemistry, by
+    which twins do not differ; `floor_growth` (U,), by which the square of the card's `error_floor` grows.
+    Growths, `misfit`, `shared` and `population` may be absent.
     """
 
     method: ClassVar[str] = "gaussdis"
@@ -110,7 +110,7 @@ class GaussDis(Model):
         )
         unit = np.eye(card.latent_dim)
         self.population = unit if population is None else population.astype(np.float64)
-        self.scattered = Scatter(self.ranges, self.scatter, self.scatter_growth, self.misfit)
+        self.scattered = Scatter(self.basis, self.scatter, self.scatter_growth, self.misfit)
         if not self.metric.shape == self.population.shape == unit.shape or self.response.latents != len(unit):
             raise ValueError(f"tensors of another size than the card's {card.latent_dim} latents")
 
@@ -269,7 +269,7 @@ class GaussDis(Model):
     def _is_errorless(self, spectrum: Spectrum) -> bool:
         exact = not spectrum.parameters.errors(self.parameter_names).any()
         plain = exact and not spectrum.has_errors and not spectrum.masked_fraction
-        return plain and not self.scattered.grows
+        return plain and not self.scattered.differs
 
     def _embed_errorless(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
         """Embed complete spectra without errors: `infer` and `decode` in the coefficients alone."""
@@ -294,7 +294,7 @@ class GaussDis(Model):
 
     @cached_property
     def _errorless(self) -> ErrorlessFits:
-        return ErrorlessFits(self.basis, self.response, self.scatter + self.misfit, self.continuum)
+        return ErrorlessFits(self.basis, self.response, self.scatter, self.continuum)
 
     def decode(self, latents: Array, parameters: Array) -> Array:
         """Flux (N, P) of latents (N, D) at parameters (N, U)."""

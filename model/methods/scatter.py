@@ -2,10 +2,11 @@
 
 The covariance of the coefficients of a star with latent z at parameters u about the response is
 
-    S exp(a . f(z, u)) + W,
+    S exp(a . f(z, u)) + s(u)^2 W,
 
 where S (K, K) is what the polynomial misses of the spectra that it was fitted to, W (K, K) the misfit of
-observed spectra, and f the monomials of u up to degree 2 without the constant, then z, then its squares less 1.
+observed spectra with usual lines, s the strength of the lines of a star of mean chemistry in units of
+`USUAL_DEPTH`, and f the monomials of u up to degree 2 without the constant, then z, then its squares less 1.
 The growth a is empty for a scatter that is the same for all stars.
 """
 
@@ -13,32 +14,50 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.methods.basis import design, scaled
+from model.methods.basis import Basis, design, scaled
 from model.spectra.grid import Array
 
 DEGREE = 2
 LARGEST = 5.0
 """Largest logarithm of a factor, beyond the stars that it was fitted to."""
 
+USUAL_DEPTH = 0.07
+"""Mean depth of the lines of giants in open clusters, as a fraction of the continuum."""
+
 
 class Scatter:
-    """A covariance (K, K) with its growth (F,), and a misfit (K, K), for parameters in `ranges` (U, 2)."""
+    """A covariance (K, K) with its growth (F,), and a misfit (K, K), of coefficients in a `basis`."""
 
-    def __init__(self, ranges: Array, covariance: Array, growth: Array, misfit: Array) -> None:
-        self._ranges = ranges
+    def __init__(self, basis: Basis, covariance: Array, growth: Array, misfit: Array) -> None:
+        self._basis = basis
         self._covariance, self._growth, self._misfit = covariance, growth, misfit
 
     @property
     def grows(self) -> bool:
-        """Whether stars differ in their scatter."""
+        """Whether a star's scatter depends on its latent."""
         return bool(self._growth.any())
+
+    @property
+    def differs(self) -> bool:
+        """Whether stars differ in their scatter."""
+        return self.grows or bool(self._misfit.any())
 
     def __call__(self, latents: Array, parameters: Array) -> Array:
         """Covariance (N, K, K) at latents (N, D) and parameters (N, U); (K, K) if all stars have the same."""
-        if not self.grows:
-            return self._covariance + self._misfit
-        factor = factors(growth_features(self._ranges, latents, parameters), self._growth)
-        return factor[:, None, None] * self._covariance + self._misfit
+        covariance = self._covariance
+        if self.grows:
+            features = growth_features(self._basis.ranges, latents, parameters)
+            covariance = factors(features, self._growth)[:, None, None] * covariance
+        if self._misfit.any():
+            covariance = covariance + squared_line_strength(self._basis, parameters) * self._misfit
+        return covariance
+
+
+def squared_line_strength(basis: Basis, parameters: Array) -> Array:
+    """Squares s^2 (N, 1, 1) of the strength of lines at parameters (N, U), moved into the basis's ranges."""
+    monomials = basis.terms(np.clip(parameters, *basis.ranges.T))
+    depth = 1 - monomials @ basis.polynomial.mean(axis=1)
+    return np.asarray(np.square(depth / USUAL_DEPTH))[:, None, None]
 
 
 def scaled_within(ranges: Array, parameters: Array) -> Array:

@@ -3,11 +3,13 @@
 The coefficients y (K,) of star i at parameters u, with those of its group's latent z, are taken as
 
     y_i = R(z, u_i) + B' phi(u_i) + s + m_i + n_i,
-    z ~ N(0, I),  s ~ N(0, V),  m_i ~ N(0, W),  n_i ~ N(0, C_i),
+    z ~ N(0, I),  s ~ N(0, V),  m_i ~ N(0, l_i^2 W),  n_i ~ N(0, C_i),
 
-where R is the response, phi (T,) are the monomials of u, C_i the covariance of noise, continuum, scatter and
-label errors. The members of a group share z and s, what the response misses of their chemistry; a single star
-is a group of its own. Siblings do not differ by s, so that W alone belongs to the errors of their difference.
+where R is the response, phi (T,) are the monomials of u, l_i is the strength of the star's lines
+(`model.methods.scatter`), for they are what a response has wrong, and C_i the covariance of noise, continuum,
+scatter and label errors. The members of a group share z and s, what the response misses of their chemistry; a
+single star is a group of its own. Siblings do not differ by s, so that W alone belongs to the errors of their
+difference.
 
 B, V and W are found by expectation-maximisation about the fitted latents; B at each step by generalised least
 squares with z and s integrated out. The terms of B beyond the constant have the prior N(0, V + W). V and W
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 from model.methods.basis import design
 from model.methods.gaussdis import GaussDis
 from model.methods.measured_stars import Measured
+from model.methods.scatter import squared_line_strength
 from model.spectra.grid import Array
 
 FREEDOM = 20.0
@@ -46,7 +49,7 @@ class Misfit(NamedTuple):
     offset : array (T, K)
         Offsets B of the coefficients per monomial of u.
     own : array (K, K)
-        Covariance W of each star's own misfit.
+        Covariance W of each star's own misfit, if its lines have the usual strength.
     shared : array (K, K)
         Covariance V of the misfit that siblings share.
     """
@@ -80,6 +83,8 @@ class LinearStars:
         Derivatives of the coefficients by the latent z.
     covariances : array (N, K, K)
         Of noise, continuum, scatter and label errors.
+    squared_strength : array (N, 1, 1)
+        Squares of the strength of lines, by which W is multiplied.
     group : array of int (N,)
         The star's group, numbered from 0.
     """
@@ -87,18 +92,21 @@ class LinearStars:
     residual: Array
     slope: Array
     covariances: Array
+    squared_strength: Array
     group: NDArray[np.int64]
 
     @classmethod
     def about(cls, model: GaussDis, stars: Measured, group: NDArray[np.int64], misfit: Misfit) -> LinearStars:
         """Linearise about the latents that fit `stars` under a misfit."""
         coefficients = stars.coefficients - misfit.offsets(model, stars.parameters)
-        latents = model.fit_latents(coefficients, stars.covariances + misfit.own + misfit.shared, stars)
+        strength = squared_line_strength(model.basis, stars.parameters)
+        uncertain = stars.covariances + strength * misfit.own + misfit.shared
+        latents = model.fit_latents(coefficients, uncertain, stars)
         slope = model.response.by_latents(latents, stars.parameters)
         at_zero = model.response(latents, stars.parameters) - np.einsum("nd,ndk->nk", latents, slope)
         covariances = stars.covariances + model.scattered(latents, stars.parameters)
         covariances = covariances + model.by_errors(latents, stars.parameters, stars.errors)
-        return cls(stars.coefficients - at_zero, slope, covariances, group)
+        return cls(stars.coefficients - at_zero, slope, covariances, strength, group)
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,7 @@ class Posterior:
     @classmethod
     def of(cls, stars: LinearStars, misfit: Misfit) -> Posterior:
         """Under a misfit."""
-        inverse = np.linalg.inv(stars.covariances + misfit.own)
+        inverse = np.linalg.inv(stars.covariances + stars.squared_strength * misfit.own)
         root = np.broadcast_to(_root(misfit.shared), inverse.shape)
         slope = np.concatenate([stars.slope, root], axis=1)
         weighted = slope @ inverse
@@ -237,12 +245,13 @@ def _offset(
 def _own(
     stars: LinearStars, found: Posterior, residual: Array, shared: Array, covariance: Array, expected: Array
 ) -> Array:
-    """The next W: the mean of the prior's and of the expected m m' of each star."""
+    """The next W: the mean of the prior's and of the expected m m' of each star, at usual lines."""
     remaining = residual - np.einsum("nd,ndk->nk", shared[stars.group], found.slope)
-    misfit = np.einsum("nkl,nl->nk", found.inverse, remaining) @ covariance
+    strength = np.sqrt(stars.squared_strength)[:, 0]
+    misfit = strength * (np.einsum("nkl,nl->nk", found.inverse, remaining) @ covariance)
     rows = np.arange(len(residual))
     precision = sum(
-        found.precisions(stars, part, part).sum(axis=0)
+        (stars.squared_strength[part] * found.precisions(stars, part, part)).sum(axis=0)
         for part in np.array_split(rows, 1 + len(rows) // PAIRS_AT_ONCE)
     )
     total = misfit.T @ misfit + len(rows) * covariance - covariance @ precision @ covariance

@@ -13,6 +13,7 @@ from model.bundle import REFERENCE, load_model, save_model
 from model.errors import InputError
 from model.methods.gaussdis import GaussDis
 from model.methods.measured_stars import Measured
+from model.methods.scatter import squared_line_strength
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Observation, Spectrum, prepare
 from training.emulator.emulator import Emulator
@@ -102,7 +103,7 @@ def test_after_adapting_to_single_stars_twins_of_another_generator_meet(
     gap = latents[::2] - latents[1::2]
     pair = adapted.pair_covariance(covariances[::2], covariances[1::2])
     chi2 = np.einsum("nd,nd->n", gap, np.linalg.solve(pair, gap[..., None])[..., 0]).mean() / gap.shape[1]
-    assert 0.6 < chi2 < 1.5  # 1 would be exact; 60 pairs, the misfit from 120 stars
+    assert 0.6 < chi2 < 1.7  # 1 would be exact; 60 pairs, the misfit from 120 single stars
 
 
 def test_typical_errors_are_medians_of_those_that_are_known(model: GaussDis) -> None:
@@ -127,7 +128,9 @@ def test_a_known_misfit_is_found_from_siblings(model: GaussDis) -> None:
     deviations = np.geomspace(0.1, 0.003, size)
     offset = np.zeros((4, size))
     offset[:2] = random.normal(size=(2, size)) * deviations
-    spread = random.normal(size=(len(group), size)) * deviations
+    strength = np.sqrt(squared_line_strength(model.basis, parameters))[:, 0]
+    assert strength.max() > 2 * strength.min()
+    spread = strength * random.normal(size=(len(group), size)) * deviations
     stars = Measured(
         np.zeros((len(group), size)),
         np.broadcast_to(1e-6 * np.eye(size), (len(group), size, size)),
