@@ -190,7 +190,7 @@ def chemistry(labels: Path, out: Path, branch: bool) -> None:
     from training.emulator.emulator import Emulator
     from training.surveys.branch import RANGES
     from training.surveys.chemistry import fit_chemistry
-    from training.surveys.synthetic_survey import TABLE_1
+    from training.surveys.paper_tables import TABLE_1
 
     emulator = Emulator.load()
     iron = emulator.labels.index("fe_h")

@@ -35,8 +35,11 @@ LEADING = 5
 LEAST_NEW = 0.3
 """Least fraction of a discriminant's variance that those before it must not predict."""
 
-MOST_WITHIN = 0.6
-"""Largest variance within groups, as a fraction of the whole, of what is new."""
+MOST_WITHIN = 0.4
+"""Largest variance within groups, as a fraction of the whole, of what is new.
+
+On the giant branch 0.4 leaves 18 latents for 18 elements; 0.6 adds 11 that follow from these.
+"""
 
 BATCH_STARS = 4096
 

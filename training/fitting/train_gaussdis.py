@@ -42,7 +42,7 @@ DEGREES = ((6, 5, 3), (4, 3, 1), (2, 1, 0))
 """Degrees in u of the response's mean, linear terms and products: the first that the stars can carry."""
 
 STARS_PER_TERM = 4
-LEADING = 4
+LEADING = 6
 """Number of latents, those with the largest effect on spectra, that come in products of three."""
 
 TURNS = 3

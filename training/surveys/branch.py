@@ -12,6 +12,7 @@ from training.emulator.domain import BRANCH
 from training.emulator.emulator import Emulator
 from training.random_streams import Stream, generator
 from training.surveys.chemistry import Chemistry
+from training.surveys.paper_tables import TABLE_1
 
 Array = NDArray[np.float64]
 
@@ -41,6 +42,12 @@ USUAL_FE_H = (-0.1, 0.3)
 USUAL_WIDTH = 0.6
 """Every other group has [Fe/H] of this mean and standard deviation, and [X/Fe] so much nearer to 0."""
 
+HOT_METAL_POOR = {"teff": (4700.0, 5300.0), "fe_h": (-2.2, -0.8)}
+"""Lines change most there: one group of `EVERY` is drawn from it."""
+
+EVERY = 8
+"""Another group of so many has Teff and log g of the paper's table 1, in part beyond the branch."""
+
 ROUNDS = 1000
 
 
@@ -69,7 +76,8 @@ def draw_branch_labels(
         Members have equal [X/Fe], but each its own [Fe/H].
     chemistry : Chemistry, optional
         The distribution of real giants. By default Teff and log g fill the branch evenly and [X/Fe] are
-        Gaussians. [Fe/H] is 0.5 - 2.7 t^1.6 with t uniform, or the usual one in every other group.
+        Gaussians. [Fe/H] is 0.5 - 2.7 t^1.6 with t uniform, or the usual one in every other group. One group
+        of `EVERY` lies in the paper's range of Teff and log g, another is hot and metal-poor.
 
     Returns
     -------
@@ -88,7 +96,7 @@ def draw_branch_labels(
     left = np.arange(groups)
     for _ in range(ROUNDS):
         if chemistry is None:
-            labels[left] = _broad(random, left % 2 == 1, members, emulator.labels, own_fe_h)
+            labels[left] = _broad(random, left, members, emulator.labels, own_fe_h)
         else:
             labels[left] = _realistic(random, len(left), members, emulator.labels, chemistry)
         flat = labels[left].reshape(-1, labels.shape[-1])
@@ -100,41 +108,45 @@ def draw_branch_labels(
 
 def _broad(
     random: np.random.Generator,
-    usual: NDArray[np.bool_],
+    number: NDArray[np.int64],
     members: int,
     names: tuple[str, ...],
     own_fe_h: bool,
 ) -> Array:
-    """Labels (G, members, L) of groups, those that are `usual` (G,) nearer to the Sun's."""
-    groups, count = len(usual), len(usual) * members
-    width = np.where(usual, USUAL_WIDTH, 1.0)
+    """Labels (G, members, L) of groups of these numbers (G,), which say what each is like."""
+    groups = len(number)
+    usual, hot, paper = number % 2 == 1, number % EVERY == 0, number % EVERY == 1
+    width = np.where(usual & ~paper, USUAL_WIDTH, 1.0)
     labels = np.zeros((groups, members, len(names)))
     alpha = ALPHA_SD * random.standard_normal(groups)
     for name, (mean, sd) in BROAD.items():
         drawn = mean + ALPHA.get(name, 0.0) * alpha + sd * random.standard_normal(groups)
         labels[:, :, names.index(name)] = (width * drawn)[:, None]
-    teff, logg = _on_branch(random, count)
-    labels[:, :, names.index("teff")] = teff.reshape(groups, members)
-    labels[:, :, names.index("logg")] = logg.reshape(groups, members)
+    own = _on_branch(random, (groups, members), RANGES["teff"])
+    own[hot] = _on_branch(random, (int(hot.sum()), members), HOT_METAL_POOR["teff"])
+    own[paper] = np.stack([random.uniform(*TABLE_1[n], (int(paper.sum()), members)) for n in TABLE_1], axis=2)
+    labels[:, :, [names.index(name) for name in TABLE_1]] = own
     shape = (groups, members if own_fe_h else 1)
     low, high = RANGES["fe_h"]
     iron = high - (high - low) * random.uniform(size=shape) ** 1.6
     mean, sd = USUAL_FE_H
+    iron[hot] = random.uniform(*HOT_METAL_POOR["fe_h"], (int(hot.sum()), shape[1]))
     near = np.clip(mean + sd * random.standard_normal(shape), low, high)
     labels[:, :, names.index("fe_h")] = np.where(usual[:, None], near, iron)
     return labels
 
 
-def _on_branch(random: np.random.Generator, count: int) -> tuple[Array, Array]:
-    """Teff (K) and log g, (N,) each, uniform over the branch."""
+def _on_branch(random: np.random.Generator, shape: tuple[int, int], within: tuple[float, float]) -> Array:
+    """Teff (K) and log g, (*shape, 2), uniform over the part of the branch `within` a range of Teff."""
+    count = shape[0] * shape[1]
     teff, logg = np.empty(0), np.empty(0)
     while len(teff) < count:
-        drawn = random.uniform(*RANGES["teff"], size=count)
+        drawn = random.uniform(*within, size=count)
         height = random.uniform(*RANGES["logg"], size=count)
         low, high = (np.interp(drawn, BRANCH[:, 0], BRANCH[:, side]) for side in (1, 2))
         inside = (height >= low) & (height <= high)
         teff, logg = np.append(teff, drawn[inside]), np.append(logg, height[inside])
-    return teff[:count], logg[:count]
+    return np.stack([teff[:count], logg[:count]], axis=1).reshape(*shape, 2)
 
 
 def _realistic(

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from model.spectra.grid import APOGEE_LOG_START, APOGEE_LOG_STEP, APOGEE_PIXELS, Array
 from training.emulator.emulator import CARBON_LIMIT, LABELS
 from training.random_streams import EmulatorStream, generator
-from training.surveys.synthetic_survey import TABLE_1, TABLE_2
+from training.surveys.paper_tables import TABLE_1, TABLE_2
 from training.turbospectrum.synthesis import RESOLUTION, SynthesisError, Turbospectrum
 
 PARAMETER_BOX = {"teff": (3900.0, 5100.0), "logg": (1.3, 3.2), "fe_h": (-1.1, 0.5)}

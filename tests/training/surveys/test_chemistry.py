@@ -8,9 +8,10 @@ from click.testing import CliRunner
 from app.cli.main import cli
 from training.emulator.emulator import CARBON_LIMIT
 from training.surveys.chemistry import BRANCH, FOLLOWERS, SHIPPED, Chemistry, fit_chemistry
+from training.surveys.paper_tables import TABLE_1
 from training.surveys.published_errors import DR12, PUBLISHED, measured_abundances, published_errors
 from training.surveys.survey import Survey
-from training.surveys.synthetic_survey import TABLE_1, draw_labels, synthesize
+from training.surveys.synthetic_survey import draw_labels, synthesize
 
 RANGES = {**TABLE_1, "fe_h": (-1.1, 0.5)}
 

@@ -4,8 +4,9 @@ import pytest
 
 from training.emulator.emulator import CARBON_LIMIT
 from training.spectral_basis import parameter_values, training_ranges
+from training.surveys.paper_tables import TABLE_1, TABLE_2
 from training.surveys.survey import Survey
-from training.surveys.synthetic_survey import TABLE_1, TABLE_2, draw_labels, synthesize
+from training.surveys.synthetic_survey import draw_labels, synthesize
 
 
 @pytest.fixture(scope="module")
