@@ -49,15 +49,16 @@ class Scatter:
             features = growth_features(self._basis.ranges, latents, parameters)
             covariance = factors(features, self._growth)[:, None, None] * covariance
         if self._misfit.any():
-            covariance = covariance + squared_line_strength(self._basis, parameters) * self._misfit
+            strength = line_strength(self._basis, parameters)[:, None, None]
+            covariance = covariance + strength**2 * self._misfit
         return covariance
 
 
-def squared_line_strength(basis: Basis, parameters: Array) -> Array:
-    """Squares s^2 (N, 1, 1) of the strength of lines at parameters (N, U), moved into the basis's ranges."""
+def line_strength(basis: Basis, parameters: Array) -> Array:
+    """Strength s (N,) of the lines at parameters (N, U), moved into the basis's ranges."""
     monomials = basis.terms(np.clip(parameters, *basis.ranges.T))
     depth = 1 - monomials @ basis.polynomial.mean(axis=1)
-    return np.asarray(np.square(depth / USUAL_DEPTH))[:, None, None]
+    return np.asarray(depth / USUAL_DEPTH)
 
 
 def scaled_within(ranges: Array, parameters: Array) -> Array:

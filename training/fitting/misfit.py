@@ -2,7 +2,7 @@
 
 The coefficients y (K,) of star i at parameters u, with those of its group's latent z, are taken as
 
-    y_i = R(z, u_i) + B' phi(u_i) + s + m_i + n_i,
+    y_i = R(z, u_i) + l_i B' phi(u_i) + s + m_i + n_i,
     z ~ N(0, I),  s ~ N(0, V),  m_i ~ N(0, l_i^2 W),  n_i ~ N(0, C_i),
 
 where R is the response, phi (T,) are the monomials of u, l_i is the strength of the star's lines
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from model.methods.basis import design
 from model.methods.gaussdis import GaussDis
 from model.methods.measured_stars import Measured
-from model.methods.scatter import squared_line_strength
+from model.methods.scatter import line_strength
 from model.spectra.grid import Array
 
 FREEDOM = 20.0
@@ -47,7 +47,7 @@ class Misfit(NamedTuple):
     Attributes
     ----------
     offset : array (T, K)
-        Offsets B of the coefficients per monomial of u.
+        Offsets l B' phi of the coefficients, per monomial of the response's mean.
     own : array (K, K)
         Covariance W of each star's own misfit, if its lines have the usual strength.
     shared : array (K, K)
@@ -83,8 +83,8 @@ class LinearStars:
         Derivatives of the coefficients by the latent z.
     covariances : array (N, K, K)
         Of noise, continuum, scatter and label errors.
-    squared_strength : array (N, 1, 1)
-        Squares of the strength of lines, by which W is multiplied.
+    strength : array (N,)
+        Strength l of the star's lines.
     group : array of int (N,)
         The star's group, numbered from 0.
     """
@@ -92,15 +92,15 @@ class LinearStars:
     residual: Array
     slope: Array
     covariances: Array
-    squared_strength: Array
+    strength: Array
     group: NDArray[np.int64]
 
     @classmethod
     def about(cls, model: GaussDis, stars: Measured, group: NDArray[np.int64], misfit: Misfit) -> LinearStars:
         """Linearise about the latents that fit `stars` under a misfit."""
         coefficients = stars.coefficients - misfit.offsets(model, stars.parameters)
-        strength = squared_line_strength(model.basis, stars.parameters)
-        uncertain = stars.covariances + strength * misfit.own + misfit.shared
+        strength = line_strength(model.basis, stars.parameters)
+        uncertain = stars.covariances + strength[:, None, None] ** 2 * misfit.own + misfit.shared
         latents = model.fit_latents(coefficients, uncertain, stars)
         slope = model.response.by_latents(latents, stars.parameters)
         at_zero = model.response(latents, stars.parameters) - np.einsum("nd,ndk->nk", latents, slope)
@@ -133,7 +133,7 @@ class Posterior:
     @classmethod
     def of(cls, stars: LinearStars, misfit: Misfit) -> Posterior:
         """Under a misfit."""
-        inverse = np.linalg.inv(stars.covariances + stars.squared_strength * misfit.own)
+        inverse = np.linalg.inv(stars.covariances + stars.strength[:, None, None] ** 2 * misfit.own)
         root = np.broadcast_to(_root(misfit.shared), inverse.shape)
         slope = np.concatenate([stars.slope, root], axis=1)
         weighted = slope @ inverse
@@ -175,18 +175,19 @@ def fit_misfit(model: GaussDis, stars: Measured, group: NDArray[np.int64], prior
     """
     size = stars.coefficients.shape[1]
     expected = 0.5 * prior.size * np.eye(size)
-    monomials = design(stars.parameters, model.ranges, prior.degree)
-    misfit = Misfit(np.zeros((monomials.shape[1], size)), expected, expected)
+    polynomials = _offset_polynomials(model, prior.degree)
+    terms = _monomials(model, stars.parameters, len(polynomials)) @ polynomials
+    misfit = Misfit(np.zeros((len(polynomials), size)), expected, expected)
     pairs = _pairs(group)
     for step in range(STEPS):
         if step % LINEARISED_EVERY == 0:
             linear = LinearStars.about(model, stars, group, misfit)
         found = Posterior.of(linear, misfit)
-        offset = _offset(linear, found, monomials, pairs, misfit.own + misfit.shared)
-        residual = linear.residual - monomials @ offset
+        offset = _offset(linear, found, terms, pairs, misfit.own + misfit.shared)
+        residual = linear.residual - terms @ offset
         shared = found.means(linear, residual)
         misfit = Misfit(
-            offset,
+            polynomials @ offset,
             _own(linear, found, residual, shared, misfit.own, expected),
             _shared(found, shared, misfit.shared, expected),
         )
@@ -208,6 +209,18 @@ def log_density(model: GaussDis, stars: Measured, group: NDArray[np.int64], misf
 def _monomials(model: GaussDis, parameters: Array, count: int) -> Array:
     """The first `count` monomials (N, T) of parameters (N, U)."""
     return design(parameters, model.ranges, model.response.degrees[0])[:, :count]
+
+
+def _offset_polynomials(model: GaussDis, degree: int) -> Array:
+    """The terms l phi of the offset as polynomials of u, (T, t) in the monomials of the response's mean.
+
+    Each by least squares, which is exact while the product is of no higher degree than the mean.
+    """
+    highest = model.response.degrees[0]
+    axes = (np.linspace(low, high, highest + 2) for low, high in model.ranges)
+    grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, len(model.ranges))
+    terms = line_strength(model.basis, grid)[:, None] * design(grid, model.ranges, degree)
+    return np.asarray(np.linalg.lstsq(design(grid, model.ranges, highest), terms)[0])
 
 
 def _pairs(group: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -247,11 +260,10 @@ def _own(
 ) -> Array:
     """The next W: the mean of the prior's and of the expected m m' of each star, at usual lines."""
     remaining = residual - np.einsum("nd,ndk->nk", shared[stars.group], found.slope)
-    strength = np.sqrt(stars.squared_strength)[:, 0]
-    misfit = strength * (np.einsum("nkl,nl->nk", found.inverse, remaining) @ covariance)
+    misfit = stars.strength[:, None] * (np.einsum("nkl,nl->nk", found.inverse, remaining) @ covariance)
     rows = np.arange(len(residual))
     precision = sum(
-        (stars.squared_strength[part] * found.precisions(stars, part, part)).sum(axis=0)
+        (stars.strength[part, None, None] ** 2 * found.precisions(stars, part, part)).sum(axis=0)
         for part in np.array_split(rows, 1 + len(rows) // PAIRS_AT_ONCE)
     )
     total = misfit.T @ misfit + len(rows) * covariance - covariance @ precision @ covariance
