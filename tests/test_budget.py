@@ -13,7 +13,7 @@ import pytest
 from tests import budget
 from tests.budget import pytest_collection_modifyitems, pytest_runtest_makereport, pytest_runtest_protocol
 
-budget.SECONDS, budget.BUSY = 0.1, math.inf
+budget.SECONDS, budget.BUSY = 0.6, math.inf
 budget.os.getloadavg = lambda: (0.0, 0.0, 0.0)
 
 @pytest.fixture
@@ -26,10 +26,10 @@ SLOW = """
 import time
 import pytest
 
-def test_too_long(): time.sleep(0.3)
+def test_too_long(): time.sleep(0.8)
 
 @pytest.mark.long("it sleeps")
-def test_long(): time.sleep(0.3)
+def test_long(): time.sleep(0.8)
 
 def test_of_a_service(service): ...
 """
