@@ -242,8 +242,10 @@ def giants(catalogue_of_make: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def client(service: Server) -> Iterator[httpx.Client]:
+    """A client of the service with the catalogue; the test star is deleted after each test."""
     with httpx.Client(base_url=service.url, timeout=60) as client:
         yield client
+        client.delete("/stars/TEST-1")
 
 
 @pytest.fixture(scope="session")
