@@ -58,7 +58,6 @@ def test_an_unknown_position_of_an_npz_is_none(client, star):
         assert done["status"] in (200, 201)
         stored = client.get("/stars/TEST-1").json()
         assert None in (stored["ra"], stored["dec"])
-    client.delete("/stars/TEST-1")
 
 
 @pytest.mark.parametrize("value", ["4705", True, [4705]])
@@ -124,7 +123,6 @@ def test_half_a_position_is_none(client, star):
     refused(client.post("/embed", json=star | {"ra": 400.0, "dec": 0.0}), "ra")
     stored = client.get("/stars/TEST-1").json()
     assert (stored["ra"], stored["dec"]) == (None, None)
-    client.delete("/stars/TEST-1")
 
 
 def test_a_position_far_from_the_designation_is_a_warning(client, star):

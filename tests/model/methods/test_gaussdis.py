@@ -131,6 +131,16 @@ def test_differences_of_twins_have_the_covariance_that_is_said_of_them(populatio
     assert abs(summed.mean() - LATENTS) > 0.2, "the sum of the two would do as well: the test is blind"
 
 
+def test_the_error_of_decoded_flux_is_that_of_its_latent():
+    model = toy(metric=np.random.default_rng(5).normal(size=(LATENTS, LATENTS)), population=NARROW)
+    known, latent = model.ranges.mean(axis=1), np.full(LATENTS, 0.3)
+    root = np.random.default_rng(6).normal(size=(LATENTS, LATENTS))
+    both = np.repeat(known[None], 2 * LATENTS, axis=0)
+    ahead, behind = np.split(model.decode(latent + np.concatenate([root, -root]) * 1e-4, both), 2)
+    expected = np.linalg.norm((ahead - behind) / 2e-4, axis=0)
+    np.testing.assert_allclose(model.decode_sd(latent, known, root.T @ root), expected, rtol=1e-4)
+
+
 def test_what_a_normaliser_takes_from_the_noise_leaves_variances_positive():
     """Also where a third of the pixels is ten times as noisy as the rest."""
     model = toy()

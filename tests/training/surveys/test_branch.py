@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 
 from model.errors import InputError
+from training.emulator.domain import BRANCH
 from training.emulator.emulator import BRANCH_PATH, Emulator
-from training.surveys.branch import BRANCH_CHEMISTRY, draw_branch_labels
+from training.surveys.branch import BRANCH_CHEMISTRY, EVERY, HOT_METAL_POOR, draw_branch_labels
 from training.surveys.chemistry import Chemistry
+from training.surveys.paper_tables import TABLE_1
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,16 @@ def test_broad_labels_fill_the_branch(branch):
     assert iron.min() < -2.1
     assert iron.max() > 0.4
     assert np.corrcoef(teff, logg)[0, 1] > 0.6
+
+
+def test_one_group_of_eight_is_in_the_papers_range_and_another_hot_and_metal_poor(branch):
+    labels = draw_branch_labels(2000, 5, branch).reshape(2000, 2, -1)
+    paper, hot = labels[1::EVERY], labels[::EVERY]
+    for column, (low, high) in enumerate(TABLE_1.values()):
+        assert low <= paper[..., column].min() < paper[..., column].max() <= high
+    assert 0.05 < (paper[..., 1] > np.interp(paper[..., 0], BRANCH[:, 0], BRANCH[:, 2])).mean() < 0.2
+    assert hot[..., 0].min() >= HOT_METAL_POOR["teff"][0]
+    assert hot[..., 2].max() <= HOT_METAL_POOR["fe_h"][1]
 
 
 def test_members_share_abundances_and_with_own_fe_h_nothing_else(branch):
