@@ -21,8 +21,8 @@ EMBED = f"/embed?star_id=REFUSED&{LABELS}"
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """A server that is patient for a second, and its stars."""
-    server = Server(tmp_path_factory.mktemp("hostile") / "data", {"CHEMTWIN_BODY_TIMEOUT_S": "1.5"}, [])
+    """A server of these tests alone: its memory is measured."""
+    server = Server(tmp_path_factory.mktemp("hostile") / "data", {}, [])
     server.wait()
     with httpx.Client(base_url=server.url, timeout=60) as server.client:
         yield server
