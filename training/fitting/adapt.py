@@ -6,55 +6,47 @@ Observed spectra differ from synthetic ones. What all stars share of it is learn
 assumption that the latent is independent of u: an offset of each pixel outside the basis, an offset of the
 coefficients in it that depends on u, and the covariance of the misfit that remains
 (`training.fitting.misfit`). The result is a model of the same kind: the offsets become part of its mean
-spectrum, the misfit's covariance part of its scatter. Degree and size of the misfit are those under which
-stars left out are most probable.
+spectrum, the misfit's covariance part of its scatter. What the misfit's fit leaves open is chosen by stars left
+out of it (`training.fitting.choose_misfit`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from model.errors import InputError
 from model.methods.base import Card
-from model.methods.basis import exponents
 from model.methods.gaussdis import GaussDis
 from model.methods.measured_stars import Measured
 from model.methods.scatter import scaled_within
 from model.spectra.grid import Array
 from model.spectra.spectrum import Spectrum
 from training.evaluation.siblings import Distances, Members, by_model
+from training.fitting.choose_misfit import (
+    ObservedStars,
+    choose_factor,
+    choose_prior,
+    drawn,
+    few_of,
+    numbered,
+)
 from training.fitting.enough_stars import FEWEST_TO_ADAPT
 from training.fitting.gaussdis import with_tensors
 from training.fitting.growing_scatter import fit_growth
-from training.fitting.misfit import Misfit, Prior, fit_misfit, log_density
+from training.fitting.misfit import Prior, with_misfit
 from training.fitting.population import fit_population
-from training.random_streams import Stream, generator
 
 MOST = 3000
 """Stars that a misfit is fitted to; of more, as many are drawn."""
 
-CHOOSING = 400
-"""Stars that its prior is chosen with."""
-
-FOLDS = 4
 LEFT_OUT_PARTS = 10
 """A survey may have hundreds of groups, and each part takes one fit."""
-
-SIZES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
-"""A finer grid's choice depends on which of a few groups is left out."""
-DEGREES = (0, 1, 2, 3)
-STARS_PER_TERM = 8
-"""Groups that each term of the offset needs."""
 
 BATCH = 256
 NOISE = 1e-4
@@ -95,29 +87,36 @@ def adapt(
             f"{int(usable.sum())} of {len(spectra)} stars have errors and lie inside the range of "
             f"{model.card.identity}: adapting takes at least {FEWEST_TO_ADAPT}"
         )
-    rows = _drawn(np.flatnonzero(usable), group, MOST)
-    chosen, group = [spectra[row] for row in rows], _numbered(group[rows])
+    rows = drawn(np.flatnonzero(usable), group, MOST)
+    chosen, group = [spectra[row] for row in rows], numbered(group[rows])
     nothing = {name: np.zeros_like(getattr(model, name)) for name in ("misfit", "shared")}
     nothing["population"] = np.eye(model.card.latent_dim)
     shifted = _with_mean_residual(with_tensors(model, model.card, **nothing), chosen)
-    stars = measured(shifted, chosen)
-    prior = choose_prior(shifted, stars, group)
-    misfit = fit_misfit(shifted, stars, group, prior)
-    floor, floor_growth = fit_growth(stars.unexplained, scaled_within(shifted.ranges, stars.parameters))
+    stars = ObservedStars(chosen, measured(shifted, chosen), group)
+    few = few_of(stars)
+    prior = choose_prior(shifted, few)
+    factor = choose_factor(shifted, few, prior)
+    misfit = stars.fit_misfit(shifted, prior)
+    misfit = misfit._replace(own=factor * misfit.own)
+    floor, floor_growth = fit_growth(
+        stars.measured.unexplained, scaled_within(shifted.ranges, stars.measured.parameters)
+    )
     card = dataclasses.replace(
         model.card,
         name=name,
         metric="Euclidean distance of the posterior means, in units of the difference of siblings",
         error_floor=float(np.sqrt(floor)),
         typical_errors=model.card.typical_errors | typical_errors(model.parameter_names, chosen),
-        training=model.card.training | {"adapted": _record(model, group, prior, source)},
+        training=model.card.training | {"adapted": _record(model, group, prior, factor, source)},
         quality={},
     )
     shifted = with_tensors(shifted, card, floor_growth=floor_growth)
-    return _adapted(model, shifted, chosen, group, misfit, card)
+    return _with_metric(model, with_misfit(shifted, misfit), stars, card)
 
 
-def _record(model: GaussDis, group: NDArray[np.int64], prior: Prior, source: str) -> dict[str, Any]:
+def _record(
+    model: GaussDis, group: NDArray[np.int64], prior: Prior, factor: float, source: str
+) -> dict[str, Any]:
     """What `model` was adapted to, for the card."""
     siblings = np.bincount(group)
     return {
@@ -128,6 +127,7 @@ def _record(model: GaussDis, group: NDArray[np.int64], prior: Prior, source: str
         "from": model.card.identity,
         "degree": prior.degree,
         "size": prior.size,
+        "factor": round(factor, 2),
     }
 
 
@@ -170,57 +170,8 @@ def measured(model: GaussDis, spectra: Sequence[Spectrum]) -> Measured:
     return Measured(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def choose_prior(model: GaussDis, stars: Measured, group: NDArray[np.int64]) -> Prior:
-    """The prior under which groups left out are most probable: first its size, then its degree."""
-    some = _drawn(np.arange(len(group)), np.where(np.bincount(group)[group] > 1, group, -1), CHOOSING)
-    stars, group = select(stars, some), _numbered(group[some])
-    groups = int(group.max()) + 1
-    fold = generator(Stream.ADAPTATION).permutation(groups) % min(FOLDS, groups)
-    parameters = len(model.parameter_names)
-    degrees = [d for d in DEGREES if len(exponents(parameters, d)) * STARS_PER_TERM <= groups or d == 0]
-
-    def left_out(prior: Prior, number: int) -> float:
-        out = fold[group] == number
-        fitted = fit_misfit(model, select(stars, ~out), _numbered(group[~out]), prior)
-        return log_density(model, select(stars, out), _numbered(group[out]), fitted)
-
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(SIZES) + len(degrees) - 1, desc="prior", file=sys.stderr, disable=None) as bar,
-    ):
-
-        def scored(prior: Prior) -> tuple[float, Prior]:
-            score = sum(pool.map(partial(left_out, prior), range(fold.max() + 1)))
-            bar.update()
-            return score, prior
-
-        best = max(
-            (scored(Prior(degrees[min(1, len(degrees) - 1)], size)) for size in SIZES), key=lambda s: s[0]
-        )
-        rest = [d for d in degrees if d != best[1].degree]
-        return max([best, *(scored(Prior(d, best[1].size)) for d in rest)], key=lambda s: s[0])[1]
-
-
-def select(stars: Measured, rows: NDArray[Any]) -> Measured:
-    """Some of the stars."""
-    return Measured(*(array[rows] for array in stars))
-
-
 def _batches(spectra: Sequence[Spectrum]) -> list[Sequence[Spectrum]]:
     return [spectra[start : start + BATCH] for start in range(0, len(spectra), BATCH)]
-
-
-def _numbered(group: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Groups numbered from 0, each single star (-1) as one of its own."""
-    alone = group < 0
-    own = np.where(alone, group.max(initial=0) + 1 + np.cumsum(alone), group)
-    return np.unique(own, return_inverse=True)[1].astype(np.int64)
-
-
-def _drawn(rows: NDArray[np.int64], group: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most so many of the rows: the siblings first, then single stars at random."""
-    order = generator(Stream.ADAPTATION).permutation(rows)
-    return np.sort(order[np.argsort(group[order] < 0, kind="stable")][:most])
 
 
 def _with_mean_residual(model: GaussDis, spectra: Sequence[Spectrum]) -> GaussDis:
@@ -241,32 +192,16 @@ def _with_mean_residual(model: GaussDis, spectra: Sequence[Spectrum]) -> GaussDi
     return with_tensors(model, model.card, polynomial=polynomial)
 
 
-def _adapted(
-    model: GaussDis,
-    shifted: GaussDis,
-    spectra: Sequence[Spectrum],
-    group: NDArray[np.int64],
-    misfit: Misfit,
-    card: Card,
-) -> GaussDis:
-    """The model with a misfit, the stars' population, and a metric.
+def _with_metric(model: GaussDis, unit: GaussDis, stars: ObservedStars, card: Card) -> GaussDis:
+    """A model of unit metric with the stars' population, and a metric; the readout is that of `model`.
 
     The metric ranks pairs as the likelihood ratio of same and different. With the posterior covariance A of
     both stars, latents differ by A + A - 2 A A were they siblings, and by 2 - 2 A if not: the difference of the
     two inverses is the inverse of 2 A. The mean square distance of siblings is D.
     """
-    mean = shifted.response.mean.copy()
-    mean[: len(misfit.offset)] += misfit.offset
-    unit = with_tensors(
-        shifted,
-        card,
-        response_mean=mean,
-        misfit=misfit.own,
-        shared=misfit.shared,
-        metric=np.eye(card.latent_dim),
-    )
-    unit = with_tensors(unit, card, population=fit_population(*_posteriors(unit, spectra), group))
-    _, covariances = _posteriors(unit, spectra)
+    population = fit_population(*_posteriors(unit, stars.spectra), stars.group)
+    unit = with_tensors(unit, card, population=population)
+    _, covariances = _posteriors(unit, stars.spectra)
     pair = unit.pair_covariance(covariances, np.roll(covariances, 1, axis=0)).mean(axis=0)
     metric = _inverse_root(covariances.mean(axis=0))
     metric *= np.sqrt(len(metric) / np.trace(metric @ pair @ metric))

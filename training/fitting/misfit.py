@@ -29,6 +29,7 @@ from model.methods.gaussdis import GaussDis
 from model.methods.measured_stars import Measured
 from model.methods.scatter import line_strength
 from model.spectra.grid import Array
+from training.fitting.gaussdis import with_tensors
 
 FREEDOM = 20.0
 """Degrees of freedom of the priors: that of W counts as this many stars, that of V as this many groups."""
@@ -204,6 +205,15 @@ def log_density(model: GaussDis, stars: Measured, group: NDArray[np.int64], misf
     squares -= np.einsum("gd,gde,ge->", shared, np.linalg.inv(found.latent), shared)
     volumes = np.linalg.slogdet(found.inverse)[1].sum() + np.linalg.slogdet(found.latent)[1].sum()
     return float(0.5 * (volumes - squares - residual.size * np.log(2 * np.pi)))
+
+
+def with_misfit(model: GaussDis, misfit: Misfit) -> GaussDis:
+    """The model with a misfit: the offset in its mean, the covariances in its scatter, and a unit metric."""
+    mean = model.response.mean.copy()
+    mean[: len(misfit.offset)] += misfit.offset
+    metric = np.eye(len(model.metric))
+    arrays = {"response_mean": mean, "misfit": misfit.own, "shared": misfit.shared, "metric": metric}
+    return with_tensors(model, model.card, **arrays)
 
 
 def _monomials(model: GaussDis, parameters: Array, count: int) -> Array:

@@ -18,7 +18,8 @@ from model.methods.scatter import line_strength
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Observation, Spectrum, prepare
 from training.emulator.emulator import Emulator
-from training.fitting.adapt import LEFT_OUT_PARTS, adapt, rows_without, typical_errors
+from training.fitting.adapt import LEFT_OUT_PARTS, adapt, measured, rows_without, typical_errors
+from training.fitting.choose_misfit import ObservedStars, choose_factor
 from training.fitting.misfit import Misfit, Prior, fit_misfit, log_density
 from training.surveys.synthetic_survey import draw_labels
 
@@ -77,10 +78,10 @@ def test_after_adapting_to_single_stars_twins_of_another_generator_meet(
     model: GaussDis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With few sizes and degrees, and few stars to choose from them by, so that the choice is short."""
-    monkeypatch.setattr("training.fitting.adapt.SIZES", (1e-5, 1e-4))
-    monkeypatch.setattr("training.fitting.adapt.DEGREES", (0, 1))
-    monkeypatch.setattr("training.fitting.adapt.CHOOSING", 60)
-    monkeypatch.setattr("training.fitting.adapt.FOLDS", 2)
+    monkeypatch.setattr("training.fitting.choose_misfit.SIZES", (1e-5, 1e-4))
+    monkeypatch.setattr("training.fitting.choose_misfit.DEGREES", (0, 1))
+    monkeypatch.setattr("training.fitting.choose_misfit.STARS", 60)
+    monkeypatch.setattr("training.fitting.choose_misfit.FOLDS", 2)
     singles = others(model, "singles", 100)
     adapted = adapt(model, singles, np.full(len(singles), -1), "other", "test")
     path = tmp_path / "adapted.safetensors"
@@ -148,6 +149,38 @@ def test_a_known_misfit_is_found_from_siblings(model: GaussDis) -> None:
     assert 0.6 < np.median(ratio) < 1.6
     unknown = Misfit(0 * offset, 1e-4 * np.eye(size), np.zeros((size, size)))
     assert log_density(model, stars, group, found) > log_density(model, stars, group, unknown) + 1000
+
+
+def test_a_misfit_is_enlarged_until_siblings_are_as_far_apart_as_expected(
+    model: GaussDis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(8)
+    group = np.repeat(np.arange(30), 3)
+    labels = random.uniform(*model.ranges.T, size=(len(group), 3))
+    chemistry = random.normal(size=(30, model.card.latent_dim))[group]
+    size, strength = len(model.basis.components), line_strength(model.basis, labels)[:, None]
+    spread = 0.1 * strength * random.normal(size=(len(group), size))
+    flux = model.basis.rebuild(model.response(chemistry, labels) + spread, labels)
+    spectra = observed(model, flux, labels, 200, seed=9)
+    stars = ObservedStars(spectra, measured(model, spectra), group)
+
+    def factor_of(variance: float) -> float:
+        misfit = Misfit(np.zeros((1, size)), variance * np.eye(size), np.zeros((size, size)))
+        monkeypatch.setattr("training.fitting.choose_misfit.fit_misfit", lambda *_: misfit)
+        return choose_factor(model, stars, Prior(0, 1e-4))
+
+    assert factor_of(0.01) == pytest.approx(1, rel=0.15)
+    assert factor_of(0.002) == pytest.approx(5, rel=0.15)
+    assert factor_of(1e-4) == 10
+    assert factor_of(1.0) == 0.1
+
+
+def test_without_siblings_a_misfit_is_not_enlarged(model: GaussDis) -> None:
+    singles = others(model, "singles", 100)[:20]
+    assert (
+        choose_factor(model, ObservedStars(singles, measured(model, singles), np.arange(20)), Prior(0, 1e-4))
+        == 1
+    )
 
 
 def test_each_group_is_left_out_once_in_a_few_parts() -> None:
