@@ -18,8 +18,9 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: serve test quick lint docs docs-outputs linkcheck tools clean
 
+# Spectra are stored, as those of the first catalogue are; CHEMTWIN_STORE_SPECTRA=false stores none.
 serve: $(CATALOGUE)
-	$(BIN)/chemtwin serve
+	CHEMTWIN_STORE_SPECTRA=$${CHEMTWIN_STORE_SPECTRA:-true} $(BIN)/chemtwin serve
 
 # The first catalogue: 82 observed giants of clusters with their spectra, embedded by the shipped model.
 $(CATALOGUE): model/default.safetensors $(OBSERVED) | $(VENV)/installed

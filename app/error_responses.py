@@ -81,7 +81,7 @@ def as_service_error(error: Exception) -> ServiceError | None:
 def _invalid(errors: Sequence[Any]) -> Invalid:
     """The error of a request that does not fit its schema."""
     lines = problems(errors)
-    more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
+    more = f" ({len(lines) - 1} more in detail)" if len(lines) > 1 else ""
     return Invalid("invalid_request", f"{lines[0]}{more}" if lines else "the request is invalid", lines)
 
 

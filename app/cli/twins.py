@@ -156,7 +156,8 @@ def _job(file: Path, labels: dict[str, str], service: Service) -> Job:
     except Invalid as error:
         if error.code != "missing_labels":
             raise
-        raise InputError(f"{file} has no labels to trust: give --teff, --logg and --fe-h") from None
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in error.detail)
+        raise InputError(f"{file} does not give all labels: give {options} too") from None
 
 
 def _ecsv(response: Response) -> str:

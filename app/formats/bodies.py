@@ -125,6 +125,7 @@ def fits_job(
             "missing_labels",
             f"{' and '.join(missing)} must be in the query string: this {file.kind} file gives none to trust"
             + TEMPLATES.get(file.kind, ""),
+            missing,
         )
     star_id = _star_id(query.star_id, file.star_id, named)
     errors: dict[str, Any] = {f"{name}_err": file.errors.get(name) for name in of_file}

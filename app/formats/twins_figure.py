@@ -79,7 +79,7 @@ def draw_twins(comparison: TwinComparison, out: Path, columns: int) -> None:
             for axis, twin, colour in zip(residuals, comparison.twins, COLOURS, strict=False):
                 _draw_residual(axis, comparison, twin, window, colour)
                 axis.set_ylim(-largest, largest)
-        axes[0, 0].set_ylabel("Flux / continuum")
+        axes[0, 0].set_ylabel("Observed flux / continuum" if comparison.observed else "Model flux / continuum")
         axes[(1 + count) // 2, 0].set_ylabel("Star $-$ twin")
         figure.align_ylabels(axes[:, 0])
         figure.supxlabel("Vacuum wavelength in the rest frame (\N{ANGSTROM SIGN})", fontsize=8)
@@ -108,6 +108,9 @@ def caption(comparison: TwinComparison) -> str:
         lines.insert(2, f"The star's own are {own}, farther outside the training range than the model can go.")
     if _noise(comparison, comparison.twins[0]) is not None:
         lines.append("The grey band is one standard deviation of the difference.")
+    fluxes = np.array([comparison.flux, *(twin.flux for twin in comparison.twins)])
+    if any(np.isnan(fluxes[:, _inside(comparison, window)]).any() for window in _windows(comparison)):
+        lines.append("Gaps are masked pixels.")
     return " ".join(lines)
 
 

@@ -55,10 +55,7 @@ def _plain(value: Any) -> Any:
 def _number(value: Any) -> Any:
     """Of the texts that pydantic takes for a number, those that are one to everybody."""
     if isinstance(value, str) and not PLAIN_NUMBER.fullmatch(value.strip()):
-        raise ValueError(
-            "must be a plain number such as 4705 or -0.12: no unit, no comma, no nan or inf; "
-            "leave out what is not known"
-        )
+        raise ValueError("must be a plain number such as 4705 or -0.12: no unit, no comma, no nan or inf")
     return value
 
 

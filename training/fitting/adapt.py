@@ -45,7 +45,7 @@ from training.fitting.population import fit_population
 MOST = 3000
 """Stars that a misfit is fitted to; of more, as many are drawn."""
 
-LEFT_OUT_PARTS = 10
+LEFT_OUT_PARTS = 5
 """A survey may have hundreds of groups, and each part takes one fit."""
 
 BATCH = 256

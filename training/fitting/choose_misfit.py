@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ STARS = 400
 FOLDS = 4
 
 SIZES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
-"""A finer grid's choice depends on which of a few groups is left out."""
+"""Tried from the middle. A finer grid's choice depends on which of a few groups is left out."""
 DEGREES = (0, 1, 2, 3)
 STARS_PER_TERM = 8
 """Groups that each term of the offset needs."""
@@ -74,7 +74,7 @@ def few_of(stars: ObservedStars) -> ObservedStars:
 
 
 def choose_prior(model: GaussDis, stars: ObservedStars) -> Prior:
-    """The prior under which groups left out are most probable: first its size, then its degree."""
+    """The prior under which groups left out are most probable: first its size, at degree 1, then its degree."""
     groups = int(stars.group.max()) + 1
     parameters = len(model.parameter_names)
     degrees = [d for d in DEGREES if len(exponents(parameters, d)) * STARS_PER_TERM <= groups or d == 0]
@@ -86,19 +86,17 @@ def choose_prior(model: GaussDis, stars: ObservedStars) -> Prior:
 
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(SIZES) + len(degrees) - 1, desc="prior", file=sys.stderr, disable=None) as bar,
+        tqdm(unit="prior", desc="choose", file=sys.stderr, disable=None) as bar,
     ):
 
-        def scored(prior: Prior) -> tuple[float, Prior]:
-            score = sum(pool.map(partial(left_out, prior), parts))
+        @cache
+        def score(prior: Prior) -> float:
             bar.update()
-            return score, prior
+            return sum(pool.map(partial(left_out, prior), parts))
 
-        best = max(
-            (scored(Prior(degrees[min(1, len(degrees) - 1)], size)) for size in SIZES), key=lambda s: s[0]
-        )
-        rest = [d for d in degrees if d != best[1].degree]
-        return max([best, *(scored(Prior(d, best[1].size)) for d in rest)], key=lambda s: s[0])[1]
+        start = degrees[min(1, len(degrees) - 1)]
+        best = _climb([Prior(start, size) for size in SIZES], len(SIZES) // 2, score)
+        return _climb([Prior(degree, best.size) for degree in degrees], degrees.index(start), score)
 
 
 def choose_factor(model: GaussDis, stars: ObservedStars, prior: Prior) -> float:
@@ -136,6 +134,15 @@ def drawn(rows: NDArray[np.int64], group: NDArray[np.int64], most: int) -> NDArr
     """At most so many of the rows: the siblings first, then single stars (-1) at random."""
     order = generator(Stream.ADAPTATION).permutation(rows)
     return np.sort(order[np.argsort(group[order] < 0, kind="stable")][:most])
+
+
+def _climb(priors: Sequence[Prior], start: int, score: Callable[[Prior], float]) -> Prior:
+    """The prior of the largest score, found from `start` by steps to better neighbours."""
+    best = start
+    for step in (1, -1):
+        while 0 <= best + step < len(priors) and score(priors[best + step]) > score(priors[best]):
+            best += step
+    return priors[best]
 
 
 def _squares(model: GaussDis, stars: ObservedStars) -> Array:

@@ -152,7 +152,7 @@ def synthesize(
     broadening : (float, float), optional
         Least and greatest standard deviation (km/s) of the Gaussian that widens a star's lines, in `vbroad`.
     clusters : int
-        So many groups more, of `CLUSTER_MEMBERS` stars each.
+        So many groups more, of `CLUSTER_MEMBERS` stars each, with a name under `cluster`.
     observed : bool
         Observe the stars as APOGEE does (`training.surveys.observed_effects`), at `snr` or drawn S/N if that
         is infinite; labels have errors.
@@ -168,6 +168,9 @@ def synthesize(
     with h5py.File(partial, "w") as file:
         file.attrs.update(_attributes(emulator, seed, snr, own_fe_h, chemistry, branch, observed))
         _write_stars(file, emulator, labels, vbroad, sizes, seed)
+        if clusters:
+            names = [*[""] * groups, *(f"SYN-{seed}-cluster-{i}" for i in range(clusters))]
+            file["cluster"] = np.repeat(np.array(names, dtype="S64"), sizes)
         _write_observations(file, emulator, labels, vbroad, snr, observed, seed)
     partial.replace(path)
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from app.formats.bodies import fits_job
-from app.formats.twins_figure import COLOURS, caption, draw_twins
+from app.formats.twins_figure import COLOURS, WINDOWS, caption, draw_twins
 from app.inference.service import Service
 from app.inference.twin_comparison import compare_twins
 from app.schemas.queries import FitsQuery
@@ -58,7 +58,7 @@ def test_the_figure_names_stars_elements_units_and_verdicts(compared, tmp_path):
     for one in compared.twins:
         assert f"{one.twin['star_id']}(M67),{one.twin['teff']:.0f}K" in texts
     assert texts.count("samewithinnoise") == 3
-    for text in ("Mg", "Ca", "Al", "wavelengthintherestframe(\N{ANGSTROM SIGN})", "Flux/continuum"):
+    for text in ("Mg", "Ca", "Al", "wavelengthintherestframe(\N{ANGSTROM SIGN})", "Observedflux/continuum"):
         assert text in texts
     assert all(colour.lower() in written for colour in COLOURS[:3])
 
@@ -77,7 +77,13 @@ def test_a_pdf_with_its_fonts_and_a_caption(giants, tmp_path):
     assert caption.startswith(
         f"The observed spectrum of {STAR} (M67) and of its 3 nearest twins among 82 stars"
     )
-    assert "grey band is one standard deviation" in caption
+    assert caption.endswith("The grey band is one standard deviation of the difference.")
+
+
+def test_the_caption_says_what_gaps_are(compared):
+    blue = compared.wavelength < WINDOWS[0][0] - 1
+    assert "masked" not in caption(replace(compared, flux=np.where(blue, np.nan, compared.flux)))
+    assert "masked" in caption(replace(compared, flux=np.where(blue, compared.flux, np.nan)))
 
 
 def test_the_caption_says_where_fluxes_are_computed(compared, catalogue_of_make, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,11 +39,17 @@ def served(catalogue_of_make, tmp_path_factory):
 
 def test_the_curl_session(served):
     script = block("bash").text.replace("localhost:8000", f"127.0.0.1:{served.port}")
-    parts = re.sub(r"^curl", "echo; curl", script, flags=re.MULTILINE)
-    done = subprocess.run(["bash", "-ec", parts], cwd=ROOT, capture_output=True, text=True, check=True)
-    lines = [line for line in done.stdout.splitlines() if line]
-    table, (embedded, twins, recast) = lines[:-3], map(json.loads, lines[-3:])
-    assert [row["cluster"] for row in csv.DictReader(table)] == ["M67"] * 6
+    parts = re.sub(r"^(curl|chemtwin) ", r"echo @@; \1 ", script, flags=re.MULTILINE)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | DEFAULT_MODEL | {"PATH": path, "CHEMTWIN_DATA_DIR": str(served.data_dir)}
+    done = subprocess.run(
+        ["bash", "-ec", parts], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    _, printed, table, others, *responses = done.stdout.split("@@\n")
+    embedded, twins, recast = map(json.loads, responses)
+    assert printed.count("M67") == printed.count("same within noise  ") == 6
+    assert [row["cluster"] for row in csv.DictReader(table.splitlines())] == ["M67"] * 6
+    assert {row["cluster"] for row in csv.DictReader(others.splitlines())} == {"NGC 2420"}
     assert embedded["star_id"] == twins["star_id"] == recast["star_id"] == "2M00004994+1621552"
     assert len(twins["twins"]) == 3
     assert recast["to"] == {"teff": 4300, "logg": 1.9, "fe_h": 0.05}

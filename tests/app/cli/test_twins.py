@@ -144,7 +144,8 @@ def test_what_is_no_star_and_no_file_is_a_message(arguments, status, message, da
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "has no labels to trust: give --teff, --logg and --fe-h"),
+        ((), "does not give all labels: give --teff and --logg and --fe-h too"),
+        (("--logg", 3.14), "give --teff and --fe-h too"),
         ((*LABELS, "--parameter", "vbroad=3"), "vbroad"),
         ((*LABELS, "--parameter", "vbroad"), "write NAME=VALUE"),
         (("--teff", "4705K", "--logg", 2, "--fe-h", 0), "teff: must be a plain number"),

@@ -57,6 +57,12 @@ def test_members_of_a_cluster_share_all_abundances(surveys):
     true = Survey.open(surveys / "true.h5")
     assert true.twin is None
     sizes = np.bincount(true.group)
+    with h5py.File(true.path) as file:
+        named = file["cluster"].asstr()[:]
+    assert set(named[:SINGLE]) == {""}
+    assert (
+        len(set(zip(named[SINGLE:], true.group[SINGLE:], strict=True))) == len(set(named[SINGLE:])) == CLUSTERS
+    )
     assert (sizes[:SINGLE] == 1).all()
     low, high = CLUSTER_MEMBERS
     assert len(sizes) == SINGLE + CLUSTERS
