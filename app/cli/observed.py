@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from app.cli.options import FILE, FOLDER, MODEL_OUT, example
-from model.errors import ChemtwinError, InputError
+from model.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from app.bulk.observed_stars import Grouped, ObservedStars
     from model.methods.gaussdis import GaussDis
     from model.spectra.spectrum import Spectrum
     from training.evaluation.siblings import Members
-
-READ_AT_ONCE = 256
-
 
 STARS = click.Path(exists=True, path_type=Path)
 LABELS = click.option("--labels", type=FILE, help="the table of the stars, where STARS is a folder")
@@ -59,19 +57,24 @@ def adapt(
     """
     from model.bundle import load_model, save_model
     from training.evaluation.siblings import always, by_model, by_p_same, scores, table
+    from training.fitting.adapt import MOST, adapted_without
     from training.fitting.adapt import adapt as adapt_model
-    from training.fitting.adapt import adapted_without
 
     if (stars is None) == (catalogue is None):
         raise click.UsageError("give STARS or --catalogue")
     if clusters and siblings is not None:
         raise click.UsageError("--clusters and --siblings both name groups: give one")
     given = _gaussdis(model)
+    named = {} if siblings is None else _named(siblings)
+
+    def grouped(star_id: str, cluster: str | None) -> bool:
+        return star_id in named or (clusters and cluster is not None)
+
     if stars is not None:
-        star_ids, spectra, cluster = _read(given, stars, labels)
+        star_ids, spectra, cluster, _ = _read(given, stars, labels, grouped, MOST)
         source = stars.name
     else:
-        star_ids, spectra, cluster = _read_catalogue(given, str(catalogue))
+        star_ids, spectra, cluster, _ = _read_catalogue(given, str(catalogue), grouped, MOST)
         source = f"{len(star_ids)} stars of a catalogue"
     group = _numbers(cluster) if clusters else _groups(siblings, star_ids)
     if clusters and (group < 0).all():
@@ -122,7 +125,7 @@ def siblings(
     from training.fitting.adapt import adapted_without
 
     given = _gaussdis(model)
-    star_ids, spectra, _ = _read(given, stars, labels)
+    star_ids, spectra, *_ = _read(given, stars, labels, lambda *_: True, None)
     group = _groups(siblings, star_ids)
     members = _members(given, star_ids, spectra, group, adapting=adapted)
     rows, same = {}, {}
@@ -163,44 +166,27 @@ def _gaussdis(path: Path) -> GaussDis:
 
 
 def _read(
-    model: GaussDis, path: Path, labels: Path | None
-) -> tuple[list[str], list[Spectrum], list[str | None]]:
-    """Ids, prepared spectra and clusters of the stars that can be used; the others are named."""
-    from app.bulk.readers.open_stars import open_stars
-    from app.bulk.readers.star_reader import InputFiles, RejectedStar
-    from app.inference.embedder import cluster_of
+    model: GaussDis, path: Path, labels: Path | None, grouped: Grouped, most: int | None
+) -> ObservedStars:
+    """The stars of files that can be used; the others are named."""
+    from app.bulk.observed_stars import stars_of_files
+
+    return _named_unusable(stars_of_files(path, labels, model, grouped, most))
+
+
+def _read_catalogue(model: GaussDis, address: str, grouped: Grouped, most: int) -> ObservedStars:
+    """The stars whose spectra a catalogue stores, as `_read`."""
+    from app.bulk.observed_stars import stars_of_catalogue
     from app.settings import read_settings
-    from model.spectra.spectrum import prepare_all
-
-    reader = open_stars(InputFiles.of(path, labels), read_settings(None, None), model.card.units)
-    star_ids, spectra, clusters = [], [], []
-    for start in range(0, len(reader), READ_AT_ONCE):
-        read = reader.read(slice(start, start + READ_AT_ONCE))
-        for bad in (star for star in read if isinstance(star, RejectedStar)):
-            click.echo(f"{bad.star_id or 'a star without id'}: {bad.reason}", err=True)
-        jobs = [star.job for star in read if not isinstance(star, RejectedStar)]
-        found = prepare_all([job.observation for job in jobs], model.grid, model.normaliser)
-        for job, spectrum in zip(jobs, found, strict=True):
-            if isinstance(spectrum, ChemtwinError):
-                click.echo(f"{job.star_id}: {spectrum}", err=True)
-            else:
-                star_ids.append(job.star_id or "")
-                spectra.append(spectrum)
-                clusters.append(cluster_of(job.meta))
-    return star_ids, spectra, clusters
-
-
-def _read_catalogue(model: GaussDis, address: str) -> tuple[list[str], list[Spectrum], list[str | None]]:
-    """Ids, prepared spectra and clusters of the stars whose spectra a catalogue stores."""
-    from app.bulk.stored_spectra import stored_spectra
-    from app.settings import read_settings
-    from training.fitting.adapt import MOST
 
     settings = read_settings(Path(address), None) if Path(address).is_dir() else read_settings(None, address)
-    found = stored_spectra(settings.store_address, model, MOST)
+    return _named_unusable(stars_of_catalogue(settings.store_address, model, grouped, most))
+
+
+def _named_unusable(found: ObservedStars) -> ObservedStars:
     for star_id, reason in found.unusable.items():
         click.echo(f"{star_id}: {reason}", err=True)
-    return found.star_ids, found.spectra, found.clusters
+    return found
 
 
 def _groups(path: Path | None, star_ids: list[str]) -> NDArray[np.int64]:

@@ -11,13 +11,14 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from app.bulk.stored_spectra import stored_spectra
+from app.bulk.observed_stars import Grouped, ObservedStars, stars_of_catalogue, stars_of_files
 from app.cli.main import cli
 from model.bundle import REFERENCE, load_model
 from tests.app.bulk.test_ingest import run
 from tests.conftest import DEFAULT_MODEL, Server
 
 M67 = "2M08512156+1146061"
+GIANTS = Path("training/observed/dr10_giants.h5")
 MEMBERS = "training/observed/members.csv"
 
 
@@ -32,8 +33,8 @@ def test_a_catalogue_moves_to_a_model_adapted_to_it_without_downtime(
     folder: Path, tmp_path: Path, start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command adapts in this process, where the choice of its prior can be made short."""
-    monkeypatch.setattr("training.fitting.adapt.SIZES", (1e-4,))
-    monkeypatch.setattr("training.fitting.adapt.FOLDS", 2)
+    monkeypatch.setattr("training.fitting.choose_misfit.SIZES", (1e-4,))
+    monkeypatch.setattr("training.fitting.choose_misfit.FOLDS", 2)
     server, adapted = (
         start_server(folder, CHEMTWIN_STORE_SPECTRA="true", **DEFAULT_MODEL),
         tmp_path / "adapted.safetensors",
@@ -66,13 +67,23 @@ def test_a_catalogue_moves_to_a_model_adapted_to_it_without_downtime(
     assert found["twins"][0]["cluster"] == "M67"
 
 
-def test_a_sample_of_the_stored_spectra_has_their_clusters(folder: Path) -> None:
-    address, model = str(folder / "stars.sqlite"), load_model(REFERENCE)
-    every, some = stored_spectra(address, model, 1000), stored_spectra(address, model, 10)
-    assert every.star_ids == sorted(every.star_ids)
+@pytest.mark.parametrize("source", ["catalogue", "file"])
+def test_a_sample_of_stars_has_all_of_the_groups(source: str, folder: Path) -> None:
+    model = load_model(REFERENCE)
+
+    def read(grouped: Grouped, most: int) -> ObservedStars:
+        if source == "catalogue":
+            return stars_of_catalogue(str(folder / "stars.sqlite"), model, grouped, most)
+        return stars_of_files(GIANTS, None, model, grouped, most)
+
+    every = read(lambda *_: False, 1000)
     assert (len(every.star_ids), every.clusters.count("M67"), every.unusable) == (82, 19, {})
+    some = read(lambda star_id, _: star_id == M67, 10)
     assert len(some.spectra) == 10
-    assert set(some.star_ids) < set(every.star_ids)
+    assert M67 in some.star_ids
+    assert some.star_ids == [star_id for star_id in every.star_ids if star_id in some.star_ids]
+    members = read(lambda _, cluster: cluster == "M67", 10)
+    assert members.clusters == ["M67"] * 19
 
 
 @pytest.mark.slow
