@@ -32,8 +32,10 @@ export class LatentMap {
     this.draw();
   }
 
+  /** Without a name by cluster, where stars have one. */
   colourBy(name) {
-    this.chosen = [...$("colour").options].some((option) => option.value === name) ? name : "fe_h";
+    const usual = this.content.points.cluster.some(Boolean) ? "cluster" : "fe_h";
+    this.chosen = [...$("colour").options].some((option) => option.value === name) ? name : usual;
     $("colour").value = this.chosen;
   }
 

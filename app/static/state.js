@@ -1,7 +1,7 @@
 // What the page shows, as its address states it: a link opens the same view.
 
 export const FILTERS = ["teff_min", "teff_max", "logg_min", "logg_max", "fe_h_min", "fe_h_max", "snr_min", "max_distance", "fe_h_within", "in_domain", "cluster", "not_cluster"];
-export const DEFAULTS = { k: 10, rank: "distance", mode: "recast", residual: "", colour: "fe_h" };
+export const DEFAULTS = { k: 10, rank: "distance", mode: "recast", residual: "", colour: "" };
 
 /** How the table is sorted unless the reader sorts it: as the service ranked. */
 export const usualSort = (rank) => (rank === "likelihood" ? "-log_likelihood_ratio" : "distance");
