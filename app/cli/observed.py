@@ -215,7 +215,7 @@ def _numbers(groups: list[str | None]) -> NDArray[np.int64]:
 def _members(
     model: GaussDis, star_ids: list[str], spectra: list[Spectrum], group: NDArray[np.int64], *, adapting: bool
 ) -> Members:
-    """The members of groups. Raises InputError where these are too few to be left out in turn.
+    """The members of groups that can be used. Raises InputError where these are too few to be left out in turn.
 
     If `adapting`, so it does where too few stars remain.
     """
@@ -228,5 +228,10 @@ def _members(
     enough = EnoughToAdapt.of(usable, group)
     if problem := enough.problem_without_a_group() if adapting else enough.problem_of_groups():
         raise InputError(problem)
-    rows = np.flatnonzero(group >= 0)
+    known = np.where(usable, group, -1)
+    rows = np.flatnonzero((known >= 0) & (np.bincount(known + 1)[known + 1] > 1))
+    click.echo(
+        f"scores of {len(rows)} siblings in {enough.groups} groups; {(group >= 0).sum() - len(rows)} more "
+        "do not count: without errors, outside the model's range, or alone in it"
+    )
     return Members([spectra[r] for r in rows], [star_ids[r] for r in rows], group[rows])

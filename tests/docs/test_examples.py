@@ -137,6 +137,7 @@ def folder(tmp_path, request, monkeypatch):
     if name in CHECKOUT:
         for part in ("model", "training"):
             (tmp_path / part).symlink_to(ROOT / part)
+        (tmp_path / "adapted.safetensors").symlink_to(DEFAULT_MODEL["CHEMTWIN_MODEL"])
     if name not in STARTS_ITS_OWN or name == "first-twins.md":
         shutil.copytree(request.getfixturevalue("catalogue_of_make"), tmp_path / "data")
     if name in SURVEYS:

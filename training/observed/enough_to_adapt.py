@@ -21,7 +21,7 @@ class EnoughToAdapt:
     stars : int
         Stars with errors inside the model's range.
     groups : int
-        Groups of siblings.
+        Groups of two such stars or more.
     without_a_group : int
         Those of `stars` that remain when groups are left out as `adapted_without` does: the fewest.
     """
@@ -33,7 +33,7 @@ class EnoughToAdapt:
     @classmethod
     def of(cls, usable: NDArray[np.bool_], group: NDArray[np.int64]) -> Self:
         """Count stars: which are `usable` (N,), and the number (N,) of each one's group, -1 for none."""
-        numbers = np.unique(group[group >= 0])
+        numbers = np.flatnonzero(np.bincount(group[usable & (group >= 0)]) > 1)
         parts = np.unique(numbers % LEFT_OUT_PARTS).tolist()
         remain = [int(usable[rows_without(group, part)].sum()) for part in parts]
         return cls(int(usable.sum()), len(numbers), min(remain, default=int(usable.sum())))
@@ -48,7 +48,10 @@ class EnoughToAdapt:
         """Why groups cannot be left out in turn; "" if they can."""
         if self.groups >= FEWEST_GROUPS:
             return ""
-        return f"leaving one group out takes at least {FEWEST_GROUPS} groups of siblings, not {self.groups}"
+        return (
+            f"leaving one group out takes at least {FEWEST_GROUPS} groups with two siblings inside the model's "
+            f"range, not {self.groups}"
+        )
 
     def problem_without_a_group(self) -> str:
         """Why a model cannot be adapted with a group left out in turn; "" if it can."""

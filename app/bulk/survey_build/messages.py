@@ -23,7 +23,7 @@ def messages(built: BuiltSurvey, report: Path) -> Iterator[str]:
     if warned := built.outcomes.get(WARNED):
         yield f"  {warned} taken with a warning ({_example(built, WARNED)})"
     for line in built.bad_groups():
-        yield f"warning: group {line}"
+        yield f"warning: group {line}; it is in the survey as it is"
     if built.missing:
         yield f"warning: {len(built.missing)} stars of groups are not in the survey, {built.missing[0]} for one"
     yield f"report: {report / 'survey.html'}; each spectrum and its outcome: {report / 'spectra.csv'}"
@@ -61,15 +61,17 @@ def _next(built: BuiltSurvey) -> Iterator[str]:
     )
     if len(built.names):
         yield (
-            f"With --clusters it takes {FEWEST_GROUPS} groups, and {FEWEST_TO_ADAPT} such stars with any "
-            f"group left out: the survey has {enough.groups}, and {enough.without_a_group}. "
-            "chemtwin model siblings --adapt takes as many."
+            f"With siblings it takes {FEWEST_GROUPS} groups of two such stars or more, and {FEWEST_TO_ADAPT} "
+            f"such stars with any group left out: the survey has {enough.groups} groups, and "
+            f"{enough.without_a_group} stars."
         )
     if enough.problem():
         yield "For stars of APOGEE the model that ships is adapted already."
         yield f"next: chemtwin catalogue ingest {survey}"
     else:
         clusters = " --clusters" if not enough.problem_without_a_group() else ""
+        if clusters:
+            yield "With --clusters all stars of a group are siblings. Are all members, and of open clusters?"
         out = shlex.quote(str(built.survey.with_name("adapted.safetensors")))
         yield f"next: chemtwin model adapt {model} {survey}{clusters} --out {out}"
 

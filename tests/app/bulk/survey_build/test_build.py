@@ -297,8 +297,8 @@ def test_the_advice_is_what_adapt_and_siblings_accept(build, tmp_path, monkeypat
     built = build(labels=csv_of(tmp_path / "labels.csv", stars))
     assert f"takes 20 stars in the range of {REFERENCE}: the survey has 23." in built.said
     assert (
-        "With --clusters it takes 3 groups, and 20 such stars with any group left out: the survey has 3, and 8."
-        in built.said
+        "With siblings it takes 3 groups of two such stars or more, and 20 such stars with any group left out: "
+        "the survey has 3 groups, and 8 stars." in built.said
     )
     assert f"next: chemtwin model adapt {REFERENCE} {built.out} --out" in built.said
     few = "with a group left out 8 stars with errors remain inside the model's range, and adapting takes 20"
@@ -311,7 +311,7 @@ def test_the_advice_is_what_adapt_and_siblings_accept(build, tmp_path, monkeypat
     with pytest.raises(InputError, match=few):
         invoke("model", "siblings", REFERENCE, built.out, "--siblings", groups, "--adapt")
     whole = build(labels=None)
-    assert "any group left out: the survey has 8, and 36." in whole.said
+    assert "any group left out: the survey has 6 groups, and 36 stars." in whole.said
     assert f"next: chemtwin model adapt {REFERENCE} {whole.out} --clusters --out" in whole.said
 
 
@@ -391,7 +391,10 @@ def test_a_model_is_adapted_to_a_built_survey_and_a_catalogue_ingests_it(build, 
     assert status == 0, said
     assert "adapted to 21 stars" in said, "those inside the model's range"
     status, said = run("model", "adapt", REFERENCE, built.out, "--clusters", "--out", adapted)
-    assert (status, "at least 3 groups of siblings, not 2" in said) == (1, True), said
+    assert (status, "at least 3 groups with two siblings inside the model's range, not 2" in said) == (
+        1,
+        True,
+    ), said
     copied(tmp_path / "spectra", ASPCAP)
     with (tmp_path / "labels.csv").open("a") as table:
         table.write(f"{COOL},5600,1.08,0.1,60,0.1,0.1\n")
