@@ -311,7 +311,7 @@ def test_the_advice_is_what_adapt_and_siblings_accept(build, tmp_path, monkeypat
     with pytest.raises(InputError, match=few):
         invoke("model", "siblings", REFERENCE, built.out, "--siblings", groups, "--adapt")
     whole = build(labels=None)
-    assert "any group left out: the survey has 6 groups, and 36 stars." in whole.said
+    assert "any group left out: the survey has 7 groups, and 34 stars." in whole.said
     assert f"next: chemtwin model adapt {REFERENCE} {whole.out} --clusters --out" in whole.said
 
 
