@@ -131,7 +131,7 @@ def _sample(
 ) -> ObservedStars:
     """Those of the stars that fit into memory, prepared; others of no use go into `unusable`."""
     random = generator(Stream.ADAPTATION)
-    chosen: list[tuple[float, _Star, Spectrum]] = []
+    chosen: list[tuple[float, str, Spectrum, str | None]] = []
     with tqdm(unit="star", desc="read", disable=None) as bar:
         for block in blocks:
             prepared = prepare_all([star.observation for star in block], model.grid, model.normaliser)
@@ -140,15 +140,11 @@ def _sample(
                     unusable[star.star_id] = str(spectrum)
                 else:
                     rank = -1.0 if grouped(star.star_id, star.cluster) else random.random()
-                    chosen.append((rank, star, spectrum))
+                    chosen.append((rank, star.star_id, spectrum, star.cluster))
             if most is not None and len(chosen) > most:
                 last = sorted(rank for rank, *_ in chosen)[most]
                 chosen = [one for one in chosen if one[0] < max(last, 0.0)]
             bar.update(len(block))
-    stars = [star for _, star, _ in chosen]
     return ObservedStars(
-        [star.star_id for star in stars],
-        [spectrum for *_, spectrum in chosen],
-        [star.cluster for star in stars],
-        unusable,
+        [one[1] for one in chosen], [one[2] for one in chosen], [one[3] for one in chosen], unusable
     )
