@@ -101,8 +101,8 @@ STARTS_ITS_OWN = {
 }  # fmt: skip
 """Pages without the service on port 8000 that the others find."""
 
-FORKED = {"train-your-own.md"}
-"""Pages whose commands are forks of a launcher: docs/notebooks/your-own-survey.ipynb starts the same ones anew."""
+FORKED = {"train-your-own.md", "fill-a-catalogue.md", "upgrade-a-model.md", "run-for-a-survey.md", "back-up.md"}
+"""Pages whose commands are forks of a launcher, as those of the notebooks are; the others start theirs anew."""
 
 LONG = {"train-your-own.md": "a training, a calibration and an evaluation"}
 """By page: why it may take longer than tests/budget.py allows."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tests import forked
 from tests.app.cli.test_readme import CLIENT
 from tests.conftest import ROOT
 from tests.docs.outputs import VERSION, compare, difference
@@ -28,7 +29,7 @@ SMALLER = {
 LONG = {
     "figure-3-of-the-paper": "its numbers are compared, and they are of 3,000 spectra drawn and a model fitted to 2,000",
     "groups-in-a-catalogue": "its numbers are compared, and they are of 2,400 spectra sent to a service of its own",
-    "your-own-survey": "seven commands and a service, each a process that imports torch",
+    "your-own-survey": "seven commands and a service, a training among them",
 }
 """By notebook: why it may take longer than tests/budget.py allows."""
 
@@ -94,9 +95,11 @@ def test_it_runs_and_says_the_same(path, served, tmp_path, write_outputs):
         for cell in code_cells(notebook):
             cell.source = cell.source.replace(old, new)
     nbformat.write(notebook, copy)
-    here = Path(sys.executable).parent
+    here, programs = Path(sys.executable).parent, tmp_path / "programs"
+    programs.mkdir()
+    forked.program(programs)
     environment = {
-        "PATH": f"{here}:{os.environ['PATH']}",
+        "PATH": f"{programs}:{here}:{os.environ['PATH']}",
         "CHEMTWIN_URL": served.url,
         "OMP_NUM_THREADS": "1",
         "TMPDIR": str(tmp_path),

@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 
 @pytest.mark.long("some hundred generated requests to a service of its own")
 def test_generated_requests_find_nothing(tmp_path, times):
-    cases = 200 * times
+    cases = 100 * times
     done = subprocess.run(
         [
             sys.executable,
