@@ -76,9 +76,9 @@ def stars_of_files(
     def blocks() -> Iterator[list[_Star]]:
         for start in range(0, len(reader), BLOCK):
             read = reader.read(slice(start, start + BLOCK))
-            for star in read:
+            for number, star in enumerate(read, start + 1):
                 if isinstance(star, RejectedStar):
-                    unusable[star.star_id or "a star without id"] = star.reason
+                    unusable[star.star_id or f"star {number}, without id"] = star.reason
             jobs = [star.job for star in read if not isinstance(star, RejectedStar)]
             yield [_Star(job.star_id or "", job.observation, cluster_of(job.meta)) for job in jobs]
 

@@ -39,9 +39,9 @@ def served(catalogue_of_make, tmp_path_factory):
 
 def test_the_curl_session(served):
     script = block("bash").text.replace("localhost:8000", f"127.0.0.1:{served.port}")
-    parts = re.sub(r"^(curl|chemtwin) ", r"echo @@; \1 ", script, flags=re.MULTILINE)
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = os.environ | DEFAULT_MODEL | {"PATH": path, "CHEMTWIN_DATA_DIR": str(served.data_dir)}
+    script = script.replace(".venv/bin", str(Path(sys.executable).parent))
+    parts = re.sub(r"^(curl|\S+chemtwin) ", r"echo @@; \1 ", script, flags=re.MULTILINE)
+    environment = os.environ | DEFAULT_MODEL | {"CHEMTWIN_DATA_DIR": str(served.data_dir)}
     done = subprocess.run(
         ["bash", "-ec", parts], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
