@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 CATALOGUE := data/catalogue.stamp
 OBSERVED := training/observed/dr10_giants.h5
 # Workers take whole modules, in the order of tests/budget.py: one more than cores, for a third of the time is waiting.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $$(($$(nproc) + 2)) --dist loadfile --no-loadscope-reorder
 # pip does not compile: of 20,000 modules a quarter is used, and Python stores what it compiles at the first import.
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 export PYTHONDONTWRITEBYTECODE :=

@@ -35,6 +35,7 @@ def report(tmp_path_factory, emulator, thin_survey, thin_xfe_survey):
     return folder / "out", result.output, arguments
 
 
+@pytest.mark.long("a whole evaluation of two models on five surveys")
 def test_the_report_has_every_figure_and_table(report):
     folder, text, _ = report
     results = json.loads((folder / "report.json").read_text())
