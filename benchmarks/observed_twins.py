@@ -21,8 +21,8 @@ from model.methods.gaussdis import GaussDis
 from model.similarity.likelihood_ratio import Likelihood
 from model.similarity.p_same import p_same
 from model.spectra.grid import Array
-from model.spectra.parameters import PARAMETER_UNITS, Parameters
-from model.spectra.spectrum import Observation, Spectrum, prepare_all
+from model.spectra.spectrum import Spectrum
+from training.surveys.observations import prepared
 from training.surveys.survey import Survey
 
 QUERIES = 2000
@@ -75,26 +75,18 @@ def candidates(fe_h: Array, row: int) -> NDArray[np.int64]:
 
 def embedded(model: GaussDis, survey: Survey) -> tuple[Array, Array]:
     """Latents (N, D) of a survey's stars, and their covariances (N, D, D)."""
-    found = [one for block in _prepared(model, survey) for one in model.infer(block)]
+    found = [one for block in _usable(model, survey) for one in model.infer(block)]
     return np.stack([one.latent for one in found]), np.stack([np.asarray(one.covariance) for one in found])
 
 
-def _prepared(model: GaussDis, survey: Survey) -> Iterator[list[Spectrum]]:
+def _usable(model: GaussDis, survey: Survey) -> Iterator[list[Spectrum]]:
     """A survey's spectra, block by block. Raises the error of the first that cannot be used."""
-    names = (*PARAMETER_UNITS, *(f"{name}_err" for name in PARAMETER_UNITS))
-    for rows, flux in survey.blocks("embed"):
-        labels = np.concatenate([survey.parameters[rows], survey.errors[rows]], axis=1)
-        observations = [
-            Observation(one, Parameters(**dict(zip(names, values, strict=True))), ivar)
-            for one, ivar, values in zip(
-                flux.astype(np.float64), survey.ivar(rows).astype(np.float64), labels.tolist(), strict=True
-            )
-        ]
+    for block in prepared(survey, model, "embed"):
         spectra = []
-        for one in prepare_all(observations, model.grid, model.normaliser):
-            if isinstance(one, ChemtwinError):
-                raise one
-            spectra.append(one)
+        for _, spectrum in block:
+            if isinstance(spectrum, ChemtwinError):
+                raise spectrum
+            spectra.append(spectrum)
         yield spectra
 
 

@@ -41,6 +41,9 @@ SHIPPED = Path(__file__).with_name("default.safetensors")
 REFERENCE = Path(__file__).with_name("reference.safetensors")
 """The model before it was adapted, for synthetic spectra: the paper's experiment."""
 
+BRANCH = Path(__file__).with_name("branch.safetensors")
+"""The model of the whole giant branch, adapted to observed spectra."""
+
 
 def save_model(model: Model, path: Path) -> None:
     """Write a model file, whole or not at all.

@@ -13,15 +13,18 @@ from typing import Any
 import torch
 
 from model.bundle import load_model, save_model
+from model.errors import InputError
 from model.methods.base import Model
+from model.methods.gaussdis import GaussDis
 from training.config import Config, PolyDisConfig
 from training.evaluation.evaluate import twin_covariance
 from training.evaluation.whitening import fit_whitening
-from training.fitting import polydis, train_gaussdis
+from training.fitting import polydis, train_gaussdis, train_observed
 from training.networks import network
 from training.networks.network import TENSORBOARD
 from training.networks.run_report import losses, training_report
 from training.networks.validation import check_validation
+from training.observed_report import observed_report
 from training.surveys import used_surveys
 from training.surveys.survey import Survey
 
@@ -79,12 +82,29 @@ def train_model(
 
 
 def train_from_groups(survey: Path, validation: Path | None, out: Path, name: str) -> str:
-    """Train GaussDis on a survey of groups, write `out`, and return a summary in one line."""
+    """Train GaussDis on a survey of groups without noise, write `out`, and return a summary in one line."""
     started = time.monotonic()
     tests = None if validation is None else Survey.open(validation)
     save_model(train_gaussdis.train(Survey.open(survey), tests, name), out)
-    card = load_model(out).card
-    seconds, size = time.monotonic() - started, out.stat().st_size / 1e6
+    return _summary(out, started)
+
+
+def train_from_start(survey: Path, start: Path, out: Path, name: str, device: str | None) -> str:
+    """Train GaussDis on a survey with noise, write `out` and the report `out`.html, and return a summary."""
+    started = time.monotonic()
+    first, stars, run = load_model(start), Survey.open(survey), checkpoint_folder(out)
+    if not isinstance(first, GaussDis):
+        raise InputError(f"{start} is a {first.card.method}: training on noisy spectra starts from a gaussdis")
+    trained = train_observed.train_observed(first, stars, name, run, choose_device(device))
+    save_model(trained.model, out)
+    report = out.with_name(out.name + ".html")
+    report.write_text(observed_report(load_model(out).card.identity, trained, first, stars, run))
+    return f"{_summary(out, started)}, report to {report}"
+
+
+def _summary(out: Path, started: float) -> str:
+    card, size = load_model(out).card, out.stat().st_size / 1e6
+    seconds = time.monotonic() - started
     return f"{card.identity} written to {out} ({size:.1f} MB): {card.latent_dim} latents, {seconds:.0f} s"
 
 

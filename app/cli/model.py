@@ -22,9 +22,14 @@ def model() -> None:
 @click.option(
     "--method",
     type=click.Choice(["gaussdis", "polydis", "factordis", "faderdis"]),
-    default="faderdis",
+    default="gaussdis",
     show_default=True,
-    help="how to train; gaussdis takes groups of stars of one chemistry, without noise",
+    help="how to train; gaussdis takes groups of stars of one chemistry, the others take no noise",
+)
+@click.option(
+    "--start",
+    type=FILE,
+    help="for gaussdis and a survey with noise: the model to start from; that of the giant branch by default",
 )
 @PRESET
 @click.option("--config", "config_file", type=FILE, help="a TOML file instead of a preset")
@@ -40,6 +45,7 @@ def train(
     survey: Path,
     out: Path,
     method: str,
+    start: Path | None,
     preset: str,
     config_file: Path | None,
     changes: tuple[str, ...],
@@ -51,14 +57,23 @@ def train(
 
     After a stop the same command goes on where it was.
     """
+    from model.bundle import BRANCH
     from training.config import preset_path, read_config
-    from training.train import train_from_groups, train_model
+    from training.surveys.survey import has_noise
+    from training.train import train_from_groups, train_from_start, train_model
 
     if method == "gaussdis":
         if config_file or changes:
             raise click.UsageError("gaussdis takes no --config and no --set")
-        click.echo(train_from_groups(survey, validation, out, name or method))
+        if start is None and not has_noise(survey):
+            click.echo(train_from_groups(survey, validation, out, name or method))
+            return
+        if validation is not None:
+            raise click.UsageError("a survey with noise takes no --validation: groups left out judge the model")
+        click.echo(train_from_start(survey, start or BRANCH, out, name or method, device))
         return
+    if start is not None:
+        raise click.UsageError(f"{method} takes no --start")
     config = read_config(config_file or preset_path(method, preset), changes)
     click.echo(train_model(survey, validation, config, out, name=name or config.method, device=device))
 

@@ -16,6 +16,12 @@ from training.reports.markdown import table
 
 PAGE = "siblings"
 
+SCORES = (
+    "- The doppelganger rate is the fraction of other pairs that are closer than the median pair of siblings.\n"
+    f"- Siblings accepted: the fraction of siblings with `p_same` above {P_SAME_LIMIT}.\n"
+    f"- Far accepted: the same of pairs of groups more than {FAR} dex apart in [Fe/H]."
+)
+
 
 def write(
     folder: Path,
@@ -52,23 +58,21 @@ def write(
         f"# Siblings among {stars}",
         f"{len(members.group)} stars in {len(np.unique(members.group))} groups. Where a model or a metric was "
         "learned from siblings, a star's figures come from the one learned without its group.",
-        _scores(rows),
-        "- The doppelganger rate is the fraction of other pairs that are closer than the median pair of "
-        "siblings.\n"
-        f"- Siblings accepted: the fraction of siblings with `p_same` above {P_SAME_LIMIT}.\n"
-        f"- Far accepted: the same of pairs of groups more than {FAR} dex apart in [Fe/H].",
+        scores_table(rows),
+        SCORES,
     ]
     for name, probability in same.items():
         sections += [
             f"## {name}",
-            _figure(folder, name, members, probability),
+            p_same_figure(folder, name, members, probability),
             _lonely(members, groups, probability),
         ]
     publish(folder, PAGE, "\n\n".join(sections))
     return folder / f"{PAGE}.html"
 
 
-def _scores(rows: Mapping[str, Scores]) -> str:
+def scores_table(rows: Mapping[str, Scores]) -> str:
+    """The scores of several ways to compare stars, as Markdown."""
     head = ("", "nearest", "AUC", "doppelganger rate", "siblings accepted", "median p_same", "far accepted")
     return table(head, [[name, *_cells(row)] for name, row in rows.items()])
 
@@ -79,7 +83,7 @@ def _cells(row: Scores) -> list[str]:
     return cells + ["-" if value is None else form.format(value) for value, form in rest]
 
 
-def _figure(folder: Path, name: str, members: Members, same: Array) -> str:
+def p_same_figure(folder: Path, name: str, members: Members, same: Array) -> str:
     """The histogram of p_same, of siblings and of others, as Markdown."""
     siblings = (members.group[:, None] == members.group) & ~np.eye(len(members.group), dtype=bool)
     others = members.group[:, None] != members.group

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import InputError
-from model.methods.base import Card
 from model.methods.gaussdis import GaussDis
 from model.methods.measured_stars import Measured
 from model.methods.scatter import scaled_within
@@ -89,29 +88,23 @@ def adapt(
         )
     rows = drawn(np.flatnonzero(usable), group, MOST)
     chosen, group = [spectra[row] for row in rows], numbered(group[rows])
-    nothing = {name: np.zeros_like(getattr(model, name)) for name in ("misfit", "shared")}
-    nothing["population"] = np.eye(model.card.latent_dim)
-    shifted = _with_mean_residual(with_tensors(model, model.card, **nothing), chosen)
+    shifted = with_mean_residual(unadapted(model), chosen)
     stars = ObservedStars(chosen, measured(shifted, chosen), group)
     few = few_of(stars)
     prior = choose_prior(shifted, few)
     factor = choose_factor(shifted, few, prior)
     misfit = stars.fit_misfit(shifted, prior)
     misfit = misfit._replace(own=factor * misfit.own)
-    floor, floor_growth = fit_growth(
-        stars.measured.unexplained, scaled_within(shifted.ranges, stars.measured.parameters)
-    )
-    card = dataclasses.replace(
-        model.card,
-        name=name,
-        metric="Euclidean distance of the posterior means, in units of the difference of siblings",
-        error_floor=float(np.sqrt(floor)),
-        typical_errors=model.card.typical_errors | typical_errors(model.parameter_names, chosen),
-        training=model.card.training | {"adapted": _record(model, group, prior, factor, source)},
-        quality={},
-    )
-    shifted = with_tensors(shifted, card, floor_growth=floor_growth)
-    return _with_metric(model, with_misfit(shifted, misfit), stars, card)
+    training = model.card.training | {"adapted": _record(model, group, prior, factor, source)}
+    unit = with_floor(with_misfit(shifted, misfit), chosen, stars.measured, name, training)
+    population = fit_population(*_posteriors(unit, chosen), group)
+    return with_sibling_metric(model, with_tensors(unit, unit.card, population=population), chosen)
+
+
+def unadapted(model: GaussDis) -> GaussDis:
+    """The model without what it learned of observed stars, but for offsets of its mean."""
+    nothing = {name: np.zeros_like(getattr(model, name)) for name in ("misfit", "shared")}
+    return with_tensors(model, model.card, **nothing, population=np.eye(model.card.latent_dim))
 
 
 def _record(
@@ -174,7 +167,7 @@ def _batches(spectra: Sequence[Spectrum]) -> list[Sequence[Spectrum]]:
     return [spectra[start : start + BATCH] for start in range(0, len(spectra), BATCH)]
 
 
-def _with_mean_residual(model: GaussDis, spectra: Sequence[Spectrum]) -> GaussDis:
+def with_mean_residual(model: GaussDis, spectra: Sequence[Spectrum]) -> GaussDis:
     """The model with the stars' mean residual from the basis, pixel by pixel, in its mean spectrum."""
     basis = model.basis
     weighted, weights = np.zeros(len(model.grid)), np.full(len(model.grid), 0.1 * len(spectra))
@@ -192,20 +185,36 @@ def _with_mean_residual(model: GaussDis, spectra: Sequence[Spectrum]) -> GaussDi
     return with_tensors(model, model.card, polynomial=polynomial)
 
 
-def _with_metric(model: GaussDis, unit: GaussDis, stars: ObservedStars, card: Card) -> GaussDis:
-    """A model of unit metric with the stars' population, and a metric; the readout is that of `model`.
+def with_floor(
+    model: GaussDis, spectra: Sequence[Spectrum], stars: Measured, name: str, training: dict[str, Any]
+) -> GaussDis:
+    """The model with the error floor of N measured stars and the typical errors of some of their `spectra`."""
+    floor, growth = fit_growth(stars.unexplained, scaled_within(model.ranges, stars.parameters))
+    card = dataclasses.replace(
+        model.card,
+        name=name,
+        metric="Euclidean distance of the posterior means, in units of the difference of siblings",
+        error_floor=float(np.sqrt(floor)),
+        typical_errors=model.card.typical_errors | typical_errors(model.parameter_names, spectra),
+        training=training,
+        quality={},
+    )
+    return with_tensors(model, card, floor_growth=growth)
+
+
+def with_sibling_metric(model: GaussDis, unit: GaussDis, spectra: Sequence[Spectrum]) -> GaussDis:
+    """A model with the metric of observed `spectra`; `unit` lacks it, and `model` has the readout of both.
 
     The metric ranks pairs as the likelihood ratio of same and different. With the posterior covariance A of
     both stars, latents differ by A + A - 2 A A were they siblings, and by 2 - 2 A if not: the difference of the
     two inverses is the inverse of 2 A. The mean square distance of siblings is D.
     """
-    population = fit_population(*_posteriors(unit, stars.spectra), stars.group)
-    unit = with_tensors(unit, card, population=population)
-    _, covariances = _posteriors(unit, stars.spectra)
+    unit = with_tensors(unit, unit.card, metric=np.eye(unit.card.latent_dim))
+    _, covariances = _posteriors(unit, spectra)
     pair = unit.pair_covariance(covariances, np.roll(covariances, 1, axis=0)).mean(axis=0)
     metric = _inverse_root(covariances.mean(axis=0))
     metric *= np.sqrt(len(metric) / np.trace(metric @ pair @ metric))
-    adapted = with_tensors(unit, card, metric=metric)
+    adapted = with_tensors(unit, unit.card, metric=metric)
     if model.readout is not None:
         by_response = np.linalg.solve(model.population.T, model.metric @ model.readout.slope)
         slope = np.linalg.solve(adapted.metric, adapted.population.T @ by_response)

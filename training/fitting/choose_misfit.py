@@ -108,10 +108,29 @@ def choose_factor(model: GaussDis, stars: ObservedStars, prior: Prior) -> float:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         fitted = list(pool.map(lambda part: part[0].fit_misfit(model, prior), parts))
 
+    def models(factor: float) -> list[GaussDis]:
+        return [with_misfit(model, misfit._replace(own=factor * misfit.own)) for misfit in fitted]
+
+    return factor_of(models, [(out.spectra, out.group) for _, out in parts])
+
+
+def factor_of(
+    models: Callable[[float], Sequence[GaussDis]],
+    left_out: Sequence[tuple[Sequence[Spectrum], NDArray[np.int64]]],
+) -> float:
+    """The factor of W with which siblings left out are as far apart as expected.
+
+    Parameters
+    ----------
+    models : callable
+        Takes a factor; gives a model for each part of the siblings, fitted without it.
+    left_out : sequence of (sequence of Spectrum, array (N,))
+        Each part's spectra, and the number of each one's group.
+    """
+
     def excess(logarithm: float) -> float:
-        factor = np.exp(logarithm)
-        models = [with_misfit(model, misfit._replace(own=factor * misfit.own)) for misfit in fitted]
-        squares = [_squares(found, out) for found, (_, out) in zip(models, parts, strict=True)]
+        found = models(float(np.exp(logarithm)))
+        squares = [_squares(one, *part) for one, part in zip(found, left_out, strict=True)]
         square, freedom = np.sum(squares, axis=0)
         return float(np.log(square / freedom))
 
@@ -145,14 +164,14 @@ def _climb(priors: Sequence[Prior], start: int, score: Callable[[Prior], float])
     return priors[best]
 
 
-def _squares(model: GaussDis, stars: ObservedStars) -> Array:
+def _squares(model: GaussDis, spectra: Sequence[Spectrum], group: NDArray[np.int64]) -> Array:
     """The sum of siblings' squared distances in units of their expectation, and how many are independent."""
-    found = model.infer(stars.spectra)
+    found = model.infer(spectra)
     latents = np.stack([star.latent for star in found])
     covariances = np.array([star.covariance for star in found], np.float64)
     total = np.zeros(2)
-    for number in np.unique(stars.group):
-        rows = np.flatnonzero(stars.group == number)
+    for number in np.unique(group):
+        rows = np.flatnonzero(group == number)
         first, second = (rows[index] for index in np.triu_indices(len(rows), 1))
         gap = latents[first] - latents[second]
         pair = model.pair_covariance(covariances[first], covariances[second])

@@ -83,8 +83,8 @@ def train(survey: Survey, validation: Survey | None, name: str) -> GaussDis:
     """
     if not np.isposinf(survey.snr).all():
         raise InputError(
-            f"{survey.path} has noise: gaussdis is trained on spectra without, such as "
-            "chemtwin survey synthesize draws. Adapt a trained model to observed spectra (chemtwin model adapt)"
+            f"{survey.path} has noise, but no errors of its pixels (ivar): gaussdis learns from noisy spectra "
+            "with errors, or from spectra without noise, such as chemtwin survey synthesize draws"
         )
     groups = int(_groups(survey).max()) + 1
     normaliser = fit_normaliser(survey)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from model.errors import InputError
 from model.methods.autoencoder import Autoencoder, FactorDis, FaderDis
 from model.methods.base import Card
 from model.spectra.grid import Grid
+from training.checkpoint import write_checkpoint
 from training.config import NetworkConfig
 from training.networks.preprocessing import Frontend
 from training.networks.trainer import Processes, Trainer
@@ -169,7 +169,7 @@ def _step_until_done(
             stop = processes.agree(state["waited"] >= config.patience)
         if processes.rank == 0 and (due or time.monotonic() - saved > CHECKPOINT_SECONDS):
             state["seconds"] = time.monotonic() - started
-            _write(folder / STATE, {**state, "trainer": trainer.state()})
+            write_checkpoint(folder / STATE, {**state, "trainer": trainer.state()})
             saved = time.monotonic()
 
 
@@ -243,16 +243,6 @@ def save_frontend(folder: Path, frontend: Frontend) -> None:
     arrays: Any = frontend.arrays()
     np.savez(partial, **arrays)
     partial.replace(folder / FRONTEND)
-
-
-def _write(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _record(trainer: Trainer, state: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -35,6 +35,7 @@ LOSSES = {
     "kl": "divergence from the prior (kl), nats",
     "penalty": "penalty: the autoencoder against the adversary",
     "adversary": "adversary: its own loss",
+    "density": "minus the log density, per star",
 }
 Curve = tuple[NDArray[np.int64], NDArray[np.float64]]
 
@@ -69,7 +70,7 @@ def training_report(
     facts = [[name, str(record[key])] for key, name in FACTS.items() if record.get(key) is not None]
     text.append(table(["", ""], facts))
     if curves:
-        pictures["losses.png"] = _draw_losses(curves)
+        pictures["losses.png"] = draw_losses(curves)
         text += ["## Losses", "![Losses of single batches (thin) and their running mean](losses.png)"]
     if history:
         pictures["validation.png"] = _draw_validation(history, record["best_step"])
@@ -131,7 +132,7 @@ def _png(figure: Figure) -> bytes:
     return out.getvalue()
 
 
-def _draw_losses(curves: dict[str, Curve]) -> bytes:
+def draw_losses(curves: dict[str, Curve]) -> bytes:
     """One panel for each loss."""
     shown = [name for name in LOSSES if name in curves]
     with mpl.rc_context(STYLE):

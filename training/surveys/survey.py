@@ -276,6 +276,14 @@ class Survey:
         return np.asarray(flux if self.pixels is None else flux[:, self.pixels])
 
 
+def has_noise(path: Path) -> bool:
+    """Whether a survey's spectra come with errors."""
+    if not h5py.is_hdf5(path):
+        return False  # opening it says what is wrong
+    with h5py.File(path, "r") as file:
+        return any(name in file for name in NOISE)
+
+
 def _label_errors(file: h5py.File, stars: int) -> Array:
     """The errors (N, 3) of the labels, NaN where the file has none."""
     unknown = np.full(stars, np.nan)

@@ -1,0 +1,194 @@
+"""GaussDis from noisy spectra: its likelihood, and a training on spectra of another generator."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from scipy.stats import multivariate_normal
+
+from app.cli.main import cli
+from model.bundle import REFERENCE, load_model
+from model.errors import InputError
+from model.methods.gaussdis import GaussDis
+from model.methods.measured_stars import Measured
+from model.methods.scatter import line_strength
+from tests.pages import check_self_contained
+from training.fitting.marginal_likelihood import Correction, Groups
+from training.fitting.train_observed import STATE, train_observed
+from training.surveys.survey import Survey
+
+OTHER = Path(__file__).with_name("second_generator.h5")
+"""30 pairs and 120 single stars of `benchmarks.second_generator`."""
+
+SNR = 100.0
+
+
+@pytest.fixture(scope="module")
+def model() -> GaussDis:
+    loaded = load_model(REFERENCE)
+    assert isinstance(loaded, GaussDis)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def noisy(model: GaussDis, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A survey of 30 pairs and 120 single stars of another generator, with noise, masked pixels and label errors."""
+    path = tmp_path_factory.mktemp("noisy") / "noisy.h5"
+    random = np.random.default_rng(4)
+    with h5py.File(OTHER) as file, h5py.File(path, "w") as out:
+        kinds = "pairs", "singles"
+        flux = np.concatenate([file[f"{kind}/flux"][:] * file.attrs["flux_scale"] for kind in kinds])
+        ivar = np.full(flux.shape, SNR**2, np.float32)
+        ivar[random.random(flux.shape) < 0.1] = 0
+        out["flux"] = np.where(ivar > 0, flux + random.normal(size=flux.shape) / SNR, 9.0).astype(np.float32)
+        out["ivar"], out["wavelength"] = ivar, model.grid.wavelength
+        out["star_id"] = [f"star{number:03d}" for number in range(len(flux))]
+        out["snr"] = np.full(len(flux), SNR)
+        out["group"] = np.concatenate([np.repeat(np.arange(30), 2), np.full(120, -1)])
+        for name, error in {"teff": 20.0, "logg": 0.03, "fe_h": 0.01}.items():
+            exact = np.concatenate([file[f"{kind}/{name}"][:] for kind in kinds])
+            low, high = model.card.parameters[name]
+            out[name] = np.clip(exact + error * random.normal(size=len(exact)), low, high)
+            out[f"{name}_err"] = np.full(len(exact), error)
+    return path
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that is short and takes few stars."""
+    monkeypatch.setattr("training.fitting.train_observed.FEWEST_TO_TRAIN", 150)
+    monkeypatch.setattr("training.fitting.marginal_likelihood.STEPS", 40)
+    monkeypatch.setattr("training.fitting.marginal_likelihood.CHECKPOINT_EVERY", 25)
+    monkeypatch.setattr("training.fitting.marginal_likelihood.STARS", 40)
+
+
+def stars_of(model: GaussDis, count: int) -> Measured:
+    random = np.random.default_rng(1)
+    size = len(model.basis.components)
+    noise = random.normal(size=(count, size, 2 * size)) / 100
+    return Measured(
+        0.05 * random.normal(size=(count, size)),
+        noise @ noise.transpose(0, 2, 1),
+        random.uniform(*model.ranges.T, size=(count, 3)),
+        np.tile([50.0, 0.1, 0.02], (count, 1)),
+        np.zeros(count),
+    )
+
+
+def test_the_likelihood_is_the_normal_density_of_groups_with_latents_and_shared_misfit(model: GaussDis) -> None:
+    stars = stars_of(model, 12)
+    correction = Correction(model, stars)
+    random = np.random.default_rng(2)
+    with torch.no_grad():
+        for parameter in correction.parameters():
+            parameter += 0.1 * torch.tensor(random.normal(size=parameter.shape))
+    corrected = correction.model()
+    linear, latents = correction.about(corrected, stars, np.zeros((12, model.card.latent_dim)))
+    group = np.array([0, 0, 0, 1, 1, 2, 3, 3, 3, 3, 4, 4])
+    found = correction.log_likelihood(linear, torch.tensor(group)).detach().numpy()
+
+    slope = corrected.response.by_latents(latents, stars.parameters)
+    mean = corrected.response(latents, stars.parameters) - np.einsum("nd,ndk->nk", latents, slope)
+    strength = line_strength(model.basis, stars.parameters)[:, None, None]
+    errors = corrected.by_errors(np.zeros_like(latents), stars.parameters, stars.errors)
+    own = stars.covariances + model.scattered(latents, stars.parameters) + errors
+    own = own + strength**2 * corrected.misfit
+    slope = corrected.population.T @ slope
+    size = stars.coefficients.shape[1]
+    for number in range(5):
+        rows = np.flatnonzero(group == number)
+        common = np.concatenate([slope[row].T for row in rows])
+        covariance = common @ common.T + np.kron(np.ones((len(rows), len(rows))), corrected.shared)
+        for place, row in enumerate(rows):
+            part = slice(place * size, (place + 1) * size)
+            covariance[part, part] += own[row]
+        density = multivariate_normal(mean[rows].ravel(), covariance)
+        constant = 0.5 * len(rows) * size * np.log(2 * np.pi)
+        assert found[number] == pytest.approx(
+            density.logpdf(stars.coefficients[rows].ravel()) + constant, rel=1e-6
+        )
+
+
+def test_a_star_alone_has_the_likelihood_of_a_group_of_one(model: GaussDis) -> None:
+    stars = stars_of(model, 12)
+    correction = Correction(model, stars)
+    linear, _ = correction.about(correction.model(), stars, np.zeros((12, model.card.latent_dim)))
+    of_groups = correction.log_likelihood(linear, torch.arange(12))
+    assert torch.allclose(correction.log_likelihood(linear), of_groups, rtol=1e-9)
+
+
+def test_the_population_is_nowhere_wider_than_the_chemistry_of_the_start(model: GaussDis) -> None:
+    correction = Correction(model, stars_of(model, 12))
+    with torch.no_grad():
+        correction.excess += torch.tensor(np.random.default_rng(3).normal(size=correction.excess.shape))
+    root = correction.model().population
+    assert np.linalg.eigvalsh(root @ root.T).max() <= 1 + 1e-6
+
+
+def test_groups_are_told_from_single_stars() -> None:
+    found = Groups.of(np.array([3, 1, 3, 2, 1, 0, 3]))
+    assert sorted(found.alone.tolist()) == [3, 5]
+    assert sorted(rows.tolist() for rows in found.siblings) == [[0, 2, 6], [1, 4]]
+
+
+@pytest.mark.long("a training, which then goes on from its checkpoint")
+def test_after_training_siblings_left_out_are_accepted(
+    model: GaussDis, noisy: Path, tmp_path: Path, short: None
+) -> None:
+    out = tmp_path / "trained.safetensors"
+    arguments = ["model", "train", str(noisy), "--start", str(REFERENCE), "--out", str(out), "--name", "noisy"]
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    trained = load_model(out)
+    assert isinstance(trained, GaussDis)
+    record = trained.card.training["observed"]
+    assert record["stars"] == 180 - 12
+    assert record["siblings"] == 2 * record["groups"] == 48
+    assert trained.card.typical_errors == {"teff": 20.0, "logg": 0.03, "fe_h": 0.01}
+    page = Path(f"{out}.html").read_text()
+    check_self_contained(page, pictures=2)
+    rows = [line for line in page.splitlines() if "by p_same" in line]
+    assert len(rows) == 2
+    accepted = {name: accepted_in(page, f"{name}, by p_same") for name in ("start", "trained")}
+    assert accepted["trained"] >= 0.8 > 0.5 > accepted["start"]  # of 6 pairs by another generator
+
+    again = CliRunner().invoke(cli, arguments, catch_exceptions=False)  # from the last checkpoint
+    assert again.exit_code == 0
+    assert load_model(out).card.version == trained.card.version
+    other = CliRunner().invoke(
+        cli, [*arguments[:4], str(REFERENCE.with_name("default.safetensors")), *arguments[5:]]
+    )
+    assert other.exit_code == 1
+    assert "checkpoint of another run" in other.output
+
+
+def accepted_in(page: str, name: str) -> float:
+    """The fraction of siblings accepted, in the row of a report's table."""
+    row = page[page.index(f"<td>{name}</td>") :].split("</tr>")[0]
+    return float(re.findall(r"<td[^>]*>([^<]*)</td>", row)[4])
+
+
+def test_too_few_stars_are_refused_before_the_fit(model: GaussDis, noisy: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has 180 stars .*chemtwin model adapt"):
+        train_observed(model, Survey.open(noisy), "few", tmp_path / "run", torch.device("cpu"))
+    assert not (tmp_path / "run" / STATE).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "faderdis", "--start", str(REFERENCE)], "takes no --start"),
+        (["--validation", str(OTHER)], "takes no --validation"),
+    ],
+)
+def test_options_that_do_not_fit(noisy: Path, tmp_path: Path, options: list[str], message: str) -> None:
+    arguments = ["model", "train", str(noisy), "--out", str(tmp_path / "m.safetensors"), *options]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 2
+    assert message in result.output

@@ -1,0 +1,325 @@
+"""GaussDis fitted to noisy, masked spectra with errors of labels, by maximum marginal likelihood.
+
+The coefficients y (K,) of star i at labels u, with those of its group's latent z, are taken as
+
+    y_i = R(z, u_i) + B' phi(u_i) + z . G(u_i) + s + m_i + n_i,
+    z ~ N(0, P),  s ~ N(0, V),  m_i ~ N(0, l_i^2 W),  n_i ~ N(0, C_i),
+
+where R is the response of the model that the fit starts from, phi (A,) are polynomials of u, l_i is the
+strength of the star's lines (`model.methods.scatter`), and C_i the covariance of noise, masked pixels,
+continuum, scatter and, by the slope of the response, of the errors of labels. The members of a group share z
+and s; a single star is a group of its own. The fit integrates over z, s and m about the most probable latent,
+and climbs the gradient of the likelihood by B, G, P, V and W at once.
+
+G has a narrow prior about 0: from single stars alone a turn of the latents that changes with u costs little
+likelihood, and twins at different u would meet no more. So the start says how spectra of one chemistry change
+with u, and the survey corrects it. P is nowhere above 1, the chemistry that the start was trained on: a
+latent of little effect would take up what the instrument does.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from model.methods.basis import design, exponents
+from model.methods.gaussdis import GaussDis
+from model.methods.inverses import inverse
+from model.methods.measured_stars import Measured
+from model.methods.scatter import line_strength
+from model.spectra.grid import Array
+from training.fitting.gaussdis import with_tensors
+from training.random_streams import Stream, generator
+
+OFFSET_DEGREE, SLOPE_DEGREE = 2, 1
+"""Degrees in u of the corrections B and G."""
+
+OFFSET_SD, SLOPE_SD = 3.0, 0.01
+"""Standard deviations of the priors of B beyond its constant and of G, in units of the noise."""
+
+OWN, SHARED = 1e-4, 1e-5
+"""Variances that W and V are expected to have."""
+
+FREEDOM = 20.0
+"""Degrees of freedom of the inverse-Wishart priors of W and V."""
+
+MOST_ALONE = 10_000
+"""Single stars count as no more than these, and siblings, together, as much as they: few siblings among many
+single stars would have no say in what stars share, which is what the model is for."""
+
+FIRST_EXCESS = 0.3
+"""Root of the first excess of the population's precision over 1."""
+
+STEPS = 400
+STARS, GROUPS = 128, 6
+"""Single stars and groups of each step."""
+
+STEP_SIZE, LAST_STEP_SIZE = 0.02, 6e-4
+MOMENTS = (0.9, 0.98)
+TOLERANCE = 0.05
+CHECKPOINT_EVERY = 50
+JITTER = 1e-6
+
+
+class Linear(NamedTuple):
+    """Stars of a batch about their latents, where coefficients are linear in them.
+
+    Attributes
+    ----------
+    residual : Tensor (N, K)
+        Coefficients less the start's response at latent 0 of the linear approximation.
+    slope : Tensor (N, D, K)
+        Derivatives of the start's response by the latent.
+    covariance : Tensor (N, K, K)
+        C_i.
+    terms : Tensor (N, A)
+        Polynomials phi of the labels.
+    strength : Tensor (N,)
+        Strength l of the lines.
+    """
+
+    residual: Tensor
+    slope: Tensor
+    covariance: Tensor
+    terms: Tensor
+    strength: Tensor
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The rows of stars by group: `alone`, those without siblings, and `siblings`, an array for each group."""
+
+    alone: NDArray[np.int64]
+    siblings: list[NDArray[np.int64]]
+
+    @classmethod
+    def of(cls, group: NDArray[np.int64]) -> Groups:
+        """Of the number (N,) of each star's group."""
+        order = np.argsort(group, kind="stable")
+        members = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+        alone = [rows[0] for rows in members if len(rows) == 1]
+        return cls(np.array(alone, np.int64), [rows for rows in members if len(rows) > 1])
+
+
+class Correction(nn.Module):
+    """B, G and the roots of P^-1 - I, V and W: coefficients in units of the noise, polynomials orthonormal."""
+
+    root: Tensor
+    usual_own: Tensor
+    usual_shared: Tensor
+
+    def __init__(self, start: GaussDis, stars: Measured) -> None:
+        super().__init__()
+        self.start = start
+        unit = np.eye(stars.coefficients.shape[1])
+        typical = stars.covariances.mean(axis=0, dtype=np.float64) + OWN * unit
+        root = _root(typical)
+        self._degree = max(OFFSET_DEGREE, SLOPE_DEGREE)
+        counts = [len(exponents(len(start.ranges), d)) for d in (OFFSET_DEGREE, SLOPE_DEGREE, self._degree)]
+        monomials = design(self._within(stars.parameters), start.ranges, self._degree)
+        self._orthonormal = np.linalg.inv(np.linalg.qr(monomials)[1]) * np.sqrt(len(monomials))
+        white = np.linalg.inv(root) @ np.linalg.inv(root)
+        own, shared = OWN * white, SHARED * white
+        latents = start.card.latent_dim
+        self.register_buffer("root", torch.tensor(root))
+        self.register_buffer("usual_own", torch.tensor(own))
+        self.register_buffer("usual_shared", torch.tensor(shared))
+        self.offset = nn.Parameter(torch.tensor(np.zeros((counts[0], len(unit)))))
+        self.slope = nn.Parameter(torch.tensor(np.zeros((counts[1], latents, len(unit)))))
+        self.own = nn.Parameter(torch.tensor(np.linalg.cholesky(own)))
+        self.shared = nn.Parameter(torch.tensor(np.linalg.cholesky(shared)))
+        self.excess = nn.Parameter(torch.tensor(FIRST_EXCESS * np.eye(latents)))
+
+    def model(self) -> GaussDis:
+        """The start, corrected."""
+        with torch.no_grad():
+            offset, slope = (self.offset @ self.root).cpu().numpy(), (self.slope @ self.root).cpu().numpy()
+            own, shared = (
+                (self.root @ lower @ lower.T @ self.root).cpu().numpy()
+                for lower in (self.own.tril(), self.shared.tril())
+            )
+            population = torch.linalg.inv(self._precision_root()).mT.cpu().numpy()
+        response = self.start.response
+        mean, linear = response.mean.copy(), response.linear.copy()
+        mean[: len(self._orthonormal)] += self._orthonormal[:, : len(offset)] @ offset
+        turn = self._orthonormal[: len(slope), : len(slope)]
+        linear[: len(slope)] += np.einsum("ts,sdk->tdk", turn, slope)
+        arrays = {"response_mean": mean, "response_linear": linear, "misfit": own, "shared": shared}
+        return with_tensors(self.start, self.start.card, **arrays, population=population)
+
+    def about(self, model: GaussDis, stars: Measured, latents: Array) -> tuple[Linear, Array]:
+        """Linearise about the latents (N, D) that fit best under `model`, which is `self.model()`.
+
+        `latents` are those to start from. Returns the new ones as well.
+        """
+        labels, noise = stars.parameters, stars.covariances.astype(np.float64)
+        errors = model.by_errors(latents, labels, stars.errors)
+        precision = inverse(noise + model.scattered(latents, labels) + model.shared + errors)
+        latents = model.response.fit(stars.coefficients, labels, precision, latents, TOLERANCE).latents
+        response = self.start.response
+        slope = response.by_latents(latents, labels)
+        at_zero = response(latents, labels) - np.einsum("nd,ndk->nk", latents, slope)
+        covariance = noise + self.start.scattered(latents, labels) + errors
+        arrays = stars.coefficients - at_zero, slope, covariance, self._terms(labels)
+        strength = line_strength(self.start.basis, labels)
+        parts = (torch.tensor(values, device=self.root.device) for values in (*arrays, strength))
+        return Linear(*parts), latents
+
+    def log_likelihood(self, stars: Linear, group: Tensor | None = None) -> Tensor:
+        """Log likelihoods (G,) of groups, up to a constant; of each star (N,) where no group (N,) is given."""
+        residual = stars.residual - stars.terms[:, : len(self.offset)] @ (self.offset @ self.root)
+        terms = stars.terms[:, : len(self.slope)]
+        slope = stars.slope + torch.einsum("nt,tdk->ndk", terms, self.slope @ self.root)
+        slope = torch.linalg.solve_triangular(self._precision_root(), slope, upper=False)
+        own, shared = self.root @ self.own.tril(), self.root @ self.shared.tril()
+        covariance = stars.covariance + stars.strength[:, None, None] ** 2 * (own @ own.T)
+        if group is None:
+            lower = torch.linalg.cholesky(covariance + shared @ shared.T + slope.mT @ slope)
+            return -0.5 * (_whitened(lower, residual[:, :, None]).square().sum((1, 2)) + _log_volume(lower))
+        lower = torch.linalg.cholesky(covariance)
+        common = torch.cat([slope, shared.T.expand(len(slope), -1, -1)], dim=1)
+        white = _whitened(lower, torch.cat([common.mT, residual[:, :, None]], dim=2))
+        common, residual = white[:, :, :-1], white[:, :, -1]
+        count, size = int(group.max()) + 1, common.shape[2]
+        information = torch.eye(size, device=group.device, dtype=common.dtype).repeat(count, 1, 1)
+        information = information.index_add(0, group, common.mT @ common)
+        pull = residual.new_zeros(count, size, 1).index_add(0, group, common.mT @ residual[:, :, None])
+        of_group = torch.linalg.cholesky(information)
+        each = residual.square().sum(1) + _log_volume(lower)
+        whole = residual.new_zeros(count).index_add(0, group, each) + _log_volume(of_group)
+        return -0.5 * (whole - _whitened(of_group, pull).square().sum((1, 2)))
+
+    def log_prior(self) -> Tensor:
+        """Log density of the priors, up to a constant."""
+        total = (
+            -0.5 * (self.slope / SLOPE_SD).square().sum() - 0.5 * (self.offset[1:] / OFFSET_SD).square().sum()
+        )
+        for lower, usual in ((self.own, self.usual_own), (self.shared, self.usual_shared)):
+            jitter = JITTER * torch.eye(len(lower), device=self.root.device, dtype=self.root.dtype)
+            root = torch.linalg.cholesky(lower.tril() @ lower.tril().T + jitter)
+            spread = torch.cholesky_solve(usual, root).trace()
+            total = total - 0.5 * FREEDOM * (_log_volume(root) + spread)
+        return total
+
+    def _precision_root(self) -> Tensor:
+        """The triangular root (D, D) of the precision of the population, which is nowhere below 1."""
+        unit = torch.eye(len(self.excess), device=self.root.device, dtype=self.root.dtype)
+        root: Tensor = torch.linalg.cholesky(unit + self.excess.tril() @ self.excess.tril().T)
+        return root
+
+    def _terms(self, parameters: Array) -> Array:
+        return np.asarray(design(self._within(parameters), self.start.ranges, self._degree) @ self._orthonormal)
+
+    def _within(self, parameters: Array) -> Array:
+        return np.clip(parameters, *self.start.ranges.T)
+
+
+def fit(
+    start: GaussDis,
+    stars: Measured,
+    group: NDArray[np.int64],
+    *,
+    device: torch.device,
+    state: dict[str, Any] | None = None,
+    save: Callable[[dict[str, Any]], None] | None = None,
+) -> tuple[GaussDis, list[float]]:
+    """Fit a correction of a model.
+
+    Parameters
+    ----------
+    start : GaussDis
+        The model to start from, without misfit and population.
+    stars : Measured
+        N stars; their `covariances` may be in single precision.
+    group : array of int (N,)
+        The number of each star's group, single stars with groups of their own.
+    device : torch.device
+        Where the likelihood is computed. The latents are fitted on the processor.
+    state : dict, optional
+        What `save` got, to go on from there.
+    save : callable, optional
+        Called now and then.
+
+    Returns
+    -------
+    model : GaussDis
+        The corrected model.
+    losses : list of float
+        Minus the log density of each step, per star.
+    """
+    correction = Correction(start, stars).to(device)
+    rows = Groups.of(group)
+    optimiser = torch.optim.Adam(correction.parameters(), lr=STEP_SIZE, betas=MOMENTS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS, LAST_STEP_SIZE)
+    alone, siblings = min(len(rows.alone), MOST_ALONE), sum(map(len, rows.siblings))
+    latents, losses = np.zeros((len(group), start.card.latent_dim)), []
+    if state is not None:
+        correction.load_state_dict(state["correction"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+        latents, losses = state["latents"].numpy(), list(state["losses"])
+    bar = tqdm(
+        range(len(losses), STEPS), initial=len(losses), total=STEPS, desc="fit", file=sys.stderr, disable=None
+    )
+    for step in bar:
+        draw = generator(Stream.ADAPTATION, step)
+        model = correction.model()
+        total = correction.log_prior()
+        if len(rows.alone):
+            some = draw.choice(rows.alone, min(STARS, len(rows.alone)), replace=False)
+            linear, latents[some] = correction.about(model, _select(stars, some), latents[some])
+            total = total + correction.log_likelihood(linear).mean() * alone
+        if rows.siblings:
+            chosen = draw.choice(len(rows.siblings), min(GROUPS, len(rows.siblings)), replace=False)
+            some = np.concatenate([rows.siblings[number] for number in chosen])
+            own = np.repeat(np.arange(len(chosen)), [len(rows.siblings[number]) for number in chosen])
+            linear, latents[some] = correction.about(model, _select(stars, some), latents[some])
+            found = correction.log_likelihood(linear, torch.tensor(own, device=device)).sum()
+            total = total + found * max(alone, siblings) / siblings * len(rows.siblings) / len(chosen)
+        loss = -total / (alone + max(alone, siblings))
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+        bar.set_postfix(loss=f"{losses[-1]:.2f}")
+        if save is not None and len(losses) % CHECKPOINT_EVERY == 0:
+            save(
+                {
+                    "correction": correction.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "latents": torch.tensor(latents),
+                    "losses": losses,
+                }
+            )
+    return correction.model(), losses
+
+
+def _select(stars: Measured, rows: NDArray[np.int64]) -> Measured:
+    return Measured(*(array[rows] for array in stars))
+
+
+def _whitened(lower: Tensor, values: Tensor) -> Tensor:
+    white: Tensor = torch.linalg.solve_triangular(lower, values, upper=False)
+    return white
+
+
+def _log_volume(lower: Tensor) -> Tensor:
+    """Log determinants of the matrices L L' of triangular L (..., K, K)."""
+    volume: Tensor = 2 * torch.diagonal(lower, dim1=-2, dim2=-1).log().sum(-1)
+    return volume
+
+
+def _root(covariance: Array) -> Array:
+    """The symmetric square root (K, K) of a covariance."""
+    variances, axes = np.linalg.eigh(covariance)
+    return np.asarray((axes * np.sqrt(variances)) @ axes.T)

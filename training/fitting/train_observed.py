@@ -1,0 +1,218 @@
+"""GaussDis for an observed survey: a trained model, its response corrected by the survey's own noisy spectra.
+
+    chemtwin model train survey.h5 --start model/branch.safetensors --out model.safetensors
+
+The start says which latents there are, and how spectra of one chemistry change with Teff, log g and [Fe/H].
+The survey alone cannot say that: without a twin of every star, latents may turn with the parameters. What it
+can say it does, by maximum marginal likelihood (`training.fitting.marginal_likelihood`). One in five of its
+groups is left out of the fit: their siblings set the size of the misfit, and judge the model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.errors import ChemtwinError, InputError
+from model.methods.gaussdis import GaussDis
+from model.methods.measured_stars import Measured
+from model.spectra.spectrum import Spectrum
+from training.checkpoint import write_checkpoint
+from training.evaluation.siblings import Members
+from training.fitting import marginal_likelihood
+from training.fitting.adapt import unadapted, with_floor, with_mean_residual, with_sibling_metric
+from training.fitting.choose_misfit import factor_of
+from training.fitting.enough_stars import FEWEST_GROUPS_TO_TRAIN, FEWEST_TO_TRAIN
+from training.fitting.gaussdis import with_tensors
+from training.random_streams import Stream, generator
+from training.surveys.observations import prepared
+from training.surveys.survey import Survey
+from training.surveys.used_surveys import record
+
+LEFT_OUT = 5
+"""One in so many groups is left out."""
+
+SAMPLE = 1000
+"""Single stars whose spectra are kept: for the mean residual, the metric and the report."""
+
+STATE, RUN = "state.pt", "run.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that was trained on an observed survey, and what judges it.
+
+    Attributes
+    ----------
+    model : GaussDis
+        The model.
+    losses : list of float
+        Minus the log density of each step, per star.
+    left_out : Members
+        The siblings that it was not fitted to.
+    sample : sequence of Spectrum
+        Some of the single stars.
+    unusable : dict of str to str
+        Why a star was not used.
+    """
+
+    model: GaussDis
+    losses: list[float]
+    left_out: Members
+    sample: Sequence[Spectrum]
+    unusable: dict[str, str]
+
+
+def train_observed(start: GaussDis, survey: Survey, name: str, run: Path, device: torch.device) -> Trained:
+    """Train GaussDis on an observed survey.
+
+    Parameters
+    ----------
+    start : GaussDis
+        The model to start from. What it learned of other observed stars is dropped.
+    survey : Survey
+        Spectra with ivar, masked pixels and errors of labels, and groups of siblings.
+    name : str
+        The model's name.
+    run : Path
+        Folder of the checkpoint. A stopped run goes on from it.
+    device : torch.device
+        Where the likelihood is computed.
+
+    Returns
+    -------
+    Trained
+        The model, and what judges it.
+
+    Raises
+    ------
+    InputError
+        For a survey without errors, with too few stars or groups, or a checkpoint of another run.
+    """
+    if survey.noise is None:
+        raise InputError(f"{survey.path} has no errors of its pixels: neither ivar nor error")
+    survey.check_grid(start.grid)
+    start = unadapted(start)
+    group = _groups(survey)
+    unusable: dict[str, str] = {}
+    known: dict[int, Spectrum] = {}
+    for block in _usable(start, survey, "read siblings", unusable, _kept(group)):
+        known |= block
+    start = with_mean_residual(start, list(known.values()))
+    stars, used = _measured(start, survey, unusable)
+    fitted, out = _split(group, used)
+    siblings = np.unique(group[used[fitted]], return_counts=True)[1]
+    if len(used) < FEWEST_TO_TRAIN or (siblings > 1).sum() < FEWEST_GROUPS_TO_TRAIN:
+        raise InputError(
+            f"{survey.path} has {len(used)} stars that {start.card.identity} can use and "
+            f"{(siblings > 1).sum()} groups of them, besides those left out: training takes {FEWEST_TO_TRAIN} "
+            f"and {FEWEST_GROUPS_TO_TRAIN}. Adapt a model to them (chemtwin model adapt)"
+        )
+    state, save = _checkpoint(run, start, survey)
+    chosen = Measured(*(array[fitted] for array in stars))
+    model, losses = marginal_likelihood.fit(
+        start, chosen, group[used[fitted]], device=device, state=state, save=save
+    )
+    judges = used[out].tolist()
+    members = Members([known[row] for row in judges], [survey.star_id[row] for row in judges], group[judges])
+    misfit = model.misfit
+    factor = factor_of(
+        lambda factor: [with_tensors(model, model.card, misfit=factor * misfit)],
+        [(members.spectra, members.group)],
+    )
+    model = with_tensors(model, model.card, misfit=factor * misfit)
+    sample = [known[row] for row in used[fitted].tolist() if row in known]
+    training = start.card.training | {
+        "observed": {
+            "stars": len(fitted),
+            "groups": int((siblings > 1).sum()),
+            "siblings": int(siblings[siblings > 1].sum()),
+            "from": start.card.identity,
+            "factor": round(factor, 2),
+            **record(survey),
+        }
+    }
+    model = with_floor(model, sample, stars, name, training)
+    return Trained(with_sibling_metric(start, model, sample), losses, members, sample, unusable)
+
+
+def _groups(survey: Survey) -> NDArray[np.int64]:
+    """The number (N,) of each star's group, single stars with groups of their own."""
+    rows = np.arange(len(survey))
+    if survey.group is not None:
+        return np.where(survey.group >= 0, survey.group, survey.group.max() + 1 + rows)
+    return rows if survey.twin is None else np.minimum(rows, np.where(survey.twin < 0, rows, survey.twin))
+
+
+def _kept(group: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which (N,) stars' spectra are kept in memory: all siblings, and a sample of the single stars."""
+    _, number, size = np.unique(group, return_inverse=True, return_counts=True)
+    kept = size[number] > 1
+    alone = generator(Stream.ADAPTATION).permutation(np.flatnonzero(~kept))
+    kept[alone[:SAMPLE]] = True
+    return np.asarray(kept)
+
+
+def _usable(
+    model: GaussDis, survey: Survey, description: str, unusable: dict[str, str], wanted: NDArray[np.bool_]
+) -> Iterator[dict[int, Spectrum]]:
+    """Spectra by row of those of the `wanted` (N,) that can be used; `unusable` gets why others cannot."""
+    for block in prepared(survey, model, description, wanted):
+        usable: dict[int, Spectrum] = {}
+        for row, spectrum in block:
+            if isinstance(spectrum, ChemtwinError):
+                unusable[survey.star_id[row]] = str(spectrum)
+            elif outside := model.outside(spectrum.parameters):
+                unusable[survey.star_id[row]] = "; ".join(outside)
+            else:
+                usable[row] = spectrum
+        if usable:
+            yield usable
+
+
+def _measured(model: GaussDis, survey: Survey, unusable: dict[str, str]) -> tuple[Measured, NDArray[np.int64]]:
+    """The coefficients of all usable stars, covariances in single precision, and the stars' rows (N,)."""
+    everything = np.ones(len(survey), np.bool_)
+    parts, rows = [], []
+    for block in _usable(model, survey, "measure", unusable, everything):
+        part = model.measure(list(block.values()))
+        parts.append(part._replace(covariances=part.covariances.astype(np.float32)))
+        rows += list(block)
+    if not rows:
+        raise InputError(f"{survey.path}: {model.card.identity} can use no star, {_first(unusable)}")
+    return Measured(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True))), np.array(rows, np.int64)
+
+
+def _first(unusable: dict[str, str]) -> str:
+    return next(f"{star_id} for one: {reason}" for star_id, reason in unusable.items())
+
+
+def _split(group: NDArray[np.int64], used: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which of the `used` rows are fitted to, and which are of the groups that are left out."""
+    own = group[used]
+    numbers, size = np.unique(own, return_counts=True)
+    siblings = generator(Stream.ADAPTATION).permutation(numbers[size > 1])
+    out = np.isin(own, siblings[: -(-len(siblings) // LEFT_OUT)])
+    return np.flatnonzero(~out), np.flatnonzero(out)
+
+
+def _checkpoint(
+    run: Path, start: GaussDis, survey: Survey
+) -> tuple[dict[str, Any] | None, Callable[[dict[str, Any]], None]]:
+    """The state of a stopped run in a folder, None for a new one, and the function that saves it there."""
+    described = json.dumps({"start": start.card.identity, "survey": survey.identity()})
+    run.mkdir(parents=True, exist_ok=True)
+    if not (run / STATE).exists():
+        (run / RUN).write_text(described)
+        return None, lambda state: write_checkpoint(run / STATE, state)
+    if (run / RUN).read_text() != described:
+        raise InputError(f"{run} holds a checkpoint of another run: remove it, or write to another file")
+    state = torch.load(run / STATE, weights_only=True)
+    return state, lambda state: write_checkpoint(run / STATE, state)
