@@ -3,8 +3,8 @@
 FEWEST_TO_TRAIN = 5000
 """Stars from which on it is worth training a model on a survey alone."""
 
-FEWEST_GROUPS_TO_TRAIN = 12
-"""Groups of siblings that a model is fitted to, besides those that judge it."""
+FEWEST_GROUPS_TO_TRAIN = 15
+"""Groups of siblings in such a survey: one in five judges the model."""
 
 FEWEST_TO_ADAPT = 20
 """Stars inside the range of a model that is adapted to them."""

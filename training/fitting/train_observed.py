@@ -108,13 +108,14 @@ def train_observed(start: GaussDis, survey: Survey, name: str, run: Path, device
     start = with_mean_residual(start, list(known.values()))
     stars, used = _measured(start, survey, unusable)
     fitted, out = _split(group, used)
-    siblings = np.unique(group[used[fitted]], return_counts=True)[1]
-    if len(used) < FEWEST_TO_TRAIN or (siblings > 1).sum() < FEWEST_GROUPS_TO_TRAIN:
+    groups = int((np.unique(group[used], return_counts=True)[1] > 1).sum())
+    if len(used) < FEWEST_TO_TRAIN or groups < FEWEST_GROUPS_TO_TRAIN:
         raise InputError(
-            f"{survey.path} has {len(used)} stars that {start.card.identity} can use and "
-            f"{(siblings > 1).sum()} groups of them, besides those left out: training takes {FEWEST_TO_TRAIN} "
-            f"and {FEWEST_GROUPS_TO_TRAIN}. Adapt a model to them (chemtwin model adapt)"
+            f"{survey.path} has {len(used)} stars that {start.card.identity} can use, in {groups} groups of "
+            f"siblings: training takes {FEWEST_TO_TRAIN} and {FEWEST_GROUPS_TO_TRAIN}. Adapt a model to them "
+            "(chemtwin model adapt)"
         )
+    siblings = np.unique(group[used[fitted]], return_counts=True)[1]
     state, save = _checkpoint(run, start, survey)
     chosen = Measured(*(array[fitted] for array in stars))
     model, losses = marginal_likelihood.fit(

@@ -10,7 +10,12 @@ import numpy as np
 
 from model.bundle import REFERENCE, load_model
 from model.spectra.parameters import PARAMETER_UNITS, Parameters
-from training.fitting.enough_stars import FEWEST_GROUPS, FEWEST_TO_ADAPT, FEWEST_TO_TRAIN
+from training.fitting.enough_stars import (
+    FEWEST_GROUPS,
+    FEWEST_GROUPS_TO_TRAIN,
+    FEWEST_TO_ADAPT,
+    FEWEST_TO_TRAIN,
+)
 from training.observed.build_report import OF_ROWS, WARNED, BuiltSurvey
 
 
@@ -47,10 +52,14 @@ def _next(built: BuiltSurvey) -> Iterator[str]:
     from training.observed.enough_to_adapt import EnoughToAdapt  # torch's two seconds, at the end only
 
     survey = shlex.quote(str(built.survey))
-    if built.stars >= FEWEST_TO_TRAIN:
+    groups = int((np.bincount(built.group[built.group >= 0]) > 1).sum())
+    if built.stars >= FEWEST_TO_TRAIN and groups >= FEWEST_GROUPS_TO_TRAIN:
         yield f"next: chemtwin model train {survey} --out model.safetensors"
         return
-    yield f"{built.stars} stars are too few to train a model on: that takes about {FEWEST_TO_TRAIN}."
+    yield (
+        f"{built.stars} stars in {groups} groups are too few to train a model on: that takes about "
+        f"{FEWEST_TO_TRAIN}, and {FEWEST_GROUPS_TO_TRAIN} groups."
+    )
     reference = load_model(REFERENCE)
     labels = np.stack([built.numbers[name] for name in PARAMETER_UNITS], axis=1).tolist()
     usable = np.array([not reference.outside(Parameters(*star)) for star in labels])

@@ -79,7 +79,7 @@ def test_surveys_without_groups_or_with_few_stars_are_refused_by_name(tmp_path):
     alone = {name: values for name, values in stars.items() if name not in ("group", "twin_of")}
     write(tmp_path / "alone.h5", alone)
     write(tmp_path / "noisy.h5", stars | {"snr": np.full(len(stars["star_id"]), 100.0)})
-    with pytest.raises(InputError, match="chemtwin model adapt"):
+    with pytest.raises(InputError, match="no errors of its pixels"):
         train(Survey.open(tmp_path / "noisy.h5"), None, "m")
     with pytest.raises(InputError, match="no groups of stars"):
         train(Survey.open(tmp_path / "alone.h5"), None, "m")

@@ -74,7 +74,16 @@ def test_training_learns_to_rebuild_spectra(tiny, thin_survey, thin_xfe_survey, 
 @pytest.mark.long("two trainings that are killed, each in an interpreter of its own")
 def test_a_run_killed_in_the_middle_ends_as_if_it_had_not_been(thin_survey, thin_xfe_survey, tmp_path):
     """SIGKILL after the first checkpoint, twice; the model file is the same to the last byte."""
-    common = ["model", "train", str(thin_survey.path), "--validation", str(thin_xfe_survey.path), *SMALL]
+    common = [
+        "model",
+        "train",
+        str(thin_survey.path),
+        "--method",
+        "faderdis",
+        "--validation",
+        str(thin_xfe_survey.path),
+        *SMALL,
+    ]
     common += ["--set", "steps=300", "--set", "validate_every=100"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
@@ -114,7 +123,7 @@ def test_a_checkpoint_of_another_run_is_refused(tiny, thin_survey, tmp_path):
 
 def test_two_processes_train_what_one_does(thin_survey, tmp_path):
     """torchrun on two CPU processes: the same batches and noise, gradients averaged."""
-    common = ["model", "train", str(thin_survey.path), *SMALL, "--set", "steps=20"]
+    common = ["model", "train", str(thin_survey.path), "--method", "faderdis", *SMALL, "--set", "steps=20"]
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run_here(*common, "--out", str(one))
