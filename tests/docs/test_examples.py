@@ -44,6 +44,7 @@ NOT_RUN = {
     },
     "observed-survey.md": {
         "chemtwin survey synthesize observed.h5": "ten minutes",
+        "chemtwin model train observed.h5": "five minutes, of the survey above",
         "chemtwin survey synthesize realistic.h5": "half an hour",
     },
     "gpu.md": {"python -m benchmarks.gpu": "nine minutes on a large GPU; tests/benchmarks runs it small"},
