@@ -24,7 +24,7 @@ def model() -> None:
     type=click.Choice(["gaussdis", "polydis", "factordis", "faderdis"]),
     default="gaussdis",
     show_default=True,
-    help="how to train; gaussdis takes groups of stars of one chemistry, the others take no noise",
+    help="how to train; gaussdis takes groups of stars of one chemistry, with noise or without",
 )
 @click.option(
     "--start",

@@ -99,7 +99,7 @@ def train_observed(start: GaussDis, survey: Survey, name: str, run: Path, device
     if survey.noise is None:
         raise InputError(f"{survey.path} has no errors of its pixels: neither ivar nor error")
     survey.check_grid(start.grid)
-    start = unadapted(start)
+    given, start = start, unadapted(start)
     group = _groups(survey)
     unusable: dict[str, str] = {}
     known: dict[int, Spectrum] = {}
@@ -141,7 +141,7 @@ def train_observed(start: GaussDis, survey: Survey, name: str, run: Path, device
         }
     }
     model = with_floor(model, sample, stars, name, training)
-    return Trained(with_sibling_metric(start, model, sample), losses, members, sample, unusable)
+    return Trained(with_sibling_metric(given, model, sample), losses, members, sample, unusable)
 
 
 def _groups(survey: Survey) -> NDArray[np.int64]:

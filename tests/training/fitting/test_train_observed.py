@@ -147,6 +147,7 @@ def test_after_training_siblings_left_out_are_accepted(
     assert result.exit_code == 0, result.output
     trained = load_model(out)
     assert isinstance(trained, GaussDis)
+    assert trained.readout is not None  # the start's
     record = trained.card.training["observed"]
     assert record["stars"] == 180 - 12
     assert record["siblings"] == 2 * record["groups"] == 48
