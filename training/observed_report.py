@@ -35,7 +35,7 @@ def observed_report(identity: str, trained: Trained, start: GaussDis, survey: Su
         "![Losses of single steps (thin) and their running mean](losses.png)",
         "## Siblings left out",
         f"{len(trained.left_out.group)} siblings of {len(np.unique(trained.left_out.group))} groups that the "
-        "model was not fitted to. They set one number, the factor of the misfit.",
+        "model was not fitted to. They correct one number, the size of the misfit.",
         siblings,
         SCORES,
         picture,

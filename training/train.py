@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from model.bundle import load_model, save_model
+from model.bundle import BRANCH, load_model, save_model
 from model.errors import InputError
 from model.methods.base import Model
 from model.methods.gaussdis import GaussDis
@@ -81,18 +81,19 @@ def train_model(
     return f"{identity} written to {out} ({out.stat().st_size / 1e6:.1f} MB), report to {report}\n{facts}"
 
 
-def train_from_groups(survey: Path, validation: Path | None, out: Path, name: str) -> str:
-    """Train GaussDis on a survey of groups without noise, write `out`, and return a summary in one line."""
+def train_gaussdis_model(
+    survey: Path, start: Path | None, validation: Path | None, out: Path, *, name: str, device: str | None
+) -> str:
+    """Train GaussDis, write `out` and, of a survey with noise, the report `out`.html; return a summary."""
     started = time.monotonic()
-    tests = None if validation is None else Survey.open(validation)
-    save_model(train_gaussdis.train(Survey.open(survey), tests, name), out)
-    return _summary(out, started)
-
-
-def train_from_start(survey: Path, start: Path, out: Path, name: str, device: str | None) -> str:
-    """Train GaussDis on a survey with noise, write `out` and the report `out`.html, and return a summary."""
-    started = time.monotonic()
-    first, stars, run = load_model(start), Survey.open(survey), checkpoint_folder(out)
+    stars = Survey.open(survey)
+    if stars.noise is None and start is None:
+        tests = None if validation is None else Survey.open(validation)
+        save_model(train_gaussdis.train(stars, tests, name), out)
+        return _summary(out, started)
+    if validation is not None:
+        raise InputError("a survey with noise takes no --validation: groups left out judge the model")
+    first, run = load_model(start or BRANCH), checkpoint_folder(out)
     if not isinstance(first, GaussDis):
         raise InputError(f"{start} is a {first.card.method}: training on noisy spectra starts from a gaussdis")
     trained = train_observed.train_observed(first, stars, name, run, choose_device(device))

@@ -57,20 +57,13 @@ def train(
 
     After a stop the same command goes on where it was.
     """
-    from model.bundle import BRANCH
     from training.config import preset_path, read_config
-    from training.surveys.survey import has_noise
-    from training.train import train_from_groups, train_from_start, train_model
+    from training.train import train_gaussdis_model, train_model
 
     if method == "gaussdis":
         if config_file or changes:
             raise click.UsageError("gaussdis takes no --config and no --set")
-        if start is None and not has_noise(survey):
-            click.echo(train_from_groups(survey, validation, out, name or method))
-            return
-        if validation is not None:
-            raise click.UsageError("a survey with noise takes no --validation: groups left out judge the model")
-        click.echo(train_from_start(survey, start or BRANCH, out, name or method, device))
+        click.echo(train_gaussdis_model(survey, start, validation, out, name=name or method, device=device))
         return
     if start is not None:
         raise click.UsageError(f"{method} takes no --start")

@@ -49,6 +49,7 @@ def survey() -> None:
     help="also draw so many clusters of 3 to 15",
 )
 @click.option("--observed", is_flag=True, help="noise, masks and errors of labels as APOGEE has them")
+@click.option("--unmasked", is_flag=True, help="with --observed: no pixel is masked")
 def synthesize(
     out: Path,
     pairs: int,
@@ -60,6 +61,7 @@ def synthesize(
     broadening: tuple[float, float] | None,
     clusters: int,
     observed: bool,
+    unmasked: bool,
 ) -> None:
     """Draw a twin survey (paper, section 4.1) into an HDF5 file."""
     from training.emulator.emulator import BRANCH_PATH, DEFAULT_PATH, Emulator
@@ -86,6 +88,7 @@ def synthesize(
         broadening=broadening,
         clusters=clusters,
         observed=observed,
+        unmasked=unmasked,
     )
 
 

@@ -53,7 +53,15 @@ FOREIGN = 1e-4
 """A spectrum whose chi-square under the model is rarer than this is outside the model's domain."""
 
 
-OPTIONAL = ("shared", "scatter_growth", "misfit", "floor_growth")
+OPTIONAL = (
+    "shared",
+    "scatter_growth",
+    "misfit",
+    "residual_variance",
+    "floor_growth",
+    "mean_offset",
+    "response_offset",
+)
 """Tensors that a model file has only where they are not 0."""
 
 
@@ -67,8 +75,10 @@ class GaussDis(Model):
     covariance of twins' noiseless latent differences; `metric` (D, D), from the unit-prior latent to the one
     returned; `twins`, empty; `population` (D, D), the root of the covariance that the latents of searched stars
     have in the response's frame; `shared` (K, K), the covariance of what the response misses of a chemistry, by
-    which twins do not differ; `floor_growth` (U,), by which the square of the card's `error_floor` grows.
-    Growths, `misfit`, `shared` and `population` may be absent.
+    which twins do not differ; `residual_variance` (1,), the variance per pixel that spectra without noise have
+    outside the basis, which `misfit` allows for; `floor_growth` (U,), by which the square of the card's
+    `error_floor` grows; `mean_offset` (P,) and `response_offset` (T, K), what observed stars added to
+    the mean spectrum and to `response_mean`. `population` and `OPTIONAL` ones may be absent.
     """
 
     method: ClassVar[str] = "gaussdis"
@@ -82,6 +92,9 @@ class GaussDis(Model):
         scatter: NDArray[Any],
         scatter_growth: NDArray[Any] | None = None,
         misfit: NDArray[Any] | None = None,
+        residual_variance: NDArray[Any] | None = None,
+        mean_offset: NDArray[Any] | None = None,
+        response_offset: NDArray[Any] | None = None,
         floor_growth: NDArray[Any] | None = None,
         population: NDArray[Any] | None = None,
         continuum: NDArray[Any],
@@ -104,9 +117,14 @@ class GaussDis(Model):
             np.zeros_like(self.scatter) if values is None else values.astype(np.float64)
             for values in (shared, misfit)
         )
-        self.scatter_growth, self.floor_growth = (
+        self.scatter_growth, self.floor_growth, self.residual_variance = (
             np.zeros(0) if values is None else values.astype(np.float64)
-            for values in (scatter_growth, floor_growth)
+            for values in (scatter_growth, floor_growth, residual_variance)
+        )
+        mean = np.zeros(len(grid)), np.zeros_like(self.response.mean)
+        self.mean_offset, self.response_offset = (
+            usual if values is None else values.astype(np.float64)
+            for usual, values in zip(mean, (mean_offset, response_offset), strict=True)
         )
         unit = np.eye(card.latent_dim)
         self.population = unit if population is None else population.astype(np.float64)
@@ -195,7 +213,8 @@ class GaussDis(Model):
     def measure(self, spectra: Sequence[Spectrum]) -> Measured:
         """Measure the spectral coefficients of prepared spectra.
 
-        The residual variance from the best combination of the basis is added to each spectrum's own noise.
+        The residual variance from the best combination of the basis is added to each spectrum's own noise, but
+        for the part that the model knows of spectra without noise.
         """
         parameters = self.nearest(np.stack([s.parameters.values(self.parameter_names) for s in spectra]))
         errors = np.stack([s.parameters.errors(self.parameter_names) for s in spectra])
@@ -208,7 +227,8 @@ class GaussDis(Model):
                 np.divide(1.0, np.maximum(s.ivar, LEAST_IVAR), out=own, where=s.ivar > 0)
         np.copyto(residual, 0.0, where=~good)
         unexplained = self._unexplained(residual, variance, good)
-        variance += unexplained[:, None]
+        known = np.array([self.residual_variance.sum() * s.has_errors for s in spectra])
+        variance += np.maximum(unexplained - known, 0.0)[:, None]
         np.maximum(variance, NOISELESS_SNR**-2, out=variance)
         np.copyto(variance, np.inf, where=~good)
         coefficients, covariances = self._measured(residual, variance)

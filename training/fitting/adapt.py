@@ -36,7 +36,7 @@ from training.fitting.choose_misfit import (
     numbered,
 )
 from training.fitting.enough_stars import FEWEST_TO_ADAPT
-from training.fitting.gaussdis import with_tensors
+from training.fitting.gaussdis import with_offset, with_tensors
 from training.fitting.growing_scatter import fit_growth
 from training.fitting.misfit import Prior, with_misfit
 from training.fitting.population import fit_population
@@ -102,8 +102,9 @@ def adapt(
 
 
 def unadapted(model: GaussDis) -> GaussDis:
-    """The model without what it learned of observed stars, but for offsets of its mean."""
-    nothing = {name: np.zeros_like(getattr(model, name)) for name in ("misfit", "shared")}
+    """The model without what it learned of observed stars."""
+    model = with_offset(model, -model.mean_offset, -model.response_offset)
+    nothing = {name: np.zeros_like(getattr(model, name)) for name in ("misfit", "shared", "residual_variance")}
     return with_tensors(model, model.card, **nothing, population=np.eye(model.card.latent_dim))
 
 
@@ -180,9 +181,7 @@ def with_mean_residual(model: GaussDis, spectra: Sequence[Spectrum]) -> GaussDis
         weights += weight.sum(axis=0)
     mean = weighted / weights
     mean -= (basis.components @ mean) @ basis.components
-    polynomial = basis.polynomial.copy()
-    polynomial[0] += mean
-    return with_tensors(model, model.card, polynomial=polynomial)
+    return with_offset(model, mean, np.zeros((0, len(basis.components))))
 
 
 def with_floor(

@@ -260,6 +260,24 @@ def with_tensors(model: GaussDis, card: Card, **arrays: NDArray[Any]) -> GaussDi
     return GaussDis(card, model.grid, model.normaliser, **{**model.arrays(), **arrays})
 
 
+def with_offset(model: GaussDis, mean: Array, response: Array) -> GaussDis:
+    """`model` with an offset of its mean spectrum (P,) and of the first terms (t, K) of its response's mean.
+
+    It knows its offsets: `with_offset(model, -model.mean_offset, -model.response_offset)` has none.
+    """
+    polynomial, whole = model.basis.polynomial.copy(), np.zeros_like(model.response.mean)
+    polynomial[0] += mean
+    whole[: len(response)] = response
+    return with_tensors(
+        model,
+        model.card,
+        polynomial=polynomial,
+        response_mean=model.response.mean + whole,
+        mean_offset=model.mean_offset + mean,
+        response_offset=model.response_offset + whole,
+    )
+
+
 def with_metric(
     model: GaussDis, stars: Stars, how: str, metric_of: Callable[[Array], Array] = difference_metric
 ) -> GaussDis:

@@ -36,7 +36,7 @@ from model.methods.inverses import inverse
 from model.methods.measured_stars import Measured
 from model.methods.scatter import line_strength
 from model.spectra.grid import Array
-from training.fitting.gaussdis import with_tensors
+from training.fitting.gaussdis import with_offset, with_tensors
 from training.random_streams import Stream, generator
 
 OFFSET_DEGREE, SLOPE_DEGREE = 2, 1
@@ -147,13 +147,13 @@ class Correction(nn.Module):
                 for lower in (self.own.tril(), self.shared.tril())
             )
             population = torch.linalg.inv(self._precision_root()).mT.cpu().numpy()
-        response = self.start.response
-        mean, linear = response.mean.copy(), response.linear.copy()
-        mean[: len(self._orthonormal)] += self._orthonormal[:, : len(offset)] @ offset
+        linear = self.start.response.linear.copy()
         turn = self._orthonormal[: len(slope), : len(slope)]
         linear[: len(slope)] += np.einsum("ts,sdk->tdk", turn, slope)
-        arrays = {"response_mean": mean, "response_linear": linear, "misfit": own, "shared": shared}
-        return with_tensors(self.start, self.start.card, **arrays, population=population)
+        mean = self._orthonormal[:, : len(offset)] @ offset
+        model = with_offset(self.start, np.zeros(len(self.start.grid)), mean)
+        arrays = {"response_linear": linear, "misfit": own, "shared": shared, "population": population}
+        return with_tensors(model, model.card, **arrays)
 
     def about(self, model: GaussDis, stars: Measured, latents: Array) -> tuple[Linear, Array]:
         """Linearise about the latents (N, D) that fit best under `model`, which is `self.model()`.

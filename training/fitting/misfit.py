@@ -29,7 +29,7 @@ from model.methods.gaussdis import GaussDis
 from model.methods.measured_stars import Measured
 from model.methods.scatter import line_strength
 from model.spectra.grid import Array
-from training.fitting.gaussdis import with_tensors
+from training.fitting.gaussdis import with_offset, with_tensors
 
 FREEDOM = 20.0
 """Degrees of freedom of the priors: that of W counts as this many stars, that of V as this many groups."""
@@ -209,10 +209,8 @@ def log_density(model: GaussDis, stars: Measured, group: NDArray[np.int64], misf
 
 def with_misfit(model: GaussDis, misfit: Misfit) -> GaussDis:
     """The model with a misfit: the offset in its mean, the covariances in its scatter, and a unit metric."""
-    mean = model.response.mean.copy()
-    mean[: len(misfit.offset)] += misfit.offset
-    metric = np.eye(len(model.metric))
-    arrays = {"response_mean": mean, "misfit": misfit.own, "shared": misfit.shared, "metric": metric}
+    model = with_offset(model, np.zeros(len(model.grid)), misfit.offset)
+    arrays = {"misfit": misfit.own, "shared": misfit.shared, "metric": np.eye(len(model.metric))}
     return with_tensors(model, model.card, **arrays)
 
 

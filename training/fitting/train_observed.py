@@ -5,7 +5,7 @@
 The start says which latents there are, and how spectra of one chemistry change with Teff, log g and [Fe/H].
 The survey alone cannot say that: without a twin of every star, latents may turn with the parameters. What it
 can say it does, by maximum marginal likelihood (`training.fitting.marginal_likelihood`). One in five of its
-groups is left out of the fit: their siblings set the size of the misfit, and judge the model.
+groups is left out of the fit: their siblings correct the size of the misfit, and judge the model.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.stats import theilslopes
 
 from model.errors import ChemtwinError, InputError
 from model.methods.gaussdis import GaussDis
@@ -27,8 +29,8 @@ from model.spectra.spectrum import Spectrum
 from training.checkpoint import write_checkpoint
 from training.evaluation.siblings import Members
 from training.fitting import marginal_likelihood
-from training.fitting.adapt import unadapted, with_floor, with_mean_residual, with_sibling_metric
-from training.fitting.choose_misfit import factor_of
+from training.fitting.adapt import measured, unadapted, with_floor, with_mean_residual, with_sibling_metric
+from training.fitting.choose_misfit import FACTORS
 from training.fitting.enough_stars import FEWEST_GROUPS_TO_TRAIN, FEWEST_TO_TRAIN
 from training.fitting.gaussdis import with_tensors
 from training.random_streams import Stream, generator
@@ -41,6 +43,9 @@ LEFT_OUT = 5
 
 SAMPLE = 1000
 """Single stars whose spectra are kept: for the mean residual, the metric and the report."""
+
+FACTOR_SD = 0.3
+"""Standard deviation of the prior of the logarithm of the misfit's factor: a few siblings hardly know it."""
 
 STATE, RUN = "state.pt", "run.json"
 
@@ -97,7 +102,7 @@ def train_observed(start: GaussDis, survey: Survey, name: str, run: Path, device
         For a survey without errors, with too few stars or groups, or a checkpoint of another run.
     """
     if survey.noise is None:
-        raise InputError(f"{survey.path} has no errors of its pixels: neither ivar nor error")
+        raise InputError(f"{survey.path} has no errors of its pixels: neither ivar nor error, and no S/N")
     survey.check_grid(start.grid)
     given, start = start, unadapted(start)
     group = _groups(survey)
@@ -105,7 +110,7 @@ def train_observed(start: GaussDis, survey: Survey, name: str, run: Path, device
     known: dict[int, Spectrum] = {}
     for block in _usable(start, survey, "read siblings", unusable, _kept(group)):
         known |= block
-    start = with_mean_residual(start, list(known.values()))
+    start = with_residual_variance(with_mean_residual(start, list(known.values())), list(known.values()))
     stars, used = _measured(start, survey, unusable)
     fitted, out = _split(group, used)
     groups = int((np.unique(group[used], return_counts=True)[1] > 1).sum())
@@ -123,12 +128,8 @@ def train_observed(start: GaussDis, survey: Survey, name: str, run: Path, device
     )
     judges = used[out].tolist()
     members = Members([known[row] for row in judges], [survey.star_id[row] for row in judges], group[judges])
-    misfit = model.misfit
-    factor = factor_of(
-        lambda factor: [with_tensors(model, model.card, misfit=factor * misfit)],
-        [(members.spectra, members.group)],
-    )
-    model = with_tensors(model, model.card, misfit=factor * misfit)
+    factor = _factor(model, members)
+    model = with_tensors(model, model.card, misfit=factor * model.misfit)
     sample = [known[row] for row in used[fitted].tolist() if row in known]
     training = start.card.training | {
         "observed": {
@@ -142,6 +143,41 @@ def train_observed(start: GaussDis, survey: Survey, name: str, run: Path, device
     }
     model = with_floor(model, sample, stars, name, training)
     return Trained(with_sibling_metric(given, model, sample), losses, members, sample, unusable)
+
+
+def with_residual_variance(model: GaussDis, spectra: Sequence[Spectrum]) -> GaussDis:
+    """The model with the residual variance outside its basis that observed `spectra` would have without noise.
+
+    Of a star it is taken as a + b s^2, where s^2 is the median variance of the pixels' noise: residuals of sky
+    lines are in proportion to the noise, errors of the continuum or of the resolution are not. Lines through
+    all pairs of stars give the median a.
+    """
+    noise = np.array([np.median(1 / s.ivar[s.ivar > 0]) for s in spectra])
+    constant = theilslopes(measured(model, spectra).unexplained / noise, 1 / noise).slope
+    return with_tensors(model, model.card, residual_variance=np.array([max(constant, 0.0)]))
+
+
+def _factor(model: GaussDis, members: Members) -> float:
+    """The most probable factor of the misfit, by the differences of siblings that it was not fitted to."""
+    pairs = np.triu(members.group[:, None] == members.group, 1)
+    first, second = np.nonzero(pairs)
+    size = np.bincount(members.group)[members.group[first]]
+
+    def loss(logarithm: float) -> float:
+        one = with_tensors(model, model.card, misfit=np.exp(logarithm) * model.misfit)
+        found = one.infer(members.spectra)
+        latents = np.stack([star.latent for star in found])
+        covariances = np.array([star.covariance for star in found], np.float64)
+        gap = latents[first] - latents[second]
+        pair = one.pair_covariance(covariances[first], covariances[second])
+        squares = np.einsum("nd,nd->n", gap, np.linalg.solve(pair, gap[:, :, None])[:, :, 0])
+        # the pairs of a group of n say as much as n - 1 independent ones
+        density = -0.5 * np.sum((squares + np.linalg.slogdet(pair)[1]) * 2 / size)
+        return float(0.5 * (logarithm / FACTOR_SD) ** 2 - density)
+
+    return float(
+        np.exp(minimize_scalar(loss, bounds=np.log(FACTORS), method="bounded", options={"xatol": 0.02}).x)
+    )
 
 
 def _groups(survey: Survey) -> NDArray[np.int64]:

@@ -66,15 +66,18 @@ def observed_labels(parameters: Array, seed: int) -> tuple[Array, Array]:
     return parameters + sd * drawn, sd
 
 
-def noise_patterns(grid: Grid) -> Array:
-    """Noise (M, P) of M real spectra in units of its median, infinite where a pixel is masked."""
+def noise_patterns(grid: Grid, unmasked: bool) -> Array:
+    """Noise (M, P) of M real spectra in units of its median, infinite where a pixel is masked.
+
+    `unmasked`: the median instead.
+    """
     with h5py.File(TEMPLATES) as file:
         error = file["error"][:][:, Grid.apogee().apogee_pixels].astype(np.float64)
     assert error.shape[1] == len(grid), "the emulator has APOGEE's grid"
     good = np.isfinite(error) & (error > 0) & (error < 1.0)
     error[~good] = np.nan
     pattern = error / np.nanmedian(error, axis=1)[:, None]
-    return np.where(good, pattern, np.inf)
+    return np.where(good, pattern, 1.0 if unmasked else np.inf)
 
 
 def observe(flux: NDArray[Any], snr: Array, patterns: Array, grid: Grid, start: int, seed: int) -> Observed:

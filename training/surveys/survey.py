@@ -85,11 +85,12 @@ class Survey:
     errors : array (N, 3)
         The 1-sigma errors of `parameters`; NaN where not known.
     noise : str or None
-        The dataset of the pixels' noise, ``ivar`` or ``error``; None without one.
+        The dataset of the pixels' noise: ``ivar`` or ``error``, or else ``snr`` where it is known of all stars;
+        None for complete spectra without noise.
     masked : array (N,)
         The fraction of each star's pixels that are masked.
     noise_digests : array of uint64 (N,)
-        Digests of the stars' inverse variances, 0 without `noise`.
+        Digests of the stars' inverse variances, 0 without ``ivar`` or ``error``.
     """
 
     path: Path
@@ -128,13 +129,13 @@ class Survey:
             if Grid(apogee_wavelength()).is_own(wavelength, len(wavelength)):
                 pixels = Grid.apogee().apogee_pixels
             ids = file["star_id"].asstr(errors="replace")[:].tolist()
-            snr = file["snr"][:].astype(np.float64) if "snr" in file else np.full(len(ids), np.inf)
+            snr = _snr(file, len(ids))
             survey = cls(
                 path=path,
                 wavelength=wavelength if pixels is None else wavelength[pixels],
                 star_id=ids,
                 parameters=np.stack([file[name][:] for name in PARAMETER_UNITS], axis=1).astype(np.float64),
-                snr=np.where(snr > 0, snr, np.nan),
+                snr=snr,
                 twin=_rows_of(file["twin_of"].asstr(errors="replace")[:], ids) if "twin_of" in file else None,
                 group=file["group"][:].astype(np.int64) if "group" in file else None,
                 own_fe_h=file.attrs.get("shared") == OWN_FE_H,
@@ -143,7 +144,7 @@ class Survey:
                 digests=np.zeros(len(ids), dtype=np.uint64),
                 pixels=pixels,
                 errors=_label_errors(file, len(ids)),
-                noise=next((name for name in NOISE if name in file), None),
+                noise=_noise(file, snr),
                 masked=np.zeros(len(ids)),
                 noise_digests=np.zeros(len(ids), dtype=np.uint64),
             )
@@ -165,10 +166,10 @@ class Survey:
         fluxes, noise = FluxCheck(self.digests), NoiseCheck(self.masked, self.noise_digests)
         for rows, flux in self.blocks(f"check {self.path.name}", delay=SLOW):
             fluxes.block(rows, flux)
-            if self.noise is not None:
+            if self.noise in NOISE:
                 noise.block(rows, self.ivar(rows))
         fluxes.report(self.star_id, problems)
-        if self.noise is not None:
+        if self.noise in NOISE:
             noise.report(self.noise, self.star_id, problems)
         problems.raise_any()
 
@@ -237,7 +238,7 @@ class Survey:
         with h5py.File(self.path, "r") as file:
             for name in self.extra:
                 digest.update(name.encode() + file[name][:].tobytes())
-        if self.noise is not None:
+        if self.noise in NOISE:
             digest.update(self.noise_digests.tobytes())
         if np.isfinite(self.errors).any():
             digest.update(self.errors.tobytes())
@@ -251,7 +252,11 @@ class Survey:
     def ivar(self, rows: slice) -> NDArray[np.float32]:
         """Inverse variance (n, P) of some rows' flux, 0 where masked. Raises InputError without `noise`."""
         if self.noise is None:
-            raise InputError(f"{self.path} has no errors of its pixels: neither ivar nor error")
+            raise InputError(f"{self.path} has no errors of its pixels: neither ivar nor error, and no S/N")
+        if self.noise == "snr":
+            return np.broadcast_to(
+                np.square(self.snr[rows, None], dtype=np.float32), (len(self.snr[rows]), len(self.wavelength))
+            )
         with h5py.File(self.path, "r") as file:
             values = file[self.noise][rows]
         values = values if self.pixels is None else values[:, self.pixels]
@@ -276,12 +281,16 @@ class Survey:
         return np.asarray(flux if self.pixels is None else flux[:, self.pixels])
 
 
-def has_noise(path: Path) -> bool:
-    """Whether a survey's spectra come with errors."""
-    if not h5py.is_hdf5(path):
-        return False  # opening it says what is wrong
-    with h5py.File(path, "r") as file:
-        return any(name in file for name in NOISE)
+def _snr(file: h5py.File, stars: int) -> Array:
+    """S/N (N,) of the stars: infinite without noise, NaN where unknown."""
+    snr = file["snr"][:].astype(np.float64) if "snr" in file else np.full(stars, np.inf)
+    return np.where(snr > 0, snr, np.nan)
+
+
+def _noise(file: h5py.File, snr: Array) -> str | None:
+    """The dataset of the pixels' noise, None without one; `snr` (N,) is that of the stars."""
+    known = len(snr) > 0 and bool(np.isfinite(snr).all())
+    return next((name for name in NOISE if name in file), "snr" if known else None)
 
 
 def _label_errors(file: h5py.File, stars: int) -> Array:

@@ -18,7 +18,9 @@ def describe(survey: Survey) -> Iterator[str]:
     kind = ", with twins" if survey.twin is not None else ", in groups" if group is not None else ""
     pixels, first, last = len(survey.wavelength), survey.wavelength[0], survey.wavelength[-1]
     yield f"{survey.path}: {len(survey)} stars{kind}, {pixels} pixels from {first:.1f} to {last:.1f} Angstrom"
-    if survey.noise is not None:
+    if survey.noise == "snr":
+        yield f"  pixels: noise of 1 / snr, median S/N {np.median(survey.snr):.0f}"
+    elif survey.noise is not None:
         yield f"  pixels: errors in {survey.noise}, {survey.masked.mean():.1%} masked"
     if len(known := [_error(survey, column) for column in range(3) if _known(survey, column)]):
         yield f"  labels: median errors {', '.join(known)}"

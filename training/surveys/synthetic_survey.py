@@ -126,6 +126,7 @@ def synthesize(
     broadening: tuple[float, float] | None = None,
     clusters: int = 0,
     observed: bool = False,
+    unmasked: bool = False,
 ) -> None:
     """Draw a survey of groups of twins into an HDF5 file. The same seed gives the same file.
 
@@ -156,6 +157,8 @@ def synthesize(
     observed : bool
         Observe the stars as APOGEE does (`training.surveys.observed_effects`), at `snr` or drawn S/N if that
         is infinite; labels have errors.
+    unmasked : bool
+        With `observed`: mask no pixel.
 
     Raises
     ------
@@ -171,7 +174,8 @@ def synthesize(
         if clusters:
             names = [*[""] * groups, *(f"SYN-{seed}-cluster-{i}" for i in range(clusters))]
             file["cluster"] = np.repeat(np.array(names, dtype="S64"), sizes)
-        _write_observations(file, emulator, labels, vbroad, snr, observed, seed)
+        patterns = noise_patterns(Grid(emulator.wavelength), unmasked) if observed else None
+        _write_observations(file, emulator, labels, vbroad, snr, patterns, seed)
     partial.replace(path)
 
 
@@ -303,15 +307,18 @@ def _write_observations(
     labels: Array,
     vbroad: Array | None,
     snr: float,
-    observed: bool,
+    patterns: Array | None,
     seed: int,
 ) -> None:
-    """Write S/N and flux of stars with `labels` (N, L); if `observed`, labels get their errors first."""
-    drawn = observed and np.isinf(snr)
+    """Write S/N and flux of stars with `labels` (N, L).
+
+    With `patterns` (M, P) of noise they are observed, and their labels get errors first.
+    """
+    drawn = patterns is not None and np.isinf(snr)
     file["snr"] = observed_snr(len(labels), seed) if drawn else np.full(len(labels), snr)
-    if observed:
+    if patterns is not None:
         _write_observed_labels(file, seed)
-    _write_flux(file, emulator, labels, vbroad, None if observed else snr, seed)
+    _write_flux(file, emulator, labels, vbroad, snr, patterns, seed)
 
 
 def _write_flux(
@@ -319,24 +326,25 @@ def _write_flux(
     emulator: Emulator,
     labels: Array,
     vbroad: Array | None,
-    snr: float | None,
+    snr: float,
+    patterns: Array | None,
     seed: int,
 ) -> None:
-    """Write the flux of stars with `labels` (N, L), block by block. Observed where `snr` is None."""
+    """Write the flux of stars with `labels` (N, L); they are observed with `patterns` (M, P) of noise."""
     stars, pixels = len(labels), len(emulator.wavelength)
     grid = Grid(emulator.wavelength)
     chunks = (min(64, stars), pixels)
     flux = file.create_dataset("flux", (stars, pixels), "f4", chunks=chunks)
-    if snr is None:
+    if patterns is not None:
         ivar = file.create_dataset("ivar", (stars, pixels), "f4", chunks=chunks)
-        patterns, star_snr = noise_patterns(grid), file["snr"][:]
+        star_snr = file["snr"][:]
     with tqdm(total=stars, unit="star", desc="synthesize", disable=None) as bar:
         for start in range(0, stars, BLOCK_STARS):
             block = emulator(labels[start : start + BLOCK_STARS])
             if vbroad is not None:
                 block = broaden(block, vbroad[start : start + BLOCK_STARS], grid)
             rows = slice(start, start + len(block))
-            if snr is None:
+            if patterns is not None:
                 flux[rows], ivar[rows] = observe(block, star_snr[rows], patterns, grid, start, seed)
             else:
                 flux[rows] = add_noise(block, snr, Stream.SURVEY_NOISE, start, seed=seed)

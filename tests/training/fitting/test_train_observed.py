@@ -18,10 +18,13 @@ from model.errors import InputError
 from model.methods.gaussdis import GaussDis
 from model.methods.measured_stars import Measured
 from model.methods.scatter import line_strength
+from model.spectra.parameters import Parameters
+from model.spectra.spectrum import Spectrum
 from tests.pages import check_self_contained
 from training.fitting.marginal_likelihood import Correction, Groups
-from training.fitting.train_observed import STATE, train_observed
+from training.fitting.train_observed import STATE, train_observed, with_residual_variance
 from training.surveys.survey import Survey
+from training.train import train_gaussdis_model
 
 OTHER = Path(__file__).with_name("second_generator.h5")
 """30 pairs and 120 single stars of `benchmarks.second_generator`."""
@@ -179,15 +182,28 @@ def test_too_few_stars_are_refused_before_the_fit(model: GaussDis, noisy: Path, 
     assert not (tmp_path / "run" / STATE).exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--method", "faderdis", "--start", str(REFERENCE)], "takes no --start"),
-        (["--validation", str(OTHER)], "takes no --validation"),
-    ],
-)
-def test_options_that_do_not_fit(noisy: Path, tmp_path: Path, options: list[str], message: str) -> None:
-    arguments = ["model", "train", str(noisy), "--out", str(tmp_path / "m.safetensors"), *options]
-    result = CliRunner().invoke(cli, arguments)
+def test_a_network_takes_no_start(noisy: Path, tmp_path: Path) -> None:
+    arguments = ["model", "train", str(noisy), "--out", str(tmp_path / "m.safetensors")]
+    result = CliRunner().invoke(cli, [*arguments, "--method", "faderdis", "--start", str(REFERENCE)])
     assert result.exit_code == 2
-    assert message in result.output
+    assert "faderdis takes no --start" in result.output
+
+
+def test_groups_left_out_are_the_validation_of_a_survey_with_noise(noisy: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="takes no --validation"):
+        train_gaussdis_model(noisy, None, noisy, tmp_path / "m.safetensors", name="none", device="cpu")
+
+
+def test_the_residual_variance_is_that_of_spectra_without_noise(model: GaussDis) -> None:
+    """Residuals outside the basis of standard deviation 0.003, beside noise that is a tenth larger than ivar says."""
+    random = np.random.default_rng(5)
+    spectra = []
+    for snr in np.linspace(40, 400, 60):
+        labels = random.uniform(*model.ranges.T)
+        flux = model.decode(random.normal(size=(1, model.card.latent_dim)), labels[None])[0]
+        flux += random.normal(size=len(flux)) * np.hypot(0.003, 1.1 / snr)
+        spectra.append(Spectrum(flux, np.full(len(flux), snr**2), Parameters(*labels), has_errors=True))
+    found = with_residual_variance(model, spectra)
+    assert found.residual_variance == pytest.approx(0.003**2, rel=0.1)
+    extra = (found.measure(spectra[-1:]).covariances - model.measure(spectra[-1:]).covariances)[0]
+    assert np.diagonal(extra).mean() == pytest.approx(-(0.003**2), rel=0.3)

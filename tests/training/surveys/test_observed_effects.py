@@ -78,10 +78,15 @@ def test_members_of_a_cluster_share_all_abundances(surveys):
 def test_noise_alone_has_the_size_that_ivar_says():
     grid = Grid.apogee()
     flat = np.ones((40, len(grid)))
-    observed = observe(flat, np.full(40, 100.0), noise_patterns(grid), grid, 0, 1)
+    observed = observe(flat, np.full(40, 100.0), noise_patterns(grid, False), grid, 0, 1)
     good = observed.ivar > 0
     pull = (observed.flux - 1) * np.sqrt(observed.ivar)
     assert 1.0 < pull[good].std() < 1.4, "a continuum error of half of the noise is beside it"
+
+
+def test_unmasked_spectra_have_noise_in_every_pixel(tmp_path):
+    synthesize(tmp_path / "s.h5", Emulator.load(), 2, 5, members=1, observed=True, unmasked=True)
+    assert Survey.open(tmp_path / "s.h5").masked.max() == 0
 
 
 @pytest.mark.parametrize("other", [{"own_fe_h": True}, {"branch": True}])

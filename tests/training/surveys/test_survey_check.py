@@ -220,6 +220,17 @@ def test_errors_of_pixels_are_inverse_variances_of_the_used_pixels(opened):
         opened().ivar(slice(0, 1))
 
 
+def test_without_errors_of_pixels_the_noise_is_that_of_the_snr_if_every_star_has_one(opened):
+    snr = np.linspace(20, 90, STARS)
+    survey = opened(snr=snr)
+    assert survey.noise == "snr"
+    assert survey.ivar(slice(1, 3)) == pytest.approx(np.repeat(snr[1:3, None] ** 2, PIXELS, axis=1), rel=1e-6)
+    assert survey.masked.max() == 0
+    snr[3] = np.nan
+    assert opened(snr=snr).noise is None
+    assert opened(snr=snr, ivar=noise(0, 0, 4.0)).noise == "ivar"
+
+
 def test_errors_of_pixels_and_labels_are_part_of_a_surveys_identity(opened):
     plain = opened().identity()
     assert plain == "47e17be44f1b3a07", "models that exist record the identities of surveys without errors"
