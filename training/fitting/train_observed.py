@@ -106,20 +106,15 @@ def train_observed(start: GaussDis, survey: Survey, name: str, run: Path, device
     survey.check_grid(start.grid)
     given, start = start, unadapted(start)
     group = _groups(survey)
+    _check_enough(survey, group, "")
     unusable: dict[str, str] = {}
     known: dict[int, Spectrum] = {}
     for block in _usable(start, survey, "read siblings", unusable, _kept(group)):
         known |= block
     start = with_residual_variance(with_mean_residual(start, list(known.values())), list(known.values()))
     stars, used = _measured(start, survey, unusable)
+    _check_enough(survey, group[used], f" that {start.card.identity} can use")
     fitted, out = _split(group, used)
-    groups = int((np.unique(group[used], return_counts=True)[1] > 1).sum())
-    if len(used) < FEWEST_TO_TRAIN or groups < FEWEST_GROUPS_TO_TRAIN:
-        raise InputError(
-            f"{survey.path} has {len(used)} stars that {start.card.identity} can use, in {groups} groups of "
-            f"siblings: training takes {FEWEST_TO_TRAIN} and {FEWEST_GROUPS_TO_TRAIN}. Adapt a model to them "
-            "(chemtwin model adapt)"
-        )
     siblings = np.unique(group[used[fitted]], return_counts=True)[1]
     state, save = _checkpoint(run, start, survey)
     chosen = Measured(*(array[fitted] for array in stars))
@@ -186,6 +181,17 @@ def _groups(survey: Survey) -> NDArray[np.int64]:
     if survey.group is not None:
         return np.where(survey.group >= 0, survey.group, survey.group.max() + 1 + rows)
     return rows if survey.twin is None else np.minimum(rows, np.where(survey.twin < 0, rows, survey.twin))
+
+
+def _check_enough(survey: Survey, group: NDArray[np.int64], which: str) -> None:
+    """Raise InputError if stars in groups numbered (N,) are too few to train on; `which` says of what kind."""
+    groups = int((np.unique(group, return_counts=True)[1] > 1).sum())
+    if len(group) < FEWEST_TO_TRAIN or groups < FEWEST_GROUPS_TO_TRAIN:
+        raise InputError(
+            f"{survey.path} has {len(group)} stars{which}, and {groups} groups of two such stars or more: "
+            f"training takes {FEWEST_TO_TRAIN} and {FEWEST_GROUPS_TO_TRAIN}. Adapt a model to them "
+            "(chemtwin model adapt)"
+        )
 
 
 def _kept(group: NDArray[np.int64]) -> NDArray[np.bool_]:

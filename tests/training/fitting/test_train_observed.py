@@ -176,8 +176,11 @@ def accepted_in(page: str, name: str) -> float:
     return float(re.findall(r"<td[^>]*>([^<]*)</td>", row)[4])
 
 
-def test_too_few_stars_are_refused_before_the_fit(model: GaussDis, noisy: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has 180 stars .*chemtwin model adapt"):
+def test_too_few_stars_are_refused_before_the_first_is_measured(
+    model: GaussDis, noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GaussDis, "measure", lambda *_: pytest.fail("a star was measured"))
+    with pytest.raises(InputError, match=r"has 180 stars, and 30 groups .*chemtwin model adapt"):
         train_observed(model, Survey.open(noisy), "few", tmp_path / "run", torch.device("cpu"))
     assert not (tmp_path / "run" / STATE).exists()
 
