@@ -130,8 +130,8 @@ def factor_of(
 
     def excess(logarithm: float) -> float:
         found = models(float(np.exp(logarithm)))
-        squares = [_squares(one, *part) for one, part in zip(found, left_out, strict=True)]
-        square, freedom = np.sum(squares, axis=0)
+        apart = [squares(one, *part) for one, part in zip(found, left_out, strict=True)]
+        square, freedom = np.sum(apart, axis=0)
         return float(np.log(square / freedom))
 
     low, high = np.log(FACTORS)
@@ -164,7 +164,7 @@ def _climb(priors: Sequence[Prior], start: int, score: Callable[[Prior], float])
     return priors[best]
 
 
-def _squares(model: GaussDis, spectra: Sequence[Spectrum], group: NDArray[np.int64]) -> Array:
+def squares(model: GaussDis, spectra: Sequence[Spectrum], group: NDArray[np.int64]) -> Array:
     """The sum of siblings' squared distances in units of their expectation, and how many are independent."""
     found = model.infer(spectra)
     latents = np.stack([star.latent for star in found])

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.stats import theilslopes
 
 from model.errors import ChemtwinError, InputError
@@ -30,7 +29,7 @@ from training.checkpoint import write_checkpoint
 from training.evaluation.siblings import Members
 from training.fitting import marginal_likelihood
 from training.fitting.adapt import measured, unadapted, with_floor, with_mean_residual, with_sibling_metric
-from training.fitting.choose_misfit import FACTORS
+from training.fitting.choose_misfit import factor_of, squares
 from training.fitting.enough_stars import FEWEST_GROUPS_TO_TRAIN, FEWEST_TO_TRAIN
 from training.fitting.gaussdis import with_tensors
 from training.random_streams import Stream, generator
@@ -44,8 +43,11 @@ LEFT_OUT = 5
 SAMPLE = 1000
 """Single stars whose spectra are kept: for the mean residual, the metric and the report."""
 
-FACTOR_SD = 0.3
-"""Standard deviation of the prior of the logarithm of the misfit's factor: a few siblings hardly know it."""
+FACTOR_SD = 0.2
+"""Standard deviation of the prior of the logarithm of the misfit's factor: few siblings hardly know it."""
+
+STEP = 1.2
+"""Factor by which the misfit changes to see what siblings' distances depend on."""
 
 STATE, RUN = "state.pt", "run.json"
 
@@ -153,26 +155,20 @@ def with_residual_variance(model: GaussDis, spectra: Sequence[Spectrum]) -> Gaus
 
 
 def _factor(model: GaussDis, members: Members) -> float:
-    """The most probable factor of the misfit, by the differences of siblings that it was not fitted to."""
-    pairs = np.triu(members.group[:, None] == members.group, 1)
-    first, second = np.nonzero(pairs)
-    size = np.bincount(members.group)[members.group[first]]
+    """The factor of the misfit with which siblings that it was not fitted to are as far apart as expected.
 
-    def loss(logarithm: float) -> float:
-        one = with_tensors(model, model.card, misfit=np.exp(logarithm) * model.misfit)
-        found = one.infer(members.spectra)
-        latents = np.stack([star.latent for star in found])
-        covariances = np.array([star.covariance for star in found], np.float64)
-        gap = latents[first] - latents[second]
-        pair = one.pair_covariance(covariances[first], covariances[second])
-        squares = np.einsum("nd,nd->n", gap, np.linalg.solve(pair, gap[:, :, None])[:, :, 0])
-        # the pairs of a group of n say as much as n - 1 independent ones
-        density = -0.5 * np.sum((squares + np.linalg.slogdet(pair)[1]) * 2 / size)
-        return float(0.5 * (logarithm / FACTOR_SD) ** 2 - density)
+    Its logarithm is drawn to 0 by a prior, the more the less the siblings' distances depend on it.
+    """
 
-    return float(
-        np.exp(minimize_scalar(loss, bounds=np.log(FACTORS), method="bounded", options={"xatol": 0.02}).x)
-    )
+    def scaled(factor: float) -> GaussDis:
+        return with_tensors(model, model.card, misfit=factor * model.misfit)
+
+    siblings = members.spectra, members.group
+    found = factor_of(lambda factor: [scaled(factor)], [siblings])
+    (less, count), (more, _) = (squares(scaled(found * step), *siblings) for step in (1 / STEP, STEP))
+    slope = np.log(less / more) / (2 * np.log(STEP))
+    precision = 0.5 * count * model.card.latent_dim * slope**2 * FACTOR_SD**2
+    return float(found ** (precision / (1 + precision)))
 
 
 def _groups(survey: Survey) -> NDArray[np.int64]:

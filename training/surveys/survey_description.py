@@ -27,7 +27,8 @@ def describe(survey: Survey) -> Iterator[str]:
     if group is None or survey.twin is not None:
         return
     sizes = np.unique(group[group >= 0], return_counts=True)[1]
-    yield f"  groups: {len(sizes)} with {sizes.sum()} stars"
+    siblings = sizes[sizes > 1]
+    yield f"  groups: {len(siblings)} of two stars or more, {siblings.sum()} stars in them"
     if not survey.own_fe_h:
         names = _clusters(survey)
         for bad in bad_groups(survey.parameters[:, 2], survey.errors[:, 2], group):

@@ -160,7 +160,7 @@ def test_after_training_siblings_left_out_are_accepted(
     rows = [line for line in page.splitlines() if "by p_same" in line]
     assert len(rows) == 2
     accepted = {name: accepted_in(page, f"{name}, by p_same") for name in ("start", "trained")}
-    assert accepted["trained"] >= 0.8 > 0.5 > accepted["start"]  # of 6 pairs by another generator
+    assert accepted["trained"] >= 0.6 > 0.4 > accepted["start"]  # of 6 pairs by another generator
 
     again = CliRunner().invoke(cli, arguments, catch_exceptions=False)  # from the last checkpoint
     assert again.exit_code == 0
