@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 STARS = click.Path(exists=True, path_type=Path)
 LABELS = click.option("--labels", type=FILE, help="the table of the stars, where STARS is a folder")
+SIBLINGS = click.option(
+    "--siblings", type=FILE, help="CSV of stars known to share their chemistry: star_id, group"
+)
+CLUSTERS = click.option(
+    "--clusters", is_flag=True, help="the stars of one cluster are siblings, as STARS or the catalogue has them"
+)
 
 
 @click.command(
@@ -34,10 +40,8 @@ LABELS = click.option("--labels", type=FILE, help="the table of the stars, where
 @click.option(
     "--catalogue", metavar="DATA_DIR_OR_STORE", help="instead of STARS: the spectra that a catalogue stores"
 )
-@click.option("--siblings", type=FILE, help="CSV of stars known to share their chemistry: star_id, group")
-@click.option(
-    "--clusters", is_flag=True, help="the stars of one cluster are siblings, as STARS or the catalogue has them"
-)
+@SIBLINGS
+@CLUSTERS
 @MODEL_OUT
 @click.option("--name", default=None, help="the model's name; the old one and -adapted by default")
 def adapt(
@@ -76,9 +80,9 @@ def adapt(
     else:
         star_ids, spectra, cluster, _ = _read_catalogue(given, str(catalogue), grouped, MOST)
         source = f"{len(star_ids)} stars of a catalogue"
-    group = _numbers(cluster) if clusters else _groups(siblings, star_ids)
-    if clusters and (group < 0).all():
-        raise InputError(f"{source}: no star has a cluster")
+    if clusters:
+        named = _of_clusters(star_ids, cluster, source)
+    group = _groups(named, star_ids, siblings)
     if (group >= 0).any():
         members = _members(given, star_ids, spectra, group, adapting=True)
         ways = {
@@ -104,13 +108,18 @@ def adapt(
 @click.argument("model", type=FILE)
 @click.argument("stars", type=STARS)
 @LABELS
-@click.option(
-    "--siblings", type=FILE, required=True, help="CSV of stars known to share their chemistry: star_id, group"
-)
+@SIBLINGS
+@CLUSTERS
 @click.option("--adapt", "adapted", is_flag=True, help="also adapt MODEL, leaving out each group in turn")
 @click.option("--report", type=FOLDER, help="also write a page with the table and figures to this folder")
 def siblings(
-    model: Path, stars: Path, labels: Path | None, siblings: Path, adapted: bool, report: Path | None
+    model: Path,
+    stars: Path,
+    labels: Path | None,
+    siblings: Path | None,
+    clusters: bool,
+    adapted: bool,
+    report: Path | None,
 ) -> None:
     """Measure how well siblings among STARS find each other with MODEL.
 
@@ -124,9 +133,12 @@ def siblings(
     from training.evaluation import siblings_report
     from training.fitting.adapt import adapted_without
 
+    if clusters == (siblings is not None):
+        raise click.UsageError("give --siblings or --clusters: one of them names the groups")
     given = _gaussdis(model)
-    star_ids, spectra, *_ = _read(given, stars, labels, lambda *_: True, None)
-    group = _groups(siblings, star_ids)
+    star_ids, spectra, cluster, _ = _read(given, stars, labels, lambda *_: True, None)
+    named = _of_clusters(star_ids, cluster, stars.name) if siblings is None else _named(siblings)
+    group = _groups(named, star_ids, siblings)
     members = _members(given, star_ids, spectra, group, adapting=adapted)
     rows, same = {}, {}
     for name, distance in scoring.by_flux(members, given).items():
@@ -152,7 +164,7 @@ def siblings(
         if alone := scoring.lonely(members, probability):
             click.echo(f"{name}, no sibling accepts: {', '.join(alone)}")
     if report is not None:
-        click.echo(siblings_report.write(report, stars.name, members, _named(siblings), rows, same))
+        click.echo(siblings_report.write(report, stars.name, members, named, rows, same))
 
 
 def _gaussdis(path: Path) -> GaussDis:
@@ -189,12 +201,23 @@ def _named_unusable(found: ObservedStars) -> ObservedStars:
     return found
 
 
-def _groups(path: Path | None, star_ids: list[str]) -> NDArray[np.int64]:
-    """The group (N,) of each star, -1 for those that the CSV does not name."""
-    named = {} if path is None else _named(path)
+def _of_clusters(star_ids: list[str], cluster: list[str | None], source: str) -> dict[str, str]:
+    """The cluster of each star that has one. Raises InputError if none has."""
+    named = {star_id: name for star_id, name in zip(star_ids, cluster, strict=True) if name is not None}
+    if not named:
+        raise InputError(f"{source}: no star has a cluster")
+    return named
+
+
+def _groups(named: dict[str, str], star_ids: list[str], path: Path | None) -> NDArray[np.int64]:
+    """The number (N,) of each star's group, -1 for stars not `named`, in the CSV `path` if it is one."""
+    import numpy as np
+
     if missing := sorted(set(named) - set(star_ids)):
         raise InputError(f"{path}: {len(missing)} stars are not among the spectra, {missing[0]} for one")
-    return _numbers([named.get(star_id) for star_id in star_ids])
+    names = sorted(set(named.values()))
+    numbers = [names.index(named[star_id]) if star_id in named else -1 for star_id in star_ids]
+    return np.array(numbers, dtype=np.int64)
 
 
 def _named(path: Path) -> dict[str, str]:
@@ -202,14 +225,6 @@ def _named(path: Path) -> dict[str, str]:
     from training.surveys.csv_file import read_csv
 
     return {line.cells["star_id"]: line.cells["group"] for line in read_csv(path, ("star_id", "group"))}
-
-
-def _numbers(groups: list[str | None]) -> NDArray[np.int64]:
-    """The number (N,) of each star's group, -1 for none."""
-    import numpy as np
-
-    names = sorted({name for name in groups if name is not None})
-    return np.array([-1 if name is None else names.index(name) for name in groups], dtype=np.int64)
 
 
 def _members(

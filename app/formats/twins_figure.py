@@ -46,7 +46,7 @@ DPI = 300
 
 
 def draw_twins(comparison: TwinComparison, out: Path, columns: int) -> None:
-    """Write a PDF or PNG, by the suffix of `out`: the spectra, and below the star minus each twin.
+    """Write a PDF or PNG, by the suffix of `out`: the spectra, and below each twin minus the star.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def draw_twins(comparison: TwinComparison, out: Path, columns: int) -> None:
                 _draw_residual(axis, comparison, twin, window, colour)
                 axis.set_ylim(-largest, largest)
         axes[0, 0].set_ylabel("Observed flux / continuum" if comparison.observed else "Model flux / continuum")
-        axes[(1 + count) // 2, 0].set_ylabel("Star $-$ twin")
+        axes[(1 + count) // 2, 0].set_ylabel("Twin $-$ star")
         figure.align_ylabels(axes[:, 0])
         figure.supxlabel("Vacuum wavelength in the rest frame (\N{ANGSTROM SIGN})", fontsize=8)
         _draw_legend(figure, *_legend(comparison))
@@ -101,7 +101,7 @@ def caption(comparison: TwinComparison) -> str:
         f"The {what} of {_name(star.star_id, star.cluster)} and of its {count} nearest twins "
         f"among {comparison.searched} stars, by {comparison.model}.",
         f"{moved} to Teff {comparison.teff:.0f} K and log g {comparison.logg:.2f}; each keeps its own [Fe/H].",
-        "Below, the star minus each twin.",
+        "Below, each twin minus the star.",
     ]
     if (comparison.teff, comparison.logg) != (star.teff, star.logg):
         own = f"{star.teff:.0f} K and {star.logg:.2f}"
@@ -135,7 +135,7 @@ def _draw_residual(axis: Axes, comparison: TwinComparison, twin: Recast, window:
     if noise is not None:
         axis.fill_between(x, -noise[inside], noise[inside], color="0.86", linewidth=0)
     axis.axhline(0, color="black", linewidth=0.5)
-    axis.plot(x, (comparison.flux - twin.flux)[inside], color=colour, linewidth=0.7)
+    axis.plot(x, (twin.flux - comparison.flux)[inside], color=colour, linewidth=0.7)
 
 
 def _windows(comparison: TwinComparison) -> list[Window]:
@@ -152,7 +152,7 @@ def _inside(comparison: TwinComparison, window: Window) -> slice:
 
 
 def _noise(comparison: TwinComparison, twin: Recast) -> NDArray[np.float64] | None:
-    """Standard deviation of the star minus a twin (P,); None where one of them came without errors."""
+    """Standard deviation of a twin minus the star (P,); None where one of them came without errors."""
     return None if comparison.sd is None or twin.sd is None else np.hypot(comparison.sd, twin.sd)
 
 

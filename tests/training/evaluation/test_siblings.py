@@ -75,6 +75,17 @@ def test_the_command_prints_baselines_and_the_model_and_writes_them_to_a_page(tm
     assert "data:image/png" in (tmp_path / "report" / "siblings.html").read_text()
 
 
+def test_clusters_that_the_stars_come_with_are_groups_too() -> None:
+    command = ["model", "siblings", "model/default.safetensors", str(STARS)]
+    result = CliRunner().invoke(cli, [*command, "--clusters"])
+    assert result.exit_code == 0, result.output
+    assert "scores of 54 siblings in 7 groups" in result.output
+    for groups in ([], ["--clusters", "--siblings", str(SIBLINGS)]):
+        result = CliRunner().invoke(cli, [*command, *groups])
+        assert result.exit_code == 2
+        assert "give --siblings or --clusters" in result.output
+
+
 def test_the_shipped_model_of_the_branch_finds_siblings_and_sees_the_light_elements() -> None:
     """The model was adapted to these members: this is a test of its file, no measurement."""
     model = "model/branch.safetensors"
