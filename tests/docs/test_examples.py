@@ -107,10 +107,13 @@ STARTS_ITS_OWN = {
 }  # fmt: skip
 """Pages without the service on port 8000 that the others find."""
 
-FORKED = {"train-your-own.md", "fill-a-catalogue.md", "upgrade-a-model.md", "run-for-a-survey.md", "back-up.md"}
-"""Pages whose commands are forks of a launcher, as those of the notebooks are; the others start theirs anew."""
+STARTS_ANEW = {"first-twins.md"}
+"""Pages whose commands are new interpreters, as a reader's; those of the others are forks of a launcher."""
 
-LONG = {"train-your-own.md": "a training, a calibration and an evaluation"}
+LONG = {
+    "train-your-own.md": "a training, a calibration and an evaluation",
+    "first-twins.md": "each of its commands starts anew, a service among them",
+}
 """By page: why it may take longer than tests/budget.py allows."""
 
 
@@ -185,7 +188,7 @@ def test_the_blocks_of_a_page_run_as_they_stand(page, folder, write_outputs, tmp
     assert own or first[0].text == "make serve\n"
     ports = {"8000": free_port(), "8001": free_port()}
     programs = Path(sys.executable).parent
-    if page.name in FORKED:
+    if page.name not in STARTS_ANEW:
         programs = tmp_path_factory.mktemp("programs")
         forked.program(programs)
     smaller = SMALLER.get(page.name, {})
