@@ -69,8 +69,9 @@ def synthesize(
     from training.surveys.chemistry import SHIPPED, Chemistry
     from training.surveys.synthetic_survey import synthesize as run
 
+    if unmasked and not observed:
+        raise click.UsageError("--unmasked is for --observed: without it no pixel is masked")
     branch = chemistry.endswith("branch")
-
     run(
         out,
         Emulator.load(BRANCH_PATH if branch else DEFAULT_PATH),

@@ -16,7 +16,7 @@ from model.spectra.parameters import PARAMETER_UNITS
 from training.evaluation import figures
 from training.reports.html_page import publish
 from training.reports.markdown import table
-from training.surveys.groups import APART, BadGroup
+from training.surveys.groups import BadGroup
 
 PAGE = "survey"
 WARNED = "warned"
@@ -91,11 +91,7 @@ class BuiltSurvey:
     def bad_groups(self) -> Iterator[str]:
         """Lines on the groups that cannot be right."""
         for bad in self.bad:
-            one, other = (self.star_ids[row] for row in bad.rows)
-            yield (
-                f"{self.names[bad.group]} cannot be right: {one} and {other} are {bad.apart:.2f} dex apart in "
-                f"[Fe/H], more than {APART} and than their errors explain"
-            )
+            yield f"{self.names[bad.group]} cannot be right: {bad.reason(self.star_ids)}"
 
 
 def write_report(folder: Path, built: BuiltSurvey) -> Path:

@@ -33,11 +33,21 @@ class BadGroup:
         The rows of the two members that differ most, the one poorer in metals first.
     apart : float
         Their difference in [Fe/H], dex.
+    odd : int or None
+        The row of the one of them that is farther from the median of all members; None for a group of two.
     """
 
     group: int
     rows: tuple[int, int]
     apart: float
+    odd: int | None
+
+    def reason(self, ids: Sequence[str]) -> str:
+        """Why the group cannot be right, with the `ids` of all stars."""
+        one, other = (ids[row] for row in self.rows)
+        odd = "" if self.odd is None else f" ({ids[self.odd]} is farther from the others)"
+        apart = f"{self.apart:.2f} dex apart in [Fe/H], more than {APART}"
+        return f"{one} and {other} are {apart} and than their errors explain{odd}"
 
 
 def bad_groups(fe_h: Array, errors: Array, group: NDArray[np.int64]) -> list[BadGroup]:
@@ -62,7 +72,9 @@ def bad_groups(fe_h: Array, errors: Array, group: NDArray[np.int64]) -> list[Bad
                 other = int(np.argmax(np.where(wrong, apart, -np.inf)))
                 worst = max(worst or (0.0, 0, 0), (float(apart[other]), row, int(rows[other])))
         if worst is not None:
-            found.append(BadGroup(number, worst[1:], worst[0]))
+            away = np.abs(fe_h - np.median(fe_h[rows]))
+            odd = None if len(rows) == 2 else max(worst[1:], key=lambda row: float(away[row]))
+            found.append(BadGroup(number, worst[1:], worst[0], odd))
     return found
 
 

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from model.spectra.parameters import PARAMETER_UNITS
-from training.surveys.groups import APART, bad_groups
+from training.surveys.groups import bad_groups
 from training.surveys.survey import Survey
 
 
@@ -32,12 +32,8 @@ def describe(survey: Survey) -> Iterator[str]:
     if not survey.own_fe_h:
         names = _clusters(survey)
         for bad in bad_groups(survey.parameters[:, 2], survey.errors[:, 2], group):
-            one, other = (survey.star_id[row] for row in bad.rows)
             name = f"{bad.group}, {names[bad.rows[0]]}," if names else str(bad.group)
-            yield (
-                f"  group {name} cannot be right: {one} and {other} are {bad.apart:.2f} dex apart "
-                f"in [Fe/H], more than {APART} and than their errors explain"
-            )
+            yield f"  group {name} cannot be right: {bad.reason(survey.star_id)}"
 
 
 def _clusters(survey: Survey) -> list[str]:

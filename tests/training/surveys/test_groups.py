@@ -54,9 +54,16 @@ def test_what_is_no_membership_is_named(tmp_path, text, message):
 )
 def test_members_too_far_apart_for_their_errors_make_a_bad_group(fe_h, error, bad):
     found = bad_groups(np.array([9.0, *fe_h]), np.full(4, error), np.array([-1, 5, 5, 5]))
-    assert [(one.group, one.rows, one.apart) for one in found] == (
-        [(5, (1, 3), pytest.approx(fe_h[2]))] if bad else []
+    assert [(one.group, one.rows, one.apart, one.odd) for one in found] == (
+        [(5, (1, 3), pytest.approx(fe_h[2]), 3)] if bad else []
     )
+
+
+def test_of_two_members_none_is_the_odd_one():
+    (found,) = bad_groups(np.array([0.0, 0.5]), np.zeros(2), np.array([2, 2]))
+    assert found.odd is None
+    assert found.reason(["A", "B"]).startswith("A and B are 0.50 dex apart")
+    assert "farther" not in found.reason(["A", "B"])
 
 
 def test_check_describes_errors_and_groups_and_names_bad_ones(tmp_path):
@@ -67,6 +74,7 @@ def test_check_describes_errors_and_groups_and_names_bad_ones(tmp_path):
     assert "  labels: median errors teff 70 K, logg 0.12 dex, fe_h 0.04 dex\n" in said
     assert "  groups: 8 of two stars or more, 82 stars in them\n" in said
     assert "group 5, NGC 6791, cannot be right: 2M19202354+3751229 and" in said
+    assert "(2M19202354+3751229 is farther from the others)" in said
     plain = write(tmp_path / "s.h5", contents() | {"twin_of": None, "group": np.full(STARS, -1)})
     said = CliRunner().invoke(cli, ["survey", "check", str(plain)], catch_exceptions=False).output
     assert said.splitlines()[1:] == ["  groups: 0 of two stars or more, 0 stars in them"]

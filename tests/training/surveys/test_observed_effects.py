@@ -5,7 +5,9 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from app.cli.main import cli
 from model.errors import InputError
 from model.spectra.grid import Grid
 from training.emulator.emulator import Emulator
@@ -85,8 +87,12 @@ def test_noise_alone_has_the_size_that_ivar_says():
 
 
 def test_unmasked_spectra_have_noise_in_every_pixel(tmp_path):
-    synthesize(tmp_path / "s.h5", Emulator.load(), 2, 5, members=1, observed=True, unmasked=True)
-    assert Survey.open(tmp_path / "s.h5").masked.max() == 0
+    command = ["survey", "synthesize", str(tmp_path / "s.h5"), "--pairs", "2", "--unmasked"]
+    assert "--unmasked is for --observed" in CliRunner().invoke(cli, command).output
+    assert CliRunner().invoke(cli, [*command, "--observed"]).exit_code == 0
+    survey = Survey.open(tmp_path / "s.h5")
+    assert survey.noise == "ivar"
+    assert survey.masked.max() == 0
 
 
 @pytest.mark.parametrize("other", [{"own_fe_h": True}, {"branch": True}])
