@@ -184,7 +184,7 @@ def _legend(comparison: TwinComparison) -> tuple[list[Line2D | Patch], list[str]
         )
     if _noise(comparison, comparison.twins[0]) is not None:
         handles.append(Patch(color="0.86", linewidth=0))
-        labels.append("$1\\,\\sigma$ of star $-$ twin")
+        labels.append("$1\\,\\sigma$ of twin $-$ star")
     return handles, labels
 
 
@@ -200,7 +200,9 @@ def _entry(star_id: str, cluster: str | None) -> str:
 def _fraction(p_same: float | None) -> str:
     if p_same is None:
         return "unknown"
-    return f"= {p_same:.2f}" if p_same >= P_SAME_LIMIT else f"< {P_SAME_LIMIT}"
+    if p_same < P_SAME_LIMIT:
+        return f"< {P_SAME_LIMIT}"
+    return "> 0.99" if 0.995 <= p_same < 1 else f"= {p_same:.2f}"
 
 
 def _signed(value: float) -> str:
