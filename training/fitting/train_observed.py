@@ -113,7 +113,8 @@ def train_observed(start: GaussDis, survey: Survey, name: str, run: Path, device
     known: dict[int, Spectrum] = {}
     for block in _usable(start, survey, "read siblings", unusable, _kept(group)):
         known |= block
-    start = with_residual_variance(with_mean_residual(start, list(known.values())), list(known.values()))
+    spectra = list(known.values())
+    start = with_residual_variance(with_mean_residual(start, spectra), spectra)
     stars, used = _measured(start, survey, unusable)
     _check_enough(survey, group[used], f" that {start.card.identity} can use")
     fitted, out = _split(group, used)
@@ -147,8 +148,9 @@ def with_residual_variance(model: GaussDis, spectra: Sequence[Spectrum]) -> Gaus
 
     Of a star it is taken as a + b s^2, where s^2 is the median variance of the pixels' noise: residuals of sky
     lines are in proportion to the noise, errors of the continuum or of the resolution are not. Lines through
-    all pairs of stars give the median a.
+    all pairs of stars give the median a; of many stars, `SAMPLE` or a few more are looked at.
     """
+    spectra = spectra[:: max(len(spectra) // SAMPLE, 1)]
     noise = np.array([np.median(1 / s.ivar[s.ivar > 0]) for s in spectra])
     constant = theilslopes(measured(model, spectra).unexplained / noise, 1 / noise).slope
     return with_tensors(model, model.card, residual_variance=np.array([max(constant, 0.0)]))
