@@ -148,7 +148,7 @@ def with_residual_variance(model: GaussDis, spectra: Sequence[Spectrum]) -> Gaus
 
     Of a star it is taken as a + b s^2, where s^2 is the median variance of the pixels' noise: residuals of sky
     lines are in proportion to the noise, errors of the continuum or of the resolution are not. Lines through
-    all pairs of stars give the median a; of many stars, `SAMPLE` or a few more are looked at.
+    all pairs of stars give the median a. Of many stars no more than twice `SAMPLE` are looked at.
     """
     spectra = spectra[:: max(len(spectra) // SAMPLE, 1)]
     noise = np.array([np.median(1 / s.ivar[s.ivar > 0]) for s in spectra])
