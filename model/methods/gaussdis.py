@@ -49,6 +49,9 @@ ERRORLESS_AT_ONCE = 256
 """Spectra without errors that are embedded at once."""
 
 
+UNUSUAL = 5.0
+"""Residual variance of so many times the usual is no more than a survey's own spectra may have."""
+
 FOREIGN = 1e-4
 """A spectrum whose chi-square under the model is rarer than this is outside the model's domain."""
 
@@ -57,6 +60,7 @@ OPTIONAL = (
     "shared",
     "scatter_growth",
     "misfit",
+    "misfit_growth",
     "residual_variance",
     "floor_growth",
     "mean_offset",
@@ -70,15 +74,16 @@ class GaussDis(Model):
 
     Tensors: those of `Basis`; `response_mean`, `response_linear`, `response_products` (`Response`); `scatter`
     (K, K), the covariance of the coefficients about the response, its `scatter_growth` (F,), and `misfit`
-    (K, K), that of observed spectra with usual lines (`model.methods.scatter`); `continuum` (K, K), what the
-    normaliser adds to the coefficients' covariance for white noise of unit variance; `residue` (D, D), the
-    covariance of twins' noiseless latent differences; `metric` (D, D), from the unit-prior latent to the one
-    returned; `twins`, empty; `population` (D, D), the root of the covariance that the latents of searched stars
-    have in the response's frame; `shared` (K, K), the covariance of what the response misses of a chemistry, by
-    which twins do not differ; `residual_variance` (1,), the variance per pixel that spectra without noise have
-    outside the basis, which `misfit` allows for; `floor_growth` (U,), by which the square of the card's
-    `error_floor` grows; `mean_offset` (P,) and `response_offset` (T, K), what observed stars added to
-    the mean spectrum and to `response_mean`. `population` and `OPTIONAL` ones may be absent.
+    (K, K), that of observed spectra with usual lines, its `misfit_growth` (G,) (`model.methods.scatter`);
+    `continuum` (K, K), what the normaliser adds to the coefficients' covariance for white noise of unit
+    variance; `residue` (D, D), the covariance of twins' noiseless latent differences; `metric` (D, D), from the
+    unit-prior latent to the one returned; `twins`, empty; `population` (D, D), the lower triangular root of the
+    covariance that the latents of searched stars have in the response's frame; `shared` (K, K), the covariance
+    of what the response misses of a chemistry, by which twins do not differ; `residual_variance` (2,), the
+    variance per pixel outside the basis that a survey's spectra have without noise, which `misfit` allows for,
+    and that of noise in units of ivar's; `floor_growth` (U,), by which the square of the card's `error_floor`
+    grows; `mean_offset` (P,) and `response_offset` (T, K), what observed stars added to the mean spectrum and
+    to `response_mean`. `population` and `OPTIONAL` ones may be absent.
     """
 
     method: ClassVar[str] = "gaussdis"
@@ -92,6 +97,7 @@ class GaussDis(Model):
         scatter: NDArray[Any],
         scatter_growth: NDArray[Any] | None = None,
         misfit: NDArray[Any] | None = None,
+        misfit_growth: NDArray[Any] | None = None,
         residual_variance: NDArray[Any] | None = None,
         mean_offset: NDArray[Any] | None = None,
         response_offset: NDArray[Any] | None = None,
@@ -117,9 +123,9 @@ class GaussDis(Model):
             np.zeros_like(self.scatter) if values is None else values.astype(np.float64)
             for values in (shared, misfit)
         )
-        self.scatter_growth, self.floor_growth, self.residual_variance = (
+        self.scatter_growth, self.misfit_growth, self.floor_growth, self.residual_variance = (
             np.zeros(0) if values is None else values.astype(np.float64)
-            for values in (scatter_growth, floor_growth, residual_variance)
+            for values in (scatter_growth, misfit_growth, floor_growth, residual_variance)
         )
         mean = np.zeros(len(grid)), np.zeros_like(self.response.mean)
         self.mean_offset, self.response_offset = (
@@ -128,9 +134,11 @@ class GaussDis(Model):
         )
         unit = np.eye(card.latent_dim)
         self.population = unit if population is None else population.astype(np.float64)
-        self.scattered = Scatter(self.basis, self.scatter, self.scatter_growth, self.misfit)
+        self.scattered = Scatter(self.basis, self.scatter, self.scatter_growth, self.misfit, self.misfit_growth)
         if not self.metric.shape == self.population.shape == unit.shape or self.response.latents != len(unit):
             raise ValueError(f"tensors of another size than the card's {card.latent_dim} latents")
+        if np.triu(self.population, 1).any():
+            raise ValueError("population is not lower triangular")
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Tensors for the model file."""
@@ -181,7 +189,10 @@ class GaussDis(Model):
     def _fit(
         self, flux: Array, parameters: Array, variance: Array | None, errors: Array | None
     ) -> tuple[Array, Array, NDArray[np.bool_]]:
-        """Most probable latents (N, D), the information (N, D, D) on them, and which (N,) fits converged."""
+        """Most probable latents (N, D), the information (N, D, D) on them, and which (N,) fits converged.
+
+        In the frame where the population is the unit Gaussian, as all of `_fit_measured`.
+        """
         parameters = self.nearest(parameters)
         if variance is None:
             variance = np.broadcast_to(np.float64(0.0), flux.shape)
@@ -199,22 +210,23 @@ class GaussDis(Model):
         """
         usual = np.zeros((len(measured), self.card.latent_dim))
         precision = inverse(noise + self.scattered(usual, parameters))
-        fit = self.response.fit(measured, parameters, precision)
+        fit = self._of_population.fit(measured, parameters, precision)
         uncertain = errors is not None and bool(errors.any())
         if uncertain or self.scattered.grows:
-            covariance = noise + self.scattered(fit.latents, parameters)
+            latents = fit.latents @ self.population.T
+            covariance = noise + self.scattered(latents, parameters)
             if errors is not None and uncertain:
-                covariance = covariance + self.by_errors(fit.latents, parameters, errors)
+                covariance = covariance + self.by_errors(latents, parameters, errors)
             precision = inverse(covariance)
-            again = self.response.fit(measured, parameters, precision, fit.latents)
+            again = self._of_population.fit(measured, parameters, precision, fit.latents)
             fit = again._replace(steps=np.maximum(fit.steps, again.steps))
         return fit, precision
 
     def measure(self, spectra: Sequence[Spectrum]) -> Measured:
         """Measure the spectral coefficients of prepared spectra.
 
-        The residual variance from the best combination of the basis is added to each spectrum's own noise, but
-        for the part that the model knows of spectra without noise.
+        The residual variance from the best combination of the basis is added to each spectrum's own noise. If
+        the model knows what is usual in a survey, that is added; of a spectrum's own only what is unusual.
         """
         parameters = self.nearest(np.stack([s.parameters.values(self.parameter_names) for s in spectra]))
         errors = np.stack([s.parameters.errors(self.parameter_names) for s in spectra])
@@ -227,8 +239,14 @@ class GaussDis(Model):
                 np.divide(1.0, np.maximum(s.ivar, LEAST_IVAR), out=own, where=s.ivar > 0)
         np.copyto(residual, 0.0, where=~good)
         unexplained = self._unexplained(residual, variance, good)
-        known = np.array([self.residual_variance.sum() * s.has_errors for s in spectra])
-        variance += np.maximum(unexplained - known, 0.0)[:, None]
+        extra = unexplained.copy()
+        if self.residual_variance.any():
+            constant, of_noise = self.residual_variance
+            noise = np.array([np.median(own[pixels]) for own, pixels in zip(variance, good, strict=True)])
+            unusual = np.maximum(unexplained - UNUSUAL * (constant + of_noise * noise), 0.0)
+            known = np.array([s.has_errors for s in spectra])
+            extra[known] = (of_noise * noise + unusual)[known]
+        variance += extra[:, None]
         np.maximum(variance, NOISELESS_SNR**-2, out=variance)
         np.copyto(variance, np.inf, where=~good)
         coefficients, covariances = self._measured(residual, variance)
@@ -243,10 +261,11 @@ class GaussDis(Model):
         )
         means = self._posterior_means(fit.latents, fit.information)
         covariances = self._posterior_covariances(fit.information)
-        residual = measured.coefficients - self.response(fit.latents, measured.parameters)
+        residual = measured.coefficients - self._of_population(fit.latents, measured.parameters)
         if self.shared.any():
             precision = inverse(inverse(precision) + self.shared)
-        chi2 = np.einsum("nk,nkl,nl->n", residual, precision, residual) + np.square(fit.latents).sum(axis=1)
+        chi2 = np.einsum("nk,nkl,nl->n", residual, precision, residual)
+        chi2 += np.square(fit.latents @ self.population.T).sum(axis=1)
         return [
             Inferred(
                 mean,
@@ -260,7 +279,8 @@ class GaussDis(Model):
 
     def fit_latents(self, coefficients: Array, covariances: Array, stars: Measured) -> Array:
         """Most probable latents (N, D) of `stars` with other coefficients (N, K) and covariances (N, K, K)."""
-        return self._fit_measured(coefficients, covariances, stars.parameters, stars.errors)[0].latents
+        fit, _ = self._fit_measured(coefficients, covariances, stars.parameters, stars.errors)
+        return np.asarray(fit.latents @ self.population.T)
 
     def _foreign(self, chi2: float) -> tuple[str, ...]:
         """A sentence about a spectrum that is none of the model's survey, by the chi-square of its K numbers.
@@ -314,7 +334,7 @@ class GaussDis(Model):
 
     @cached_property
     def _errorless(self) -> ErrorlessFits:
-        return ErrorlessFits(self.basis, self.response, self.scatter, self.continuum)
+        return ErrorlessFits(self.basis, self._of_population, self.scatter, self.continuum)
 
     def decode(self, latents: Array, parameters: Array) -> Array:
         """Flux (N, P) of latents (N, D) at parameters (N, U)."""
@@ -361,6 +381,13 @@ class GaussDis(Model):
     def unit_covariance(self, covariances: Array) -> Array:
         """Covariances (N, D, D) in the frame of `unit`."""
         return np.asarray(self._unmetric.T @ covariances @ self._unmetric)
+
+    @cached_property
+    def _of_population(self) -> Response:
+        """The response of latents in the frame where the population is the unit Gaussian."""
+        if np.array_equal(self.population, np.eye(len(self.population))):
+            return self.response
+        return self.response.turned(self.population)
 
     @cached_property
     def _unmetric(self) -> Array:
@@ -446,25 +473,18 @@ class GaussDis(Model):
     def _posterior_means(self, latents: Array, information: Array) -> Array:
         """Posterior means (N, D), from the most probable latents (N, D) and the information (N, D, D) on them.
 
-        Half of the residue is added to each twin's noise. The latents were fitted under a unit Gaussian in the
-        response's frame; the means are under that of the population.
+        Both as `_fit` returns them. Half of the residue is added to each twin's noise.
         """
         pulled = np.matmul(information + np.eye(len(self.residue)), latents[:, :, None])
-        information = self._of_population(information)
-        means = np.linalg.solve(self._residue_term(information) + information, self.population.T @ pulled)
+        means = np.linalg.solve(self._residue_term(information) + information, pulled)
         return np.asarray(means[:, :, 0] @ self.metric)
 
     def _posterior_covariances(self, information: Array) -> Array:
         """Posterior covariances (N, D, D), as `_posterior_means`."""
-        information = self._of_population(information)
         residue = self._residue_term(information)
         covariances = np.linalg.solve(residue + information, residue)
         covariances = 0.5 * (covariances + covariances.transpose(0, 2, 1))
         return np.asarray(self.metric.T @ covariances @ self.metric)
-
-    def _of_population(self, information: Array) -> Array:
-        """Information (N, D, D) in the frame where the population is the unit Gaussian."""
-        return self.population.T @ information @ self.population
 
     def _residue_term(self, information: Array) -> Array:
         """I + F R / 2 (N, D, D) of information F and residue R, in the frame of the population."""

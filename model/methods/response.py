@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,6 +83,20 @@ class Response:
             _, linear, products = self._terms(parameters[rows])
             slopes[rows] = linear + np.matmul(_by_latents(latents[rows], self.leading), products)
         return slopes
+
+    def turned(self, root: Array) -> Response:
+        """The response of latents (N, D) times the transpose of a lower triangular `root` (D, D)."""
+        places = {
+            tuple(factor): place for place, factor in enumerate(_factors(self.latents, self.leading).tolist())
+        }
+        whole = np.eye(self.latents + 1)
+        whole[:-1, :-1] = root
+        turn = np.zeros((len(places), len(places)))
+        for place, factor in enumerate(_factors(self.latents, self.leading)):
+            parts = (np.flatnonzero(row) for row in whole[factor])
+            for others in product(*parts):
+                turn[place, places[tuple(sorted(others))]] += whole[factor, others].prod()
+        return Response(self.ranges, self.mean, root.T @ self.linear, turn.T @ self.products)
 
     def slope(self, latents: Array, parameters: Array) -> Array:
         """Derivatives (N, U, K) of the coefficients by the parameters, by differences of 1 % of the ranges."""

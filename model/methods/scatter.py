@@ -2,12 +2,12 @@
 
 The covariance of the coefficients of a star with latent z at parameters u about the response is
 
-    S exp(a . f(z, u)) + s(u)^2 W,
+    S exp(a . f(z, u)) + s(u)^2 exp(b . g(u)) W,
 
 where S (K, K) is what the polynomial misses of the spectra that it was fitted to, W (K, K) the misfit of
 observed spectra with usual lines, s the strength of the lines of a star of mean chemistry in units of
-`USUAL_DEPTH`, and f the monomials of u up to degree 2 without the constant, then z, then its squares less 1.
-The growth a is empty for a scatter that is the same for all stars.
+`USUAL_DEPTH`, g the monomials of u up to degree 2 without the constant, and f the same, then z, then its
+squares less 1. The growths a and b are empty where they are 0.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ USUAL_DEPTH = 0.07
 
 
 class Scatter:
-    """A covariance (K, K) with its growth (F,), and a misfit (K, K), of coefficients in a `basis`."""
+    """A covariance (K, K) and a misfit (K, K) of coefficients in a `basis`, and their growths (F,) and (G,)."""
 
-    def __init__(self, basis: Basis, covariance: Array, growth: Array, misfit: Array) -> None:
+    def __init__(
+        self, basis: Basis, covariance: Array, growth: Array, misfit: Array, misfit_growth: Array
+    ) -> None:
         self._basis = basis
-        self._covariance, self._growth, self._misfit = covariance, growth, misfit
+        self._covariance, self._growth = covariance, growth
+        self._misfit, self._misfit_growth = misfit, misfit_growth
 
     @property
     def grows(self) -> bool:
@@ -49,8 +52,10 @@ class Scatter:
             features = growth_features(self._basis.ranges, latents, parameters)
             covariance = factors(features, self._growth)[:, None, None] * covariance
         if self._misfit.any():
-            strength = line_strength(self._basis, parameters)[:, None, None]
-            covariance = covariance + strength**2 * self._misfit
+            size = np.square(line_strength(self._basis, parameters))
+            if self._misfit_growth.any():
+                size *= factors(growth_monomials(self._basis.ranges, parameters), self._misfit_growth)
+            covariance = covariance + size[:, None, None] * self._misfit
         return covariance
 
 
@@ -68,8 +73,13 @@ def scaled_within(ranges: Array, parameters: Array) -> Array:
 
 def growth_features(ranges: Array, latents: Array, parameters: Array) -> Array:
     """The features f (N, F) of latents (N, D) and parameters (N, U), moved into `ranges` (U, 2)."""
-    monomials = design(np.clip(parameters, *ranges.T), ranges, DEGREE)[:, 1:]
+    monomials = growth_monomials(ranges, parameters)
     return np.concatenate([monomials, latents, np.square(latents) - 1], axis=1)
+
+
+def growth_monomials(ranges: Array, parameters: Array) -> Array:
+    """The monomials g (N, G) of parameters (N, U), moved into `ranges` (U, 2)."""
+    return design(np.clip(parameters, *ranges.T), ranges, DEGREE)[:, 1:]
 
 
 def factors(features: Array, growth: Array) -> Array:

@@ -104,7 +104,10 @@ def adapt(
 def unadapted(model: GaussDis) -> GaussDis:
     """The model without what it learned of observed stars."""
     model = with_offset(model, -model.mean_offset, -model.response_offset)
-    nothing = {name: np.zeros_like(getattr(model, name)) for name in ("misfit", "shared", "residual_variance")}
+    nothing = {
+        name: np.zeros_like(getattr(model, name))
+        for name in ("misfit", "misfit_growth", "shared", "residual_variance")
+    }
     return with_tensors(model, model.card, **nothing, population=np.eye(model.card.latent_dim))
 
 

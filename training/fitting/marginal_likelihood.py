@@ -3,13 +3,14 @@
 The coefficients y (K,) of star i at labels u, with those of its group's latent z, are taken as
 
     y_i = R(z, u_i) + B' phi(u_i) + z . G(u_i) + s + m_i + n_i,
-    z ~ N(0, P),  s ~ N(0, V),  m_i ~ N(0, l_i^2 W),  n_i ~ N(0, C_i),
+    z ~ N(0, P),  s ~ N(0, V),  m_i ~ N(0, l_i^2 exp(b . g(u_i)) W),  n_i ~ N(0, C_i),
 
-where R is the response of the model that the fit starts from, phi (A,) are polynomials of u, l_i is the
+where R is the response of the model that the fit starts from, phi (A,) and g are polynomials of u, l_i is the
 strength of the star's lines (`model.methods.scatter`), and C_i the covariance of noise, masked pixels,
 continuum, scatter and, by the slope of the response, of the errors of labels. The members of a group share z
 and s; a single star is a group of its own. The fit integrates over z, s and m about the most probable latent,
-and climbs the gradient of the likelihood by B, G, P, V and W at once.
+and climbs the gradient of the likelihood by B, G, P, V, W and b at once. B is in units of what stars differ by,
+the others in units of the noise: the gradient has one scale in all directions then.
 
 G has a narrow prior about 0: from single stars alone a turn of the latents that changes with u costs little
 likelihood, and twins at different u would meet no more. So the start says how spectra of one chemistry change
@@ -34,7 +35,7 @@ from model.methods.basis import design, exponents
 from model.methods.gaussdis import GaussDis
 from model.methods.inverses import inverse
 from model.methods.measured_stars import Measured
-from model.methods.scatter import line_strength
+from model.methods.scatter import DEGREE, line_strength
 from model.spectra.grid import Array
 from training.fitting.gaussdis import with_offset, with_tensors
 from training.random_streams import Stream, generator
@@ -42,8 +43,8 @@ from training.random_streams import Stream, generator
 OFFSET_DEGREE, SLOPE_DEGREE = 2, 1
 """Degrees in u of the corrections B and G."""
 
-OFFSET_SD, SLOPE_SD = 3.0, 0.01
-"""Standard deviations of the priors of B beyond its constant and of G, in units of the noise."""
+OFFSET_SD, SLOPE_SD, GROWTH_SD = 3.0, 0.01, 0.3
+"""Standard deviations of the priors of B beyond its constant, of G and of b."""
 
 OWN, SHARED = 1e-4, 1e-5
 """Variances that W and V are expected to have."""
@@ -61,6 +62,9 @@ FIRST_EXCESS = 0.3
 STEPS = 400
 STARS, GROUPS = 128, 6
 """Single stars and groups of each step."""
+
+SAMPLE = 2000
+"""Stars whose mean response to latents is what stars differ by."""
 
 STEP_SIZE, LAST_STEP_SIZE = 0.02, 6e-4
 MOMENTS = (0.9, 0.98)
@@ -110,9 +114,10 @@ class Groups:
 
 
 class Correction(nn.Module):
-    """B, G and the roots of P^-1 - I, V and W: coefficients in units of the noise, polynomials orthonormal."""
+    """B, G, b and the roots of P^-1 - I, V and W; polynomials orthonormal."""
 
     root: Tensor
+    spread: Tensor
     usual_own: Tensor
     usual_shared: Tensor
 
@@ -122,37 +127,51 @@ class Correction(nn.Module):
         unit = np.eye(stars.coefficients.shape[1])
         typical = stars.covariances.mean(axis=0, dtype=np.float64) + OWN * unit
         root = _root(typical)
-        self._degree = max(OFFSET_DEGREE, SLOPE_DEGREE)
-        counts = [len(exponents(len(start.ranges), d)) for d in (OFFSET_DEGREE, SLOPE_DEGREE, self._degree)]
+        self._degree = max(OFFSET_DEGREE, SLOPE_DEGREE, DEGREE)
+        counts = [len(exponents(len(start.ranges), d)) for d in (OFFSET_DEGREE, SLOPE_DEGREE, DEGREE)]
         monomials = design(self._within(stars.parameters), start.ranges, self._degree)
         self._orthonormal = np.linalg.inv(np.linalg.qr(monomials)[1]) * np.sqrt(len(monomials))
         white = np.linalg.inv(root) @ np.linalg.inv(root)
         own, shared = OWN * white, SHARED * white
         latents = start.card.latent_dim
+        some = self._within(stars.parameters[:: max(len(stars.parameters) // SAMPLE, 1)])
+        slopes = start.response.by_latents(np.zeros((len(some), latents)), some)
+        differ = np.einsum("ndk,ndl->kl", slopes, slopes) / len(some)
         self.register_buffer("root", torch.tensor(root))
+        self.register_buffer("spread", torch.tensor(_root(typical + differ)))
         self.register_buffer("usual_own", torch.tensor(own))
         self.register_buffer("usual_shared", torch.tensor(shared))
         self.offset = nn.Parameter(torch.tensor(np.zeros((counts[0], len(unit)))))
         self.slope = nn.Parameter(torch.tensor(np.zeros((counts[1], latents, len(unit)))))
         self.own = nn.Parameter(torch.tensor(np.linalg.cholesky(own)))
         self.shared = nn.Parameter(torch.tensor(np.linalg.cholesky(shared)))
+        self.growth = nn.Parameter(torch.tensor(np.zeros(counts[2] - 1)))
         self.excess = nn.Parameter(torch.tensor(FIRST_EXCESS * np.eye(latents)))
 
     def model(self) -> GaussDis:
         """The start, corrected."""
         with torch.no_grad():
-            offset, slope = (self.offset @ self.root).cpu().numpy(), (self.slope @ self.root).cpu().numpy()
+            offset, slope = (self.offset @ self.spread).cpu().numpy(), (self.slope @ self.root).cpu().numpy()
             own, shared = (
                 (self.root @ lower @ lower.T @ self.root).cpu().numpy()
                 for lower in (self.own.tril(), self.shared.tril())
             )
-            population = torch.linalg.inv(self._precision_root()).mT.cpu().numpy()
+            root = torch.linalg.inv(self._precision_root()).mT
+            population = torch.linalg.cholesky(root @ root.mT).cpu().numpy()
+            growth = self.growth.cpu().numpy()
         linear = self.start.response.linear.copy()
         turn = self._orthonormal[: len(slope), : len(slope)]
         linear[: len(slope)] += np.einsum("ts,sdk->tdk", turn, slope)
         mean = self._orthonormal[:, : len(offset)] @ offset
         model = with_offset(self.start, np.zeros(len(self.start.grid)), mean)
-        arrays = {"response_linear": linear, "misfit": own, "shared": shared, "population": population}
+        growth = self._orthonormal[: len(growth) + 1, 1 : len(growth) + 1] @ growth
+        arrays = {
+            "response_linear": linear,
+            "misfit": np.exp(growth[0]) * own,
+            "misfit_growth": growth[1:],
+            "shared": shared,
+            "population": population,
+        }
         return with_tensors(model, model.card, **arrays)
 
     def about(self, model: GaussDis, stars: Measured, latents: Array) -> tuple[Linear, Array]:
@@ -175,12 +194,13 @@ class Correction(nn.Module):
 
     def log_likelihood(self, stars: Linear, group: Tensor | None = None) -> Tensor:
         """Log likelihoods (G,) of groups, up to a constant; of each star (N,) where no group (N,) is given."""
-        residual = stars.residual - stars.terms[:, : len(self.offset)] @ (self.offset @ self.root)
+        residual = stars.residual - stars.terms[:, : len(self.offset)] @ (self.offset @ self.spread)
         terms = stars.terms[:, : len(self.slope)]
         slope = stars.slope + torch.einsum("nt,tdk->ndk", terms, self.slope @ self.root)
         slope = torch.linalg.solve_triangular(self._precision_root(), slope, upper=False)
         own, shared = self.root @ self.own.tril(), self.root @ self.shared.tril()
-        covariance = stars.covariance + stars.strength[:, None, None] ** 2 * (own @ own.T)
+        misfit = stars.strength**2 * (stars.terms[:, 1 : len(self.growth) + 1] @ self.growth).exp()
+        covariance = stars.covariance + misfit[:, None, None] * (own @ own.T)
         if group is None:
             lower = torch.linalg.cholesky(covariance + shared @ shared.T + slope.mT @ slope)
             return -0.5 * (_whitened(lower, residual[:, :, None]).square().sum((1, 2)) + _log_volume(lower))
@@ -200,7 +220,9 @@ class Correction(nn.Module):
     def log_prior(self) -> Tensor:
         """Log density of the priors, up to a constant."""
         total = (
-            -0.5 * (self.slope / SLOPE_SD).square().sum() - 0.5 * (self.offset[1:] / OFFSET_SD).square().sum()
+            -0.5 * (self.slope / SLOPE_SD).square().sum()
+            - 0.5 * (self.offset[1:] / OFFSET_SD).square().sum()
+            - 0.5 * (self.growth / GROWTH_SD).square().sum()
         )
         for lower, usual in ((self.own, self.usual_own), (self.shared, self.usual_shared)):
             jitter = JITTER * torch.eye(len(lower), device=self.root.device, dtype=self.root.dtype)

@@ -144,16 +144,17 @@ def train_observed(start: GaussDis, survey: Survey, name: str, run: Path, device
 
 
 def with_residual_variance(model: GaussDis, spectra: Sequence[Spectrum]) -> GaussDis:
-    """The model with the residual variance outside its basis that observed `spectra` would have without noise.
+    """The model with the residual variance that is usual outside its basis for observed `spectra`.
 
     Of a star it is taken as a + b s^2, where s^2 is the median variance of the pixels' noise: residuals of sky
     lines are in proportion to the noise, errors of the continuum or of the resolution are not. Lines through
-    all pairs of stars give the median a. Of many stars no more than twice `SAMPLE` are looked at.
+    all pairs of stars give the median a, and b is the median of what remains. Of many stars no more than twice
+    `SAMPLE` are looked at.
     """
     spectra = spectra[:: max(len(spectra) // SAMPLE, 1)]
     noise = np.array([np.median(1 / s.ivar[s.ivar > 0]) for s in spectra])
-    constant = theilslopes(measured(model, spectra).unexplained / noise, 1 / noise).slope
-    return with_tensors(model, model.card, residual_variance=np.array([max(constant, 0.0)]))
+    found = theilslopes(measured(model, spectra).unexplained / noise, 1 / noise, method="joint")
+    return with_tensors(model, model.card, residual_variance=np.maximum([found.slope, found.intercept], 0.0))
 
 
 def _factor(model: GaussDis, members: Members) -> float:

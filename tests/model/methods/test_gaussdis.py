@@ -89,6 +89,35 @@ def test_posteriors_hold_the_truth_as_often_as_they_say(masked, population):
     assert np.corrcoef(chi2, np.square(latents).sum(axis=1))[0, 1] == pytest.approx(0, abs=0.06)
 
 
+def test_a_turned_response_is_the_response_of_turned_latents():
+    """Products of two and of three latents are those of the turned ones."""
+    response = toy(bend=0.3).response
+    assert response.leading == 2
+    latents = np.random.default_rng(8).normal(size=(6, LATENTS))
+    known = np.random.default_rng(9).uniform(*response.ranges.T, size=(6, 3))
+    turned = response.turned(NARROW)(latents, known)
+    assert turned == pytest.approx(response(latents @ NARROW.T, known), rel=1e-12)
+
+
+def test_posterior_means_are_the_most_probable_under_the_population():
+    """Where the response bends, a fit under a wider prior, then drawn to the population, is somewhere else."""
+    model = toy(bend=0.3, population=NARROW)
+    _, known, flux = drawn(model, 20)
+    variance = np.full(flux.shape, 0.1**2)
+    observed = noisy(flux, variance)
+    means = model.posterior(observed, known, variance)[0]
+
+    def improbable(latents: np.ndarray) -> np.ndarray:
+        residual = observed - model.decode(latents, known)
+        coefficients = residual @ model.basis.components.T
+        precision = np.linalg.inv(0.1**2 * np.eye(COMPONENTS) + model.scatter)
+        return np.einsum("nk,kl,nl->n", coefficients, precision, coefficients) + np.square(latents).sum(axis=1)
+
+    least = improbable(means)
+    for step in 0.05 * np.concatenate([np.eye(LATENTS), -np.eye(LATENTS)]):
+        assert np.all(improbable(means + step) > least)
+
+
 def test_masked_pixels_carry_nothing():
     model = toy()
     _, known, flux = drawn(model, 20)

@@ -15,9 +15,9 @@ from scipy.stats import multivariate_normal
 from app.cli.main import cli
 from model.bundle import REFERENCE, load_model
 from model.errors import InputError
-from model.methods.gaussdis import GaussDis
+from model.methods.gaussdis import UNUSUAL, GaussDis
 from model.methods.measured_stars import Measured
-from model.methods.scatter import line_strength
+from model.methods.scatter import growth_monomials, line_strength
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Spectrum
 from tests.pages import check_self_contained
@@ -101,7 +101,8 @@ def test_the_likelihood_is_the_normal_density_of_groups_with_latents_and_shared_
     strength = line_strength(model.basis, stars.parameters)[:, None, None]
     errors = corrected.by_errors(np.zeros_like(latents), stars.parameters, stars.errors)
     own = stars.covariances + model.scattered(latents, stars.parameters) + errors
-    own = own + strength**2 * corrected.misfit
+    growth = np.exp(growth_monomials(model.ranges, stars.parameters) @ corrected.misfit_growth)
+    own = own + growth[:, None, None] * strength**2 * corrected.misfit
     slope = corrected.population.T @ slope
     size = stars.coefficients.shape[1]
     for number in range(5):
@@ -197,16 +198,23 @@ def test_groups_left_out_are_the_validation_of_a_survey_with_noise(noisy: Path, 
         train_gaussdis_model(noisy, None, noisy, tmp_path / "m.safetensors", name="none", device="cpu")
 
 
-def test_the_residual_variance_is_that_of_spectra_without_noise(model: GaussDis) -> None:
+def test_the_residual_variance_is_known_with_and_without_noise(model: GaussDis) -> None:
     """Residuals outside the basis of standard deviation 0.003, beside noise that is a tenth larger than ivar says."""
     random = np.random.default_rng(5)
-    spectra = []
-    for snr in np.linspace(40, 400, 60):
+
+    def drawn(snr: float, sd: float) -> Spectrum:
         labels = random.uniform(*model.ranges.T)
         flux = model.decode(random.normal(size=(1, model.card.latent_dim)), labels[None])[0]
-        flux += random.normal(size=len(flux)) * np.hypot(0.003, 1.1 / snr)
-        spectra.append(Spectrum(flux, np.full(len(flux), snr**2), Parameters(*labels), has_errors=True))
-    found = with_residual_variance(model, spectra)
-    assert found.residual_variance == pytest.approx(0.003**2, rel=0.1)
-    extra = (found.measure(spectra[-1:]).covariances - model.measure(spectra[-1:]).covariances)[0]
-    assert np.diagonal(extra).mean() == pytest.approx(-(0.003**2), rel=0.3)
+        flux += random.normal(size=len(flux)) * np.hypot(sd, 1.1 / snr)
+        return Spectrum(flux, np.full(len(flux), snr**2), Parameters(*labels), has_errors=True)
+
+    found = with_residual_variance(model, [drawn(snr, 0.003) for snr in np.linspace(40, 400, 60)])
+    assert found.residual_variance == pytest.approx([0.003**2, 0.21], rel=0.1)
+    usual, unusual = drawn(200.0, 0.003), drawn(200.0, 0.02)
+    extra = [
+        found.measure([one]).covariances[0] - model.measure([one]).covariances[0] for one in (usual, unusual)
+    ]
+    constant, of_noise = found.residual_variance
+    assert np.diagonal(extra[0]).mean() == pytest.approx(-constant, rel=0.3)  # the misfit has it
+    less = UNUSUAL * constant + (UNUSUAL - 1) * of_noise / 200**2
+    assert np.diagonal(extra[1]).mean() == pytest.approx(-less, rel=0.3)
