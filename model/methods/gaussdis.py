@@ -74,7 +74,7 @@ class GaussDis(Model):
 
     Tensors: those of `Basis`; `response_mean`, `response_linear`, `response_products` (`Response`); `scatter`
     (K, K), the covariance of the coefficients about the response, its `scatter_growth` (F,), and `misfit`
-    (K, K), that of observed spectra with usual lines, its `misfit_growth` (G,) (`model.methods.scatter`);
+    (K, K), that of observed spectra with usual lines, its `misfit_growth` (U,) (`model.methods.scatter`);
     `continuum` (K, K), what the normaliser adds to the coefficients' covariance for white noise of unit
     variance; `residue` (D, D), the covariance of twins' noiseless latent differences; `metric` (D, D), from the
     unit-prior latent to the one returned; `twins`, empty; `population` (D, D), the lower triangular root of the

@@ -2,11 +2,11 @@
 
 The covariance of the coefficients of a star with latent z at parameters u about the response is
 
-    S exp(a . f(z, u)) + s(u)^2 exp(b . g(u)) W,
+    S exp(a . f(z, u)) + s(u)^2 exp(b . u) W,
 
 where S (K, K) is what the polynomial misses of the spectra that it was fitted to, W (K, K) the misfit of
 observed spectra with usual lines, s the strength of the lines of a star of mean chemistry in units of
-`USUAL_DEPTH`, g the monomials of u up to degree 2 without the constant, and f the same, then z, then its
+`USUAL_DEPTH`, u is scaled, and f are its monomials up to degree 2 without the constant, then z, then its
 squares less 1. The growths a and b are empty where they are 0.
 """
 
@@ -26,7 +26,7 @@ USUAL_DEPTH = 0.07
 
 
 class Scatter:
-    """A covariance (K, K) and a misfit (K, K) of coefficients in a `basis`, and their growths (F,) and (G,)."""
+    """A covariance (K, K) and a misfit (K, K) of coefficients in a `basis`, and their growths (F,) and (U,)."""
 
     def __init__(
         self, basis: Basis, covariance: Array, growth: Array, misfit: Array, misfit_growth: Array
@@ -54,7 +54,7 @@ class Scatter:
         if self._misfit.any():
             size = np.square(line_strength(self._basis, parameters))
             if self._misfit_growth.any():
-                size *= factors(growth_monomials(self._basis.ranges, parameters), self._misfit_growth)
+                size *= factors(scaled_within(self._basis.ranges, parameters), self._misfit_growth)
             covariance = covariance + size[:, None, None] * self._misfit
         return covariance
 
@@ -73,13 +73,8 @@ def scaled_within(ranges: Array, parameters: Array) -> Array:
 
 def growth_features(ranges: Array, latents: Array, parameters: Array) -> Array:
     """The features f (N, F) of latents (N, D) and parameters (N, U), moved into `ranges` (U, 2)."""
-    monomials = growth_monomials(ranges, parameters)
+    monomials = design(np.clip(parameters, *ranges.T), ranges, DEGREE)[:, 1:]
     return np.concatenate([monomials, latents, np.square(latents) - 1], axis=1)
-
-
-def growth_monomials(ranges: Array, parameters: Array) -> Array:
-    """The monomials g (N, G) of parameters (N, U), moved into `ranges` (U, 2)."""
-    return design(np.clip(parameters, *ranges.T), ranges, DEGREE)[:, 1:]
 
 
 def factors(features: Array, growth: Array) -> Array:

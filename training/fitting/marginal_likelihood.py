@@ -3,9 +3,9 @@
 The coefficients y (K,) of star i at labels u, with those of its group's latent z, are taken as
 
     y_i = R(z, u_i) + B' phi(u_i) + z . G(u_i) + s + m_i + n_i,
-    z ~ N(0, P),  s ~ N(0, V),  m_i ~ N(0, l_i^2 exp(b . g(u_i)) W),  n_i ~ N(0, C_i),
+    z ~ N(0, P),  s ~ N(0, V),  m_i ~ N(0, l_i^2 exp(b . u_i) W),  n_i ~ N(0, C_i),
 
-where R is the response of the model that the fit starts from, phi (A,) and g are polynomials of u, l_i is the
+where R is the response of the model that the fit starts from, phi (A,) are polynomials of u, l_i is the
 strength of the star's lines (`model.methods.scatter`), and C_i the covariance of noise, masked pixels,
 continuum, scatter and, by the slope of the response, of the errors of labels. The members of a group share z
 and s; a single star is a group of its own. The fit integrates over z, s and m about the most probable latent,
@@ -35,7 +35,7 @@ from model.methods.basis import design, exponents
 from model.methods.gaussdis import GaussDis
 from model.methods.inverses import inverse
 from model.methods.measured_stars import Measured
-from model.methods.scatter import DEGREE, line_strength
+from model.methods.scatter import line_strength
 from model.spectra.grid import Array
 from training.fitting.gaussdis import with_offset, with_tensors
 from training.random_streams import Stream, generator
@@ -127,8 +127,8 @@ class Correction(nn.Module):
         unit = np.eye(stars.coefficients.shape[1])
         typical = stars.covariances.mean(axis=0, dtype=np.float64) + OWN * unit
         root = _root(typical)
-        self._degree = max(OFFSET_DEGREE, SLOPE_DEGREE, DEGREE)
-        counts = [len(exponents(len(start.ranges), d)) for d in (OFFSET_DEGREE, SLOPE_DEGREE, DEGREE)]
+        self._degree = max(OFFSET_DEGREE, SLOPE_DEGREE)
+        counts = [len(exponents(len(start.ranges), d)) for d in (OFFSET_DEGREE, SLOPE_DEGREE)]
         monomials = design(self._within(stars.parameters), start.ranges, self._degree)
         self._orthonormal = np.linalg.inv(np.linalg.qr(monomials)[1]) * np.sqrt(len(monomials))
         white = np.linalg.inv(root) @ np.linalg.inv(root)
@@ -145,7 +145,7 @@ class Correction(nn.Module):
         self.slope = nn.Parameter(torch.tensor(np.zeros((counts[1], latents, len(unit)))))
         self.own = nn.Parameter(torch.tensor(np.linalg.cholesky(own)))
         self.shared = nn.Parameter(torch.tensor(np.linalg.cholesky(shared)))
-        self.growth = nn.Parameter(torch.tensor(np.zeros(counts[2] - 1)))
+        self.growth = nn.Parameter(torch.tensor(np.zeros(len(start.ranges))))
         self.excess = nn.Parameter(torch.tensor(FIRST_EXCESS * np.eye(latents)))
 
     def model(self) -> GaussDis:

@@ -43,7 +43,7 @@ LEFT_OUT = 5
 SAMPLE = 1000
 """Single stars whose spectra are kept: for the mean residual, the metric and the report."""
 
-FACTOR_SD = 0.2
+FACTOR_SD = 0.1
 """Standard deviation of the prior of the logarithm of the misfit's factor: few siblings hardly know it."""
 
 STEP = 1.2

@@ -17,7 +17,7 @@ from model.bundle import REFERENCE, load_model
 from model.errors import InputError
 from model.methods.gaussdis import UNUSUAL, GaussDis
 from model.methods.measured_stars import Measured
-from model.methods.scatter import growth_monomials, line_strength
+from model.methods.scatter import line_strength, scaled_within
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Spectrum
 from tests.pages import check_self_contained
@@ -101,7 +101,7 @@ def test_the_likelihood_is_the_normal_density_of_groups_with_latents_and_shared_
     strength = line_strength(model.basis, stars.parameters)[:, None, None]
     errors = corrected.by_errors(np.zeros_like(latents), stars.parameters, stars.errors)
     own = stars.covariances + model.scattered(latents, stars.parameters) + errors
-    growth = np.exp(growth_monomials(model.ranges, stars.parameters) @ corrected.misfit_growth)
+    growth = np.exp(scaled_within(model.ranges, stars.parameters) @ corrected.misfit_growth)
     own = own + growth[:, None, None] * strength**2 * corrected.misfit
     slope = corrected.population.T @ slope
     size = stars.coefficients.shape[1]
