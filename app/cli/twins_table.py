@@ -77,7 +77,12 @@ def _number(value: float | None, decimals: int) -> str:
 
 
 def _fraction(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+    """Three decimals, but no number that is rounded to 0 or 1."""
+    if value is None:
+        return UNKNOWN
+    if value < 0.001:
+        return f"{value:.1e}"
+    return "> 0.999" if 0.9995 <= value < 1 else f"{value:.3f}"
 
 
 def _with_error(value: float, error: float | None) -> str:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from astropy.table import Table
 
+from app.cli.twins_table import COLUMNS
 from index.stores.sqlite import SqliteStore
 from tests.conftest import APSTAR, ASPCAP, DEFAULT_MODEL, GIANT
 from tests.forked import run
@@ -52,6 +53,15 @@ def test_a_stored_star_is_asked_for_by_its_id(start_server, data):
     assert "SYN-202-000003B" in printed.splitlines()[5]
     assert "same within noise: p_same is 0.01 or more" in printed
     assert "domain" not in printed, "all of them are inside"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.9997, "> 0.999"), (0.9994, "0.999"), (1.0, "1.000"), (0.0004, "4.0e-04"), (None, "-")],
+)
+def test_no_p_same_is_rounded_to_one_or_none(value, text):
+    column = next(column for column in COLUMNS if column.name == "p_same")
+    assert column.text({"p_same": value}) == text
 
 
 def test_the_table_has_a_row_for_each_twin(data):
