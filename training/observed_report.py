@@ -27,18 +27,12 @@ def observed_report(identity: str, trained: Trained, start: GaussDis, survey: Su
     """The HTML page of a training run; pictures go into the run's `folder`."""
     losses = np.array(trained.losses)
     (folder / "losses.png").write_bytes(draw_losses({"density": (np.arange(len(losses)), losses)}))
-    siblings, picture = _siblings(trained, start, folder)
     sections = [
         f"# Training of {identity}",
         _stars(trained, survey),
         "## Losses",
         "![Losses of single steps (thin) and their running mean](losses.png)",
-        "## Siblings left out",
-        f"{len(trained.left_out.group)} siblings of {len(np.unique(trained.left_out.group))} groups that the "
-        "model was not fitted to. They correct one number, the size of the misfit.",
-        siblings,
-        SCORES,
-        picture,
+        *_siblings(trained, start, folder),
         "## What is left of the parameters",
         _left(trained, start),
         "## Domain",
@@ -60,9 +54,11 @@ def _stars(trained: Trained, survey: Survey) -> str:
     return "\n".join(lines + [f"    - {star_id}: {reason}" for star_id, reason in examples])
 
 
-def _siblings(trained: Trained, start: GaussDis, folder: Path) -> tuple[str, str]:
+def _siblings(trained: Trained, start: GaussDis, folder: Path) -> list[str]:
     """Scores of the start and of the model on siblings left out, and the figure of their p_same."""
     rows, members = {}, trained.left_out
+    if not len(members.group):
+        return ["## Siblings", "The survey has no siblings: nothing here says whether `p_same` is right."]
     picture = ""
     for name, model in (("start", start), ("trained", trained.model)):
         distances = always(*by_model(members, model))
@@ -70,7 +66,11 @@ def _siblings(trained: Trained, start: GaussDis, folder: Path) -> tuple[str, str
         rows[f"{name}, by p_same"], _ = scores(members, by_p_same(distances))
         if same is not None:
             picture = p_same_figure(folder, name, members, same)
-    return scores_table(rows), picture
+    text = (
+        f"{len(members.group)} siblings of {len(np.unique(members.group))} groups that the model was not "
+        "fitted to. They correct one number, the size of the misfit."
+    )
+    return ["## Siblings left out", text, scores_table(rows), SCORES, picture]
 
 
 def _left(trained: Trained, start: GaussDis) -> str:

@@ -16,6 +16,8 @@ G has a narrow prior about 0: from single stars alone a turn of the latents that
 likelihood, and twins at different u would meet no more. So the start says how spectra of one chemistry change
 with u, and the survey corrects it. P is nowhere above 1, the chemistry that the start was trained on: a
 latent of little effect would take up what the instrument does.
+
+Without groups B is constant and G is 0: what single stars alone say of u turns latents.
 """
 
 from __future__ import annotations
@@ -121,7 +123,7 @@ class Correction(nn.Module):
     usual_own: Tensor
     usual_shared: Tensor
 
-    def __init__(self, start: GaussDis, stars: Measured) -> None:
+    def __init__(self, start: GaussDis, stars: Measured, siblings: bool = True) -> None:
         super().__init__()
         self.start = start
         unit = np.eye(stars.coefficients.shape[1])
@@ -129,6 +131,7 @@ class Correction(nn.Module):
         root = _root(typical)
         self._degree = max(OFFSET_DEGREE, SLOPE_DEGREE)
         counts = [len(exponents(len(start.ranges), d)) for d in (OFFSET_DEGREE, SLOPE_DEGREE)]
+        counts = counts if siblings else [1, 0]
         monomials = design(self._within(stars.parameters), start.ranges, self._degree)
         self._orthonormal = np.linalg.inv(np.linalg.qr(monomials)[1]) * np.sqrt(len(monomials))
         white = np.linalg.inv(root) @ np.linalg.inv(root)
@@ -277,8 +280,8 @@ def fit(
     losses : list of float
         Minus the log density of each step, per star.
     """
-    correction = Correction(start, stars).to(device)
     rows = Groups.of(group)
+    correction = Correction(start, stars, bool(rows.siblings)).to(device)
     optimiser = torch.optim.Adam(correction.parameters(), lr=STEP_SIZE, betas=MOMENTS)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS, LAST_STEP_SIZE)
     alone, siblings = min(len(rows.alone), MOST_ALONE), sum(map(len, rows.siblings))

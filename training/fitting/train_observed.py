@@ -5,7 +5,8 @@
 The start says which latents there are, and how spectra of one chemistry change with Teff, log g and [Fe/H].
 The survey alone cannot say that: without a twin of every star, latents may turn with the parameters. What it
 can say it does, by maximum marginal likelihood (`training.fitting.marginal_likelihood`). One in five of its
-groups is left out of the fit: their siblings correct the size of the misfit, and judge the model.
+groups is left out of the fit: their siblings correct the size of the misfit, and judge the model. Where there
+are few groups, all are left out.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from training.evaluation.siblings import Members
 from training.fitting import marginal_likelihood
 from training.fitting.adapt import measured, unadapted, with_floor, with_mean_residual, with_sibling_metric
 from training.fitting.choose_misfit import factor_of, squares
-from training.fitting.enough_stars import FEWEST_GROUPS_TO_TRAIN, FEWEST_TO_TRAIN
+from training.fitting.enough_stars import FEWEST_GROUPS_TO_FIT, FEWEST_TO_TRAIN
 from training.fitting.gaussdis import with_tensors
 from training.random_streams import Stream, generator
 from training.surveys.observations import prepared
@@ -101,14 +102,14 @@ def train_observed(start: GaussDis, survey: Survey, name: str, run: Path, device
     Raises
     ------
     InputError
-        For a survey without errors, with too few stars or groups, or a checkpoint of another run.
+        For a survey without errors, with too few stars, or a checkpoint of another run.
     """
     if survey.noise is None:
         raise InputError(f"{survey.path} has no errors of its pixels: neither ivar nor error, and no S/N")
     survey.check_grid(start.grid)
     given, start = start, unadapted(start)
     group = _groups(survey)
-    _check_enough(survey, group, "")
+    _check_enough(survey, len(group), "")
     unusable: dict[str, str] = {}
     known: dict[int, Spectrum] = {}
     for block in _usable(start, survey, "read siblings", unusable, _kept(group)):
@@ -116,7 +117,7 @@ def train_observed(start: GaussDis, survey: Survey, name: str, run: Path, device
     spectra = list(known.values())
     start = with_residual_variance(with_mean_residual(start, spectra), spectra)
     stars, used = _measured(start, survey, unusable)
-    _check_enough(survey, group[used], f" that {start.card.identity} can use")
+    _check_enough(survey, len(used), f" that {start.card.identity} can use")
     fitted, out = _split(group, used)
     siblings = np.unique(group[used[fitted]], return_counts=True)[1]
     state, save = _checkpoint(run, start, survey)
@@ -126,7 +127,7 @@ def train_observed(start: GaussDis, survey: Survey, name: str, run: Path, device
     )
     judges = used[out].tolist()
     members = Members([known[row] for row in judges], [survey.star_id[row] for row in judges], group[judges])
-    factor = _factor(model, members)
+    factor = _factor(model, members) if len(members.group) else 1.0
     model = with_tensors(model, model.card, misfit=factor * model.misfit)
     sample = [known[row] for row in used[fitted].tolist() if row in known]
     training = start.card.training | {
@@ -182,13 +183,11 @@ def _groups(survey: Survey) -> NDArray[np.int64]:
     return rows if survey.twin is None else np.minimum(rows, np.where(survey.twin < 0, rows, survey.twin))
 
 
-def _check_enough(survey: Survey, group: NDArray[np.int64], which: str) -> None:
-    """Raise InputError if stars in groups numbered (N,) are too few to train on; `which` says of what kind."""
-    groups = int((np.unique(group, return_counts=True)[1] > 1).sum())
-    if len(group) < FEWEST_TO_TRAIN or groups < FEWEST_GROUPS_TO_TRAIN:
+def _check_enough(survey: Survey, stars: int, which: str) -> None:
+    """Raise InputError if `stars` are too few to train on; `which` says of what kind they are."""
+    if stars < FEWEST_TO_TRAIN:
         raise InputError(
-            f"{survey.path} has {len(group)} stars{which}, and {groups} groups of two such stars or more: "
-            f"training takes {FEWEST_TO_TRAIN} and {FEWEST_GROUPS_TO_TRAIN}. Adapt a model to them "
+            f"{survey.path} has {stars} stars{which}: training takes {FEWEST_TO_TRAIN}. Adapt a model to them "
             "(chemtwin model adapt)"
         )
 
@@ -237,11 +236,12 @@ def _first(unusable: dict[str, str]) -> str:
 
 
 def _split(group: NDArray[np.int64], used: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which of the `used` rows are fitted to, and which are of the groups that are left out."""
+    """Which of the `used` rows are fitted to, and which are of the groups that are left out, all if few."""
     own = group[used]
     numbers, size = np.unique(own, return_counts=True)
     siblings = generator(Stream.ADAPTATION).permutation(numbers[size > 1])
-    out = np.isin(own, siblings[: -(-len(siblings) // LEFT_OUT)])
+    few = len(siblings) < FEWEST_GROUPS_TO_FIT
+    out = np.isin(own, siblings if few else siblings[: -(-len(siblings) // LEFT_OUT)])
     return np.flatnonzero(~out), np.flatnonzero(out)
 
 

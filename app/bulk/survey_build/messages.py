@@ -12,7 +12,7 @@ from model.bundle import REFERENCE, load_model
 from model.spectra.parameters import PARAMETER_UNITS, Parameters
 from training.fitting.enough_stars import (
     FEWEST_GROUPS,
-    FEWEST_GROUPS_TO_TRAIN,
+    FEWEST_GROUPS_TO_FIT,
     FEWEST_TO_ADAPT,
     FEWEST_TO_TRAIN,
 )
@@ -53,13 +53,15 @@ def _next(built: BuiltSurvey) -> Iterator[str]:
 
     survey = shlex.quote(str(built.survey))
     groups = int((np.bincount(built.group[built.group >= 0]) > 1).sum())
-    if built.stars >= FEWEST_TO_TRAIN and groups >= FEWEST_GROUPS_TO_TRAIN:
+    if built.stars >= FEWEST_TO_TRAIN:
+        if groups < FEWEST_GROUPS_TO_FIT:
+            yield (
+                f"{groups} groups only judge a model that is trained on the survey. It is fitted to them from "
+                f"{FEWEST_GROUPS_TO_FIT} on, and finds more twins."
+            )
         yield f"next: chemtwin model train {survey} --out model.safetensors"
         return
-    yield (
-        f"{built.stars} stars in {groups} groups are too few to train a model on: that takes about "
-        f"{FEWEST_TO_TRAIN}, and {FEWEST_GROUPS_TO_TRAIN} groups."
-    )
+    yield f"{built.stars} stars are too few to train a model on: that takes about {FEWEST_TO_TRAIN}."
     reference = load_model(REFERENCE)
     labels = np.stack([built.numbers[name] for name in PARAMETER_UNITS], axis=1).tolist()
     usable = np.array([not reference.outside(Parameters(*star)) for star in labels])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import h5py
@@ -181,9 +182,38 @@ def test_too_few_stars_are_refused_before_the_first_is_measured(
     model: GaussDis, noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(GaussDis, "measure", lambda *_: pytest.fail("a star was measured"))
-    with pytest.raises(InputError, match=r"has 180 stars, and 30 groups .*chemtwin model adapt"):
+    with pytest.raises(InputError, match=r"has 180 stars: training takes 5000. .*chemtwin model adapt"):
         train_observed(model, Survey.open(noisy), "few", tmp_path / "run", torch.device("cpu"))
     assert not (tmp_path / "run" / STATE).exists()
+
+
+def test_single_stars_correct_nothing_that_depends_on_the_parameters(
+    model: GaussDis, noisy: Path, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.fitting.marginal_likelihood.STEPS", 3)
+    alone, out = tmp_path / "alone.h5", tmp_path / "alone.safetensors"
+    shutil.copy(noisy, alone)
+    with h5py.File(alone, "a") as file:
+        del file["group"]
+    train_gaussdis_model(alone, REFERENCE, None, out, name="alone", device="cpu")
+    trained = load_model(out)
+    assert isinstance(trained, GaussDis)
+    assert np.array_equal(trained.response.linear, model.response.linear)
+    assert trained.response_offset[0].any()
+    assert not trained.response_offset[1:].any()
+    record = trained.card.training["observed"]
+    assert (record["groups"], record["factor"]) == (0, 1.0)
+    assert "has no siblings" in Path(f"{out}.html").read_text()
+
+
+def test_few_groups_all_judge(
+    model: GaussDis, noisy: Path, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.fitting.marginal_likelihood.STEPS", 3)
+    monkeypatch.setattr("training.fitting.train_observed.FEWEST_GROUPS_TO_FIT", 31)
+    trained = train_observed(model, Survey.open(noisy), "few", tmp_path / "run", torch.device("cpu"))
+    assert len(np.unique(trained.left_out.group)) == 30
+    assert trained.model.card.training["observed"]["groups"] == 0
 
 
 def test_a_network_takes_no_start(noisy: Path, tmp_path: Path) -> None:
