@@ -56,8 +56,8 @@ def _next(built: BuiltSurvey) -> Iterator[str]:
     if built.stars >= FEWEST_TO_TRAIN:
         if groups < FEWEST_GROUPS_TO_FIT:
             yield (
-                f"{groups} groups only judge a model that is trained on the survey. It is fitted to them from "
-                f"{FEWEST_GROUPS_TO_FIT} on, and finds more twins."
+                f"The survey has {groups} groups. From {FEWEST_GROUPS_TO_FIT} on a model is fitted to them, "
+                "and finds more twins."
             )
         yield f"next: chemtwin model train {survey} --out model.safetensors"
         return

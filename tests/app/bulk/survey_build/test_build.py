@@ -210,6 +210,11 @@ def test_cuts_by_snr_and_labels_far_from_all_others(build, tmp_path, monkeypatch
     assert "43 stars are too few to train a model on: that takes about 5000." in built.said
     assert f"model adapt takes 20 stars in the range of {REFERENCE}: the survey has 25." in built.said
     assert f"chemtwin model adapt {REFERENCE} {built.out} --out {tmp_path}/adapted.safetensors\n" in built.said
+    with monkeypatch.context() as lower:
+        lower.setattr("app.bulk.survey_build.messages.FEWEST_TO_TRAIN", 43)
+        many = build("--min-snr", 40, labels=csv_of(tmp_path / "labels.csv", stars))
+    assert "The survey has 0 groups. From 15 on a model is fitted to them" in many.said
+    assert f"next: chemtwin model train {many.out} --out" in many.said
     few = build(labels=csv_of(tmp_path / "labels.csv", stars[10:20]))
     assert few.outcomes == {"taken": 10, "no_row": 35}
     assert f"takes 20 stars in the range of {REFERENCE}: the survey has 8." in few.said
