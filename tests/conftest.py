@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # the process that starts the workers reads this file and run
 
 httpx._transports.default.create_ssl_context = cache(httpx.create_ssl_context)
 """Read once: the certificates take 20 ms of each client, and the tests speak plain HTTP."""
+for ask in (httpx.Client.__init__, httpx.get, httpx.post, httpx.put, httpx.delete, httpx.request):
+    ask.__kwdefaults__["timeout"] = httpx.Timeout(120)  # of 5 s: a busy machine is slow, not wrong
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
