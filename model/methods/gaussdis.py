@@ -49,7 +49,7 @@ ERRORLESS_AT_ONCE = 256
 """Spectra without errors that are embedded at once."""
 
 
-UNUSUAL = 5.0
+UNUSUAL = 10.0
 """Residual variance of so many times the usual is no more than a survey's own spectra may have."""
 
 FOREIGN = 1e-4

@@ -200,6 +200,19 @@ class Normaliser:
             for _, basis, pixels in self._designs
         ]
 
+    def seen_through(self, components: Array, flux: Array) -> Array:
+        """What projections onto components (K, P) are projections of (K, P), before normalising.
+
+        For small noise added to a normalised `flux` (P,): a round of normalising is linear in it, and takes off
+        the flux times the polynomial through the noise in the continuum pixels.
+        """
+        seen = components.copy()
+        for (detector, basis, pixels), (solve, _, _) in zip(self._designs, self._products, strict=True):
+            part = seen[:, detector]
+            for _ in range(ROUNDS):
+                part[:, pixels] -= (part * flux[detector]) @ basis @ solve.T
+        return seen
+
     def batch(self, flux: NDArray[np.float32]) -> NDArray[np.float32]:
         """Normalise complete spectra without bad pixels, such as synthetic ones, in single precision.
 

@@ -30,7 +30,6 @@ from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
 from training.fitting.metric import difference_metric
 from training.networks.batches import coefficients
-from training.networks.preprocessing import coefficient_noise
 from training.spectral_basis import parameter_values
 from training.surveys.survey import Survey
 from training.surveys.used_surveys import record
@@ -192,7 +191,7 @@ def refine(start: Autoencoder, survey: Survey, name: str) -> GaussDis:
         Grid(survey.wavelength),
         start.normaliser,
         scatter=scatter,
-        continuum=continuum_covariance(survey, start.normaliser, basis),
+        continuum=continuum_covariance(start.normaliser, basis),
         residue=np.zeros((size, size)),
         metric=np.eye(size),
         twins=np.zeros((0, 0)),
@@ -237,11 +236,16 @@ def _card(start: Autoencoder, survey: Survey, name: str, size: int) -> Card:
     )
 
 
-def continuum_covariance(survey: Survey, normaliser: Normaliser | None, basis: Basis) -> Array:
-    """What the normaliser adds to the coefficients' covariance (K, K) for white noise of unit variance."""
-    factor = coefficient_noise(survey, normaliser, basis)
+def continuum_covariance(normaliser: Normaliser | None, basis: Basis) -> Array:
+    """What normalising adds to the covariance (K, K) of the coefficients of white noise of unit variance.
+
+    At the middle of the basis's ranges.
+    """
     unit = np.eye(len(basis.components))
-    return np.zeros_like(unit) if factor is None else factor @ factor.T - unit
+    if normaliser is None:
+        return np.zeros_like(unit)
+    seen = normaliser.seen_through(basis.components, basis.expected(basis.ranges.mean(axis=1)[None])[0])
+    return np.asarray(seen @ seen.T - unit)
 
 
 def posterior_covariances(model: GaussDis, parameters: Array, latents: Array, snr: float) -> Array:

@@ -101,7 +101,7 @@ def train(survey: Survey, validation: Survey | None, name: str) -> GaussDis:
         left_out, left_out_group = _joined((left_out, left_out_group), _measured(validation, normaliser, basis))
     response, scatter = _fit(stars, group, basis.ranges, degrees)
     left_out.latents = np.zeros((len(left_out_group), size))
-    continuum = continuum_covariance(survey, normaliser, basis)
+    continuum = continuum_covariance(normaliser, basis)
     scatter, growth = _scatter(response, scatter, left_out, left_out_group, continuum)
     model = GaussDis(
         _card(name, basis, stars.parameters, size, _record(survey, validation, groups, degrees)),

@@ -33,6 +33,7 @@ from training.fitting.adapt import measured, unadapted, with_floor, with_mean_re
 from training.fitting.choose_misfit import factor_of, squares
 from training.fitting.enough_stars import FEWEST_GROUPS_TO_FIT, FEWEST_TO_TRAIN
 from training.fitting.gaussdis import with_tensors
+from training.fitting.observed_basis import with_observed_components
 from training.random_streams import Stream, generator
 from training.surveys.observations import prepared
 from training.surveys.survey import Survey
@@ -43,6 +44,12 @@ LEFT_OUT = 5
 
 SAMPLE = 1000
 """Single stars whose spectra are kept: for the mean residual, the metric and the report."""
+
+MOST_SINGLE = 50_000
+"""Single stars that are measured; of more as many are drawn. A fit takes no more, each about once."""
+
+MOST_SIBLINGS = 10_000
+"""Siblings whose spectra are kept in memory, whole groups: those that are left out are of these."""
 
 FACTOR_SD = 0.1
 """Standard deviation of the prior of the logarithm of the misfit's factor: few siblings hardly know it."""
@@ -112,13 +119,15 @@ def train_observed(start: GaussDis, survey: Survey, name: str, run: Path, device
     _check_enough(survey, len(group), "")
     unusable: dict[str, str] = {}
     known: dict[int, Spectrum] = {}
-    for block in _usable(start, survey, "read siblings", unusable, _kept(group)):
+    wanted, kept = _wanted(group)
+    for block in _usable(start, survey, "read siblings", unusable, kept):
         known |= block
     spectra = list(known.values())
-    start = with_residual_variance(with_mean_residual(start, spectra), spectra)
-    stars, used = _measured(start, survey, unusable)
+    start = with_observed_components(with_mean_residual(start, spectra), spectra)
+    start = with_residual_variance(start, spectra)
+    stars, used = _measured(start, survey, unusable, wanted)
     _check_enough(survey, len(used), f" that {start.card.identity} can use")
-    fitted, out = _split(group, used)
+    fitted, out = _split(group, used, np.array(list(known)))
     siblings = np.unique(group[used[fitted]], return_counts=True)[1]
     state, save = _checkpoint(run, start, survey)
     chosen = Measured(*(array[fitted] for array in stars))
@@ -192,13 +201,20 @@ def _check_enough(survey: Survey, stars: int, which: str) -> None:
         )
 
 
-def _kept(group: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which (N,) stars' spectra are kept in memory: all siblings, and a sample of the single stars."""
-    _, number, size = np.unique(group, return_inverse=True, return_counts=True)
-    kept = size[number] > 1
-    alone = generator(Stream.ADAPTATION).permutation(np.flatnonzero(~kept))
-    kept[alone[:SAMPLE]] = True
-    return np.asarray(kept)
+def _wanted(group: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which (N,) stars are measured, and of which (N,) the spectra are kept in memory.
+
+    All siblings are measured, and no more than `MOST_SINGLE` single stars. Kept are the siblings, in whole
+    groups no more than `MOST_SIBLINGS`, and a sample of the single stars.
+    """
+    _, own, size = np.unique(group, return_inverse=True, return_counts=True)
+    random = generator(Stream.ADAPTATION)
+    alone = random.permutation(np.flatnonzero(size[own] == 1))
+    groups = random.permutation(np.flatnonzero(size > 1))
+    groups = groups[np.cumsum(size[groups]) <= MOST_SIBLINGS]
+    wanted, kept = size[own] > 1, np.isin(own, groups)
+    wanted[alone[:MOST_SINGLE]] = kept[alone[:SAMPLE]] = True
+    return wanted, kept
 
 
 def _usable(
@@ -218,11 +234,12 @@ def _usable(
             yield usable
 
 
-def _measured(model: GaussDis, survey: Survey, unusable: dict[str, str]) -> tuple[Measured, NDArray[np.int64]]:
-    """The coefficients of all usable stars, covariances in single precision, and the stars' rows (N,)."""
-    everything = np.ones(len(survey), np.bool_)
+def _measured(
+    model: GaussDis, survey: Survey, unusable: dict[str, str], wanted: NDArray[np.bool_]
+) -> tuple[Measured, NDArray[np.int64]]:
+    """The coefficients of usable stars among `wanted` (N,), covariances in single precision, and their rows."""
     parts, rows = [], []
-    for block in _usable(model, survey, "measure", unusable, everything):
+    for block in _usable(model, survey, "measure", unusable, wanted):
         part = model.measure(list(block.values()))
         parts.append(part._replace(covariances=part.covariances.astype(np.float32)))
         rows += list(block)
@@ -235,10 +252,15 @@ def _first(unusable: dict[str, str]) -> str:
     return next(f"{star_id} for one: {reason}" for star_id, reason in unusable.items())
 
 
-def _split(group: NDArray[np.int64], used: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which of the `used` rows are fitted to, and which are of the groups that are left out, all if few."""
+def _split(
+    group: NDArray[np.int64], used: NDArray[np.int64], known: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which of the `used` rows are fitted to, and which are of the groups that are left out, all if few.
+
+    Groups are left out of which the spectra are `known`.
+    """
     own = group[used]
-    numbers, size = np.unique(own, return_counts=True)
+    numbers, size = np.unique(own[np.isin(used, known)], return_counts=True)
     siblings = generator(Stream.ADAPTATION).permutation(numbers[size > 1])
     few = len(siblings) < FEWEST_GROUPS_TO_FIT
     out = np.isin(own, siblings if few else siblings[: -(-len(siblings) // LEFT_OUT)])

@@ -3,11 +3,12 @@
     chemtwin survey synthesize survey.h5 --observed
 
 Noise and masks have the patterns of the shipped DR10 giants. Resolution, velocity and continuum differ from
-star to star, residuals remain under sky lines, and labels have errors.
+star to star, residuals remain under sky lines and of the Earth's atmosphere, and labels have errors.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,8 @@ from model.spectra.parameters import PARAMETER_UNITS
 from training.random_streams import Stream, generator
 from training.surveys.observational_effects import RESOLUTION, broadened, shifted
 
-TEMPLATES = Path(__file__).parents[1] / "observed" / "dr10_giants.h5"
+FOLDER = Path(__file__).parents[1] / "observed"
+TEMPLATES, TELLURIC = FOLDER / "dr10_giants.h5", FOLDER / "telluric.h5"
 
 MEDIAN_SNR, SNR_SPREAD, SNR_RANGE = 130.0, 0.5, (40.0, 500.0)
 """S/N of the stars: a log-normal distribution, its standard deviation in ln S/N, and its limits."""
@@ -42,6 +44,12 @@ CONTINUUM_SD, CONTINUUM_DEGREE = 0.005, 3
 SKY, SKY_SD = 1.5, 0.5
 """Pixels with this many times the median noise are under sky lines. Their residual, one amplitude for a
 detector, is this fraction of the noise."""
+
+TELLURIC_SD = 0.05
+"""Error of the atmosphere's optical depth, as a fraction of it: one hundredth of the flux in strong lines."""
+
+STARS_SD = 40.0
+"""Velocities of stars against the Earth, km/s: lines of the atmosphere fall on other pixels of each star."""
 
 
 class Observed(NamedTuple):
@@ -107,6 +115,9 @@ def observe(flux: NDArray[Any], snr: Array, patterns: Array, grid: Grid, start: 
         flux.astype(np.float64), grid.wavelength, RESOLUTION, random.uniform(*RESOLUTIONS, size=(stars, 1))
     )
     seen = shifted(seen, VELOCITY_SD * random.standard_normal(stars), grid.wavelength)
+    lines = np.broadcast_to(_atmosphere(), flux.shape)
+    lines = shifted(lines, STARS_SD * random.standard_normal(stars), grid.wavelength)
+    seen *= np.exp(TELLURIC_SD * random.standard_normal((stars, 1)) * lines)
     noise = patterns[random.integers(len(patterns), size=stars)] / snr[:, None]
     masked = np.isinf(noise)
     noise[masked] = 0.0
@@ -120,3 +131,10 @@ def observe(flux: NDArray[Any], snr: Array, patterns: Array, grid: Grid, start: 
     seen[masked] = 1.0
     ivar = np.divide(1.0, noise**2, out=np.zeros_like(noise), where=~masked)
     return Observed(seen.astype(np.float32), ivar.astype(np.float32))
+
+
+@cache
+def _atmosphere() -> Array:
+    """Log transmission (P,) of the Earth's atmosphere, in its own frame (`training.observed.telluric`)."""
+    with h5py.File(TELLURIC) as file:
+        return np.asarray(np.log(file["transmission"][:] / file.attrs["unit"]))

@@ -47,6 +47,17 @@ def test_the_continuum_does_not_drift_with_the_noise(normaliser, spectra):
     assert abs(drift.mean()) < 5 * (1 / 20) / np.sqrt(60 * len(normaliser.pixels)) + 2e-4
 
 
+def test_projections_of_small_noise_are_known_before_normalising(normaliser, spectra):
+    flux = normaliser.batch(spectra[:1])[0].astype(np.float64)
+    noise = 1e-4 * np.random.default_rng(1).normal(size=(20, len(flux)))
+    components = np.random.default_rng(2).normal(size=(3, len(flux)))
+    ivar = np.ones_like(flux)
+    change = np.stack([normaliser(flux + own, ivar)[0] for own in noise]) - normaliser(flux, ivar)[0]
+    seen = noise @ normaliser.seen_through(components, flux).T
+    assert np.allclose(seen, change @ components.T, rtol=0, atol=1e-3 * seen.std())
+    assert not np.allclose(seen, noise @ components.T, rtol=0, atol=1e-2 * seen.std())
+
+
 def test_a_cosmic_ray_on_a_continuum_pixel_is_left_out(normaliser, spectra):
     flux = spectra[5].astype(float)
     clean, _ = normaliser(flux, np.ones(len(flux)))

@@ -198,7 +198,9 @@ def test_single_stars_correct_nothing_that_depends_on_the_parameters(
     train_gaussdis_model(alone, REFERENCE, None, out, name="alone", device="cpu")
     trained = load_model(out)
     assert isinstance(trained, GaussDis)
-    assert np.array_equal(trained.response.linear, model.response.linear)
+    before, after = np.split(trained.response.linear, [model.response.linear.shape[-1]], axis=-1)
+    assert np.array_equal(before, model.response.linear)
+    assert not after.any()
     assert trained.response_offset[0].any()
     assert not trained.response_offset[1:].any()
     record = trained.card.training["observed"]
@@ -214,6 +216,19 @@ def test_few_groups_all_judge(
     trained = train_observed(model, Survey.open(noisy), "few", tmp_path / "run", torch.device("cpu"))
     assert len(np.unique(trained.left_out.group)) == 30
     assert trained.model.card.training["observed"]["groups"] == 0
+
+
+def test_of_more_stars_than_memory_holds_some_are_drawn(
+    model: GaussDis, noisy: Path, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.fitting.marginal_likelihood.STEPS", 3)
+    for name, most in {"FEWEST_TO_TRAIN": 100, "MOST_SINGLE": 70, "MOST_SIBLINGS": 40, "SAMPLE": 20}.items():
+        monkeypatch.setattr(f"training.fitting.train_observed.{name}", most)
+    trained = train_observed(model, Survey.open(noisy), "drawn", tmp_path / "run", torch.device("cpu"))
+    record = trained.model.card.training["observed"]
+    assert len(trained.left_out.group) == 2 * 4  # one in five of the 20 pairs whose spectra are kept
+    assert (record["stars"], record["groups"]) == (70 + 60 - 8, 26)
+    assert len(trained.sample) == 20 + 40 - 8
 
 
 def test_a_network_takes_no_start(noisy: Path, tmp_path: Path) -> None:
