@@ -86,8 +86,8 @@ def with_observed_components(model: GaussDis, spectra: Sequence[Spectrum]) -> Ga
 def fit_components(basis: Basis, spectra: Sequence[Spectrum], names: tuple[str, ...], count: int) -> Array:
     """Components E (count, P) of spectra outside a basis, as the module has them.
 
-    The largest eigenvalue that noise of variance s^2 alone gives N spectra is s^2 (1 + sqrt(P / N))^2 (Marchenko
-    & Pastur 1967).
+    The largest eigenvalue that noise of variance s^2 alone gives N spectra is s^2 (1 + sqrt(P / N))^2
+    (Marchenko & Pastur 1967).
     """
     parameters = np.stack([spectrum.parameters.values(names) for spectrum in spectra])
     parameters = np.clip(parameters, *basis.ranges.T)

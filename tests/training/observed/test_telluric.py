@@ -9,7 +9,6 @@ from astropy.io import fits
 from model.spectra.grid import Grid
 from tests.conftest import APSTAR
 from training.observed.telluric import TELLURIC, UNIT, transmission_of
-from training.surveys.observational_effects import shifted
 
 
 def test_the_shipped_file_is_what_the_command_makes():
