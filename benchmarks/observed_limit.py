@@ -31,7 +31,9 @@ from training.surveys.observed_effects import (
     RESOLUTIONS,
     SKY,
     SKY_SD,
+    TELLURIC_SD,
     VELOCITY_SD,
+    atmosphere,
 )
 from training.surveys.survey import Survey
 
@@ -39,12 +41,16 @@ BLOCK = 64
 LABELS = len(PARAMETER_UNITS)
 
 
-def effects(flux: Array, ivar: Array, grid: Grid) -> Array:
-    """What one standard deviation of each effect does to spectra (N, P), to first order: (N, E, P)."""
+def effects(flux: Array, ivar: Array, vrad: Array, grid: Grid) -> Array:
+    """What one standard deviation of each effect does to spectra (N, P), to first order: (N, E, P).
+
+    The stars' velocities (N,) against the Earth are known.
+    """
     stars = len(flux)
     spread = np.ptp(RESOLUTIONS) / np.sqrt(12)
     lower = broadened(flux, grid.wavelength, RESOLUTION, np.full((stars, 1), RESOLUTION - spread))
     changes = [shifted(flux, np.full(stars, VELOCITY_SD), grid.wavelength) - flux, lower - flux]
+    changes.append(TELLURIC_SD * flux * atmosphere(vrad, grid))
     noise = np.divide(1.0, np.sqrt(ivar), out=np.zeros_like(ivar), where=ivar > 0)
     typical = np.array([np.median(row[row > 0]) for row in noise])[:, None]
     for detector in grid.detectors:
@@ -68,6 +74,7 @@ def fishers(survey: Survey, emulator: Emulator, labels: Array, columns: list[int
         "and the instrument": [],
         "and errors of labels": [],
     }
+    vrad = survey.column("vrad")
     for start in range(0, len(survey), BLOCK):
         rows = slice(start, start + BLOCK)
         flux, slopes = (
@@ -75,7 +82,7 @@ def fishers(survey: Survey, emulator: Emulator, labels: Array, columns: list[int
         )
         slopes[:, count:] *= survey.errors[rows][:, :, None]
         ivar = survey.ivar(rows).astype(np.float64)
-        every = np.concatenate([slopes, effects(flux, ivar, grid)], axis=1)
+        every = np.concatenate([slopes, effects(flux, ivar, vrad[rows], grid)], axis=1)
         whole = np.matmul(every * ivar[:, None], every.swapaxes(1, 2))
         instrument = np.r_[0:count, count + LABELS : whole.shape[1]]
         for name, chosen in zip(found, (np.arange(count), instrument, np.arange(whole.shape[1])), strict=True):

@@ -48,8 +48,8 @@ detector, is this fraction of the noise."""
 TELLURIC_SD = 0.05
 """Error of the atmosphere's optical depth, as a fraction of it: one hundredth of the flux in strong lines."""
 
-STARS_SD = 40.0
-"""Velocities of stars against the Earth, km/s: lines of the atmosphere fall on other pixels of each star."""
+VRAD_SD = 40.0
+"""Velocities of stars against the Earth, km/s: the atmosphere's lines fall on other pixels of each star."""
 
 
 class Observed(NamedTuple):
@@ -74,6 +74,11 @@ def observed_labels(parameters: Array, seed: int) -> tuple[Array, Array]:
     return parameters + sd * drawn, sd
 
 
+def observed_velocities(stars: int, seed: int) -> Array:
+    """Velocities (N,) of stars against the Earth, km/s."""
+    return VRAD_SD * generator(Stream.OBSERVED_LABELS, 2, seed=seed).standard_normal(stars)
+
+
 def noise_patterns(grid: Grid, unmasked: bool) -> Array:
     """Noise (M, P) of M real spectra in units of its median, infinite where a pixel is masked.
 
@@ -88,7 +93,9 @@ def noise_patterns(grid: Grid, unmasked: bool) -> Array:
     return np.where(good, pattern, 1.0 if unmasked else np.inf)
 
 
-def observe(flux: NDArray[Any], snr: Array, patterns: Array, grid: Grid, start: int, seed: int) -> Observed:
+def observe(
+    flux: NDArray[Any], snr: Array, vrad: Array, patterns: Array, grid: Grid, start: int, seed: int
+) -> Observed:
     """Observe stars.
 
     Parameters
@@ -97,6 +104,8 @@ def observe(flux: NDArray[Any], snr: Array, patterns: Array, grid: Grid, start: 
         True flux at `RESOLUTION`, in units of the continuum.
     snr : array (N,)
         The stars' S/N per pixel.
+    vrad : array (N,)
+        Their velocities against the Earth, km/s.
     patterns : array (M, P)
         From `noise_patterns`.
     grid : Grid
@@ -115,9 +124,7 @@ def observe(flux: NDArray[Any], snr: Array, patterns: Array, grid: Grid, start: 
         flux.astype(np.float64), grid.wavelength, RESOLUTION, random.uniform(*RESOLUTIONS, size=(stars, 1))
     )
     seen = shifted(seen, VELOCITY_SD * random.standard_normal(stars), grid.wavelength)
-    lines = np.broadcast_to(_atmosphere(), flux.shape)
-    lines = shifted(lines, STARS_SD * random.standard_normal(stars), grid.wavelength)
-    seen *= np.exp(TELLURIC_SD * random.standard_normal((stars, 1)) * lines)
+    seen *= np.exp(TELLURIC_SD * random.standard_normal((stars, 1)) * atmosphere(vrad, grid))
     noise = patterns[random.integers(len(patterns), size=stars)] / snr[:, None]
     masked = np.isinf(noise)
     noise[masked] = 0.0
@@ -131,6 +138,12 @@ def observe(flux: NDArray[Any], snr: Array, patterns: Array, grid: Grid, start: 
     seen[masked] = 1.0
     ivar = np.divide(1.0, noise**2, out=np.zeros_like(noise), where=~masked)
     return Observed(seen.astype(np.float32), ivar.astype(np.float32))
+
+
+def atmosphere(vrad: Array, grid: Grid) -> Array:
+    """Log transmission (N, P) of the Earth's atmosphere, in the frames of stars of velocities (N,), km/s."""
+    at_rest = _atmosphere()
+    return shifted(np.broadcast_to(at_rest, (len(vrad), len(at_rest))), -vrad, grid.wavelength)
 
 
 @cache

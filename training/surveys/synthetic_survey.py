@@ -20,7 +20,13 @@ from training.emulator.emulator import CARBON_LIMIT, Emulator
 from training.random_streams import Stream, generator
 from training.surveys.branch import draw_branch_labels
 from training.surveys.chemistry import Chemistry
-from training.surveys.observed_effects import noise_patterns, observe, observed_labels, observed_snr
+from training.surveys.observed_effects import (
+    noise_patterns,
+    observe,
+    observed_labels,
+    observed_snr,
+    observed_velocities,
+)
 from training.surveys.paper_tables import TABLE_1, TABLE_2
 from training.surveys.survey import BLOCK_STARS, OWN_FE_H, add_noise
 
@@ -318,6 +324,8 @@ def _write_observations(
     file["snr"] = observed_snr(len(labels), seed) if drawn else np.full(len(labels), snr)
     if patterns is not None:
         _write_observed_labels(file, seed)
+        file["vrad"] = observed_velocities(len(labels), seed)
+        file["vrad"].attrs["unit"] = "km/s"
     _write_flux(file, emulator, labels, vbroad, snr, patterns, seed)
 
 
@@ -337,7 +345,7 @@ def _write_flux(
     flux = file.create_dataset("flux", (stars, pixels), "f4", chunks=chunks)
     if patterns is not None:
         ivar = file.create_dataset("ivar", (stars, pixels), "f4", chunks=chunks)
-        star_snr = file["snr"][:]
+        star_snr, vrad = file["snr"][:], file["vrad"][:]
     with tqdm(total=stars, unit="star", desc="synthesize", disable=None) as bar:
         for start in range(0, stars, BLOCK_STARS):
             block = emulator(labels[start : start + BLOCK_STARS])
@@ -345,7 +353,7 @@ def _write_flux(
                 block = broaden(block, vbroad[start : start + BLOCK_STARS], grid)
             rows = slice(start, start + len(block))
             if patterns is not None:
-                flux[rows], ivar[rows] = observe(block, star_snr[rows], patterns, grid, start, seed)
+                flux[rows], ivar[rows] = observe(block, star_snr[rows], vrad[rows], patterns, grid, start, seed)
             else:
                 flux[rows] = add_noise(block, snr, Stream.SURVEY_NOISE, start, seed=seed)
             bar.update(len(block))

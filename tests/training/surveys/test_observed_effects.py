@@ -6,13 +6,21 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy.constants import speed_of_light
 
 from app.cli.main import cli
 from model.errors import InputError
+from model.spectra.continuum import Normaliser
 from model.spectra.grid import Grid
 from training.emulator.emulator import Emulator
 from training.surveys.chemistry import SHIPPED, Chemistry
-from training.surveys.observed_effects import SNR_RANGE, noise_patterns, observe
+from training.surveys.observed_effects import (
+    SNR_RANGE,
+    TELLURIC_SD,
+    atmosphere,
+    noise_patterns,
+    observe,
+)
 from training.surveys.survey import Survey
 from training.surveys.synthetic_survey import CLUSTER_MEMBERS, synthesize
 
@@ -80,10 +88,25 @@ def test_members_of_a_cluster_share_all_abundances(surveys):
 def test_noise_alone_has_the_size_that_ivar_says():
     grid = Grid.apogee()
     flat = np.ones((40, len(grid)))
-    observed = observe(flat, np.full(40, 100.0), noise_patterns(grid, False), grid, 0, 1)
+    observed = observe(flat, np.full(40, 100.0), np.zeros(40), noise_patterns(grid, False), grid, 0, 1)
     good = observed.ivar > 0
     pull = (observed.flux - 1) * np.sqrt(observed.ivar)
     assert 1.0 < pull[good].std() < 1.4, "a continuum error of half of the noise is beside it"
+
+
+def test_the_atmosphere_leaves_lines_in_the_frame_of_the_earth():
+    grid, stars = Grid.apogee(), 60
+    flat, vrad = np.ones((stars, len(grid))), np.linspace(-80, 80, stars)
+    observed = observe(flat, np.full(stars, 1e5), vrad, noise_patterns(grid, True), grid, 0, 1)
+    lines = atmosphere(vrad, grid)
+    strong = np.exp(lines[0]).argmin()
+    assert grid.wavelength[strong] * (1 - 80e3 / speed_of_light) == pytest.approx(
+        grid.wavelength[np.exp(atmosphere(np.zeros(1), grid)[0]).argmin()], abs=0.2
+    ), "an approaching star moves the atmosphere's lines to the red of its own"
+    continuum = Normaliser(grid, np.flatnonzero(np.exp(lines).min(axis=0) > 0.99), 4)
+    flux = continuum.batch(observed.flux)
+    depths = [np.polyfit(own, one, 1)[0] for own, one in zip(lines, flux, strict=True)]
+    assert np.std(depths) == pytest.approx(TELLURIC_SD, rel=0.3)
 
 
 def test_unmasked_spectra_have_noise_in_every_pixel(tmp_path):
