@@ -65,6 +65,7 @@ OPTIONAL = (
     "floor_growth",
     "mean_offset",
     "response_offset",
+    "observed_components",
 )
 """Tensors that a model file has only where they are not 0."""
 
@@ -83,7 +84,8 @@ class GaussDis(Model):
     variance per pixel outside the basis that a survey's spectra have without noise, which `misfit` allows for,
     and that of noise in units of ivar's; `floor_growth` (U,), by which the square of the card's `error_floor`
     grows; `mean_offset` (P,) and `response_offset` (T, K), what observed stars added to the mean spectrum and
-    to `response_mean`. `population` and `OPTIONAL` ones may be absent.
+    to `response_mean`; `observed_components` (1,), how many of the last components were fitted to observed
+    spectra. `population` and `OPTIONAL` ones may be absent.
     """
 
     method: ClassVar[str] = "gaussdis"
@@ -102,6 +104,7 @@ class GaussDis(Model):
         mean_offset: NDArray[Any] | None = None,
         response_offset: NDArray[Any] | None = None,
         floor_growth: NDArray[Any] | None = None,
+        observed_components: NDArray[Any] | None = None,
         population: NDArray[Any] | None = None,
         continuum: NDArray[Any],
         residue: NDArray[Any],
@@ -132,6 +135,7 @@ class GaussDis(Model):
             usual if values is None else values.astype(np.float64)
             for usual, values in zip(mean, (mean_offset, response_offset), strict=True)
         )
+        self.observed_components = np.zeros(1) if observed_components is None else observed_components
         unit = np.eye(card.latent_dim)
         self.population = unit if population is None else population.astype(np.float64)
         self.scattered = Scatter(self.basis, self.scatter, self.scatter_growth, self.misfit, self.misfit_growth)

@@ -39,6 +39,7 @@ from training.fitting.enough_stars import FEWEST_TO_ADAPT
 from training.fitting.gaussdis import with_offset, with_tensors
 from training.fitting.growing_scatter import fit_growth
 from training.fitting.misfit import Prior, with_misfit
+from training.fitting.observed_basis import without_observed_components
 from training.fitting.population import fit_population
 
 MOST = 3000
@@ -108,7 +109,8 @@ def unadapted(model: GaussDis) -> GaussDis:
         name: np.zeros_like(getattr(model, name))
         for name in ("misfit", "misfit_growth", "shared", "residual_variance")
     }
-    return with_tensors(model, model.card, **nothing, population=np.eye(model.card.latent_dim))
+    model = with_tensors(model, model.card, **nothing, population=np.eye(model.card.latent_dim))
+    return without_observed_components(model) if model.observed_components.any() else model
 
 
 def _record(

@@ -17,7 +17,8 @@ likelihood, and twins at different u would meet no more. So the start says how s
 with u, and the survey corrects it. P is nowhere above 1, the chemistry that the start was trained on: a
 latent of little effect would take up what the instrument does.
 
-Without groups B is constant and G is 0: what single stars alone say of u turns latents.
+Beyond its constant B is fitted to siblings. Single stars would have the mean latent the same at all u, which
+it is not: chemistry follows [Fe/H], and a star's labels have errors. Without groups B is constant and G is 0.
 """
 
 from __future__ import annotations
@@ -196,8 +197,12 @@ class Correction(nn.Module):
         return Linear(*parts), latents
 
     def log_likelihood(self, stars: Linear, group: Tensor | None = None) -> Tensor:
-        """Log likelihoods (G,) of groups, up to a constant; of each star (N,) where no group (N,) is given."""
-        residual = stars.residual - stars.terms[:, : len(self.offset)] @ (self.offset @ self.spread)
+        """Log likelihoods (G,) of groups, up to a constant; of each star (N,) where no group (N,) is given.
+
+        Stars without group have no gradient by B but for its constant.
+        """
+        offset = self.offset if group is not None else torch.cat([self.offset[:1], self.offset[1:].detach()])
+        residual = stars.residual - stars.terms[:, : len(offset)] @ (offset @ self.spread)
         terms = stars.terms[:, : len(self.slope)]
         slope = stars.slope + torch.einsum("nt,tdk->ndk", terms, self.slope @ self.root)
         slope = torch.linalg.solve_triangular(self._precision_root(), slope, upper=False)

@@ -65,22 +65,15 @@ def with_observed_components(model: GaussDis, spectra: Sequence[Spectrum]) -> Ga
     noise = 1 / np.mean([spectrum.ivar.mean() for spectrum in spectra])
     ratio = components.shape[1] / len(spectra)
     count = int((sizes**2 > ABOVE_NOISE * noise * (ratio + 2 * np.sqrt(ratio))).sum())
-    basis = Basis(
-        model.basis.ranges,
-        polynomial=model.basis.polynomial,
-        components=np.concatenate([model.basis.components, components[:count]]),
-        variances=np.concatenate([model.basis.variances, sizes[:count] ** 2]),
-        discarded=np.array([model.basis.discarded]),
-    )
-    arrays = model.arrays()
-    for name in ("response_mean", "response_linear", "response_products", "response_offset"):
-        if name in arrays:
-            arrays[name] = _padded(arrays[name], count, axes=(-1,))
-    for name in ("scatter", "misfit", "shared"):
-        if name in arrays:
-            arrays[name] = _padded(arrays[name], count, axes=(-2, -1))
-    arrays["continuum"] = continuum_covariance(model.normaliser, basis)
-    return with_tensors(model, model.card, **{**arrays, **basis.arrays()})
+    components = np.concatenate([model.basis.components, components[:count]])
+    variances = np.concatenate([model.basis.variances, sizes[:count] ** 2])
+    return _with_components(model, components, variances, count)
+
+
+def without_observed_components(model: GaussDis) -> GaussDis:
+    """Undo `with_observed_components`."""
+    size = len(model.basis.components) - int(model.observed_components[0])
+    return _with_components(model, model.basis.components[:size], model.basis.variances[:size], 0)
 
 
 def fit_components(basis: Basis, spectra: Sequence[Spectrum], names: tuple[str, ...], count: int) -> Array:
@@ -141,8 +134,27 @@ def _solved(lower: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[
     return np.asarray(cho_solve((lower, True), values, check_finite=False))
 
 
-def _padded(values: NDArray[np.float32], count: int, axes: tuple[int, ...]) -> NDArray[np.float32]:
-    """Values with zeros for `count` new components, the last along each of these axes."""
-    widths = np.zeros((values.ndim, 2), int)
-    widths[list(axes), 1] = count
-    return np.pad(values, widths)
+def _with_components(model: GaussDis, components: Array, variances: Array, observed: int) -> GaussDis:
+    """The model with other components (K, P) of these variances (K,), the last of which are `observed` ones.
+
+    Its tensors get zeros for what is new, and lose what is gone.
+    """
+    arrays = model.arrays() | {"components": components, "variances": variances}
+    for name in ("response_mean", "response_linear", "response_products", "response_offset"):
+        if name in arrays:
+            arrays[name] = _resized(arrays[name], (*arrays[name].shape[:-1], len(components)))
+    for name in ("scatter", "misfit", "shared"):
+        if name in arrays:
+            arrays[name] = _resized(arrays[name], (len(components),) * 2)
+    basis = Basis(model.basis.ranges, **{name: arrays[name] for name in model.basis.arrays()})
+    arrays["continuum"] = continuum_covariance(model.normaliser, basis)
+    arrays["observed_components"] = np.array([observed])
+    return with_tensors(model, model.card, **arrays)
+
+
+def _resized(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Values in a larger or smaller `shape`, 0 where there are none."""
+    result = np.zeros(shape, np.float32)
+    common = tuple(slice(min(own, other)) for own, other in zip(shape, values.shape, strict=True))
+    result[common] = values[common]
+    return result

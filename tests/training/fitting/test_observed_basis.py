@@ -10,7 +10,8 @@ from model.methods.gaussdis import GaussDis
 from model.spectra.grid import Array
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Spectrum
-from training.fitting.observed_basis import with_observed_components
+from training.fitting.adapt import unadapted
+from training.fitting.observed_basis import with_observed_components, without_observed_components
 
 STARS, SNR = 250, 100.0
 
@@ -67,6 +68,15 @@ def test_a_star_means_what_it_meant(model: GaussDis) -> None:
     labels = np.stack([s.parameters.values(model.parameter_names) for s in spectra[:5]])
     latents = np.random.default_rng(1).normal(size=(5, model.card.latent_dim))
     assert np.allclose(found.decode(latents, labels), model.decode(latents, labels), atol=1e-6)
+
+
+def test_they_can_be_taken_off(model: GaussDis) -> None:
+    found = with_observed_components(model, observed(model, 0.008 * outside(model), 0.0))
+    again = without_observed_components(found)
+    expected, arrays = model.arrays(), again.arrays()
+    assert set(arrays) == set(expected)
+    assert all(np.array_equal(arrays[name], expected[name]) for name in set(arrays) - {"continuum"})
+    assert unadapted(found).arrays().keys() == expected.keys()
 
 
 def test_noise_alone_adds_none(model: GaussDis) -> None:
