@@ -74,18 +74,18 @@ class GaussDis(Model):
     """A polynomial response with the noise of its residuals.
 
     Tensors: those of `Basis`; `response_mean`, `response_linear`, `response_products` (`Response`); `scatter`
-    (K, K), the covariance of the coefficients about the response, its `scatter_growth` (F,), and `misfit`
-    (K, K), that of observed spectra with usual lines, its `misfit_growth` (U,) (`model.methods.scatter`);
+    (K, K), the covariance of the coefficients about the response, its `scatter_growth` (F,), and `misfit` (K,
+    K), that of observed spectra with usual lines, its `misfit_growth` (U,) (`model.methods.scatter`);
     `continuum` (K, K), what the normaliser adds to the coefficients' covariance for white noise of unit
     variance; `residue` (D, D), the covariance of twins' noiseless latent differences; `metric` (D, D), from the
     unit-prior latent to the one returned; `twins`, empty; `population` (D, D), the lower triangular root of the
     covariance that the latents of searched stars have in the response's frame; `shared` (K, K), the covariance
-    of what the response misses of a chemistry, by which twins do not differ; `residual_variance` (2,), the
+    of what the response misses of a chemistry, by which twins do not differ; `residual_variance` (3,), the
     variance per pixel outside the basis that a survey's spectra have without noise, which `misfit` allows for,
-    and that of noise in units of ivar's; `floor_growth` (U,), by which the square of the card's `error_floor`
-    grows; `mean_offset` (P,) and `response_offset` (T, K), what observed stars added to the mean spectrum and
-    to `response_mean`; `observed_components` (1,), how many of the last components were fitted to observed
-    spectra. `population` and `OPTIONAL` ones may be absent.
+    that of noise in units of ivar's, and the part of the latter that weighted pixels have; `floor_growth` (U,),
+    by which the square of the card's `error_floor` grows; `mean_offset` (P,) and `response_offset` (T, K), what
+    observed stars added to the mean spectrum and to `response_mean`; `observed_components` (1,), how many of
+    the last components were fitted to observed spectra. `population` and `OPTIONAL` ones may be absent.
     """
 
     method: ClassVar[str] = "gaussdis"
@@ -245,11 +245,11 @@ class GaussDis(Model):
         unexplained = self._unexplained(residual, variance, good)
         extra = unexplained.copy()
         if self.residual_variance.any():
-            constant, of_noise = self.residual_variance
+            constant, of_noise, counted = self.residual_variance
             noise = np.array([np.median(own[pixels]) for own, pixels in zip(variance, good, strict=True)])
             unusual = np.maximum(unexplained - UNUSUAL * (constant + of_noise * noise), 0.0)
             known = np.array([s.has_errors for s in spectra])
-            extra[known] = (of_noise * noise + unusual)[known]
+            extra[known] = (counted * noise + unusual)[known]
         variance += extra[:, None]
         np.maximum(variance, NOISELESS_SNR**-2, out=variance)
         np.copyto(variance, np.inf, where=~good)

@@ -46,7 +46,7 @@ from training.random_streams import Stream, generator
 OFFSET_DEGREE, SLOPE_DEGREE = 2, 1
 """Degrees in u of the corrections B and G."""
 
-OFFSET_SD, SLOPE_SD, GROWTH_SD = 3.0, 0.01, 0.3
+OFFSET_SD, SLOPE_SD, GROWTH_SD = 0.15, 0.01, 0.3
 """Standard deviations of the priors of B beyond its constant, of G and of b."""
 
 OWN, SHARED = 1e-4, 1e-5
@@ -196,16 +196,19 @@ class Correction(nn.Module):
         parts = (torch.tensor(values, device=self.root.device) for values in (*arrays, strength))
         return Linear(*parts), latents
 
-    def log_likelihood(self, stars: Linear, group: Tensor | None = None) -> Tensor:
+    def log_likelihood(self, stars: Linear, group: Tensor | None = None, times: float = 1.0) -> Tensor:
         """Log likelihoods (G,) of groups, up to a constant; of each star (N,) where no group (N,) is given.
 
-        Stars without group have no gradient by B but for its constant.
+        Stars without group have no gradient by B but for its constant. The gradient by P of groups that count
+        several `times` counts once.
         """
         offset = self.offset if group is not None else torch.cat([self.offset[:1], self.offset[1:].detach()])
         residual = stars.residual - stars.terms[:, : len(offset)] @ (offset @ self.spread)
         terms = stars.terms[:, : len(self.slope)]
         slope = stars.slope + torch.einsum("nt,tdk->ndk", terms, self.slope @ self.root)
-        slope = torch.linalg.solve_triangular(self._precision_root(), slope, upper=False)
+        root = self._precision_root()
+        root = root.detach() + (root - root.detach()) / times
+        slope = torch.linalg.solve_triangular(root, slope, upper=False)
         own, shared = self.root @ self.own.tril(), self.root @ self.shared.tril()
         misfit = stars.strength**2 * (stars.terms[:, 1 : len(self.growth) + 1] @ self.growth).exp()
         covariance = stars.covariance + misfit[:, None, None] * (own @ own.T)
@@ -225,11 +228,11 @@ class Correction(nn.Module):
         whole = residual.new_zeros(count).index_add(0, group, each) + _log_volume(of_group)
         return -0.5 * (whole - _whitened(of_group, pull).square().sum((1, 2)))
 
-    def log_prior(self) -> Tensor:
-        """Log density of the priors, up to a constant."""
+    def log_prior(self, times: float = 1.0) -> Tensor:
+        """Log density of the priors, up to a constant; that of B counts several `times`, as siblings do."""
         total = (
             -0.5 * (self.slope / SLOPE_SD).square().sum()
-            - 0.5 * (self.offset[1:] / OFFSET_SD).square().sum()
+            - 0.5 * times * (self.offset[1:] / OFFSET_SD).square().sum()
             - 0.5 * (self.growth / GROWTH_SD).square().sum()
         )
         for lower, usual in ((self.own, self.usual_own), (self.shared, self.usual_shared)):
@@ -290,6 +293,7 @@ def fit(
     optimiser = torch.optim.Adam(correction.parameters(), lr=STEP_SIZE, betas=MOMENTS)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS, LAST_STEP_SIZE)
     alone, siblings = min(len(rows.alone), MOST_ALONE), sum(map(len, rows.siblings))
+    times = max(alone, siblings) / max(siblings, 1)
     latents, losses = np.zeros((len(group), start.card.latent_dim)), []
     if state is not None:
         correction.load_state_dict(state["correction"])
@@ -302,7 +306,7 @@ def fit(
     for step in bar:
         draw = generator(Stream.ADAPTATION, step)
         model = correction.model()
-        total = correction.log_prior()
+        total = correction.log_prior(times)
         if len(rows.alone):
             some = draw.choice(rows.alone, min(STARS, len(rows.alone)), replace=False)
             linear, latents[some] = correction.about(model, _select(stars, some), latents[some])
@@ -312,8 +316,8 @@ def fit(
             some = np.concatenate([rows.siblings[number] for number in chosen])
             own = np.repeat(np.arange(len(chosen)), [len(rows.siblings[number]) for number in chosen])
             linear, latents[some] = correction.about(model, _select(stars, some), latents[some])
-            found = correction.log_likelihood(linear, torch.tensor(own, device=device)).sum()
-            total = total + found * max(alone, siblings) / siblings * len(rows.siblings) / len(chosen)
+            found = correction.log_likelihood(linear, torch.tensor(own, device=device), times).sum()
+            total = total + found * times * len(rows.siblings) / len(chosen)
         loss = -total / (alone + max(alone, siblings))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -25,6 +25,7 @@ from scipy.stats import theilslopes
 from model.errors import ChemtwinError, InputError
 from model.methods.gaussdis import GaussDis
 from model.methods.measured_stars import Measured
+from model.spectra.grid import Array
 from model.spectra.spectrum import Spectrum
 from training.checkpoint import write_checkpoint
 from training.evaluation.siblings import Members
@@ -158,13 +159,27 @@ def with_residual_variance(model: GaussDis, spectra: Sequence[Spectrum]) -> Gaus
 
     Of a star it is taken as a + b s^2, where s^2 is the median variance of the pixels' noise: residuals of sky
     lines are in proportion to the noise, errors of the continuum or of the resolution are not. Lines through
-    all pairs of stars give the median a, and b is the median of what remains. Of many stars no more than twice
-    `SAMPLE` are looked at.
+    all pairs of stars give the median a, and b is the median of what remains. Of b that part counts as noise
+    which pixels weighted with ivar have: sky lines have little weight. Of many stars no more than twice `SAMPLE`
+    are looked at.
     """
     spectra = spectra[:: max(len(spectra) // SAMPLE, 1)]
     noise = np.array([np.median(1 / s.ivar[s.ivar > 0]) for s in spectra])
-    found = theilslopes(measured(model, spectra).unexplained / noise, 1 / noise, method="joint")
-    return with_tensors(model, model.card, residual_variance=np.maximum([found.slope, found.intercept], 0.0))
+    stars = measured(model, spectra)
+    usual = theilslopes(stars.unexplained / noise, 1 / noise, method="joint")
+    rebuilt = model.basis.rebuild(stars.coefficients, stars.parameters)
+    excess = [
+        weighted_excess(s, own, stars.coefficients.shape[1]) for s, own in zip(spectra, rebuilt, strict=True)
+    ]
+    counted = theilslopes(excess, [s.ivar.mean() for s in spectra], method="joint")
+    found = np.maximum([usual.slope, usual.intercept, counted.intercept], 0.0)
+    return with_tensors(model, model.card, residual_variance=found)
+
+
+def weighted_excess(spectrum: Spectrum, fitted: Array, numbers: int) -> float:
+    """By how much the residuals from flux (P,) with fitted `numbers` exceed noise, in units of it, by ivar."""
+    freedom = max(int((spectrum.ivar > 0).sum()) - numbers, 1)
+    return float(np.square(spectrum.flux - fitted) @ spectrum.ivar / freedom - 1)
 
 
 def _factor(model: GaussDis, members: Members) -> float:
