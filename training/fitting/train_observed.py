@@ -160,8 +160,8 @@ def with_residual_variance(model: GaussDis, spectra: Sequence[Spectrum]) -> Gaus
     Of a star it is taken as a + b s^2, where s^2 is the median variance of the pixels' noise: residuals of sky
     lines are in proportion to the noise, errors of the continuum or of the resolution are not. Lines through
     all pairs of stars give the median a, and b is the median of what remains. Of b that part counts as noise
-    which pixels weighted with ivar have: sky lines have little weight. Of many stars no more than twice `SAMPLE`
-    are looked at.
+    which pixels weighted with ivar have: sky lines have little weight. Of many stars no more than twice
+    `SAMPLE` are looked at.
     """
     spectra = spectra[:: max(len(spectra) // SAMPLE, 1)]
     noise = np.array([np.median(1 / s.ivar[s.ivar > 0]) for s in spectra])
