@@ -2,23 +2,22 @@
 
 The coefficients y (K,) of star i at labels u, with those of its group's latent z, are taken as
 
-    y_i = R(z, u_i) + B' phi(u_i) + z . G(u_i) + s + m_i + n_i,
+    y_i = R(z, u_i) + B' phi(u_i) + s + m_i + n_i,
     z ~ N(0, P),  s ~ N(0, V),  m_i ~ N(0, l_i^2 exp(b . u_i) W),  n_i ~ N(0, C_i),
 
 where R is the response of the model that the fit starts from, phi (A,) are polynomials of u, l_i is the
 strength of the star's lines (`model.methods.scatter`), and C_i the covariance of noise, masked pixels,
 continuum, scatter and, by the slope of the response, of the errors of labels. The members of a group share z
 and s; a single star is a group of its own. The fit integrates over z, s and m about the most probable latent,
-and climbs the gradient of the likelihood by B, G, P, V, W and b at once. B is in units of what stars differ by,
+and climbs the gradient of the likelihood by B, P, V, W and b at once. B is in units of what stars differ by,
 the others in units of the noise: the gradient has one scale in all directions then.
 
-G has a narrow prior about 0: from single stars alone a turn of the latents that changes with u costs little
-likelihood, and twins at different u would meet no more. So the start says how spectra of one chemistry change
-with u, and the survey corrects it. P is nowhere above 1, the chemistry that the start was trained on: a
-latent of little effect would take up what the instrument does.
+The start says how spectra of one chemistry change with u. A correction of that is not fitted: single stars
+cannot tell it from latents that turn with u, and a few dozen groups do not determine it. P is nowhere above 1,
+the chemistry that the start was trained on: a latent of little effect would take up what the instrument does.
 
 Beyond its constant B is fitted to siblings. Single stars would have the mean latent the same at all u, which
-it is not: chemistry follows [Fe/H], and a star's labels have errors. Without groups B is constant and G is 0.
+it is not: chemistry follows [Fe/H], and a star's labels have errors. Without groups B is constant.
 """
 
 from __future__ import annotations
@@ -43,11 +42,11 @@ from model.spectra.grid import Array
 from training.fitting.gaussdis import with_offset, with_tensors
 from training.random_streams import Stream, generator
 
-OFFSET_DEGREE, SLOPE_DEGREE = 2, 1
-"""Degrees in u of the corrections B and G."""
+OFFSET_DEGREE = 2
+"""Degree in u of the correction B."""
 
-OFFSET_SD, SLOPE_SD, GROWTH_SD = 0.15, 0.01, 0.3
-"""Standard deviations of the priors of B beyond its constant, of G and of b."""
+OFFSET_SD, GROWTH_SD = 0.07, 0.3
+"""Standard deviations of the priors of B beyond its constant, and of b."""
 
 OWN, SHARED = 1e-4, 1e-5
 """Variances that W and V are expected to have."""
@@ -117,7 +116,7 @@ class Groups:
 
 
 class Correction(nn.Module):
-    """B, G, b and the roots of P^-1 - I, V and W; polynomials orthonormal."""
+    """B, b and the roots of P^-1 - I, V and W; polynomials orthonormal."""
 
     root: Tensor
     spread: Tensor
@@ -130,10 +129,8 @@ class Correction(nn.Module):
         unit = np.eye(stars.coefficients.shape[1])
         typical = stars.covariances.mean(axis=0, dtype=np.float64) + OWN * unit
         root = _root(typical)
-        self._degree = max(OFFSET_DEGREE, SLOPE_DEGREE)
-        counts = [len(exponents(len(start.ranges), d)) for d in (OFFSET_DEGREE, SLOPE_DEGREE)]
-        counts = counts if siblings else [1, 0]
-        monomials = design(self._within(stars.parameters), start.ranges, self._degree)
+        count = len(exponents(len(start.ranges), OFFSET_DEGREE)) if siblings else 1
+        monomials = design(self._within(stars.parameters), start.ranges, OFFSET_DEGREE)
         self._orthonormal = np.linalg.inv(np.linalg.qr(monomials)[1]) * np.sqrt(len(monomials))
         white = np.linalg.inv(root) @ np.linalg.inv(root)
         own, shared = OWN * white, SHARED * white
@@ -145,8 +142,7 @@ class Correction(nn.Module):
         self.register_buffer("spread", torch.tensor(_root(typical + differ)))
         self.register_buffer("usual_own", torch.tensor(own))
         self.register_buffer("usual_shared", torch.tensor(shared))
-        self.offset = nn.Parameter(torch.tensor(np.zeros((counts[0], len(unit)))))
-        self.slope = nn.Parameter(torch.tensor(np.zeros((counts[1], latents, len(unit)))))
+        self.offset = nn.Parameter(torch.tensor(np.zeros((count, len(unit)))))
         self.own = nn.Parameter(torch.tensor(np.linalg.cholesky(own)))
         self.shared = nn.Parameter(torch.tensor(np.linalg.cholesky(shared)))
         self.growth = nn.Parameter(torch.tensor(np.zeros(len(start.ranges))))
@@ -155,7 +151,7 @@ class Correction(nn.Module):
     def model(self) -> GaussDis:
         """The start, corrected."""
         with torch.no_grad():
-            offset, slope = (self.offset @ self.spread).cpu().numpy(), (self.slope @ self.root).cpu().numpy()
+            offset = (self.offset @ self.spread).cpu().numpy()
             own, shared = (
                 (self.root @ lower @ lower.T @ self.root).cpu().numpy()
                 for lower in (self.own.tril(), self.shared.tril())
@@ -163,14 +159,10 @@ class Correction(nn.Module):
             root = torch.linalg.inv(self._precision_root()).mT
             population = torch.linalg.cholesky(root @ root.mT).cpu().numpy()
             growth = self.growth.cpu().numpy()
-        linear = self.start.response.linear.copy()
-        turn = self._orthonormal[: len(slope), : len(slope)]
-        linear[: len(slope)] += np.einsum("ts,sdk->tdk", turn, slope)
         mean = self._orthonormal[:, : len(offset)] @ offset
         model = with_offset(self.start, np.zeros(len(self.start.grid)), mean)
         growth = self._orthonormal[: len(growth) + 1, 1 : len(growth) + 1] @ growth
         arrays = {
-            "response_linear": linear,
             "misfit": np.exp(growth[0]) * own,
             "misfit_growth": growth[1:],
             "shared": shared,
@@ -204,11 +196,9 @@ class Correction(nn.Module):
         """
         offset = self.offset if group is not None else torch.cat([self.offset[:1], self.offset[1:].detach()])
         residual = stars.residual - stars.terms[:, : len(offset)] @ (offset @ self.spread)
-        terms = stars.terms[:, : len(self.slope)]
-        slope = stars.slope + torch.einsum("nt,tdk->ndk", terms, self.slope @ self.root)
         root = self._precision_root()
         root = root.detach() + (root - root.detach()) / times
-        slope = torch.linalg.solve_triangular(root, slope, upper=False)
+        slope = torch.linalg.solve_triangular(root, stars.slope, upper=False)
         own, shared = self.root @ self.own.tril(), self.root @ self.shared.tril()
         misfit = stars.strength**2 * (stars.terms[:, 1 : len(self.growth) + 1] @ self.growth).exp()
         covariance = stars.covariance + misfit[:, None, None] * (own @ own.T)
@@ -231,8 +221,7 @@ class Correction(nn.Module):
     def log_prior(self, times: float = 1.0) -> Tensor:
         """Log density of the priors, up to a constant; that of B counts several `times`, as siblings do."""
         total = (
-            -0.5 * (self.slope / SLOPE_SD).square().sum()
-            - 0.5 * times * (self.offset[1:] / OFFSET_SD).square().sum()
+            -0.5 * times * (self.offset[1:] / OFFSET_SD).square().sum()
             - 0.5 * (self.growth / GROWTH_SD).square().sum()
         )
         for lower, usual in ((self.own, self.usual_own), (self.shared, self.usual_shared)):
@@ -249,7 +238,9 @@ class Correction(nn.Module):
         return root
 
     def _terms(self, parameters: Array) -> Array:
-        return np.asarray(design(self._within(parameters), self.start.ranges, self._degree) @ self._orthonormal)
+        return np.asarray(
+            design(self._within(parameters), self.start.ranges, OFFSET_DEGREE) @ self._orthonormal
+        )
 
     def _within(self, parameters: Array) -> Array:
         return np.clip(parameters, *self.start.ranges.T)

@@ -1,4 +1,4 @@
-"""GaussDis for an observed survey: a trained model, its response corrected by the survey's own noisy spectra.
+"""GaussDis for an observed survey: a trained model, corrected by the survey's own noisy spectra.
 
     chemtwin model train survey.h5 --start model/branch.safetensors --out model.safetensors
 
