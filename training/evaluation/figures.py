@@ -84,7 +84,7 @@ def distances(folder: Path, results: list[dict[str, Any]], arrays: dict[str, Arr
                 axis.set_xlabel("distance / mean twin distance")
             if column == 0:
                 axis.set_ylabel("fraction of pairs")
-    axes[0, 0].legend(fontsize=8)
+    axes[0, 0].legend(fontsize=8, loc="upper right")
     return _save(figure, folder, "distances.png", "Figure 2: latent distances of twins and random pairs")
 
 
@@ -183,7 +183,7 @@ def residuals(
     upper.plot(x, first[0, pixels], color=ORANGE, linewidth=1, label="star 1")
     upper.plot(x, first[1, pixels], color=BLUE, linewidth=1, label="star 2, its twin")
     upper.set_ylabel("normalised flux")
-    upper.legend(fontsize=8, ncols=2)
+    upper.legend(fontsize=8, ncols=2, loc="lower left")
     for result, colour in zip(results, COLOURS * 3, strict=False):
         spectra = arrays[result["label"]]["example 0"]
         residual = spectra[2] - spectra[1]
@@ -191,7 +191,7 @@ def residuals(
         lower.plot(x, residual[pixels], color=colour, linewidth=0.9, label=f"{result['label']}: {sizes}")
     lower.set(xlabel="wavelength (vacuum), Å", ylabel="recast - star 2")
     lower.margins(y=0.35)
-    lower.legend(fontsize=7, ncols=2)
+    lower.legend(fontsize=7, ncols=2, loc="upper left")
     return _save(figure, folder, "residuals.png", "Figure 6: residuals of a recast twin")
 
 
@@ -252,7 +252,7 @@ def p_same(folder: Path, name: str, title: str, siblings: NDArray[Any], others: 
     axis.axhline(1 / (len(edges) - 1), color=GREY, linewidth=0.8, linestyle="--", label="uniform")
     axis.set(xlim=(0, 1), xlabel="p_same", ylabel="fraction of pairs", yscale="log")
     axis.set_title(title, fontsize=8)
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, loc="upper right")
     return _save(figure, folder, name, f"p_same of siblings and of other pairs, {title}")
 
 

@@ -165,7 +165,7 @@ def _draw_validation(history: Sequence[dict[str, float]], best: int | None) -> b
                 twins.plot(steps, [at[key] for at in history], "o-", color=colour, markersize=3, label=name)
         recast.plot(steps, [at["recast"] for at in history], "o-", color=ORANGE, markersize=3)
         twins.set(ylabel="fraction of twins found", ylim=(0, 1))
-        twins.legend()
+        twins.legend(loc="lower right")
         recast.set(ylabel="mean squared recast error", yscale="log")
         for axis in (twins, recast):
             axis.set_xlabel("step")

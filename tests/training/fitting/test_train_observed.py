@@ -70,6 +70,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.fitting.marginal_likelihood.STEPS", 40)
     monkeypatch.setattr("training.fitting.marginal_likelihood.CHECKPOINT_EVERY", 25)
     monkeypatch.setattr("training.fitting.marginal_likelihood.STARS", 40)
+    monkeypatch.setattr("training.fitting.observed_basis.COMPONENTS", 2)
+    monkeypatch.setattr("training.fitting.observed_basis.STEPS", 2)
 
 
 def stars_of(model: GaussDis, count: int) -> Measured:
