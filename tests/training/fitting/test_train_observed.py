@@ -138,6 +138,27 @@ def test_the_population_is_nowhere_wider_than_the_chemistry_of_the_start(model: 
     assert np.linalg.eigvalsh(root @ root.T).max() <= 1 + 1e-6
 
 
+def test_siblings_fit_the_offset_and_count_once_for_the_population(model: GaussDis) -> None:
+    stars = stars_of(model, 12)
+    correction = Correction(model, stars)
+    linear, _ = correction.about(correction.model(), stars, np.zeros((12, model.card.latent_dim)))
+
+    def gradients(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
+        likelihood = correction.log_likelihood(linear, *arguments).sum()
+        return torch.autograd.grad(likelihood, (correction.offset, correction.excess))
+
+    alone, siblings, often = (
+        gradients(),
+        gradients(torch.arange(12) // 3),
+        gradients(torch.arange(12) // 3, 5.0),
+    )
+    assert alone[0][0].any()
+    assert not alone[0][1:].any()
+    assert siblings[0][1:].all()
+    assert torch.allclose(often[0], siblings[0])
+    assert torch.allclose(5 * often[1], siblings[1])
+
+
 def test_groups_are_told_from_single_stars() -> None:
     found = Groups.of(np.array([3, 1, 3, 2, 1, 0, 3]))
     assert sorted(found.alone.tolist()) == [3, 5]
