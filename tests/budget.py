@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = 20.0
-"""A test, or what it waits for before it begins, that takes longer fails: `long(reason)` marks the exceptions."""
+SECONDS = {"setup": 60.0, "call": 20.0, "teardown": 20.0}
+"""A test that takes longer fails: `long(reason)` marks the exceptions. What is set up may have to wait for another
+worker, which makes a fixture that all share."""
 
 BUSY = 2.5
 """Processes for each core at which the clock is not looked at: the suite alone makes one or two."""
@@ -87,12 +88,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """
     report = yield
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
-    allowed = SECONDS * max(1.0, load) if load < BUSY else math.inf
+    allowed = SECONDS[report.when] * max(1.0, load) if load < BUSY else math.inf
     free = item.get_closest_marker("long") or item.config.getoption("thorough", default=False)
     if report.passed and report.duration > allowed and not free:
         report.outcome = "failed"
         report.longrepr = (
-            f"{item.nodeid}: its {report.when} took {report.duration:.0f} s; a test has {SECONDS:.0f} s, "
+            f"{item.nodeid}: its {report.when} took {report.duration:.0f} s; a test has {SECONDS[report.when]:.0f} s, "
             f"here {allowed:.0f} s. Make it faster, or give the reason: @pytest.mark.long('reason')"
         )
     return report

@@ -12,19 +12,23 @@ export function findStar(opened) {
   let timer;
   let asked;
 
+  const settle = () => {
+    asked?.abort();
+    clearTimeout(timer);
+  };
   const close = () => {
     list.hidden = true;
     input.setAttribute("aria-expanded", "false");
     input.removeAttribute("aria-activedescendant");
   };
   const choose = (starId) => {
-    asked?.abort();
-    clearTimeout(timer);
+    settle();
     input.value = starId;
     close();
     opened(starId);
   };
   const point = (option) => {
+    settle(); // a list that came later would drop the choice
     for (const other of list.children) other.setAttribute("aria-selected", other === option);
     input.setAttribute("aria-activedescendant", option?.id ?? "");
     option?.scrollIntoView({ block: "nearest" });

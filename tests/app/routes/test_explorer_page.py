@@ -240,6 +240,20 @@ def test_the_map_lights_up_and_opens_stars(star_page, client):
     expect(star_page.locator("#star-name")).to_have_text(other)
 
 
+def test_a_list_that_comes_late_does_not_drop_the_choice(visit, service):
+    page, late = visit(service.url), []
+    page.route(re.compile(r"/stars\?prefix=SYN-202-00000&"), lambda route: late.append(route))
+    page.locator("#star").fill("SYN-202-0000")
+    expect(page.locator("#star")).to_have_attribute("aria-expanded", "true")
+    with page.expect_request(re.compile(r"/stars\?prefix=SYN-202-00000&")):
+        page.keyboard.type("0")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#suggestions [aria-selected=true]")).to_have_count(1)
+    late[0].continue_()
+    page.wait_for_timeout(500)
+    expect(page.locator("#suggestions [aria-selected=true]")).to_have_count(1)
+
+
 def test_it_works_from_the_keyboard_alone(visit, service):
     page = visit(service.url)
     page.keyboard.press("Tab")
