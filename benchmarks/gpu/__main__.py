@@ -41,12 +41,13 @@ SMALL = ("encoder=[64]", "decoder=[64]", "adversary=[32]", "components=10", "bat
 
 @dataclass(frozen=True)
 class Part:
-    """A network to train, with its share of the time."""
+    """A network to train, with its share of the time, and what it changes of the preset."""
 
     name: str
     method: str
     parameters: tuple[str, ...]
     share: float
+    changes: tuple[str, ...] = ()
 
     @property
     def validation(self) -> str:
@@ -63,7 +64,7 @@ PARTS = (
     Part("faderdis-3", "faderdis", U3, 0.30),
     Part("faderdis-2", "faderdis", U2, 0.28),
     Part("factordis-3", "factordis", U3, 0.21),
-    Part("factordis-2", "factordis", U2, 0.21),
+    Part("factordis-2", "factordis", U2, 0.21, ("disentangle=30.0",)),
 )
 
 
@@ -114,7 +115,7 @@ class _Run:
         """Train and measure one network, in about `seconds`."""
         started, folder = time.monotonic(), self.work / part.name
         path = preset_path(part.method, self.preset)
-        config = read_config(path, [f"parameters={list(part.parameters)}", *self.changes])
+        config = read_config(path, [f"parameters={list(part.parameters)}", *part.changes, *self.changes])
         assert isinstance(config, NetworkConfig)
         config, step = self._planned(folder, config, seconds, started)
         train_survey, validation = self.surveys[TRAIN], self.surveys[part.validation]

@@ -14,6 +14,7 @@ from model.methods.autoencoder import FLUX_SCALE, FLUX_SHIFT, Autoencoder
 from model.spectra.grid import Array
 from training.config import NetworkConfig
 from training.evaluation.evaluate import twin_rows, twin_search
+from training.evaluation.pair_likelihood import PairLikelihood
 from training.evaluation.whitening import SNR, best_floor, twins_found, whitening
 from training.networks.preprocessing import Frontend
 from training.networks.validation import Stars
@@ -22,6 +23,7 @@ from training.spectral_basis import parameter_values
 from training.surveys.survey import Survey
 
 LEVELS = (np.inf, 100.0, 50.0, 30.0)
+METRICS = ("euclidean", "whitened", "likelihood")
 APART = 500.0
 
 
@@ -73,20 +75,28 @@ class Networks:
         return np.asarray(self._stars(survey).latents(self._encode, snr, seed).double().cpu().numpy())
 
     def measure(self, validation: Survey, tests: Sequence[Survey]) -> Measured:
-        """Nearest twins at LEVELS by distance, and recasts of the first survey."""
+        """Nearest twins at LEVELS by distance and by likelihood, and recasts of the first survey."""
         torch.set_float32_matmul_precision("highest")
         repeats = [self.latents(validation, SNR, seed) for seed in (FIRST_REPEAT, SECOND_REPEAT)]
         noise = np.cov((repeats[0] - repeats[1]).T)
         levels = [self.latents(validation, snr, 1) for snr in LEVELS]
-        floor = best_floor(twins_found(levels, twin_rows(validation), noise, self._device))
+        pairs = twin_rows(validation)
+        floor = best_floor(twins_found(levels, pairs, noise, self._device))
         whiten = whitening(noise, float(levels[0].var(axis=0).mean()), floor)
         searches = []
         for survey in tests:
-            for snr in LEVELS:
-                z = self.latents(survey, snr, 2)
-                for metric, latents in (("euclidean", z), ("whitened", z @ whiten)):
-                    found = twin_search(latents, twin_rows(survey), snr, self._device).summary()
-                    searches.append({"survey": survey.path.stem, "metric": metric, "snr": snr, **found})
+            twin = twin_rows(survey)
+            for snr, level in zip(LEVELS, levels, strict=True):
+                z, likelihood = self.latents(survey, snr, 2), PairLikelihood.of(level, pairs)
+                found = (
+                    twin_search(z, twin, snr, self._device),
+                    twin_search(z @ whiten, twin, snr, self._device),
+                    likelihood.search(z, twin, snr, self._device),
+                )
+                for metric, search in zip(METRICS, found, strict=True):
+                    searches.append(
+                        {"survey": survey.path.stem, "metric": metric, "snr": snr, **search.summary()}
+                    )
         return Measured(floor, searches, self._recast(tests[0]))
 
     @torch.no_grad()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.gpu.measure import METRICS
+
 PAPER = {
     "faderdis-3": (0.969, 0.882, 0.367, 0.061),
     "faderdis-2": (0.990, 0.968, 0.644, 0.193),
@@ -45,7 +47,7 @@ def _twins(networks: list[dict[str, Any]]) -> list[str]:
     lines = _head("network", "pairs", "metric", "no noise", "S/N 100", "S/N 50", "S/N 30", "ROC area")
     for network in networks:
         for survey in dict.fromkeys(search["survey"] for search in network["searches"]):
-            for metric in ("euclidean", "whitened"):
+            for metric in METRICS:
                 searches = [s for s in network["searches"] if (s["survey"], s["metric"]) == (survey, metric)]
                 shares = (f"{search['recovered']:.3f}" for search in searches)
                 lines.append(_row(network["name"], survey, metric, *shares, f"{searches[0]['auc']:.4f}"))

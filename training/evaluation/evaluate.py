@@ -113,7 +113,11 @@ def embed_survey(
 
 
 def doppelgangers(
-    latents: Array, twin: NDArray[np.int64], shown: bool = True, device: torch.device = CPU
+    latents: Array,
+    twin: NDArray[np.int64],
+    shown: bool = True,
+    device: torch.device = CPU,
+    queries: Array | None = None,
 ) -> NDArray[np.int64]:
     """Count for each star the stars at most as far as its twin, exactly, in blocks.
 
@@ -127,6 +131,8 @@ def doppelgangers(
         Show a progress bar.
     device : torch.device
         Where to count.
+    queries : array (N, D), optional
+        Where each star is when its own twin is searched, if not at its latent.
 
     Returns
     -------
@@ -137,9 +143,10 @@ def doppelgangers(
     -----
     Distances are Euclidean in double precision, |b|^2 - 2 a.b with the latents centred.
     """
-    latents = latents - latents.mean(axis=0)
+    mean = latents.mean(axis=0)
+    queries, latents = (latents if queries is None else queries) - mean, latents - mean
     squares = np.einsum("nd,nd->n", latents, latents)
-    left = np.hstack([-2 * latents, np.ones((len(latents), 1))])
+    left = np.hstack([-2 * queries, np.ones((len(latents), 1))])
     right = np.ascontiguousarray(np.hstack([latents, squares[:, None]]).T)
     if device.type != "cpu":
         return _counted_on(device, left, right, twin)
@@ -168,11 +175,17 @@ def twin_search(
     latents: Array, twin: NDArray[np.int64], snr: float = np.inf, device: torch.device = CPU
 ) -> TwinSearch:
     """Search every star's twin among all others by Euclidean distance (paper, sections 5.1 and 5.2)."""
-    partner = generator(Stream.RANDOM_PARTNERS).permutation(len(latents))
-    unrelated = (partner != np.arange(len(latents))) & (partner != twin)
+    first, second = random_pairs(twin)
     near = np.linalg.norm(latents - latents[twin], axis=1)
-    far = np.linalg.norm(latents - latents[partner], axis=1)[unrelated]
+    far = np.linalg.norm(latents[first] - latents[second], axis=1)
     return TwinSearch(snr, doppelgangers(latents, twin, device=device), near, far)
+
+
+def random_pairs(twin: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows (M,) and (M,) of pairs of stars that are not twins; `twin` (N,) has the row of each star's twin."""
+    partner = generator(Stream.RANDOM_PARTNERS).permutation(len(twin))
+    unrelated = np.flatnonzero((partner != np.arange(len(twin))) & (partner != twin))
+    return unrelated, partner[unrelated]
 
 
 def twin_recovery(model: Model, survey: Survey, snr: float = np.inf) -> TwinSearch:

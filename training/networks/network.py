@@ -129,7 +129,6 @@ def train(
     if validation is not None:
         check_validation(survey, validation, config.parameters)
     processes = Processes.join(device)
-    torch.set_float32_matmul_precision("highest" if config.precision == "float32" else "high")
     folder.mkdir(parents=True, exist_ok=True)
     if processes.rank == 0:
         _same_run(folder, survey, validation, config)

@@ -81,6 +81,7 @@ class Trainer:
         *,
         resident: bool | None = None,
     ) -> None:
+        torch.set_float32_matmul_precision("highest" if config.precision == "float32" else "high")
         self.config, self.frontend, self.device, self.processes = config, frontend, device, processes
         if config.batch % processes.count:
             raise InputError(f"a batch of {config.batch} cannot be divided among {processes.count} processes")
