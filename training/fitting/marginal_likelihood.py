@@ -279,58 +279,80 @@ def fit(
     losses : list of float
         Minus the log density of each step, per star.
     """
-    rows = Groups.of(group)
-    correction = Correction(start, stars, bool(rows.siblings)).to(device)
-    optimiser = torch.optim.Adam(correction.parameters(), lr=STEP_SIZE, betas=MOMENTS)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS, LAST_STEP_SIZE)
-    alone, siblings = min(len(rows.alone), MOST_ALONE), sum(map(len, rows.siblings))
-    times = max(alone, siblings) / max(siblings, 1)
-    latents, losses = np.zeros((len(group), start.card.latent_dim)), []
+    run = _Run(start, stars, group, device)
     if state is not None:
-        correction.load_state_dict(state["correction"])
-        optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
-        latents, losses = state["latents"].numpy(), list(state["losses"])
-    bar = tqdm(
-        range(len(losses), STEPS), initial=len(losses), total=STEPS, desc="fit", file=sys.stderr, disable=None
-    )
-    for step in bar:
-        draw = generator(Stream.ADAPTATION, step)
-        model = correction.model()
-        total = correction.log_prior(times)
+        run.restore(state)
+    steps = range(len(run.losses), STEPS)
+    bar = tqdm(steps, initial=len(run.losses), total=STEPS, desc="fit", file=sys.stderr, disable=None)
+    for _ in bar:
+        run.step()
+        bar.set_postfix(loss=f"{run.losses[-1]:.2f}")
+        if save is not None and len(run.losses) % CHECKPOINT_EVERY == 0:
+            save(run.state())
+    return run.correction.model(), run.losses
+
+
+class _Run:
+    """A fit on its way: correction, optimiser, the latents that stars had when last drawn, and the losses."""
+
+    def __init__(
+        self, start: GaussDis, stars: Measured, group: NDArray[np.int64], device: torch.device
+    ) -> None:
+        self._stars, self._rows, self._device = stars, Groups.of(group), device
+        self.correction = Correction(start, stars, bool(self._rows.siblings)).to(device)
+        self._optimiser = torch.optim.Adam(self.correction.parameters(), lr=STEP_SIZE, betas=MOMENTS)
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, STEPS, LAST_STEP_SIZE)
+        self._alone = min(len(self._rows.alone), MOST_ALONE)
+        siblings = sum(map(len, self._rows.siblings))
+        self._together = max(self._alone, siblings)
+        self._times = self._together / max(siblings, 1)
+        self._latents = np.zeros((len(group), start.card.latent_dim))
+        self.losses: list[float] = []
+
+    def step(self) -> None:
+        """Climb by the gradient of some stars' and groups' log density."""
+        loss = -self._log_density() / (self._alone + self._together)
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+        self._schedule.step()
+        self.losses.append(float(loss.detach()))
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs."""
+        modules = {name: getattr(self, f"_{name}").state_dict() for name in ("optimiser", "schedule")}
+        correction, latents = self.correction.state_dict(), torch.tensor(self._latents)
+        return {"correction": correction, **modules, "latents": latents, "losses": self.losses}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The reverse of `state`."""
+        self.correction.load_state_dict(state["correction"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._latents, self.losses = state["latents"].numpy(), list(state["losses"])
+
+    def _log_density(self) -> Tensor:
+        """Log density of all stars, estimated from some; siblings count `_times`."""
+        draw, rows = generator(Stream.ADAPTATION, len(self.losses)), self._rows
+        model, total = self.correction.model(), self.correction.log_prior(self._times)
         if len(rows.alone):
             some = draw.choice(rows.alone, min(STARS, len(rows.alone)), replace=False)
-            linear, latents[some] = correction.about(model, _select(stars, some), latents[some])
-            total = total + correction.log_likelihood(linear).mean() * alone
+            found = self.correction.log_likelihood(self._about(model, some))
+            total = total + found.mean() * self._alone
         if rows.siblings:
             chosen = draw.choice(len(rows.siblings), min(GROUPS, len(rows.siblings)), replace=False)
-            some = np.concatenate([rows.siblings[number] for number in chosen])
-            own = np.repeat(np.arange(len(chosen)), [len(rows.siblings[number]) for number in chosen])
-            linear, latents[some] = correction.about(model, _select(stars, some), latents[some])
-            found = correction.log_likelihood(linear, torch.tensor(own, device=device), times).sum()
-            total = total + found * times * len(rows.siblings) / len(chosen)
-        loss = -total / (alone + max(alone, siblings))
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
-        bar.set_postfix(loss=f"{losses[-1]:.2f}")
-        if save is not None and len(losses) % CHECKPOINT_EVERY == 0:
-            save(
-                {
-                    "correction": correction.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "schedule": schedule.state_dict(),
-                    "latents": torch.tensor(latents),
-                    "losses": losses,
-                }
-            )
-    return correction.model(), losses
+            members = [rows.siblings[number] for number in chosen]
+            own = np.repeat(np.arange(len(chosen)), [len(group) for group in members])
+            linear = self._about(model, np.concatenate(members))
+            found = self.correction.log_likelihood(linear, torch.tensor(own, device=self._device), self._times)
+            total = total + found.sum() * self._times * len(rows.siblings) / len(chosen)
+        return total
 
-
-def _select(stars: Measured, rows: NDArray[np.int64]) -> Measured:
-    return Measured(*(array[rows] for array in stars))
+    def _about(self, model: GaussDis, some: NDArray[np.int64]) -> Linear:
+        """Some stars about the latents that fit them best, which are kept."""
+        stars = Measured(*(array[some] for array in self._stars))
+        linear, self._latents[some] = self.correction.about(model, stars, self._latents[some])
+        return linear
 
 
 def _whitened(lower: Tensor, values: Tensor) -> Tensor:
