@@ -15,7 +15,6 @@ from training.fitting.polydis import fit
 from training.surveys.survey import Survey
 from training.surveys.synthetic_survey import synthesize
 
-
 ABUNDANCES = 4
 """Each takes a network for each model and a panel of its figure."""
 
