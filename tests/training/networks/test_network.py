@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from app.cli.main import cli
 from model.bundle import load_model, save_model
 from tests import forked
-from tests.pages import check_self_contained
+from tests.pages import check_self_contained, draw_nothing
 from tests.training.small_surveys import contents, write
 from training.networks.network import TENSORBOARD, train
 from training.networks.preprocessing import Frontend
@@ -68,7 +68,9 @@ def test_training_learns_to_rebuild_spectra(tiny, thin_survey, thin_xfe_survey, 
 
 
 @pytest.mark.long("four trainings, of which two are killed")
-def test_a_run_killed_in_the_middle_ends_as_if_it_had_not_been(thin_survey, thin_xfe_survey, tmp_path):
+def test_a_run_killed_in_the_middle_ends_as_if_it_had_not_been(
+    thin_survey, thin_xfe_survey, tmp_path, monkeypatch
+):
     """SIGKILL after the first checkpoint, twice; the model file is the same to the last byte."""
     common = [
         "model",
@@ -83,7 +85,9 @@ def test_a_run_killed_in_the_middle_ends_as_if_it_had_not_been(thin_survey, thin
     common += ["--set", "steps=300", "--set", "validate_every=100"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
-    run_here(*common, "--out", str(whole), "--name", "same")
+    with monkeypatch.context() as patch:
+        draw_nothing(patch)
+        run_here(*common, "--out", str(whole), "--name", "same")
     state = checkpoint_folder(cut) / "state.pt"
     kills = 0
     while kills < 2:
