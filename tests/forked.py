@@ -2,7 +2,7 @@
 
 A launcher process imports the product once and loads its compiled functions. Another, a fork of the first, imports
 what trainings need as well. Each command is a fork of one of them that runs the command line: a real process with
-its own environment, folder and streams, without the seconds of a start.
+its own environment, folder and streams, without the seconds of a start. The workers of a test run share them.
 A script finds the same commands where `program` has written `chemtwin`.
 """
 
@@ -46,6 +46,9 @@ TRAINING = (
 )
 TRAINING_GROUPS = {"survey", "model", "lab"}
 """Groups of commands that a second launcher forks, which has imported TRAINING: each fork then ends 0.6 s later."""
+
+SHARED = "TEST_LAUNCHER"
+"""The variable of the environment that has the address of the launcher that workers share."""
 
 TRAINING_SUFFIX = "-training"
 """What the address of that launcher ends with."""
@@ -151,9 +154,16 @@ def run(*arguments: object, **environment: str) -> tuple[int, str]:
     return command.returncode, out + error
 
 
+def share() -> None:
+    """Let the processes that this one starts use the launcher of this one."""
+    os.environ[SHARED] = _launcher()[1:]
+
+
 @cache
 def _launcher() -> str:
-    """The address of the launcher of this process, an abstract one that leaves no file; it ends with it."""
+    """The address of the launcher, an abstract one that leaves no file; it ends with the process that starts it."""
+    if SHARED in os.environ:
+        return "\0" + os.environ[SHARED]
     address = f"\0chemtwin-launcher-{uuid.uuid4().hex}"
     listeners = [_listener(address), _listener(address + TRAINING_SUFFIX)]
     numbers = [listener.fileno() for listener in listeners]
@@ -185,8 +195,13 @@ def _listener(address: str) -> socket.socket:
 
 
 def launch() -> None:
-    """The launchers: fork a process for each command, until whoever started them has ended."""
+    """The launchers: fork a process for each command, until whoever started them has ended.
+
+    They import nothing before the first command.
+    """
     commands, trainings = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    if 0 in select.select([commands, trainings, 0], [], [])[0]:
+        return
     sys.path.insert(0, str(ROOT))
     from app.cli.main import main
 

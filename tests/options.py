@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import forked
+
 TIMES = 30
 """How many times as many cases `--thorough` tries."""
 
@@ -36,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
     Both before any test module reads them. Tests of observed stars take the default model, `DEFAULT_MODEL`.
     """
     os.environ["CHEMTWIN_MODEL"] = str(REFERENCE)
+    if config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:
+        forked.share()  # before the workers start
     always = {"stateful_step_count": STEPS, "deadline": None, "suppress_health_check": list(HealthCheck)}
     settings.register_profile("suite", max_examples=EXAMPLES, **always)
     settings.register_profile("thorough", max_examples=EXAMPLES * TIMES, **always)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
+from matplotlib.figure import Figure
+from matplotlib.image import imread, imsave
 
 LOADED = {"src", "srcset", "poster", "data", "action"}
 """Attributes that name what a browser loads; `href` does so too, but for <a>."""
@@ -78,3 +79,9 @@ def look(page: Path, *options: str) -> np.ndarray:
     ]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     return imread(picture)
+
+
+def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have reports save empty pictures, where no test looks at them: drawing takes a second each."""
+    empty = np.ones((8, 8, 3))
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, **__: imsave(path, empty, format="png"))

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from app.cli.main import cli
 from model.bundle import load_model
 from tests.conftest import APSTAR, GIANT, Server
+from tests.pages import draw_nothing
 
 pytestmark = pytest.mark.slow  # every test waits for the models that `folder` trains
 
@@ -53,12 +54,13 @@ def folder(tmp_path_factory):
         0,
         12,
     )
-    for method, changes in TINY.items():
-        settings = [option for change in (FOUR, *changes) for option in ("--set", change)]
-        surveys = (folder / "train.h5", "--validation", folder / "validation.h5")
-        run(
-            "model", "train", *surveys, "--method", method, "--out", folder / f"{method}.safetensors", *settings
-        )
+    surveys = (folder / "train.h5", "--validation", folder / "validation.h5")
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        for method, changes in TINY.items():
+            settings = [option for change in (FOUR, *changes) for option in ("--set", change)]
+            out = folder / f"{method}.safetensors"
+            run("model", "train", *surveys, "--method", method, "--out", out, *settings)
     return folder
 
 
@@ -91,7 +93,8 @@ def test_the_card_knows_the_fourth_parameter(folder, method):
     assert card.units == {"vbroad": "km/s"}
 
 
-def test_the_report_measures_what_is_left_of_it(folder):
+def test_the_report_measures_what_is_left_of_it(folder, monkeypatch):
+    draw_nothing(monkeypatch)
     run("survey", "synthesize", folder / "test.h5", "--pairs", 80, "--seed", 14, "--broadening", 0, 12)
     run(
         "model",

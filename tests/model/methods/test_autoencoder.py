@@ -125,20 +125,25 @@ def test_the_same_star_gets_the_same_latent_in_any_batch_with_any_threads(model)
 
 
 @pytest.mark.slow
-def test_the_same_star_gets_the_same_latent_from_a_file_in_another_process(model, tmp_path):
-    save_model(model, tmp_path / "m.safetensors")
-    loaded = load_model(tmp_path / "m.safetensors")
-    star = spectra_of(model, 1)[0]
-    np.savez(tmp_path / "star.npz", flux=star.flux, known=star.parameters.values(tuple(RANGES)))
+def test_the_same_star_gets_the_same_latent_from_a_file_in_another_process(tmp_path):
+    files, expected = [], []
+    for inputs in ("components", "pixels"):
+        model, path = toy(inputs), tmp_path / f"{inputs}.safetensors"
+        save_model(model, path)
+        star = spectra_of(model, 1)[0]
+        np.savez(tmp_path / f"{inputs}.npz", flux=star.flux, known=star.parameters.values(tuple(RANGES)))
+        files += [str(path), str(tmp_path / f"{inputs}.npz")]
+        expected.append(load_model(path).embed([star])[0].latent.tobytes().hex())
     code = (
-        "import sys, numpy as np; from pathlib import Path; from model.bundle import load_model;"
-        "from model.spectra.parameters import Parameters; from model.spectra.spectrum import Spectrum; s = np.load(sys.argv[2]);"
-        "e = load_model(Path(sys.argv[1])).embed([Spectrum(s['flux'], np.full(len(s['flux']), 1e4),"
-        "Parameters(*s['known']), has_errors=True)]); print(e[0].latent.tobytes().hex())"
+        "import sys, numpy as np; from pathlib import Path; from model.bundle import load_model\n"
+        "from model.spectra.parameters import Parameters; from model.spectra.spectrum import Spectrum\n"
+        "for model, star in zip(sys.argv[1::2], sys.argv[2::2]):\n"
+        "    s = np.load(star)\n"
+        "    star = Spectrum(s['flux'], np.full(len(s['flux']), 1e4), Parameters(*s['known']), has_errors=True)\n"
+        "    print(load_model(Path(model)).embed([star])[0].latent.tobytes().hex())\n"
     )
-    files = [str(tmp_path / "m.safetensors"), str(tmp_path / "star.npz")]
     process = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, check=True)
-    assert process.stdout.strip() == loaded.embed([star])[0].latent.tobytes().hex()
+    assert process.stdout.split() == expected
 
 
 def test_saving_keeps_every_bit(model, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import h5py
@@ -52,6 +53,7 @@ def observed(model: GaussDis, flux: np.ndarray, labels: np.ndarray, snr: float, 
     ]
 
 
+@cache
 def others(model: GaussDis, kind: str, snr: float) -> list[Spectrum]:
     with h5py.File(OTHER) as file:
         flux = file[f"{kind}/flux"][:] * file.attrs["flux_scale"]

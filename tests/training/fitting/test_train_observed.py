@@ -21,7 +21,7 @@ from model.methods.measured_stars import Measured
 from model.methods.scatter import line_strength, scaled_within
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Spectrum
-from tests.pages import check_self_contained
+from tests.pages import check_self_contained, draw_nothing
 from training.fitting.marginal_likelihood import Correction, Groups
 from training.fitting.train_observed import STATE, train_observed, with_residual_variance
 from training.surveys.survey import Survey
@@ -167,7 +167,7 @@ def test_groups_are_told_from_single_stars() -> None:
 
 @pytest.mark.long("a training, which then goes on from its checkpoint")
 def test_after_training_siblings_left_out_are_accepted(
-    model: GaussDis, noisy: Path, tmp_path: Path, short: None
+    model: GaussDis, noisy: Path, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "trained.safetensors"
     arguments = ["model", "train", str(noisy), "--start", str(REFERENCE), "--out", str(out), "--name", "noisy"]
@@ -187,6 +187,7 @@ def test_after_training_siblings_left_out_are_accepted(
     accepted = {name: accepted_in(page, f"{name}, by p_same") for name in ("start", "trained")}
     assert accepted["trained"] >= 0.6 > 0.4 > accepted["start"]  # of 6 pairs by another generator
 
+    draw_nothing(monkeypatch)
     again = CliRunner().invoke(cli, arguments, catch_exceptions=False)  # from the last checkpoint
     assert again.exit_code == 0
     assert load_model(out).card.version == trained.card.version
@@ -214,6 +215,7 @@ def test_single_stars_correct_nothing_that_depends_on_the_parameters(
     model: GaussDis, noisy: Path, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.fitting.marginal_likelihood.STEPS", 3)
+    draw_nothing(monkeypatch)
     alone, out = tmp_path / "alone.h5", tmp_path / "alone.safetensors"
     shutil.copy(noisy, alone)
     with h5py.File(alone, "a") as file:

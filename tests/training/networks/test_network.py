@@ -2,7 +2,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +15,8 @@ from safetensors.numpy import load_file
 
 from app.cli.main import cli
 from model.bundle import load_model, save_model
-from tests.pages import check_self_contained
+from tests import forked
+from tests.pages import check_self_contained, draw_nothing
 from tests.training.small_surveys import contents, write
 from training.networks.network import TENSORBOARD, train
 from training.networks.preprocessing import Frontend
@@ -32,10 +32,6 @@ SMALL = [
     "--method", "faderdis", "--set", "components=20", "--set", "encoder=[48]", "--set", "decoder=[48]", "--set",
     "adversary=[32]", "--set", "batch=128", "--set", "continuum=survey", "--device", "cpu",
 ]  # fmt: skip
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from app.cli.main import main; main()", *arguments]
 
 
 def run_here(*arguments: str) -> None:
@@ -71,8 +67,10 @@ def test_training_learns_to_rebuild_spectra(tiny, thin_survey, thin_xfe_survey, 
     assert np.array_equal(load_model(tmp_path / "m.safetensors").encode(flux, u), run.model.encode(flux, u))
 
 
-@pytest.mark.long("two trainings that are killed, each in an interpreter of its own")
-def test_a_run_killed_in_the_middle_ends_as_if_it_had_not_been(thin_survey, thin_xfe_survey, tmp_path):
+@pytest.mark.long("four trainings, of which two are killed")
+def test_a_run_killed_in_the_middle_ends_as_if_it_had_not_been(
+    thin_survey, thin_xfe_survey, tmp_path, monkeypatch
+):
     """SIGKILL after the first checkpoint, twice; the model file is the same to the last byte."""
     common = [
         "model",
@@ -87,21 +85,21 @@ def test_a_run_killed_in_the_middle_ends_as_if_it_had_not_been(thin_survey, thin
     common += ["--set", "steps=300", "--set", "validate_every=100"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
-    run_here(*common, "--out", str(whole), "--name", "same")
+    with monkeypatch.context() as patch:
+        draw_nothing(patch)
+        run_here(*common, "--out", str(whole), "--name", "same")
     state = checkpoint_folder(cut) / "state.pt"
     kills = 0
     while kills < 2:
-        process = subprocess.Popen(
-            command(*common, "--out", str(cut), "--name", "same"), env=environment, stderr=subprocess.DEVNULL
-        )
+        process = forked.start([*common, "--out", str(cut), "--name", "same"], environment)
         before = state.stat().st_mtime_ns if state.exists() else 0
         deadline = time.monotonic() + 120
         while not state.exists() or state.stat().st_mtime_ns == before:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.communicate(30)
         kills += 1
         assert not cut.exists()
     run_here(*common, "--out", str(cut), "--name", "same")
@@ -128,7 +126,8 @@ def test_two_processes_train_what_one_does(thin_survey, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run_here(*common, "--out", str(one))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    run_of_two = [sys.executable, *launch, *command(*common, "--out", str(two))]
+    forked.program(tmp_path)
+    run_of_two = [sys.executable, *launch, str(tmp_path / "chemtwin"), *common, "--out", str(two)]
     subprocess.run(run_of_two, check=True, env=environment, capture_output=True, timeout=300)
     alone, together = load_file(one), load_file(two)
     for name, values in alone.items():
