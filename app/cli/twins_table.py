@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from model.similarity.p_same import Verdict
+
 if TYPE_CHECKING:
     from index.stores.star import Star
 
@@ -32,15 +34,16 @@ def twins_table(star: Star, response: dict[str, Any]) -> str:
     name, fe_h = star.star_id or "the spectrum", _with_error(star.fe_h, star.fe_h_err)
     domain = "" if star.in_domain else f", {OUTSIDE} the model's domain"
     snr = f"S/N {_number(star.snr, 0)}{domain}"
+    limit = response["fe_h_within"]
+    near = "" if limit is None else f" within {limit:.2f} dex in [Fe/H]"
+    whom = f"among {response['searched']} stars" + near.replace(" within", ", those within")
     lines = [
-        f"twins of {name} among {response['searched']} stars, by {model['name']}@{model['version']}",
+        f"twins of {name} {whom}, by {model['name']}@{model['version']}",
         f"the star: Teff {star.teff:.0f} K, log g {star.logg:.2f}, [Fe/H] {fe_h}, {snr}",
     ]
     if not response["searched"]:
         return "\n".join([*lines, "the catalogue is empty: chemtwin catalogue ingest fills it"])
     if not twins:
-        limit = response["fe_h_within"]
-        near = "" if limit is None else f" within {limit:.2f} dex in [Fe/H]"
         return "\n".join([*lines, f"the catalogue has no other star{near}"])
     columns = [column for column in COLUMNS if column.name not in OPTIONAL or _known(column, twins)]
     rows = [[column.text(twin) for column in columns] for twin in twins]
@@ -76,6 +79,12 @@ def _number(value: float | None, decimals: int) -> str:
     return UNKNOWN if value is None else f"{value:z.{decimals}f}"
 
 
+def _p_same(twin: dict[str, Any]) -> str:
+    """In brackets where it does not count."""
+    text = _fraction(twin["p_same"])
+    return f"({text})" if twin["verdict"] == Verdict.UNKNOWN and twin["p_same"] is not None else text
+
+
 def _fraction(value: float | None) -> str:
     """Three decimals, but no number that is rounded to 0 or 1."""
     if value is None:
@@ -94,7 +103,7 @@ COLUMNS = (
     Column("star_id", "", lambda twin: str(twin["star_id"]), words=True),
     Column("cluster", "", lambda twin: twin["cluster"] or UNKNOWN, words=True),
     Column("distance", "", lambda twin: _number(twin["distance"], 2)),
-    Column("p_same", "", lambda twin: _fraction(twin["p_same"])),
+    Column("p_same", "", _p_same),
     Column("verdict", "", lambda twin: str(twin["verdict"]), words=True),
     Column("[Fe/H]", "dex", lambda twin: _with_error(twin["fe_h"], twin["fe_h_err"])),
     Column("Teff", "K", lambda twin: _number(twin["teff"], 0)),
@@ -107,8 +116,8 @@ OPTIONAL = {"cluster", "domain", "doppelganger_rate"}
 """Columns that are left out where no twin has a value, and that of the domain where all are inside."""
 
 MEANING = {
-    "same within noise": "p_same is 0.01 or more; noise and the errors of the labels explain the distance",
-    "different": "p_same is below 0.01; noise hardly puts stars of one chemistry so far apart",
-    "cannot tell": "the model does not know one of the two stars, or it came without errors",
+    Verdict.SAME: "p_same is 0.01 or more; noise and the errors of the labels explain the distance",
+    Verdict.DIFFERENT: "p_same is below 0.01; noise hardly puts stars of one chemistry so far apart",
+    Verdict.UNKNOWN: "one of the two is outside the domain, or came without errors: p_same does not count",
 }
 """What the verdicts say."""

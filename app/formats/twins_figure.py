@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from app.inference.twin_comparison import Recast, TwinComparison
-from model.similarity.p_same import P_SAME_LIMIT
+from model.similarity.p_same import P_SAME_LIMIT, Verdict
 
 Window = tuple[float, float]
 
@@ -107,7 +107,7 @@ def caption(comparison: TwinComparison) -> str:
         own = f"{star.teff:.0f} K and {star.logg:.2f}"
         lines.insert(2, f"The star's own are {own}, farther outside the training range than the model can go.")
     if _noise(comparison, comparison.twins[0]) is not None:
-        lines.append("The grey band is one standard deviation of the difference.")
+        lines.append("The grey band is one standard deviation by noise; what the model misses is not in it.")
     fluxes = np.array([comparison.flux, *(twin.flux for twin in comparison.twins)])
     if any(np.isnan(fluxes[:, _inside(comparison, window)]).any() for window in _windows(comparison)):
         lines.append("Gaps are masked pixels.")
@@ -179,12 +179,11 @@ def _legend(comparison: TwinComparison) -> tuple[list[Line2D | Patch], list[str]
         handles.append(Line2D([], [], color=colour, linewidth=1))
         labels.append(
             f"{_entry(twin['star_id'], twin['cluster'])}, "
-            f"{twin['teff']:.0f} K, [Fe/H] {_signed(twin['fe_h'])}, "
-            f"$p_\\mathrm{{same}}$ {_fraction(twin['p_same'])}: {twin['verdict']}"
+            f"{twin['teff']:.0f} K, [Fe/H] {_signed(twin['fe_h'])}: {_verdict(twin)}"
         )
     if _noise(comparison, comparison.twins[0]) is not None:
         handles.append(Patch(color="0.86", linewidth=0))
-        labels.append("$1\\,\\sigma$ of twin $-$ star")
+        labels.append("$1\\,\\sigma$ by noise")
     return handles, labels
 
 
@@ -197,12 +196,18 @@ def _entry(star_id: str, cluster: str | None) -> str:
     return _name(star_id, cluster).replace("$", r"\$")
 
 
-def _fraction(p_same: float | None) -> str:
-    if p_same is None:
-        return "unknown"
+def _verdict(twin: dict[str, Any]) -> str:
+    """The verdict, with p_same where it counts."""
+    p_same, verdict = twin["p_same"], str(twin["verdict"])
+    if verdict == Verdict.UNKNOWN:
+        return verdict
+    return f"{verdict} ($p_\\mathrm{{same}}$ {_fraction(p_same)})"
+
+
+def _fraction(p_same: float) -> str:
     if p_same < P_SAME_LIMIT:
         return f"< {P_SAME_LIMIT}"
-    return "> 0.99" if 0.995 <= p_same < 1 else f"= {p_same:.2f}"
+    return "> 0.999" if 0.9995 <= p_same < 1 else f"= {p_same:.3f}"
 
 
 def _signed(value: float) -> str:

@@ -34,7 +34,7 @@ class Ceilings:
     def of(cls, device: torch.device) -> Ceilings:
         """Measure them: a product of square matrices, and a copy on the device."""
         cuda = device.type == "cuda"
-        size, values = (8192, 2**28) if cuda else (512, 2**20)
+        size, values = (8192, 2**28) if cuda else (128, 2**20)
         a, b = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
         source = torch.randn(values, device=device)
         target = torch.empty_like(source)

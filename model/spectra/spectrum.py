@@ -15,8 +15,8 @@ from model.spectra.parameters import Parameters
 from model.spectra.pixel_loops import mask_unphysical
 from model.spectra.pixels import MAX_FLUX, mask_unusable, mask_warnings, median
 
-BAD_BITS = 0b1111_1111
-"""APOGEE pixel mask bits that make a pixel unusable by default: 0 to 7 (BADPIX ... NOSKY)."""
+BAD_BITS = 0b1_0000_1111_1111
+"""APOGEE pixel mask bits that make a pixel unusable by default: 0 to 7 and 12, SIG_SKYLINE."""
 
 MEDIAN = 0.5, 1.2
 """Limits of the median flux of a normalised spectrum."""

@@ -118,6 +118,7 @@ def train_observed(start: GaussDis, survey: Survey, name: str, run: Path, device
     given, start = start, unadapted(start)
     group = _groups(survey)
     _check_enough(survey, len(group), "")
+    state, save = _checkpoint(run, start, survey)
     unusable: dict[str, str] = {}
     known: dict[int, Spectrum] = {}
     wanted, kept = _wanted(group)
@@ -130,7 +131,6 @@ def train_observed(start: GaussDis, survey: Survey, name: str, run: Path, device
     _check_enough(survey, len(used), f" that {start.card.identity} can use")
     fitted, out = _split(group, used, np.array(list(known)))
     siblings = np.unique(group[used[fitted]], return_counts=True)[1]
-    state, save = _checkpoint(run, start, survey)
     chosen = Measured(*(array[fitted] for array in stars))
     model, losses = marginal_likelihood.fit(
         start, chosen, group[used[fitted]], device=device, state=state, save=save

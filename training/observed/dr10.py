@@ -51,6 +51,17 @@ CLUSTERS: dict[str, tuple[str, float, float]] = {
 }
 """Kind and centre (ra, dec in degrees) of the clusters with giants on the branch."""
 
+NO_MEMBERS = {
+    "2M08490674+1129529",
+    "2M08512990+1147168",
+    "2M08514355+1144264",
+    "2M08540487+1200199",
+    "2M19202354+3751229",
+    "2M23565527+5638268",
+}
+"""Giants observed for M67, NGC 6791 and NGC 7789 that are none of their members: their probabilities in OCCAM
+DR16 are at most 0.01 (Donor et al. 2020, AJ 159, 199; training/observed/README.md)."""
+
 RADIUS = 1.0
 """Degrees from a cluster's centre within which the package has no star but the cluster's."""
 
@@ -193,8 +204,11 @@ def write(stars: list[Giant], out: Path) -> None:
             if unit := UNITS.get(name.removesuffix("_err")):
                 file[name].attrs["unit"] = unit
         file["star_id"] = [star.star_id for star in stars]
-        file["group"] = [clusters.index(star.cluster) for star in stars]
-        file["cluster"] = [star.cluster for star in stars]
+        members = [star.star_id not in NO_MEMBERS for star in stars]
+        file["group"] = [
+            clusters.index(star.cluster) if member else -1 for star, member in zip(stars, members, strict=True)
+        ]
+        file["cluster"] = [star.cluster if member else "" for star, member in zip(stars, members, strict=True)]
         file["kind"] = [CLUSTERS[star.cluster][0] for star in stars]
         file["survey"] = [SURVEY for _ in stars]
         file["abundances"] = np.array([[star.values[name] for name in ABUNDANCES] for star in stars])

@@ -49,7 +49,9 @@ def test_a_stored_star_is_asked_for_by_its_id(start_server, data):
     assert code == 0, printed
     assert json.loads(printed) == response.raise_for_status().json()
     code, printed = run("twins", "SYN-202-000003A", "-k", 5, "--data-dir", data)
-    assert printed.startswith("twins of SYN-202-000003A among 1200 stars, by chemtwin-gaussdis@")
+    assert printed.startswith(
+        "twins of SYN-202-000003A among 1200 stars, those within 0.10 dex in [Fe/H], by chemtwin-gaussdis@"
+    )
     assert "SYN-202-000003B" in printed.splitlines()[5]
     assert "same within noise: p_same is 0.01 or more" in printed
     assert "domain" not in printed, "all of them are inside"
@@ -57,11 +59,13 @@ def test_a_stored_star_is_asked_for_by_its_id(start_server, data):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.9997, "> 0.999"), (0.9994, "0.999"), (1.0, "1.000"), (0.0004, "4.0e-04"), (None, "-")],
+    [(0.9997, "> 0.999"), (0.9994, "0.999"), (1.0, "1.000"), (0.0004, "4.0e-04")],
 )
 def test_no_p_same_is_rounded_to_one_or_none(value, text):
     column = next(column for column in COLUMNS if column.name == "p_same")
-    assert column.text({"p_same": value}) == text
+    assert column.text({"p_same": value, "verdict": "same within noise"}) == text
+    assert column.text({"p_same": value, "verdict": "cannot tell"}) == f"({text})", "it does not count"
+    assert column.text({"p_same": None, "verdict": "cannot tell"}) == "-"
 
 
 def test_the_table_has_a_row_for_each_twin(data):
@@ -70,7 +74,9 @@ def test_the_table_has_a_row_for_each_twin(data):
     assert "unlike those" in printed
     lines = [line for line in printed.splitlines() if not line.startswith("warning: ")]
     head, star, _, names, units, *rows, _, meaning = lines
-    assert head.startswith("twins of 2M00004994+1621552 among 1200 stars, by chemtwin-gaussdis@")
+    assert head.startswith(
+        "twins of 2M00004994+1621552 among 1200 stars, those within 0.10 dex in [Fe/H], by chemtwin-gaussdis@"
+    )
     assert star.startswith("the star: Teff 4705 K, log g 2.58, [Fe/H] 0.05")
     assert star.endswith(", outside the model's domain")
     assert re.split("  +", names) == [
@@ -79,7 +85,7 @@ def test_the_table_has_a_row_for_each_twin(data):
     assert units.split() == ["dex", "K", "dex"]
     assert len(rows) == 3
     assert all("cannot tell" in row for row in rows), "the default model does not know the star"
-    assert meaning.startswith("cannot tell: the model does not know one of the two stars")
+    assert meaning.startswith("cannot tell: one of the two is outside the domain")
     distances = [float(row.split()[1]) for row in rows]
     assert distances == sorted(distances)
 
@@ -100,9 +106,9 @@ def test_the_table_of_an_observed_giant_is_read_by_a_person(giants):
     }
     for row in rows:
         assert row[: len("2M08521097+1131491")].startswith("2M")
-        assert row[names.index("cluster") :].startswith(("M67", "NGC 188", "NGC 7789"))
+        assert row[names.index("cluster") :].startswith(("M67", "NGC 188", "NGC 7789", "- "))
         assert row[names.index("verdict") :].startswith(("same within noise  ", "different  ", "cannot tell  "))
-        assert all(row[end - 1].isdigit() for end in at.values())
+        assert all(row[end - 1].isdigit() or row[end - 1] == ")" for end in at.values())
         assert row[: at["[Fe/H]"]].endswith(" \N{PLUS-MINUS SIGN} 0.04")
     explained = [line.split(":")[0] for line in verdicts.splitlines()]
     assert explained == ["same within noise", "different", "cannot tell"]

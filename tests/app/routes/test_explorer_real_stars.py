@@ -84,7 +84,7 @@ def test_the_map_is_coloured_by_cluster(visit, giants):
     for star_id, name in zip(points["star_id"], points["cluster"], strict=True):
         members[name].add(star_id)
     assert {name: set(ids) for name, ids, *_ in clusters} == members
-    assert len(members["M67"]) == 19
+    assert len(members["M67"]) == 15
     assert len({(colour, symbol) for *_, colour, symbol in clusters}) == len(clusters) == 8
     page.select_option("#colour", "fe_h")
     assert query(page)["colour"] == "fe_h"

