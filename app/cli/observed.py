@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from app.bulk.observed_stars import Grouped, ObservedStars
     from model.methods.gaussdis import GaussDis
+    from model.spectra.grid import Array
     from model.spectra.spectrum import Spectrum
-    from training.evaluation.siblings import Members
+    from training.evaluation.siblings import Distances, Members, Scores
 
 STARS = click.Path(exists=True, path_type=Path)
 LABELS = click.option("--labels", type=FILE, help="the table of the stars, where STARS is a folder")
@@ -27,6 +28,9 @@ SIBLINGS = click.option(
 CLUSTERS = click.option(
     "--clusters", is_flag=True, help="the stars of one cluster are siblings, as STARS or the catalogue has them"
 )
+
+FEWEST_ACCEPTED = 0.85
+"""A fraction of siblings with `p_same` above 0.01 that is no longer usual."""
 
 
 @click.command(
@@ -60,7 +64,7 @@ def adapt(
     also left out once, and the scores before and after are printed.
     """
     from model.bundle import load_model, save_model
-    from training.evaluation.siblings import always, by_model, by_p_same, scores, table
+    from training.evaluation.siblings import always, by_model, table
     from training.fitting.adapt import MOST, adapted_without
     from training.fitting.adapt import adapt as adapt_model
 
@@ -89,12 +93,21 @@ def adapt(
             "before": always(*by_model(members, given)),
             "adapted, group left out": adapted_without(given, members, spectra, group),
         }
-        by_distance = {f"{name}, by distance": scores(members, way)[0] for name, way in ways.items()}
-        by_same = {f"{name}, by p_same": scores(members, by_p_same(way))[0] for name, way in ways.items()}
-        click.echo(table(by_distance | by_same))
-        before, after = by_same.values()
+        rows, same = _scored(members, ways)
+        click.echo(table(rows))
+        _say_lonely(members, same)
+        _, before, _, after = rows.values()
         if after.auc < before.auc or after.nearest < before.nearest:
-            raise InputError("the adapted model is worse on groups that it did not see: it was not written")
+            raise InputError(
+                "the adapted model is worse on groups that it did not see: it was not written. "
+                f"Some groups may be no siblings; or take {model} as it is"
+            )
+        if after.accepted is not None and after.accepted < FEWEST_ACCEPTED:
+            click.echo(
+                f"warning: only {after.accepted:.2f} of the siblings accept each other, 0.91 do with the "
+                "shipped model: are all stars of a group of one chemistry?",
+                err=True,
+            )
     adapted = adapt_model(given, spectra, group, name or f"{given.card.name}-adapted", source)
     save_model(adapted, out)
     used = adapted.card.training["adapted"]
@@ -140,7 +153,7 @@ def siblings(
     named = _of_clusters(star_ids, cluster, stars.name) if siblings is None else _named(siblings)
     group = _groups(named, star_ids, siblings)
     members = _members(given, star_ids, spectra, group, adapting=adapted)
-    rows, same = {}, {}
+    rows = {}
     for name, distance in scoring.by_flux(members, given).items():
         rows[name], _ = scoring.scores(members, scoring.always(distance))
     if stars.suffix == ".h5":
@@ -154,17 +167,34 @@ def siblings(
     ways = {given.card.name: scoring.always(*scoring.by_model(members, given))}
     if adapted:
         ways["adapted, group left out"] = adapted_without(given, members, spectra, group)
-    for name, distances in ways.items():
-        rows[f"{name}, by distance"], probability = scoring.scores(members, distances)
-        if probability is not None:
-            same[name] = probability
-        rows[f"{name}, by p_same"], _ = scoring.scores(members, scoring.by_p_same(distances))
+    of_models, same = _scored(members, ways)
+    rows |= of_models
     click.echo(scoring.table(rows))
-    for name, probability in same.items():
-        if alone := scoring.lonely(members, probability):
-            click.echo(f"{name}, no sibling accepts: {', '.join(alone)}")
+    _say_lonely(members, same)
     if report is not None:
         click.echo(siblings_report.write(report, stars.name, members, named, rows, same))
+
+
+def _scored(members: Members, ways: dict[str, Distances]) -> tuple[dict[str, Scores], dict[str, Array]]:
+    """Scores of each way to compare stars, by distance and by p_same, and its p_same (N, N) if it has one."""
+    from training.evaluation.siblings import by_p_same, scores
+
+    rows, same = {}, {}
+    for name, distances in ways.items():
+        rows[f"{name}, by distance"], probability = scores(members, distances)
+        rows[f"{name}, by p_same"], _ = scores(members, by_p_same(distances))
+        if probability is not None:
+            same[name] = probability
+    return rows, same
+
+
+def _say_lonely(members: Members, same: dict[str, Array]) -> None:
+    """Name the stars that no sibling accepts: they may be no members."""
+    from training.evaluation.siblings import lonely
+
+    for name, probability in same.items():
+        if alone := lonely(members, probability):
+            click.echo(f"{name}, no sibling accepts: {', '.join(alone)}")
 
 
 def _gaussdis(path: Path) -> GaussDis:

@@ -78,7 +78,10 @@ def drift_of(model: Model, index: TwinIndex) -> Drift:
     if unlike > MOST_OUTSIDE * in_range.sum():
         advice = "adapt the model to these stars (chemtwin model adapt)"
     else:
-        advice = "leave out the stars whose parameters the model was not trained for (in_domain=true)"
+        advice = (
+            "leave out the stars whose parameters the model was not trained for (in_domain=true), or take a "
+            "model that was trained for them, such as model/branch.safetensors"
+        )
     return replace(found, message=f"{message}: {advice}")
 
 

@@ -53,7 +53,10 @@ NOT_RUN = {
         "chemtwin survey synthesize paper.h5": "ten minutes, and a model that is not in the repository",
         "chemtwin survey synthesize realistic.h5": "half an hour",
     },
-    "gpu.md": {"python -m benchmarks.gpu": "nine minutes on a large GPU; tests/benchmarks runs it small"},
+    "gpu.md": {
+        "python -m benchmarks.gpu": "nine minutes on a large GPU; tests/benchmarks runs it small",
+        "python benchmarks/network_twins.py": HOURS,
+    },
     "limit.md": {"chemtwin lab limit": HOURS},
     "siblings.md": {"chemtwin model siblings": "six minutes", "python benchmarks/noisier.py": "six minutes"},
     "operate.md": {
