@@ -17,6 +17,7 @@ from model.errors import InputError
 if TYPE_CHECKING:
     from app.inference.embedder import Job
     from app.inference.service import Service
+    from app.schemas.queries import TwinQuery
     from app.settings import Settings
     from index.stores.star import Star
 
@@ -40,6 +41,13 @@ UNITS = {"teff": "K", "ra": "deg", "dec": "deg"}
 )
 @click.option("-k", "--k", default=10, show_default=True, type=click.IntRange(1, 1000), help="how many twins")
 @click.option(
+    "--query",
+    "queries",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="what GET /twins takes, such as rank=likelihood, fe_h_within=any or cluster=M67; repeatable",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(["table", "ecsv", "json"]),
@@ -55,6 +63,7 @@ def twins(
     fe_h: str | None,
     extra: tuple[str, ...],
     k: int,
+    queries: tuple[str, ...],
     form: str,
     settings: Settings,
 ) -> None:
@@ -64,26 +73,44 @@ def twins(
     Labels that are not given come from the file, if it has any. The twins are the chemically nearest stars of
     the store; the spectrum itself is not stored. No service is needed, and one may run on the same store.
     """
-    labels = {"teff": teff, "logg": logg, "fe_h": fe_h, **dict(map(_named, extra))}
+    labels = {"teff": teff, "logg": logg, "fe_h": fe_h, **dict(_named("--parameter", text) for text in extra)}
+    query = _query(k, dict(_named("--query", text) for text in queries))
     given = {name: value for name, value in labels.items() if value is not None}
     file = Path(star)
     if given and not file.is_file():
         raise click.UsageError(f"there is no file {star}: labels go with a file, a stored star has its own")
-    found, response = find_twins(file if file.is_file() else star, given, k, settings)
+    found, response = find_twins(file if file.is_file() else star, given, query, settings)
     for warning in found.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(twins_table(found, response) if form == "table" else FORMS[form](response))
 
 
-def _named(text: str) -> tuple[str, str]:
+def _named(option: str, text: str) -> tuple[str, str]:
     """The name and the value of NAME=VALUE."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise click.UsageError(f"--parameter {text}: write NAME=VALUE")
+        raise click.UsageError(f"{option} {text}: write NAME=VALUE")
     return name, value
 
 
-def find_twins(source: Path | str, labels: dict[str, str], k: int, settings: Settings) -> tuple[Star, Response]:
+def _query(k: int, given: dict[str, str]) -> TwinQuery:
+    """What is asked of /twins. Raises ServiceError for a name or value that it does not take."""
+    from pydantic import ValidationError
+
+    from app.error_responses import as_service_error
+    from app.schemas.queries import TwinQuery
+
+    if taken := {"k", "format"} & set(given):
+        raise click.UsageError(f"--query {taken.pop()}: there is an option of that name")
+    try:
+        return TwinQuery.model_validate({"k": k, **given})
+    except ValidationError as error:
+        raise (as_service_error(error) or error) from None
+
+
+def find_twins(
+    source: Path | str, labels: dict[str, str], query: TwinQuery, settings: Settings
+) -> tuple[Star, Response]:
     """A star, and what /twins responds with for it.
 
     Parameters
@@ -92,8 +119,8 @@ def find_twins(source: Path | str, labels: dict[str, str], k: int, settings: Set
         An apStar, aspcapStar or mwmStar file; or the id of a stored star.
     labels
         With a file: values of teff, logg, fe_h, their errors, and extra parameters, as in a query string.
-    k
-        How many twins.
+    query
+        How many twins, of which stars, and how they are ranked.
     settings
         They name the model and the store.
 
@@ -108,14 +135,13 @@ def find_twins(source: Path | str, labels: dict[str, str], k: int, settings: Set
     """
     from app.inference.service import Service
     from app.inference.twins import twins_of_one
-    from app.schemas.queries import TwinQuery
     from index.stores.open_store import open_store
 
     open_store(settings.store_address, create=False).close()
     service = Service(settings, wait=True)
     try:
         star = _stored(source, service) if isinstance(source, str) else _unstored(source, labels, service)
-        return star, twins_of_one(service, star, TwinQuery(k=k))
+        return star, twins_of_one(service, star, query)
     finally:
         service.close()
 

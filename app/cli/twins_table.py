@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from model.similarity.p_same import Verdict
-
 if TYPE_CHECKING:
     from index.stores.star import Star
 
@@ -82,7 +80,7 @@ def _number(value: float | None, decimals: int) -> str:
 def _p_same(twin: dict[str, Any]) -> str:
     """In brackets where it does not count."""
     text = _fraction(twin["p_same"])
-    return f"({text})" if twin["verdict"] == Verdict.UNKNOWN and twin["p_same"] is not None else text
+    return f"({text})" if twin["verdict"] == CANNOT_TELL and twin["p_same"] is not None else text
 
 
 def _fraction(value: float | None) -> str:
@@ -98,7 +96,7 @@ def _with_error(value: float, error: float | None) -> str:
     return f"{value:z.2f}" + ("" if error is None else f" \N{PLUS-MINUS SIGN} {error:.2f}")
 
 
-UNKNOWN, INSIDE, OUTSIDE = "-", "inside", "outside"
+UNKNOWN, INSIDE, OUTSIDE, CANNOT_TELL = "-", "inside", "outside", "cannot tell"
 COLUMNS = (
     Column("star_id", "", lambda twin: str(twin["star_id"]), words=True),
     Column("cluster", "", lambda twin: twin["cluster"] or UNKNOWN, words=True),
@@ -116,8 +114,8 @@ OPTIONAL = {"cluster", "domain", "doppelganger_rate"}
 """Columns that are left out where no twin has a value, and that of the domain where all are inside."""
 
 MEANING = {
-    Verdict.SAME: "p_same is 0.01 or more; noise and the errors of the labels explain the distance",
-    Verdict.DIFFERENT: "p_same is below 0.01; noise hardly puts stars of one chemistry so far apart",
-    Verdict.UNKNOWN: "one of the two is outside the domain, or came without errors: p_same does not count",
+    "same within noise": "p_same is 0.01 or more; noise and the errors of the labels explain the distance",
+    "different": "p_same is below 0.01; noise hardly puts stars of one chemistry so far apart",
+    CANNOT_TELL: "one of the two is outside the domain, or came without errors: p_same does not count",
 }
 """What the verdicts say."""

@@ -23,11 +23,11 @@ export function number(value, decimals) {
 
 const SUPERSCRIPT = { "-": "\u207b", 0: "\u2070", 1: "\u00b9", 2: "\u00b2", 3: "\u00b3", 4: "\u2074", 5: "\u2075", 6: "\u2076", 7: "\u2077", 8: "\u2078", 9: "\u2079" };
 
-/** A number that is small where it matters, as probabilities are: those that would round to 1 are "> 0.99". */
+/** A number that is small where it matters, as probabilities are: those that would round to 1 are "> 0.999". */
 export function small(value) {
   if (value === null || value === undefined) return "\u2013";
-  if (value >= 0.995 && value < 1) return "> 0.99";
-  if (value === 0 || value >= 0.001) return value.toPrecision(2).replace(/^1\.0$/, "1");
+  if (value >= 0.9995 && value < 1) return "> 0.999";
+  if (value === 0 || value >= 0.001) return value.toFixed(3).replace(/\.000$/, "");
   const [mantissa, exponent] = value.toExponential(1).split("e");
   return `${mantissa}\u00d710${[...String(Number(exponent))].map((sign) => SUPERSCRIPT[sign]).join("")}`;
 }

@@ -16,7 +16,7 @@ def observed(giants):
 
 def test_clusters(observed):
     members = observed.stars(cluster="M67")
-    assert len(members) == 19
+    assert len(members) == 15
     assert set(members["cluster"]) == {observed.star(STAR).cluster} == {"M67"}
     assert [star.star_id for star in observed.iter_stars(cluster="none")] == []
     siblings = observed.twins(STAR, k=5, cluster="M67")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.bundle import REFERENCE, load_model
+from model.bundle import BRANCH, REFERENCE, load_model
 from model.spectra.parameters import PARAMETER_UNITS, Parameters
 from training.fitting.enough_stars import (
     FEWEST_GROUPS,
@@ -65,11 +65,18 @@ def _next(built: BuiltSurvey) -> Iterator[str]:
     reference = load_model(REFERENCE)
     labels = np.stack([built.numbers[name] for name in PARAMETER_UNITS], axis=1).tolist()
     usable = np.array([not reference.outside(Parameters(*star)) for star in labels])
-    enough, model = EnoughToAdapt.of(usable, built.group), shlex.quote(str(_reference()))
+    enough, model = EnoughToAdapt.of(usable, built.group), shlex.quote(_short(REFERENCE))
     yield (
         f"chemtwin model adapt takes {FEWEST_TO_ADAPT} stars in the range of {model}: "
         f"the survey has {enough.stars}."
     )
+    if enough.stars < built.stars:
+        branch = load_model(BRANCH)
+        known = sum(not branch.outside(Parameters(*star)) for star in labels)
+        yield (
+            f"The others can have no verdict with it. {_short(BRANCH)}, the model of the whole giant branch, "
+            f"knows {known}."
+        )
     if len(built.names):
         yield (
             f"With siblings it takes {FEWEST_GROUPS} groups of two such stars or more, and {FEWEST_TO_ADAPT} "
@@ -82,12 +89,15 @@ def _next(built: BuiltSurvey) -> Iterator[str]:
     else:
         clusters = " --clusters" if not enough.problem_without_a_group() else ""
         if clusters:
-            yield "With --clusters all stars of a group are siblings. Are all members, and of open clusters?"
+            yield (
+                "With --clusters all stars of a group are siblings. Are all members, and of open clusters? "
+                "Take the others out of the groups first."
+            )
         out = shlex.quote(str(built.survey.with_name("adapted.safetensors")))
         yield f"next: chemtwin model adapt {model} {survey}{clusters} --out {out}"
 
 
-def _reference() -> Path:
-    """The reference model, by its short path from the folder of a checkout."""
-    short = Path(REFERENCE.parent.name, REFERENCE.name)
-    return short if short.exists() and short.samefile(REFERENCE) else REFERENCE
+def _short(model: Path) -> str:
+    """A shipped model by its path from the folder of a checkout, where it is there."""
+    short = Path(model.parent.name, model.name)
+    return str(short if short.exists() and short.samefile(model) else model)

@@ -116,6 +116,28 @@ def test_the_table_of_an_observed_giant_is_read_by_a_person(giants):
     assert warnings.startswith("the model's typical errors are used where none were given")
 
 
+def test_a_query_of_the_service_is_one_of_the_command(start_server, data):
+    server = start_server(data)
+    query = {"fe_h_within": "any", "rank": "likelihood", "logg_max": "2.5", "k": 4}
+    response = httpx.get(f"{server.url}/twins/SYN-202-000003A", params=query).raise_for_status().json()
+    options = [part for name, value in query.items() if name != "k" for part in ("--query", f"{name}={value}")]
+    asked = ("twins", "SYN-202-000003A", "-k", 4, "--data-dir", data)
+    code, printed = run(*asked, *options, "--format", "json")
+    assert code == 0, printed
+    assert json.loads(printed) == response
+    code, printed = run(*asked, *options)
+    assert "among 1200 stars, by chemtwin" in printed, "no limit in [Fe/H]"
+    for wrong, message in (
+        ("rank=age", "likelihood"),
+        ("ranks=x", "ranks"),
+        ("k=3", "option"),
+        ("x", "NAME=VALUE"),
+    ):
+        code, printed = run(*asked, "--query", wrong)
+        assert code
+        assert message in printed
+
+
 def test_without_a_twin_the_table_says_why(data, tmp_path):
     code, printed = run("twins", APSTAR, *LABELS[:-1], -3, "--data-dir", data)
     assert (code, "the catalogue has no other star within 0.10 dex in [Fe/H]" in printed) == (0, True), printed

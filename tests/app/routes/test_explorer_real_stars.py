@@ -80,12 +80,12 @@ def test_the_map_is_coloured_by_cluster(visit, giants):
     )
     *clusters, twins, _ = shown
     points = httpx.get(f"{giants.url}/map").json()["points"]
-    members = {name: set() for name in points["cluster"]}
+    members = {name or "others": set() for name in points["cluster"]}
     for star_id, name in zip(points["star_id"], points["cluster"], strict=True):
-        members[name].add(star_id)
+        members[name or "others"].add(star_id)
     assert {name: set(ids) for name, ids, *_ in clusters} == members
     assert len(members["M67"]) == 15
-    assert len({(colour, symbol) for *_, colour, symbol in clusters}) == len(clusters) == 8
+    assert len({(colour, symbol) for *_, colour, symbol in clusters}) == len(clusters) == 9
     page.select_option("#colour", "fe_h")
     assert query(page)["colour"] == "fe_h"
 
