@@ -133,22 +133,23 @@ def _least(ivar: Array) -> float:
     By the median pixel; or, where most pixels carry next to no information, by the pixel at which half of all
     information is collected, from the best pixel on.
     """
+    middle = median(ivar)
+    if ivar.max() <= 10 * middle:
+        return middle / USELESS**2  # half of the information is collected at no more than the greatest
     best = np.sort(ivar)[::-1]
     half = best[np.searchsorted(np.cumsum(best), 0.5 * best.sum())]
-    return float(max(_middle(best) / USELESS**2, half / (10 * USELESS**2)))
+    return float(max(middle / USELESS**2, half / (10 * USELESS**2)))
 
 
 def median(values: Array) -> float:
     """The median of `values` (n,), none of them NaN.
 
-    numpy sorts the pixels of a spectrum in half the time in which it partitions them.
+    By one partition: numpy takes four times as long for two at once, or to sort.
     """
-    return _middle(np.sort(values))
-
-
-def _middle(ordered: Array) -> float:
-    """The median of values (n,) in their order."""
-    return float(0.5 * (ordered[len(ordered) // 2] + ordered[(len(ordered) - 1) // 2]))
+    middle = len(values) // 2
+    parted = np.partition(values, middle)
+    upper = float(parted[middle])
+    return upper if len(values) % 2 else 0.5 * (upper + float(parted[:middle].max()))
 
 
 def mask_warnings(grid: Grid, stages: Mapping[str, Array]) -> list[str]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from model.errors import SpectrumError
-from model.spectra.pixels import bad_pixels, ivar_of
+from model.spectra.pixels import USELESS, _least, bad_pixels, ivar_of, median
 from model.spectra.spectrum import BAD_BITS
 
 MASK = [0, 1, 1 << 7, 1 << 12, 1 << 13, 1 << 30]
@@ -43,3 +43,18 @@ def test_numbers_that_are_no_bits_are_refused(wrong):
 def test_an_error_becomes_an_inverse_variance():
     assert ivar_of(np.array([0.5, 0, -1, np.nan, np.inf, -9999])).tolist() == [4, 0, 0, 0, 0, 0]
     assert ivar_of(np.array([1e-25], "f4")) == pytest.approx(1e50), "in double precision"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 7513, 7514])
+def test_the_median_is_numpys(count):
+    values = np.random.default_rng(count).normal(size=count)
+    values[: count // 3] = values[-1]
+    assert median(values) == np.median(values)
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 3.0, 6.0])
+def test_the_least_useful_ivar_is_that_of_the_sorted_pixels(spread):
+    ivar = np.exp(spread * np.random.default_rng(1).normal(size=999))
+    best = np.sort(ivar)[::-1]
+    half = best[np.searchsorted(np.cumsum(best), 0.5 * best.sum())]
+    assert _least(ivar) == pytest.approx(max(best[499], half / 10) / USELESS**2, rel=1e-12)
