@@ -99,16 +99,25 @@ class Response:
         return Response(self.ranges, self.mean, root.T @ self.linear, turn.T @ self.products)
 
     def slope(self, latents: Array, parameters: Array) -> Array:
-        """Derivatives (N, U, K) of the coefficients by the parameters, by differences of 1 % of the ranges."""
+        """Derivatives (N, U, K) of the coefficients by the parameters, by differences of 1 % of the ranges.
+
+        The latents come first: what is left is a polynomial of the parameters for each star.
+        """
         widths = self.ranges[:, 1] - self.ranges[:, 0]
-        steps = 0.01 * np.diag(widths)
-        return np.stack(
-            [
-                (self(latents, parameters + step) - self(latents, parameters - step)) / (0.02 * width)
-                for step, width in zip(steps, widths, strict=True)
-            ],
-            axis=1,
-        )
+        slopes = np.empty((*parameters.shape, self.mean.shape[1]))
+        for rows in _blocks(len(latents)):
+            straight = np.matmul(latents[rows], self.linear)
+            bent = np.matmul(_products(latents[rows], self.leading), self.products)
+            for number, width in enumerate(widths):
+                step = np.zeros(len(widths))
+                step[number] = 0.01 * width
+                above, below = (
+                    _monomials(parameters[rows] + sign * step, self.ranges, self.degrees) for sign in (1, -1)
+                )
+                mean, linear, products = (high - low for high, low in zip(above, below, strict=True))
+                change = mean @ self.mean + np.einsum("nt,tnk->nk", linear, straight)
+                slopes[rows, number] = (change + np.einsum("nt,tnk->nk", products, bent)) / (0.02 * width)
+        return slopes
 
     def fit(
         self,
