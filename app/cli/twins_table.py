@@ -34,7 +34,7 @@ def twins_table(star: Star, response: dict[str, Any]) -> str:
     snr = f"S/N {_number(star.snr, 0)}{domain}"
     limit = response["fe_h_within"]
     near = "" if limit is None else f" within {limit:.2f} dex in [Fe/H]"
-    whom = f"among {response['searched']} stars" + near.replace(" within", ", those within")
+    whom = f"among {response['searched']} stars" + (f", those{near}" if near else "")
     lines = [
         f"twins of {name} {whom}, by {model['name']}@{model['version']}",
         f"the star: Teff {star.teff:.0f} K, log g {star.logg:.2f}, [Fe/H] {fe_h}, {snr}",
