@@ -64,7 +64,7 @@ def adapt(
     also left out once, and the scores before and after are printed.
     """
     from model.bundle import load_model, save_model
-    from training.evaluation.siblings import always, by_model, table
+    from training.evaluation.siblings import always, by_model
     from training.fitting.adapt import MOST, adapted_without
     from training.fitting.adapt import adapt as adapt_model
 
@@ -89,25 +89,9 @@ def adapt(
     group = _groups(named, star_ids, siblings)
     if (group >= 0).any():
         members = _members(given, star_ids, spectra, group, adapting=True)
-        ways = {
-            "before": always(*by_model(members, given)),
-            "adapted, group left out": adapted_without(given, members, spectra, group),
-        }
-        rows, same = _scored(members, ways)
-        click.echo(table(rows))
-        _say_lonely(members, same)
-        _, before, _, after = rows.values()
-        if after.auc < before.auc or after.nearest < before.nearest:
-            raise InputError(
-                "the adapted model is worse on groups that it did not see: it was not written. "
-                f"Some groups may be no siblings; or take {model} as it is"
-            )
-        if after.accepted is not None and after.accepted < FEWEST_ACCEPTED:
-            click.echo(
-                f"warning: only {after.accepted:.2f} of the siblings accept each other, 0.91 do with the "
-                "shipped model: are all stars of a group of one chemistry?",
-                err=True,
-            )
+        _judge(
+            members, always(*by_model(members, given)), adapted_without(given, members, spectra, group), model
+        )
     adapted = adapt_model(given, spectra, group, name or f"{given.card.name}-adapted", source)
     save_model(adapted, out)
     used = adapted.card.training["adapted"]
@@ -173,6 +157,27 @@ def siblings(
     _say_lonely(members, same)
     if report is not None:
         click.echo(siblings_report.write(report, stars.name, members, named, rows, same))
+
+
+def _judge(members: Members, before: Distances, adapted: Distances, start: Path) -> None:
+    """Print how well siblings that an adapted model did not see find each other. Raises InputError if worse."""
+    from training.evaluation.siblings import table
+
+    rows, same = _scored(members, {"before": before, "adapted, group left out": adapted})
+    click.echo(table(rows))
+    _say_lonely(members, same)
+    _, first, _, last = rows.values()
+    if last.auc < first.auc or last.nearest < first.nearest:
+        raise InputError(
+            "the adapted model is worse on groups that it did not see: it was not written. "
+            f"Some groups may be no siblings; or take {start} as it is"
+        )
+    if last.accepted is not None and last.accepted < FEWEST_ACCEPTED:
+        click.echo(
+            f"warning: only {last.accepted:.2f} of the siblings accept each other, 0.91 do with the "
+            "shipped model: are all stars of a group of one chemistry?",
+            err=True,
+        )
 
 
 def _scored(members: Members, ways: dict[str, Distances]) -> tuple[dict[str, Scores], dict[str, Array]]:

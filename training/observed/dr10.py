@@ -59,7 +59,7 @@ NO_MEMBERS = {
     "2M19202354+3751229",
     "2M23565527+5638268",
 }
-"""Giants observed for M67, NGC 6791 and NGC 7789 that are none of their members: their probabilities in OCCAM
+"""Giants observed for M67, NGC 6791 and NGC 7789 that are not members: their probabilities in OCCAM
 DR16 are at most 0.01 (Donor et al. 2020, AJ 159, 199; training/observed/README.md)."""
 
 RADIUS = 1.0

@@ -11,12 +11,14 @@ import pytest
 from click.testing import CliRunner
 
 from app.cli.main import cli
+from app.cli.observed import _judge
 from benchmarks import light_elements
 from model.bundle import load_model
+from model.errors import InputError
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Spectrum
 from tests.conftest import Server
-from training.evaluation.siblings import Members, lonely, scores
+from training.evaluation.siblings import Members, always, lonely, scores
 from training.evaluation.siblings_report import write
 
 STARS = Path("training/observed/dr10_giants.h5")
@@ -142,3 +144,23 @@ def test_siblings_that_are_not_among_the_stars_are_named(tmp_path: Path) -> None
     )
     assert result.exit_code != 0
     assert "NOBODY" in str(result.exception)
+
+
+def test_adapting_names_siblings_that_none_accepts_and_warns_of_poor_scores(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """S0 and S1 are siblings, S2 and S3 are said to be."""
+    stars = members([0.0] * 4, [0, 0, 1, 1])
+    apart = np.array([[0, 1, 9, 9], [1, 0, 9, 9], [9, 9, 0, 5], [9, 9, 5, 0]], dtype=float)
+    same = np.where(apart == 1, 0.5, 1e-4)
+    _judge(stars, always(apart, same), always(apart, same), Path("start"))
+    said = capsys.readouterr()
+    assert "adapted, group left out, no sibling accepts: S2, S3" in said.out
+    assert "warning: only 0.50 of the siblings accept each other" in said.err
+    every = np.where(apart < 9, 0.5, 1e-4)
+    _judge(stars, always(apart, same), always(apart, every), Path("start"))
+    said = capsys.readouterr()
+    assert "adapted, group left out, no sibling" not in said.out + said.err
+    assert "warning" not in said.err
+    with pytest.raises(InputError, match="take start as it is"):
+        _judge(stars, always(apart, every), always(apart, 1e-4 / every), Path("start"))
