@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from multiprocessing import parent_process
 
 from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
@@ -20,12 +21,17 @@ from app.routes import cone, embed, explorer, map, model, operations, recast, sp
 from app.routes.dependencies import KeyCheck
 from app.routes.direct import DirectTwins
 from app.settings import Settings, keys
+from model.methods.base import Model
 
 LAST_BATCH_S = 5.0
 """Seconds for the batch in inference when the service stops, after those that its requests had."""
 
-THREADS = 16
-"""Searches of GET /twins at once."""
+START_S = 10.0
+"""Seconds for which one of several processes leaves connections to the others while its search opens."""
+
+THREADS = 1
+"""Searches, recasts and bodies to parse at once. With 1, 2, 4 and 16 threads GET /twins takes 1.3, 1.6, 2.2 and
+3.7 ms of processor time at 64 clients: threads that compute wait for the interpreter's lock (1e5 stars)."""
 
 READING = (twins.router, recast.router, spectra.router, stars.router, map.router, cone.router, model.router,
            operations.router)  # fmt: skip
@@ -33,8 +39,11 @@ WRITING = (embed.router, stars.deletion)
 OPEN = (operations.health, explorer.router)
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application, by default with the environment's settings; it opens model and store when it starts."""
+def create_app(settings: Settings | None = None, model: Model | None = None) -> FastAPI:
+    """The application, by default with the environment's settings; it opens the store when it starts.
+
+    `model` is the settings' model; it is loaded at the start where it is not given.
+    """
     settings = settings or Settings()
     app = FastAPI(
         title="Chemtwin",
@@ -46,7 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=openapi.errors(422, 503),
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.settings = settings
+    app.state.settings, app.state.model = settings, model
     error_responses.install(app)
     openapi.add_bodies(app)
     api_keys, read_keys = keys(settings.api_keys), keys(settings.read_keys)
@@ -76,10 +85,13 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
     """Open the model and the store, and close them at the end."""
     settings: Settings = app.state.settings
     logs.configure(settings.log_format, settings.log_level)
-    service = await run_in_threadpool(Service, settings)
-    batcher = Batcher(service.embed, settings.queue_size, settings.batch_size)
+    service = await run_in_threadpool(Service, settings, model=app.state.model)
+    if parent_process() is not None:  # others serve meanwhile
+        await run_in_threadpool(service.wait_for_search, START_S)
+    threads = Threads(THREADS)
+    batcher = Batcher(service.embed, service.write, threads, settings.queue_size, settings.batch_size)
     app.state.service, app.state.batcher, app.state.latent_map = service, batcher, LatentMap(service)
-    app.state.threads = threads = Threads(THREADS)
+    app.state.threads = threads
     card = service.model.card
     metrics.MODEL.labels(card.name, card.version, card.method).set(1)
     metrics.CAPACITY.set(settings.queue_size)

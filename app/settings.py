@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on. Other than loopback needs api_keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
-    workers: int = Field(1, ge=1, description="Processes that serve, on one store.")
+    workers: int | None = Field(
+        None, ge=1, description="Processes that serve, on one store. Not set: as many as cores."
+    )
     data_dir: Path = Field(
         Path("data"), description="Folder of the star store (stars.sqlite), or of the cache of another store."
     )
@@ -43,7 +46,7 @@ class Settings(BaseSettings):
     queue_size: int = Field(
         256, ge=1, description="Spectra that may wait for inference before the response is 503."
     )
-    batch_size: int = Field(64, ge=1, description="Most spectra embedded and committed together.")
+    batch_size: int = Field(32, ge=1, description="Most spectra embedded and committed together.")
     stop_timeout_s: int = Field(
         60, ge=1, description="Seconds that requests already accepted may take when the service is stopped."
     )
@@ -58,6 +61,11 @@ class Settings(BaseSettings):
         False,
         description="Store every spectrum, for the explorer and for `chemtwin catalogue reindex`.",
     )
+
+    @property
+    def processes(self) -> int:
+        """Processes that serve."""
+        return self.workers or len(os.sched_getaffinity(0))
 
     @property
     def max_body_bytes(self) -> int:

@@ -114,11 +114,12 @@ class Server:
 def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The temporary folder of every process that a test starts: what a killed one leaves ends with the run.
 
-    This process goes on with the system's, where PostgreSQL's user may read too.
+    A service that a test starts has one process, where the test does not ask for more. This process goes on with the system's, where PostgreSQL's user may read too.
     """
     tempfile.gettempdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("t", numbered=False)))
+        patch.setenv("CHEMTWIN_WORKERS", "1")
         yield
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING
 
 import click
 
 from app.cli.options import example
+
+if TYPE_CHECKING:
+    from app.settings import Settings
 
 
 @click.command(epilog=example("serve"))
@@ -19,14 +23,8 @@ def serve() -> None:
     import tempfile
     from contextlib import ExitStack
 
-    import uvicorn
-
     from app.cli.port import listen_error
-    from app.metrics import FOLDER
-    from app.operations import logs
     from app.settings import keys, read_settings
-    from index.stores.open_store import open_store
-    from model.bundle import load_model
     from model.errors import InputError
 
     settings = read_settings()
@@ -42,23 +40,50 @@ def serve() -> None:
             f"cannot listen on {settings.host}:{settings.port} ({reason}): set "
             + ("CHEMTWIN_PORT, or stop what runs there" if in_use else "CHEMTWIN_HOST or CHEMTWIN_PORT")
         )
-    load_model(settings.model)  # an invalid file is one line here, and a traceback in uvicorn
+    with ExitStack() as stack:
+        if settings.processes > 1:  # before the metrics are imported, which look for it
+            folder = tempfile.TemporaryDirectory(prefix="chemtwin-metrics-")
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(folder)
+        _serve(settings)
+
+
+def _serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, with the settings' processes."""
+    import sys
+    from contextlib import suppress
+    from socket import socket
+
+    import uvicorn
+    from uvicorn.config import STARTUP_FAILURE
+
+    from app.application import create_app
+    from app.operations import logs
+    from app.operations.workers import run_workers
+    from index.stores.open_store import open_store
+    from model.bundle import load_model
+
+    model = load_model(settings.model)
     open_store(settings.store_address).close()
     logs.configure(settings.log_format, settings.log_level)
-    with ExitStack() as stack:
-        if settings.workers > 1:
-            folder = tempfile.TemporaryDirectory(prefix="chemtwin-metrics-")
-            os.environ[FOLDER] = stack.enter_context(folder)
-        uvicorn.run(
-            "app.application:create_app",
-            factory=True,
-            host=settings.host,
-            port=settings.port,
-            workers=settings.workers,
-            access_log=False,
-            log_config=None,
-            timeout_graceful_shutdown=settings.stop_timeout_s,
-        )
+    config = uvicorn.Config(
+        create_app(settings, model),
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=settings.stop_timeout_s,
+    )
+
+    def run(sockets: list[socket] | None = None) -> None:
+        with suppress(KeyboardInterrupt):  # uvicorn has stopped in good order by then
+            uvicorn.Server(config).run(sockets)
+
+    if settings.processes == 1:
+        run()
+    else:
+        model.embed([model.example()])  # compiles what embeds, once for all processes
+        sockets = [config.bind_socket()]
+        sys.exit(run_workers(settings.processes, lambda: run(sockets), STARTUP_FAILURE))
 
 
 @click.command(epilog=example("doctor"))

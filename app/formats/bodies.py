@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.errors import Invalid, TooLarge, UnsupportedMedia
 from app.inference.embedder import Job
+from app.operations.threads import Threads
 from app.schemas.bodies import ERRORS, UnstoredIn
 from app.schemas.queries import FitsQuery
 from app.settings import Settings
@@ -25,6 +26,9 @@ FITS = ("application/fits", "image/fits")
 
 SMALL = 4096
 """Bytes of a body that are read in less time than it takes to start a thread on them."""
+
+ONE_STAR = 1_000_000
+"""Bytes that the body of one star has at most: 8,575 pixels of flux, ivar, mask and wavelength have 600,000."""
 
 Form = TypeVar("Form")
 
@@ -59,9 +63,16 @@ async def read_body(request: Request, limit: int) -> bytes:
     return b"".join(parts)
 
 
-async def parsed(content: bytes, parse: Callable[[bytes], Form]) -> Form:
-    """The result of `parse` on a body, in a thread where the body is large enough to be worth one."""
-    return parse(content) if len(content) <= SMALL else await run_in_threadpool(parse, content)
+async def parsed(content: bytes, parse: Callable[[bytes], Form], threads: Threads) -> Form:
+    """The result of `parse` on a body, in a thread where the body is large enough to be worth one.
+
+    A body of several stars takes longer than those of `threads` may.
+    """
+    if len(content) <= SMALL:
+        return parse(content)
+    if len(content) <= ONE_STAR:
+        return await threads.run(lambda: parse(content))
+    return await run_in_threadpool(parse, content)
 
 
 def parse_json(content: bytes) -> Any:

@@ -17,7 +17,7 @@ from app.values.star_ids import check_star_id
 from index.stores.star import Star
 from model.bundle import load_model
 from model.errors import ChemtwinError
-from model.methods.base import Card, Embedding
+from model.methods.base import Card, Embedding, Model
 from model.spectra.parameters import PARAMETER_UNITS
 from model.spectra.spectrum import Observation, Spectrum, prepare_all
 
@@ -115,10 +115,10 @@ def conditioned_on(card: Card) -> tuple[str, ...]:
 class Embedder:
     """The settings' model."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises ModelFileError."""
+    def __init__(self, settings: Settings, model: Model | None = None) -> None:
+        """Load the settings' model, unless it is given. Raises ModelFileError."""
         threadpool_limits(1, user_api="blas")  # one star's products are too small to share among threads
-        self.model = load_model(settings.model)
+        self.model = model or load_model(settings.model)
         self.identity = self.model.card.identity
         self.extra = conditioned_on(self.model.card)
         self._keep = settings.store_spectra

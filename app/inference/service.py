@@ -7,7 +7,6 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from app import metrics
 from app.errors import Busy, ModelMismatch, NotFound
 from app.inference.drift import DriftCheck
 from app.inference.embedder import Embedded, Embedder, Job, combined
@@ -15,6 +14,7 @@ from app.settings import Settings
 from index.search.twin_index import TwinIndex
 from index.stores.open_store import open_store
 from index.stores.star import Star
+from model.methods.base import Model
 
 RETRY = 5.0
 """Seconds between attempts to read a store that cannot be read."""
@@ -25,13 +25,13 @@ log = logging.getLogger("chemtwin")
 class Service:
     """A model, a store and the index over it."""
 
-    def __init__(self, settings: Settings, wait: bool = False) -> None:
+    def __init__(self, settings: Settings, wait: bool = False, model: Model | None = None) -> None:
         """Open model and store, and the search in a thread; with `wait` the search is open on return.
 
-        Raises ModelFileError or StoreError.
+        `model` is the settings' model, where it is loaded already. Raises ModelFileError or StoreError.
         """
         self.settings = settings
-        self.embedder = Embedder(settings)
+        self.embedder = Embedder(settings, model)
         self.model = self.embedder.model
         self.drift = DriftCheck(self.model)
         self.extra = self.embedder.extra
@@ -39,7 +39,7 @@ class Service:
         self.extra_units = {name: units.get(name, "") for name in self.extra}
         self.store = open_store(settings.store_address)
         self._index: TwinIndex | None = None
-        self._stopped = threading.Event()
+        self._stopped, self._opened = threading.Event(), threading.Event()
         if wait:
             self._index = self._open_index()
         else:
@@ -62,6 +62,7 @@ class Service:
                     index.doppelganger_rates([])  # draws its pairs, so that no request has to wait for them
                 compiled.result()  # nor until what embeds is compiled
                 self._index = index
+                self._opened.set()
             except Exception:
                 if not self._stopped.is_set():
                     log.exception("the search cannot catch up with the store; trying again in %d s", RETRY)
@@ -76,6 +77,10 @@ class Service:
             raise Busy("starting", "the search has not caught up with the store yet; try again")
         return self._index
 
+    def wait_for_search(self, seconds: float) -> None:
+        """Return when the search has caught up with the store, or after so many seconds."""
+        self._opened.wait(seconds)
+
     def close(self) -> None:
         """Close index and store."""
         self._stopped.set()
@@ -89,9 +94,7 @@ class Service:
         return {"name": card.name, "version": card.version, "method": card.method}
 
     def embed(self, jobs: list[Job]) -> list[Embedded | Exception]:
-        """Embed spectra together and store those with an id in one transaction, on disk on return.
-
-        A star that replaces a stored one has its position and `meta` unless it came with its own.
+        """Embed spectra together.
 
         Returns
         -------
@@ -100,23 +103,34 @@ class Service:
 
         Raises
         ------
-        Busy, StoreError
-            The search has not caught up with the store, or the store cannot be written.
+        Busy
+            The search has not caught up with the store, so that nothing can be stored.
         """
-        index = self.index
-        metrics.BATCH.observe(len(jobs))
-        with metrics.EMBED_SECONDS.time():
-            results = self.embedder.embed(jobs)
-            stored = {
-                row: done
-                for row, done in enumerate(results)
-                if isinstance(done, Embedded) and jobs[row].star_id is not None
-            }
-            stars = [done.star for done in stored.values()]
-            spectra = [done.packed for done in stored.values()]
-            written = index.upsert(stars, spectra, combined) if stars else []
-        for (row, done), one in zip(stored.items(), written, strict=True):
-            results[row] = dataclasses.replace(done, **one._asdict())
+        _ = self.index
+        return self.embedder.embed(jobs)
+
+    def write(self, embedded: list[tuple[Job, Embedded]]) -> list[Embedded]:
+        """Store the stars that have an id in one transaction, on disk on return.
+
+        A star that replaces a stored one has its position and `meta` unless it came with its own.
+
+        Returns
+        -------
+        list
+            What was embedded, with the stars as they were stored.
+
+        Raises
+        ------
+        StoreError
+            The store cannot be written.
+        """
+        results = [done for _, done in embedded]
+        named = [row for row, (job, _) in enumerate(embedded) if job.star_id is not None]
+        stars = [results[row].star for row in named]
+        spectra = [results[row].packed for row in named]
+        written = self.index.upsert(stars, spectra, combined) if stars else []
+        for row, one in zip(named, written, strict=True):
+            results[row] = dataclasses.replace(results[row], **one._asdict())
         return results
 
     def star(self, star_id: str) -> Star:

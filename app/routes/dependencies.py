@@ -67,8 +67,8 @@ async def _service(request: Request) -> Service:
     return found
 
 
-async def _batcher(request: Request) -> Batcher[Job, Embedded]:
-    found: Batcher[Job, Embedded] = request.app.state.batcher
+async def _batcher(request: Request) -> Batcher[Job, Embedded, Embedded]:
+    found: Batcher[Job, Embedded, Embedded] = request.app.state.batcher
     return found
 
 
@@ -78,7 +78,7 @@ async def _latent_map(request: Request) -> LatentMap:
 
 
 ServiceDep = Annotated[Service, Depends(_service)]
-BatcherDep = Annotated[Batcher[Job, Embedded], Depends(_batcher)]
+BatcherDep = Annotated[Batcher[Job, Embedded, Embedded], Depends(_batcher)]
 LatentMapDep = Annotated[LatentMap, Depends(_latent_map)]
 NO_QUERY = [Depends(no_query)]
 

@@ -51,7 +51,7 @@ async def embed(request: Request) -> Response:
     """
     query = query_of(FitsQuery, request)
     service: Service = request.app.state.service
-    batcher: Batcher[Job, Embedded] = request.app.state.batcher
+    batcher: Batcher[Job, Embedded, Embedded] = request.app.state.batcher
     kind = check_content_type(request, JSON, *FITS, NPZ)
     query.check_body(fits=kind in FITS, names=service.extra)
     settings = service.settings
@@ -64,7 +64,9 @@ async def embed(request: Request) -> Response:
             npz_stars, content, settings.max_body_bytes, settings.max_stars, service.extra
         )
     else:
-        body = await parsed(content, partial(_one_or_several, bad_bits=settings.bad_bits))
+        body = await parsed(
+            content, partial(_one_or_several, bad_bits=settings.bad_bits), request.app.state.threads
+        )
     if isinstance(body, list):
         return await _embed_several(body, service, batcher)
     done = await batcher.submit(body)
@@ -81,7 +83,9 @@ def _one_or_several(content: bytes, bad_bits: int) -> Job | list[Any]:
     return star_job(StarIn.model_validate(value), bad_bits)
 
 
-async def _embed_several(stars: list[Any], service: Service, batcher: Batcher[Job, Embedded]) -> Response:
+async def _embed_several(
+    stars: list[Any], service: Service, batcher: Batcher[Job, Embedded, Embedded]
+) -> Response:
     settings = service.settings
     check_number(len(stars), settings.max_stars)
 

@@ -18,6 +18,7 @@ from app.inference.recasts import Origin
 from app.inference.service import Service
 from app.json_response import JSON, json_response
 from app.openapi import OF_BODIES, query_parameters, request_body, responses
+from app.operations.threads import Threads
 from app.routes.dependencies import query_of
 from app.schemas.bodies import RecastIn, To
 from app.schemas.queries import RecastQuery
@@ -39,12 +40,13 @@ async def recast(request: Request) -> Response:
     """The spectrum that a star, or each of several, would show at other stellar parameters."""
     query = query_of(RecastQuery, request)
     service: Service = request.app.state.service
-    batcher: Batcher[Job, Embedded] = request.app.state.batcher
+    batcher: Batcher[Job, Embedded, Embedded] = request.app.state.batcher
     form = negotiated(request, query.format, RECAST)
     check_content_type(request, JSON)
     settings = service.settings
     content = await read_body(request, settings.max_body_bytes)
-    body, observation = await parsed(content, partial(_parse, bad_bits=settings.bad_bits))
+    threads: Threads = request.app.state.threads
+    body, observation = await parsed(content, partial(_parse, bad_bits=settings.bad_bits), threads)
     unstored = None
     if observation is not None:
         unstored = recasts.spectrum_origin(await batcher.submit(Job(observation)))
@@ -59,6 +61,8 @@ async def recast(request: Request) -> Response:
         )
     if form == "png":
         return await to_thread.run_sync(_picture, service, unstored, body, limiter=DRAWING)
+    if form == "json":
+        return await threads.run(lambda: _response(form, service, unstored, body))
     return await run_in_threadpool(_response, form, service, unstored, body)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +44,9 @@ router = APIRouter(tags=["twins"])
 MOST_TWINS = 100_000
 """Neighbours that the stars of one request may be given or ranked among, all together."""
 
+SHORT = 1_000
+"""Neighbours up to which a search takes milliseconds."""
+
 Result = dict[str, Any]
 
 
@@ -62,6 +65,13 @@ async def twins(star_id: StarPath, request: Request) -> Response:
         found = twins_of_one(service, service.comparable(star_id), query)
         return twins_response(form, found, service.extra_units)
 
+    return await _run(request, query, search)
+
+
+async def _run(request: Request, query: TwinQuery, search: Callable[[], Response]) -> Response:
+    """What `search` returns, in a thread of short functions where it is one."""
+    if shortlist(query) > SHORT:
+        return await run_in_threadpool(search)
     threads: Threads = request.app.state.threads
     return await threads.run(search)
 
@@ -76,12 +86,12 @@ async def twins_of(request: Request) -> Response:
     """The twins of a spectrum that is not stored, of several, or of stored stars (`star_ids`)."""
     query = query_of(TwinsOfBodyQuery, request)
     service: Service = request.app.state.service
-    batcher: Batcher[Job, Embedded] = request.app.state.batcher
+    batcher: Batcher[Job, Embedded, Embedded] = request.app.state.batcher
     kind = check_content_type(request, JSON, *FITS, NPZ)
     query.check_body(fits=kind in FITS, names=service.extra)
     settings = service.settings
     content = await read_body(request, settings.max_body_bytes)
-    search = _Search(service, batcher, query)
+    search = _Search(request, service, batcher, query)
     if kind in FITS:
         job = await run_in_threadpool(lambda: fits_job(content, query, settings, service.extra, named=False))
         return await search.one(job, negotiated(request, query.format, TABLE))
@@ -105,8 +115,9 @@ async def twins_of(request: Request) -> Response:
 class _Search:
     """The searches of one request."""
 
+    request: Request
     service: Service
-    batcher: Batcher[Job, Embedded]
+    batcher: Batcher[Job, Embedded, Embedded]
     query: TwinQuery
 
     async def one(self, job: Job, form: str) -> Response:
@@ -117,7 +128,7 @@ class _Search:
             found = twins_of_one(self.service, star, self.query)
             return twins_response(form, found, self.service.extra_units)
 
-        return await run_in_threadpool(search)
+        return await _run(self.request, self.query, search)
 
     async def several(self, values: list[Any]) -> Response:
         """The twins of several spectra, given as bodies of `UnstoredIn`."""

@@ -94,7 +94,9 @@ def test_the_caption_says_where_fluxes_are_computed(compared, catalogue_of_make,
     monkeypatch.setenv("CHEMTWIN_MODEL", DEFAULT_MODEL["CHEMTWIN_MODEL"])
     service = Service(read_settings(tmp_path / "data", None), wait=True)
     query = FitsQuery(teff=3788, logg=1.08, fe_h=0.0)
-    service.embed([fits_job(ASPCAP.read_bytes(), query, service.settings)])
+    job = fits_job(ASPCAP.read_bytes(), query, service.settings)
+    (embedded,) = service.embed([job])
+    service.write([(job, embedded)])
     text = caption(compare_twins(service, "2M17334253-1654573", 1))
     service.close()
     assert "moved to Teff 3800 K and log g 1.20; each keeps its own [Fe/H]." in text

@@ -9,7 +9,9 @@ import pytest
 from app.application import create_app
 from app.errors import Busy
 from app.inference.batcher import Batcher
+from app.operations.threads import Threads
 from app.settings import Settings
+from index.errors import StoreError
 
 
 def work(items):
@@ -17,6 +19,13 @@ def work(items):
     if 666 in items:
         raise RuntimeError("wrecked")
     return [ValueError("unlucky") if item == 13 else 2 * item for item in items]
+
+
+def batcher_of(compute, queue_size, batch_size, **more):
+    """A batcher whose commits change nothing."""
+    return Batcher(
+        compute, lambda pairs: [made for _, made in pairs], Threads(1), queue_size, batch_size, **more
+    )
 
 
 def run(scenario):
@@ -28,7 +37,7 @@ def run(scenario):
 
 def test_one_bad_item_never_touches_its_neighbours():
     async def scenario():
-        batcher = Batcher(work, 100, 10)
+        batcher = batcher_of(work, 100, 10)
         results = await asyncio.gather(*(batcher.submit(i) for i in (1, 13, 2, 666, 3)), return_exceptions=True)
         assert [results[i] for i in (0, 2, 4)] == [2, 4, 6]
         assert isinstance(results[1], ValueError)
@@ -47,7 +56,7 @@ def test_what_is_queued_goes_together_up_to_the_batch_size():
         return items
 
     async def scenario():
-        batcher = Batcher(slow, 100, 8)
+        batcher = batcher_of(slow, 100, 8)
         tasks = [asyncio.create_task(batcher.submit(0))]
         await asyncio.sleep(0.05)
         tasks += [asyncio.create_task(batcher.submit(i)) for i in range(1, 21)]
@@ -68,7 +77,7 @@ def test_a_full_queue_says_so_and_a_cancelled_client_is_forgotten():
         return items
 
     async def scenario():
-        batcher = Batcher(slow, 3, 8)
+        batcher = batcher_of(slow, 3, 8)
         first = asyncio.create_task(batcher.submit(0))
         await asyncio.sleep(0.05)
         waiting = [asyncio.create_task(batcher.submit(i)) for i in range(3)]
@@ -106,7 +115,7 @@ def test_whatever_goes_wrong_fails_its_batch_alone(failure, how):
         return [failure if item == 0 else item for item in items]
 
     async def scenario():
-        batcher = Batcher(breaks, 100, 10)
+        batcher = batcher_of(breaks, 100, 10)
         with pytest.raises((ValueError, MemoryError, RuntimeError, concurrent.futures.CancelledError)):
             await batcher.submit(0)
         assert await batcher.submit(1) == 1
@@ -119,7 +128,7 @@ def test_whatever_goes_wrong_fails_its_batch_alone(failure, how):
 @pytest.mark.parametrize("results", [[], [1, 2, 3], None])
 def test_results_that_do_not_match_the_items_are_an_error(results):
     async def scenario():
-        batcher = Batcher(lambda items: results if 0 in items else items, 100, 10)
+        batcher = batcher_of(lambda items: results if 0 in items else items, 100, 10)
         with pytest.raises((RuntimeError, TypeError)):
             await batcher.submit(0)
         assert await batcher.submit(5) == 5
@@ -136,7 +145,7 @@ def test_a_stuck_batch_is_noticed_and_holds_up_no_stop():
         return items
 
     async def scenario():
-        batcher = Batcher(stuck, 100, 1, stuck_s=0.1)
+        batcher = batcher_of(stuck, 100, 1, stuck_s=0.1)
         waiting = [asyncio.create_task(batcher.submit(i)) for i in range(3)]
         await asyncio.sleep(0.02)
         assert batcher.trouble() is None
@@ -165,18 +174,63 @@ def test_a_batch_of_a_loop_that_has_ended_harms_nobody():
         return items
 
     async def leave():
-        batcher = Batcher(slow, 100, 10)
+        threads = Threads(1)
+        batcher = Batcher(slow, lambda pairs: pairs, threads, 100, 10)
         batcher.submission = asyncio.create_task(batcher.submit(1))
         await asyncio.sleep(0.05)
-        return batcher
+        return threads
 
-    batcher = asyncio.run(leave())
+    threads = asyncio.run(leave())
     gate.set()
     assert ended.wait(10)
     time.sleep(0.05)
-    assert batcher._thread.is_alive()
-    batcher._batches.put(None)
-    batcher._thread.join(10)
+    assert threads._threads[0].is_alive()
+    threads._calls.put(None)
+    threads._threads[0].join(10)
+
+
+@pytest.mark.parametrize(
+    ("error", "neighbour", "tries"), [(StoreError("full"), StoreError, 1), (OSError("odd"), int, 4)]
+)
+def test_a_commit_fails_its_batch_at_once_where_the_store_is_unavailable(error, neighbour, tries):
+    committed = []
+
+    def commit(pairs):
+        committed.append(pairs)
+        if (2, 4) in pairs:
+            raise error
+        return [made for _, made in pairs]
+
+    async def scenario():
+        batcher = Batcher(work, commit, Threads(1), 100, 10)
+        results = await asyncio.gather(*(batcher.submit(i) for i in (1, 2, 13, 3)), return_exceptions=True)
+        assert [type(result) for result in results] == [neighbour, type(error), ValueError, neighbour]
+        await batcher.stop(10)
+
+    run(scenario)
+    assert committed[0] == [(1, 2), (2, 4), (3, 6)], "what could not be computed is not committed"
+    assert len(committed) == tries
+
+
+def test_a_search_does_not_wait_for_a_commit():
+    gate = threading.Event()
+
+    def commit(pairs):
+        gate.wait()
+        return [made for _, made in pairs]
+
+    async def scenario():
+        threads = Threads(1)
+        batcher = Batcher(work, commit, threads, 100, 10)
+        embedding = asyncio.create_task(batcher.submit(1))
+        await asyncio.sleep(0.05)
+        assert await threads.run(lambda: "found") == "found"
+        assert not embedding.done()
+        gate.set()
+        assert await embedding == 2
+        await batcher.stop(10)
+
+    run(scenario)
 
 
 def test_the_service_is_not_ready_while_inference_is_stuck(tmp_path):
@@ -189,7 +243,7 @@ def test_the_service_is_not_ready_while_inference_is_stuck(tmp_path):
     async def scenario():
         app = create_app(Settings(data_dir=tmp_path))
         app.state.service = None  # not asked while inference is stuck
-        app.state.batcher = Batcher(stuck, 8, 8, stuck_s=0.05)
+        app.state.batcher = batcher_of(stuck, 8, 8, stuck_s=0.05)
         waiting = asyncio.create_task(app.state.batcher.submit("a job"))
         await asyncio.sleep(0.2)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:

@@ -48,13 +48,6 @@ def test_no_more_functions_at_once_than_threads():
     assert max(most) == 2
 
 
-def test_the_thread_that_finished_last_runs_the_next():
-    async def body(threads):
-        return {await threads.run(threading.get_ident) for _ in range(20)}
-
-    assert len(in_threads(4, body)) == 1
-
-
 def test_a_caller_that_gives_up_leaves_its_thread_usable():
     async def body(threads):
         finish = threading.Event()
@@ -69,3 +62,20 @@ def test_a_caller_that_gives_up_leaves_its_thread_usable():
         return await second
 
     assert in_threads(1, body) == "done"
+
+
+def test_what_nobody_waits_for_any_more_is_not_run():
+    ran = []
+
+    async def body(threads):
+        finish = threading.Event()
+        first = asyncio.create_task(threads.run(finish.wait))
+        second = asyncio.create_task(threads.run(lambda: ran.append(1)))
+        await asyncio.sleep(0.01)
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+        finish.set()
+        await first
+
+    in_threads(1, body)
+    assert ran == []

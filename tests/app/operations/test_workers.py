@@ -18,7 +18,7 @@ def fresh(method: str, url: str, **given) -> dict:
 def test_every_worker_sees_what_any_has_confirmed(start_server, star, catalogue, tmp_path):
     own = tmp_path / "temporary"
     own.mkdir()
-    server = start_server(CHEMTWIN_WORKERS="2", TMPDIR=str(own))
+    server = start_server(prefix=["env"], CHEMTWIN_WORKERS="2", TMPDIR=str(own))
     search = server.url + "/twins/S-0?k=1000&fe_h_within=any"
     for i in range(12):
         fresh("POST", server.url + "/embed", json={**star, "star_id": f"S-{i}"})
