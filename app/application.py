@@ -19,7 +19,7 @@ from app.operations.request_limits import RequestLimits
 from app.operations.threads import Threads
 from app.routes import cone, embed, explorer, map, model, operations, recast, spectra, stars, twins
 from app.routes.dependencies import KeyCheck
-from app.routes.direct import DirectTwins
+from app.routes.direct import DirectRoute, DirectRoutes
 from app.settings import Settings, keys
 from model.methods.base import Model
 
@@ -59,8 +59,14 @@ def create_app(settings: Settings | None = None, model: Model | None = None) -> 
     error_responses.install(app)
     openapi.add_bodies(app)
     api_keys, read_keys = keys(settings.api_keys), keys(settings.read_keys)
-    read = KeyCheck(api_keys + read_keys) if api_keys or read_keys else None
-    app.add_middleware(DirectTwins, twins=twins.twins, check=read)
+    asked = bool(api_keys or read_keys)
+    write, read = (KeyCheck(allowed) if asked else None for allowed in (api_keys, api_keys + read_keys))
+    direct = [
+        DirectRoute("GET", "/twins/{star_id}", twins.twins, read),
+        DirectRoute("POST", "/embed", embed.embed, write),
+        DirectRoute("POST", "/recast", recast.recast, read),
+    ]
+    app.add_middleware(DirectRoutes, routes=direct)
     bodies = max(settings.max_total_body_mb * 1_000_000, settings.max_body_bytes + 1_000_000)
     app.add_middleware(RequestLimits, body_timeout=settings.body_timeout_s, most_bytes=bodies)
     app.add_middleware(logs.RequestLog)

@@ -1,14 +1,15 @@
-"""GET /twins past FastAPI: the same responses, errors and counts as through FastAPI's own route."""
+"""Routes past FastAPI: the same responses, errors and counts as through FastAPI's own route."""
 
 import asyncio
 import re
 import shutil
 
 import httpx
+import orjson
 import pytest
 
 from app.application import create_app
-from app.routes.direct import DirectTwins
+from app.routes.direct import DirectRoutes
 from app.settings import Settings
 
 STAR = "/twins/SYN-202-000000A"
@@ -30,6 +31,21 @@ REQUESTS = [
     ("DELETE", STAR),
     ("OPTIONS", STAR),
 ]
+PIXELS = [1.0] * 8575
+BODIES = [
+    ("/embed", b"{}"),
+    ("/embed", b"no JSON"),
+    ("/embed", b'{"stars": []}'),
+    ("/embed?k=1", b"{}"),
+    ("/embed/", b"{}"),
+    ("/embed", orjson.dumps({"star_id": "A", "flux": PIXELS, "teff": 4500, "logg": 2, "fe_h": 0})),
+    ("/embed", orjson.dumps({"star_id": "A", "flux": PIXELS[1:], "teff": 4500, "logg": 2, "fe_h": 0})),
+    ("/recast", b'{"star_id": "SYN-202-000000A", "to": {"teff": 4400}}'),
+    ("/recast", b'{"star_id": "NOBODY", "to": {"teff": 4400}}'),
+    ("/recast?format=csv", b'{"star_id": "SYN-202-000000A", "to": {}}'),
+    ("/recast", b'{"star_id": "SYN-202-000000A", "to": {"teff": "hot"}}'),
+    ("/recast", b'{"star_ids": ["SYN-202-000000A", "NOBODY"], "to": {"teff": 4400}}'),
+]
 HEADERS = [
     {"Authorization": "Bearer r"},
     {"Authorization": "Bearer w", "Accept": "text/csv"},
@@ -44,7 +60,7 @@ async def responses(data_dir, direct):
     """Of every request with every header: status, body and headers; and what /metrics counted of it all."""
     app = create_app(Settings(data_dir=data_dir, api_keys="w", read_keys="r"))
     if not direct:
-        app.user_middleware = [each for each in app.user_middleware if each.cls is not DirectTwins]
+        app.user_middleware = [each for each in app.user_middleware if each.cls is not DirectRoutes]
     found = []
     async with (
         app.router.lifespan_context(app),
@@ -58,6 +74,13 @@ async def responses(data_dir, direct):
                 response = await client.request(method, url, headers=headers)
                 shown = {name: value for name, value in response.headers.items() if name != "x-request-id"}
                 found.append((method, url, headers, response.status_code, response.content, shown))
+        for url, content in BODIES:
+            for key in ("r", "w", "wrong"):
+                for kind in ("application/json", "text/plain"):
+                    headers = {"Authorization": f"Bearer {key}", "Content-Type": kind}
+                    response = await client.post(url, content=content, headers=headers)
+                    shown = {name: value for name, value in response.headers.items() if name != "x-request-id"}
+                    found.append(("POST", url, headers, response.status_code, response.content, shown))
         after = await counts(client)
     return found, {line: after[line] - before.get(line, 0) for line in after}
 
@@ -80,7 +103,7 @@ def both(catalogue_data, tmp_path_factory):
 
 def test_same_responses(both):
     (directly, _), (through_fastapi, _) = both
-    assert {200, 401, 404, 405, 406, 422} <= {status for *_, status, _, _ in directly}
+    assert {200, 201, 401, 404, 405, 406, 415, 422} <= {status for *_, status, _, _ in directly}
     for ours, theirs in zip(directly, through_fastapi, strict=True):
         assert ours == theirs
 
