@@ -23,9 +23,7 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on. Other than loopback needs api_keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
-    workers: int | None = Field(
-        None, ge=1, description="Processes that serve, on one store. Not set: as many as cores."
-    )
+    workers: int = Field(0, ge=0, description="Processes that serve, on one store. 0: as many as cores.")
     data_dir: Path = Field(
         Path("data"), description="Folder of the star store (stars.sqlite), or of the cache of another store."
     )

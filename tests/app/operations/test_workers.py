@@ -1,10 +1,21 @@
-"""Several workers and a bulk ingest on one store: what any has confirmed, every next response shows."""
+"""Several workers and a bulk ingest on one store: what any has confirmed, every next response shows.
+
+And what becomes of them when one of them, or the process that started them, ends.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import httpx
+import psutil
 import pytest
 
 from tests.app.bulk.test_ingest import start
 from tests.app.operations.test_operations import numbers
+from tests.conftest import ROOT
 
 
 def fresh(method: str, url: str, **given) -> dict:
@@ -46,3 +57,50 @@ def test_every_worker_sees_what_any_has_confirmed(start_server, star, catalogue,
     assert [folder.name[:17] for folder in own.iterdir()] == ["chemtwin-metrics-"]
     server.stop()
     assert list(own.iterdir()) == []
+
+
+def until(condition, seconds=30):
+    """Wait for it, and return what it was."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return value
+
+
+def workers(server) -> set[int]:
+    return {child.pid for child in psutil.Process(server.process.pid).children()}
+
+
+@pytest.mark.long("services of two workers, each in a fresh interpreter")
+def test_another_worker_takes_the_place_of_one_that_was_killed_and_all_end_with_their_parent(start_server):
+    server = start_server(prefix=["env"], CHEMTWIN_WORKERS="2")
+    killed, other = workers(server)
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: killed not in (now := workers(server)) and len(now) == 2 and other in now)
+    server.wait()
+    assert "ended with status -9" in server.log.read_text()
+    left = [psutil.Process(pid) for pid in workers(server)]
+    server.process.kill()
+    until(lambda: not any(process.is_running() for process in left))
+
+
+@pytest.mark.long("services of two workers, each in a fresh interpreter")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_workers_end_in_good_order(start_server, number):
+    server = start_server(prefix=["env"], CHEMTWIN_WORKERS="2")
+    ended = [psutil.Process(pid) for pid in workers(server)]
+    server.process.send_signal(number)
+    assert server.process.wait(30) == 0
+    assert not any(process.is_running() for process in ended)
+    assert server.log.read_text().count("Application shutdown complete") == 2
+
+
+@pytest.mark.long("an interpreter that imports the service's processes")
+def test_where_a_worker_cannot_start_all_end():
+    program = """
+import sys
+from app.operations.workers import run_workers
+sys.exit(run_workers(2, lambda: sys.exit(3), 3))
+"""
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60).returncode == 3
