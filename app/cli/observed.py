@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -87,12 +88,14 @@ def adapt(
     if clusters:
         named = _of_clusters(star_ids, cluster, source)
     group = _groups(named, star_ids, siblings)
+    quality = {}
     if (group >= 0).any():
         members = _members(given, star_ids, spectra, group, adapting=True)
-        _judge(
+        quality = _judge(
             members, always(*by_model(members, given)), adapted_without(given, members, spectra, group), model
         )
     adapted = adapt_model(given, spectra, group, name or f"{given.card.name}-adapted", source)
+    adapted.card = replace(adapted.card, quality=quality)
     save_model(adapted, out)
     used = adapted.card.training["adapted"]
     click.echo(
@@ -159,14 +162,17 @@ def siblings(
         click.echo(siblings_report.write(report, stars.name, members, named, rows, same))
 
 
-def _judge(members: Members, before: Distances, adapted: Distances, start: Path) -> None:
-    """Print how well siblings that an adapted model did not see find each other. Raises InputError if worse."""
+def _judge(members: Members, before: Distances, adapted: Distances, start: Path) -> dict[str, Any]:
+    """Print how well siblings that an adapted model did not see find each other. Raises InputError if worse.
+
+    Returns the same for the model's card.
+    """
     from training.evaluation.siblings import table
 
     rows, same = _scored(members, {"before": before, "adapted, group left out": adapted})
     click.echo(table(rows))
     _say_lonely(members, same)
-    _, first, _, last = rows.values()
+    _, first, by_distance, last = rows.values()
     if last.auc < first.auc or last.nearest < first.nearest:
         raise InputError(
             "the adapted model is worse on groups that it did not see: it was not written. "
@@ -178,6 +184,18 @@ def _judge(members: Members, before: Distances, adapted: Distances, start: Path)
             "shipped model: are all stars of a group of one chemistry?",
             err=True,
         )
+    return {
+        "siblings_left_out": {
+            "siblings": len(members.star_ids),
+            "groups": len(set(members.group.tolist())),
+            "by_distance": _rounded(by_distance),
+            "by_p_same": _rounded(last),
+        }
+    }
+
+
+def _rounded(scores: Scores) -> dict[str, float | None]:
+    return {name: None if value is None else round(value, 4) for name, value in asdict(scores).items()}
 
 
 def _scored(members: Members, ways: dict[str, Distances]) -> tuple[dict[str, Scores], dict[str, Array]]:

@@ -158,7 +158,11 @@ def test_adapting_names_siblings_that_none_accepts_and_warns_of_poor_scores(
     assert "adapted, group left out, no sibling accepts: S2, S3" in said.out
     assert "warning: only 0.50 of the siblings accept each other" in said.err
     every = np.where(apart < 9, 0.5, 1e-4)
-    _judge(stars, always(apart, same), always(apart, every), Path("start"))
+    quality = _judge(stars, always(apart, same), always(apart, every), Path("start"))
+    left_out = quality["siblings_left_out"]
+    assert (left_out["siblings"], left_out["groups"]) == (4, 2)
+    assert left_out["by_p_same"]["accepted"] == 1.0
+    assert left_out["by_distance"]["nearest"] == 1.0
     said = capsys.readouterr()
     assert "adapted, group left out, no sibling" not in said.out + said.err
     assert "warning" not in said.err
