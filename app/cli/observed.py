@@ -66,7 +66,7 @@ def adapt(
     """
     from model.bundle import load_model, save_model
     from training.evaluation.siblings import always, by_model
-    from training.fitting.adapt import MOST, adapted_without
+    from training.fitting.adapt import MOST, adapted_without, unadapted
     from training.fitting.adapt import adapt as adapt_model
 
     if (stars is None) == (catalogue is None):
@@ -91,9 +91,11 @@ def adapt(
     quality = {}
     if (group >= 0).any():
         members = _members(given, star_ids, spectra, group, adapting=True)
-        quality = _judge(
-            members, always(*by_model(members, given)), adapted_without(given, members, spectra, group), model
-        )
+        ways = {"before": always(*by_model(members, unadapted(given)))}
+        if "adapted" in given.card.training:
+            ways = {"as it is, perhaps adapted to these": always(*by_model(members, given))} | ways
+        ways["adapted, group left out"] = adapted_without(given, members, spectra, group)
+        quality = _judge(members, ways, model)
     adapted = adapt_model(given, spectra, group, name or f"{given.card.name}-adapted", source)
     adapted.card = replace(adapted.card, quality=quality)
     save_model(adapted, out)
@@ -162,17 +164,18 @@ def siblings(
         click.echo(siblings_report.write(report, stars.name, members, named, rows, same))
 
 
-def _judge(members: Members, before: Distances, adapted: Distances, start: Path) -> dict[str, Any]:
-    """Print how well siblings that an adapted model did not see find each other. Raises InputError if worse.
+def _judge(members: Members, ways: dict[str, Distances], start: Path) -> dict[str, Any]:
+    """Print how well siblings find each other in each of the `ways`, and return what the last does for a card.
 
-    Returns the same for the model's card.
+    The last are models that did not see them; the way before it is theirs before they were adapted. Raises
+    InputError if they are worse.
     """
     from training.evaluation.siblings import table
 
-    rows, same = _scored(members, {"before": before, "adapted, group left out": adapted})
+    rows, same = _scored(members, ways)
     click.echo(table(rows))
     _say_lonely(members, same)
-    _, first, by_distance, last = rows.values()
+    *_, first, by_distance, last = rows.values()
     if last.auc < first.auc or last.nearest < first.nearest:
         raise InputError(
             "the adapted model is worse on groups that it did not see: it was not written. "

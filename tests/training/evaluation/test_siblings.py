@@ -15,10 +15,11 @@ from app.cli.observed import _judge
 from benchmarks import light_elements
 from model.bundle import load_model
 from model.errors import InputError
+from model.spectra.grid import Array
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Spectrum
 from tests.conftest import Server
-from training.evaluation.siblings import Members, always, lonely, scores
+from training.evaluation.siblings import Distances, Members, always, lonely, scores
 from training.evaluation.siblings_report import write
 
 STARS = Path("training/observed/dr10_giants.h5")
@@ -153,12 +154,16 @@ def test_adapting_names_siblings_that_none_accepts_and_warns_of_poor_scores(
     stars = members([0.0] * 4, [0, 0, 1, 1])
     apart = np.array([[0, 1, 9, 9], [1, 0, 9, 9], [9, 9, 0, 5], [9, 9, 5, 0]], dtype=float)
     same = np.where(apart == 1, 0.5, 1e-4)
-    _judge(stars, always(apart, same), always(apart, same), Path("start"))
+
+    def ways(before: Array, adapted: Array) -> dict[str, Distances]:
+        return {"before": always(apart, before), "adapted, group left out": always(apart, adapted)}
+
+    _judge(stars, ways(same, same), Path("start"))
     said = capsys.readouterr()
     assert "adapted, group left out, no sibling accepts: S2, S3" in said.out
     assert "warning: only 0.50 of the siblings accept each other" in said.err
     every = np.where(apart < 9, 0.5, 1e-4)
-    quality = _judge(stars, always(apart, same), always(apart, every), Path("start"))
+    quality = _judge(stars, ways(same, every), Path("start"))
     left_out = quality["siblings_left_out"]
     assert (left_out["siblings"], left_out["groups"]) == (4, 2)
     assert left_out["by_p_same"]["accepted"] == 1.0
@@ -167,4 +172,6 @@ def test_adapting_names_siblings_that_none_accepts_and_warns_of_poor_scores(
     assert "adapted, group left out, no sibling" not in said.out + said.err
     assert "warning" not in said.err
     with pytest.raises(InputError, match="take start as it is"):
-        _judge(stars, always(apart, every), always(apart, 1e-4 / every), Path("start"))
+        _judge(stars, ways(every, 1e-4 / every), Path("start"))
+    known = {"as it is": always(apart, every)}
+    assert _judge(stars, known | ways(same, every), Path("start")) == quality
