@@ -19,7 +19,7 @@ from index.stores.star import STAR_TABLE, Brief, Star, covariances_of, extra_of,
 from model.similarity.p_same import fe_h_difference, p_same, verdict
 
 SHORTLIST = 1000
-"""Nearest stars by distance that a ranking by likelihood looks at."""
+"""Nearest stars by distance that a ranking by something else looks at."""
 
 FARTHEST = 1e9
 """No two latents lie so far apart; the square of a larger limit might overflow."""
@@ -33,7 +33,7 @@ FE_H_SIGMAS = 2.0
 
 def shortlist(query: TwinQuery) -> int:
     """How many of the nearest stars a search has to bring."""
-    return max(query.k, SHORTLIST) if query.rank == "likelihood" else query.k
+    return query.k if query.rank == "distance" else max(query.k, SHORTLIST)
 
 
 def twins_of_several(
@@ -89,9 +89,12 @@ def _response(service: Service, star: Star, query: TwinQuery, found: list[Twin])
     # a twin deleted or embedded with another model between the search and here is left out
     pairs = [(twin.distance, briefs[twin.star_id]) for twin in found if twin.star_id in briefs]
     ratios: dict[str, float] = {}
-    if by_likelihood:
-        ratios = _likelihood_ratios(service, star, [other for _, other in pairs])
-        pairs = sorted(pairs, key=lambda pair: -ratios.get(pair[1].star_id, -np.inf))[: query.k]
+    if query.rank != "distance":
+        scores = _likelihood_ratios(service, star, pairs) if by_likelihood else _p_same(service, star, pairs)
+        if not scores:
+            _check_ranked(service, star, pairs)
+        pairs = sorted(pairs, key=lambda pair: -scores.get(pair[1].star_id, -np.inf))[: query.k]
+        ratios = scores if by_likelihood else {}
     same = _p_same(service, star, pairs)
     rates = service.index.doppelganger_rates([distance for distance, _ in pairs])
     return {
@@ -101,7 +104,7 @@ def _response(service: Service, star: Star, query: TwinQuery, found: list[Twin])
         "metric": service.model.card.metric,
         "searched": len(service.index),
         "fe_h_within": fe_h_within(service, star, query),
-        "exact": not by_likelihood or len(found) < shortlist(query),
+        "exact": query.rank == "distance" or len(found) < shortlist(query),
         "in_domain": star.in_domain,
         "warnings": list(star.warnings),
         "twins": [
@@ -165,12 +168,18 @@ def _filters(service: Service, star: Star, query: TwinQuery) -> list[Filters]:
     return [Filters((*ranges, ("cluster", low, high)), limit) for low, high in others]
 
 
-def _likelihood_ratios(service: Service, star: Star, others: list[Brief]) -> dict[str, float]:
-    """Log likelihood ratios by star id; stars without errors have none. Raises Invalid."""
+def _check_ranked(service: Service, star: Star, pairs: list[tuple[float, Brief]]) -> None:
+    """Raise Invalid where not a single star can be ranked but by distance, unless all came without errors."""
     if star.covariance is None:
         raise Invalid("no_errors", f"{star.star_id or 'the star'} came without ivar or error: rank by distance")
-    known = [other for other in others if other.covariance is not None]
-    if not known:
+    if any(other.covariance is not None for _, other in pairs):
+        raise Invalid("not_ranked_so", f"{service.model.card.method} ranks by distance only")
+
+
+def _likelihood_ratios(service: Service, star: Star, pairs: list[tuple[float, Brief]]) -> dict[str, float]:
+    """Log likelihood ratios by star id; stars without errors have none."""
+    known = [other for _, other in pairs if other.covariance is not None]
+    if star.covariance is None or not known:
         return {}
     ratios = service.model.likelihood_ratios(
         star.latent.astype(np.float64),
@@ -178,9 +187,7 @@ def _likelihood_ratios(service: Service, star: Star, others: list[Brief]) -> dic
         latents_of(known),
         covariances_of(known),
     )
-    if ratios is None:
-        raise Invalid("not_ranked_so", f"{service.model.card.method} ranks by distance only")
-    return _by_id(known, ratios)
+    return {} if ratios is None else _by_id(known, ratios)
 
 
 def _p_same(service: Service, star: Star, pairs: list[tuple[float, Brief]]) -> dict[str, float]:

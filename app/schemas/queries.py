@@ -51,7 +51,7 @@ class TwinQuery(BaseModel):
     cluster: ClusterName | Absent = Field(None, description="only stars of this cluster or group")
     not_cluster: ClusterName | Absent = Field(None, description="no stars of this cluster or group")
     in_domain: QueryBool | Absent = Field(None, description="only stars that the model knows, or only others")
-    rank: Literal["distance", "likelihood"] = "distance"
+    rank: Literal["distance", "likelihood", "p_same"] = "distance"
 
     @field_validator("teff_max", "logg_max", "fe_h_max")
     @classmethod

@@ -37,11 +37,11 @@ function whyOutside(own, card) {
 
 /** What the table is of, in words. */
 export function account(found, rank) {
-  const missed = rank === "likelihood" ? ", ranked among the 1,000 nearest" : "; a nearer one may have been missed";
+  const missed = rank !== "distance" ? ", ranked among the 1,000 nearest" : "; a nearer one may have been missed";
   const among = `among ${found.searched.toLocaleString("en")} stars${found.exact ? "" : missed}`;
   const different = found.twins.filter((twin) => twin.verdict === "different").length;
   const dimmed = different ? `; ${different} of them different (dimmed)` : "";
-  const order = rank === "likelihood" ? "likeliest" : "nearest";
+  const order = { distance: "nearest", likelihood: "likeliest", p_same: "most alike" }[rank] ?? "nearest";
   const outside = found.twins.filter((twin) => !twin.in_domain).length;
   const strange = outside ? `; ${outside} outside the model's domain` : "";
   return `the ${found.twins.length} ${order} ${among}${dimmed}${strange}`;

@@ -4,7 +4,7 @@ export const FILTERS = ["teff_min", "teff_max", "logg_min", "logg_max", "fe_h_mi
 export const DEFAULTS = { k: 10, rank: "distance", mode: "recast", residual: "", colour: "" };
 
 /** How the table is sorted unless the reader sorts it: as the service ranked. */
-export const usualSort = (rank) => (rank === "likelihood" ? "-log_likelihood_ratio" : "distance");
+export const usualSort = (rank) => ({ likelihood: "-log_likelihood_ratio", p_same: "-p_same" })[rank] ?? "distance";
 
 /** The state of an address's query; `to` are the parameters recast to, `show` the twins drawn. */
 export function parse(search) {

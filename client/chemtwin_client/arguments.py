@@ -9,7 +9,7 @@ from chemtwin_client import labels, spectra
 from chemtwin_client.arrays import column
 from chemtwin_client.spectra import Number, Observed
 
-Rank = Literal["distance", "likelihood"]
+Rank = Literal["distance", "likelihood", "p_same"]
 
 
 class Filters(TypedDict, total=False):

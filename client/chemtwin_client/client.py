@@ -192,8 +192,9 @@ class Chemtwin:
             A stored star's id; or a source as `embed` takes it (a file as pathlib.Path), which is not stored.
         k : int
             Number of twins.
-        rank : {"distance", "likelihood"}
-            Order by the distance of latents, or by the likelihood ratio of same against different chemistry.
+        rank : {"distance", "likelihood", "p_same"}
+            Order by the distance of latents, by the likelihood ratio of same against different chemistry, or by
+            ``p_same``.
         **keywords
             See `Filters` and, for a star that is not stored, `Observed`.
 
@@ -239,7 +240,7 @@ class Chemtwin:
             The stars' ids.
         k : int
             Number of twins of each.
-        rank : {"distance", "likelihood"}
+        rank : {"distance", "likelihood", "p_same"}
             As in `twins`.
         progress : bool
             Show a progress bar.

@@ -294,8 +294,8 @@ class GaussDis(Model):
         if chdtrc(len(self.scatter), chi2) >= FOREIGN:
             return ()
         return (
-            f"the spectrum is unlike those that the model was made for (chi-square {chi2:.0f} of "
-            f"{len(self.scatter)} numbers): do not compare it with others",
+            "at these parameters the spectrum is unlike those that the model was made for (chi-square "
+            f"{chi2:.0f} of {len(self.scatter)} numbers): check them, and do not compare it with others",
         )
 
     def embed(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
