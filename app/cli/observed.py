@@ -64,6 +64,8 @@ def adapt(
     STARS are a survey (.h5), an npz, or a folder of FITS files, all with errors. With siblings each group is
     also left out once, and the scores before and after are printed.
     """
+    from threadpoolctl import threadpool_limits
+
     from model.bundle import load_model, save_model
     from training.evaluation.siblings import always, by_model
     from training.fitting.adapt import MOST, adapted_without, unadapted
@@ -73,6 +75,7 @@ def adapt(
         raise click.UsageError("give STARS or --catalogue")
     if clusters and siblings is not None:
         raise click.UsageError("--clusters and --siblings both name groups: give one")
+    threadpool_limits(1, user_api="blas")  # the threads that adapt share the cores
     given = _gaussdis(model)
     named = {} if siblings is None else _named(siblings)
 
@@ -130,6 +133,7 @@ def siblings(
     """
     import h5py
     import numpy as np
+    from threadpoolctl import threadpool_limits
 
     from training.evaluation import siblings as scoring
     from training.evaluation import siblings_report
@@ -137,6 +141,7 @@ def siblings(
 
     if clusters == (siblings is not None):
         raise click.UsageError("give --siblings or --clusters: one of them names the groups")
+    threadpool_limits(1, user_api="blas")  # the threads that adapt share the cores
     given = _gaussdis(model)
     star_ids, spectra, cluster, _ = _read(given, stars, labels, lambda *_: True, None)
     named = _of_clusters(star_ids, cluster, stars.name) if siblings is None else _named(siblings)

@@ -153,7 +153,10 @@ def _stored(star_id: str, service: Service) -> Star:
     try:
         return service.comparable(star_id)
     except NotFound:
-        raise InputError(f"{star_id} is neither a file nor a star of {service.store.name}") from None
+        raise InputError(
+            f"{star_id} is neither a file nor a star of {service.store.name}: GET /stars and "
+            "chemtwin catalogue export list its stars"
+        ) from None
 
 
 def _unstored(file: Path, labels: dict[str, str], service: Service) -> Star:

@@ -42,7 +42,7 @@ def twins_table(star: Star, response: dict[str, Any]) -> str:
     if not response["searched"]:
         return "\n".join([*lines, "the catalogue is empty: chemtwin catalogue ingest fills it"])
     if not twins:
-        return "\n".join([*lines, f"the catalogue has no other star{near}"])
+        return "\n".join([*lines, f"the catalogue has no other star{near} that passes the filters"])
     columns = [column for column in COLUMNS if column.name not in OPTIONAL or _known(column, twins)]
     rows = [[column.text(twin) for column in columns] for twin in twins]
     head = [[column.name for column in columns], [column.unit for column in columns]]

@@ -107,8 +107,6 @@ def star_columns(latent_dim: int, extra_units: dict[str, str]) -> list[Column]:
         LOGG,
         FE_H,
         *extra_columns(extra_units, lambda star: star.extra),
-        Column("latent", "latent by the model", lambda s: s.latent, "", "stat.fit.param", "f4", latent_dim),
-        Column("latent_sd", "standard deviations of latent", _sd, "", "stat.stdev", "f4", latent_dim),
         SNR,
         Column("chi2", "reduced chi-square of the reconstruction", lambda s: s.chi2, "", "stat.fit.chi2"),
         Column(
@@ -133,6 +131,8 @@ def star_columns(latent_dim: int, extra_units: dict[str, str]) -> list[Column]:
             "meta.version;meta.software",
             "O",
         ),
+        Column("latent", "latent by the model", lambda s: s.latent, "", "stat.fit.param", "f4", latent_dim),
+        Column("latent_sd", "standard deviations of latent", _sd, "", "stat.stdev", "f4", latent_dim),
     ]
 
 

@@ -25,6 +25,9 @@ COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 WINDOWS = ((15738.0, 15778.0), (16132.0, 16172.0), (16721.0, 16761.0))
 """Wavelengths in vacuum (Angstrom): lines of Mg, of Ca, and of Al."""
 
+NOISE, MISSED = "0.8", "0.92"
+"""Greys of the bands of one standard deviation."""
+
 WIDTH = {1: 3.46, 2: 7.09}
 """Width in inches of one and of two columns of a journal: 88 and 180 mm."""
 
@@ -59,7 +62,7 @@ def draw_twins(comparison: TwinComparison, out: Path, columns: int) -> None:
     """
     windows, count = _windows(comparison)[: columns + 1], len(comparison.twins)
     with mpl.rc_context(STYLE):
-        height = SPECTRA + count * RESIDUAL + (count + 2) * ENTRY + 0.4
+        height = SPECTRA + count * RESIDUAL + (count + 3) * ENTRY + 0.4
         figure = Figure(figsize=(WIDTH[columns], height), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0, wspace=0.02)  # type: ignore[union-attr, call-arg]
         axes = figure.subplots(
@@ -107,7 +110,10 @@ def caption(comparison: TwinComparison) -> str:
         own = f"{star.teff:.0f} K and {star.logg:.2f}"
         lines.insert(2, f"The star's own are {own}, farther outside the training range than the model can go.")
     if _noise(comparison, comparison.twins[0]) is not None:
-        lines.append("The grey band is one standard deviation by noise; what the model misses is not in it.")
+        band = "The grey band is one standard deviation by noise"
+        lines.append(
+            f"{band}, the light one includes what the model misses." if comparison.observed else f"{band}."
+        )
     fluxes = np.array([comparison.flux, *(twin.flux for twin in comparison.twins)])
     if any(np.isnan(fluxes[:, _inside(comparison, window)]).any() for window in _windows(comparison)):
         lines.append("Gaps are masked pixels.")
@@ -133,7 +139,10 @@ def _draw_residual(axis: Axes, comparison: TwinComparison, twin: Recast, window:
     inside, noise = _inside(comparison, window), _noise(comparison, twin)
     x = comparison.wavelength[inside]
     if noise is not None:
-        axis.fill_between(x, -noise[inside], noise[inside], color="0.86", linewidth=0)
+        if comparison.observed:
+            both = np.sqrt(noise**2 + comparison.missed**2 + twin.missed**2)[inside]
+            axis.fill_between(x, -both, both, color=MISSED, linewidth=0)
+        axis.fill_between(x, -noise[inside], noise[inside], color=NOISE, linewidth=0)
     axis.axhline(0, color="black", linewidth=0.5)
     axis.plot(x, (twin.flux - comparison.flux)[inside], color=colour, linewidth=0.7)
 
@@ -182,8 +191,11 @@ def _legend(comparison: TwinComparison) -> tuple[list[Line2D | Patch], list[str]
             f"{twin['teff']:.0f} K, [Fe/H] {_signed(twin['fe_h'])}: {_verdict(twin)}"
         )
     if _noise(comparison, comparison.twins[0]) is not None:
-        handles.append(Patch(color="0.86", linewidth=0))
+        handles.append(Patch(color=NOISE, linewidth=0))
         labels.append("$1\\,\\sigma$ by noise")
+        if comparison.observed:
+            handles.append(Patch(color=MISSED, linewidth=0))
+            labels.append("$1\\,\\sigma$ by noise and by what the model misses")
     return handles, labels
 
 

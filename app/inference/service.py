@@ -147,6 +147,6 @@ class Service:
             raise ModelMismatch(
                 "model_mismatch",
                 f"{star_id} was embedded with {star.model}, this service runs {self.model.card.identity}; "
-                "embed it again",
+                "embed it again, or run chemtwin catalogue reindex",
             )
         return star

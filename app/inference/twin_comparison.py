@@ -24,19 +24,21 @@ class Recast:
     """A twin, recast to the star's parameters.
 
     `twin` is its row of the response of /twins. `flux` (P,) is over the continuum and `sd` (P,) its standard
-    deviation, None without errors. Both are NaN where masked.
+    deviation, None without errors. Both are NaN where masked. `missed` (P,) is the standard deviation beyond
+    noise by which observed spectra differ from the model's.
     """
 
     twin: dict[str, Any]
     flux: Floats
     sd: Floats | None
+    missed: Floats
 
 
 @dataclass(frozen=True)
 class TwinComparison:
     """A star and its twins at the star's Teff and log g.
 
-    `wavelength` (P,) is in Angstrom, in vacuum. `flux` (P,) and `sd` (P,) are the star's, as `Recast` has them.
+    `wavelength` (P,) is in Angstrom, in vacuum. `flux`, `sd` and `missed` are the star's, as `Recast` has them.
     `teff` (K) and `logg` (dex) are those at which the model computes fluxes: the star's, or the nearest that it
     can. `observed`: fluxes are observed ones, those of the twins moved to the star's parameters by the model.
     Otherwise the model drew all of them.
@@ -48,6 +50,7 @@ class TwinComparison:
     wavelength: Floats
     flux: Floats
     sd: Floats | None
+    missed: Floats
     teff: float
     logg: float
     twins: tuple[Recast, ...]
@@ -78,7 +81,7 @@ def compare_twins(service: Service, star_id: str, k: int) -> TwinComparison:
     ids = [star_id, *(twin["star_id"] for twin in found["twins"])]
     observed = all(service.store.spectrum(one) is not None for one in ids)
     to = To(teff=star.teff, logg=star.logg, parameters=dict(star.extra))
-    (flux, sd, at), *others = [_recast(service, one, to, observed) for one in ids]
+    (flux, sd, missed, at), *others = [_recast(service, one, to, observed) for one in ids]
     return TwinComparison(
         star=star,
         model=star.model,
@@ -86,21 +89,24 @@ def compare_twins(service: Service, star_id: str, k: int) -> TwinComparison:
         wavelength=service.model.grid.wavelength,
         flux=flux,
         sd=sd,
+        missed=missed,
         teff=at["teff"],
         logg=at["logg"],
-        twins=tuple(Recast(twin, *other[:2]) for twin, other in zip(found["twins"], others, strict=True)),
+        twins=tuple(Recast(twin, *other[:3]) for twin, other in zip(found["twins"], others, strict=True)),
         observed=observed,
     )
 
 
 def _recast(
     service: Service, star_id: str, to: To, observed: bool
-) -> tuple[Floats, Floats | None, dict[str, Any]]:
-    """A star's flux and its standard deviation (P,), recast, and the parameters at which it is computed."""
-    done = recast(service, stored_origin(service, star_id), to, residual=observed)
+) -> tuple[Floats, Floats | None, Floats, dict[str, Any]]:
+    """A star's flux, its `sd` and `missed` (P,), recast, and the parameters at which it is computed."""
+    origin = stored_origin(service, star_id)
+    done = recast(service, origin, to, residual=observed)
+    missed = service.model.missed_sd(origin.latent.astype(np.float64), origin.parameters)
     good = np.ones(len(done["flux"]), dtype=bool)
     if observed and (spectrum := observed_spectrum(service, star_id)) is not None:
         good = spectrum.ivar > 0
     sd = done["flux_sd"]
     sd = None if sd is None else np.where(good, sd, np.nan)
-    return np.where(good, done["flux"], np.nan), sd, done["computed_at"]
+    return np.where(good, done["flux"], np.nan), sd, missed, done["computed_at"]

@@ -193,6 +193,10 @@ class Model(ABC):
         slope = (around[: len(latent)] - around[len(latent) :]) / (2 * steps[:, None])
         return np.asarray(np.sqrt(np.maximum(np.sum(slope * (covariance @ slope), axis=0), 0)))
 
+    def missed_sd(self, latent: Array, parameters: Parameters) -> Array:
+        """Standard deviation (P,) beyond noise by which observed flux differs from that of a latent (D,)."""
+        return np.full(len(self.grid), self.error_floor(parameters))
+
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Tensors for the model file."""

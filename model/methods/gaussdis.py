@@ -355,6 +355,14 @@ class GaussDis(Model):
         )  # a standard deviation needs no more digits
         return np.asarray(np.sqrt(np.einsum("dp,dp->p", deviation, deviation)), dtype=np.float64)
 
+    def missed_sd(self, latent: Array, parameters: Parameters) -> Array:
+        """Of the misfit in the basis, by pixel, and of all that lies outside it, the same for all pixels."""
+        values = parameters.values(self.parameter_names)[None]
+        covariance = self.scattered(self._in_response(latent[None]), self.nearest(values))
+        covariance = covariance.reshape(-1, *covariance.shape[-2:])[0]
+        variance = np.einsum("kp,kp->p", self.basis.components, covariance @ self.basis.components)
+        return np.asarray(np.sqrt(variance + self.error_floor(parameters) ** 2))
+
     def coefficients(self, latents: Array, parameters: Array) -> Array:
         """Coefficients (N, K) in the spectral basis of the flux that `decode` gives."""
         return self.response(self._in_response(latents), self.nearest(parameters))
