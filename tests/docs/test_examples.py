@@ -30,6 +30,7 @@ NOT_RUN = {
         "python docs/examples/conditional_vae.py": "minutes, on surveys of 50,000 stars",
     },
     "your-own-survey.md": {"chemtwin model adapt": "six minutes"},
+    "speed.md": {"python -m benchmarks.service fill": HOURS},
     "train-your-own.md": {
         "chemtwin survey synthesize observed.h5": "four minutes",
         "export CHEMTWIN_MODEL=mine.safetensors": "the model of the block above",

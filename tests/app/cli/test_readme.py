@@ -45,9 +45,10 @@ def test_the_curl_session(served):
     done = subprocess.run(
         ["bash", "-ec", parts], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
-    _, printed, table, others, *responses = done.stdout.split("@@\n")
+    _, printed, cluster, table, others, *responses = done.stdout.split("@@\n")
     embedded, twins, recast = map(json.loads, responses)
     assert printed.count("M67") == printed.count("same within noise  ") == 6
+    assert cluster.count("M67") == 14, "all of M67 but the star"
     assert [row["cluster"] for row in csv.DictReader(table.splitlines())] == ["M67"] * 6
     assert {row["cluster"] for row in csv.DictReader(others.splitlines())} == {"NGC 2420"}
     assert embedded["star_id"] == twins["star_id"] == recast["star_id"] == "2M00004994+1621552"
