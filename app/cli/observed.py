@@ -164,6 +164,11 @@ def siblings(
     of_models, same = _scored(members, ways)
     rows |= of_models
     click.echo(scoring.table(rows))
+    if known := given.card.training.get("adapted"):
+        click.echo(
+            f"{given.card.name} was adapted to {known['stars']} stars ({known['source']}): "
+            "if these are among them, its own scores are too good; compare with --adapt"
+        )
     _say_lonely(members, same)
     if report is not None:
         click.echo(siblings_report.write(report, stars.name, members, named, rows, same))
