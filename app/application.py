@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -26,12 +27,17 @@ from model.methods.base import Model
 LAST_BATCH_S = 5.0
 """Seconds for the batch in inference when the service stops, after those that its requests had."""
 
+LAST_SHORT_S = 1.0
+"""Seconds for what the thread of short functions still has when the service stops."""
+
 START_S = 10.0
 """Seconds for which one of several processes leaves connections to the others while its search opens."""
 
 THREADS = 1
 """Searches, recasts and bodies to parse at once. With 1, 2, 4 and 16 threads GET /twins takes 1.3, 1.6, 2.2 and
 3.7 ms of processor time at 64 clients: threads that compute wait for the interpreter's lock (1e5 stars)."""
+
+log = logging.getLogger("chemtwin")
 
 READING = (twins.router, recast.router, spectra.router, stars.router, map.router, cone.router, model.router,
            operations.router)  # fmt: skip
@@ -103,5 +109,6 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
     metrics.CAPACITY.set(settings.queue_size)
     yield
     await batcher.stop(LAST_BATCH_S)
-    await threads.close()
+    if not await threads.close(LAST_SHORT_S):
+        log.error("stopped with a search, recast or batch still under way")
     service.close()

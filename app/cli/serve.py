@@ -24,6 +24,7 @@ def serve() -> None:
     from contextlib import ExitStack
 
     from app.cli.port import listen_error
+    from app.operations.workers import hold_signals
     from app.settings import keys, read_settings
     from model.errors import InputError
 
@@ -41,7 +42,8 @@ def serve() -> None:
             + ("CHEMTWIN_PORT, or stop what runs there" if in_use else "CHEMTWIN_HOST or CHEMTWIN_PORT")
         )
     with ExitStack() as stack:
-        if settings.processes > 1:  # before the metrics are imported, which look for it
+        if settings.processes > 1:  # before the metrics are imported, which look for the folder
+            hold_signals()
             folder = tempfile.TemporaryDirectory(prefix="chemtwin-metrics-")
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(folder)
         _serve(settings)

@@ -109,10 +109,8 @@ class Batcher(Generic[Item, Computed, Result]):
                     await asyncio.sleep(0.01)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        try:
-            await asyncio.wait_for(self._committing.close(), 1.0)
-        except TimeoutError:
-            log.error("stopped with a batch still in inference")
+        if not await self._committing.close(1.0):
+            log.error("stopped with a batch still being committed")
 
     def _end(self, task: asyncio.Task[None]) -> None:
         """Leave nobody waiting for a task that has ended."""
@@ -126,24 +124,27 @@ class Batcher(Generic[Item, Computed, Result]):
         while True:
             await self._queued.wait()
             self._queued.clear()
-            await self._finish_next()
+            try:
+                await self._finish_next()
+            except Exception:
+                log.exception("a batch failed")
             if self._queue:
                 self._queued.set()
 
     async def _finish_next(self) -> None:
-        """Settle the futures of the next batch. Raises nothing but the cancellation of the loop's task."""
+        """Settle the futures of the next batch, whatever it raises."""
         batch: list[tuple[Item, asyncio.Future[Result]]] = []
         results: list[Any] = []
         self._since = time.monotonic()
         try:
-            results = await self._threads.run(partial(self._take_and_compute, batch))
-            sound = [row for row, result in enumerate(results) if not isinstance(result, BaseException)]
-            pairs = [(batch[row][0], results[row]) for row in sound]
-            committed = await self._committing.run(partial(_attempt, self._commit, pairs))
-            metrics.BATCH.observe(len(batch))
+            computed = await self._threads.run(partial(self._take_and_compute, batch))
+            sound = [row for row, result in enumerate(computed) if not isinstance(result, BaseException)]
+            pairs: list[Any] = [(batch[row][0], computed[row]) for row in sound]
+            committed = iter(await self._committing.run(partial(_attempt, self._commit, pairs)))
+            results = [one if isinstance(one, BaseException) else next(committed) for one in computed]
+            if batch:
+                metrics.BATCH.observe(len(batch))
             metrics.EMBED_SECONDS.observe(time.monotonic() - self._since)
-            for row, result in zip(sound, committed, strict=True):
-                results[row] = result
         finally:
             self._since = None
             unfinished = Busy("busy", "the service works on no more spectra")
@@ -155,7 +156,7 @@ class Batcher(Generic[Item, Computed, Result]):
     ) -> list[Computed | BaseException]:
         """Put what is queued into `batch`, and give what `compute` makes of it."""
         self._since = time.monotonic()
-        while self._queue and len(batch) < self._batch_size:
+        while not self._task.done() and self._queue and len(batch) < self._batch_size:
             item, future = self._queue.popleft()
             if not future.done():
                 batch.append((item, future))

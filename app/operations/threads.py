@@ -42,6 +42,8 @@ class Threads:
                 return
             try:
                 settle: Callable[[], None] = partial(future.set_result, context.run(function))
+            except StopIteration as error:  # which no future takes
+                settle = partial(future.set_exception, RuntimeError(repr(error)))
             except BaseException as error:
                 settle = partial(future.set_exception, error)
             with suppress(RuntimeError):  # the loop has ended, and nobody waits
@@ -50,12 +52,16 @@ class Threads:
         self._calls.put(call)
         return await future
 
-    async def close(self) -> None:
-        """End the threads, after what they were given."""
+    async def close(self, seconds: float) -> bool:
+        """End the threads, after what they were given. False if they have not ended after so many seconds."""
         for _ in self._threads:
             self._calls.put(None)
+        deadline = self._loop.time() + seconds
         while any(thread.is_alive() for thread in self._threads):
+            if self._loop.time() > deadline:
+                return False
             await asyncio.sleep(0.005)
+        return True
 
 
 def _work(calls: Calls) -> None:

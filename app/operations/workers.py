@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from multiprocessing.context import ForkProcess
 
 from app.bulk.processes import end_with_parent
 
-SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 PAUSE_S = 1.0
 """Seconds before another takes the place of a process that ended by itself: it may end at once, too."""
@@ -21,8 +20,13 @@ PAUSE_S = 1.0
 log = logging.getLogger("chemtwin")
 
 
+def hold_signals() -> None:
+    """Let signals wait for `run_workers`."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, signal.SIGCHLD})
+
+
 def run_workers(number: int, serve: Callable[[], None], fatal: int) -> int:
-    """Run `serve` in so many processes until SIGTERM or SIGINT, which they get too.
+    """Run `serve` in so many processes until SIGTERM, SIGINT or SIGHUP.
 
     Another takes the place of one that ends by itself. They end when this process does, however it ends.
 
@@ -33,7 +37,7 @@ def run_workers(number: int, serve: Callable[[], None], fatal: int) -> int:
     serve
         What each runs. It returns after SIGTERM or SIGINT.
     fatal
-        The exit status of a process that cannot start: all others end then, too.
+        The exit status of a process that cannot start: if it is one of the first, all others end, too.
 
     Returns
     -------
@@ -41,32 +45,32 @@ def run_workers(number: int, serve: Callable[[], None], fatal: int) -> int:
         The exit status of this process: `fatal`, or 0.
     """
     gc.freeze()  # a collection would copy the pages that the processes share
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    running = [_start(serve) for _ in range(number)]
-    status = 0
-    while (received := signal.sigwait(SIGNALS)) == signal.SIGCHLD:
-        ended = [process for process in running if not process.is_alive()]
-        for process in ended:
-            log.error("process %s ended with status %s", process.pid, process.exitcode)
-            running.remove(process)
-        if any(process.exitcode == fatal for process in ended):
-            status, received = fatal, signal.SIGTERM
-            break
-        if ended:
-            time.sleep(PAUSE_S)
-            running += [_start(serve) for _ in ended]
-    for process in running:
-        assert process.pid is not None
-        os.kill(process.pid, received)
-    for process in running:
-        process.join()
-    return status
+    hold_signals()
+    running = first = [_start(serve) for _ in range(number)]
+    try:
+        while signal.sigwait({*STOPS, signal.SIGCHLD}) == signal.SIGCHLD:
+            ended = [process for process in running if not process.is_alive()]
+            for process in ended:
+                log.error("process %s ended with status %s", process.pid, process.exitcode)
+            if any(process.exitcode == fatal for process in ended if process in first):
+                return fatal
+            running = [process for process in running if process not in ended]
+            if ended:
+                time.sleep(PAUSE_S)
+                running = running + [_start(serve) for _ in ended]
+        return 0
+    finally:
+        for process in running:
+            process.terminate()  # nothing to one that has ended
+        for process in running:
+            process.join()
 
 
 def _start(serve: Callable[[], None]) -> ForkProcess:
     def run() -> None:
         end_with_parent()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        # a terminal sends SIGHUP to all: it stays held, for the first process sends SIGTERM then
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
         serve()
 
     process = get_context("fork").Process(target=run)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from fastapi import Request, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -78,7 +79,7 @@ async def _response(route: DirectRoute, request: Request, parameters: dict[str, 
     except ClientDisconnect:
         return Response(status_code=400)  # nobody is there to read it
     except Exception as error:
-        known = as_service_error(error)
+        known = await run_in_threadpool(as_service_error, error)  # a body may have thousands of errors
         if known is None:
             raise
         return error_response(known)

@@ -44,8 +44,8 @@ router = APIRouter(tags=["twins"])
 MOST_TWINS = 100_000
 """Neighbours that the stars of one request may be given or ranked among, all together."""
 
-SHORT = 1_000
-"""Neighbours up to which a search takes milliseconds."""
+SHORT = 100
+"""Neighbours up to which a search takes a few milliseconds."""
 
 Result = dict[str, Any]
 
@@ -65,12 +65,12 @@ async def twins(star_id: StarPath, request: Request) -> Response:
         found = twins_of_one(service, service.comparable(star_id), query)
         return twins_response(form, found, service.extra_units)
 
-    return await _run(request, query, search)
+    return await _run(request, query, form, search)
 
 
-async def _run(request: Request, query: TwinQuery, search: Callable[[], Response]) -> Response:
-    """What `search` returns, in a thread of short functions where it is one."""
-    if shortlist(query) > SHORT:
+async def _run(request: Request, query: TwinQuery, form: str, search: Callable[[], Response]) -> Response:
+    """What `search` returns, in the thread of short functions where it is one."""
+    if shortlist(query) > SHORT or form == "votable":
         return await run_in_threadpool(search)
     threads: Threads = request.app.state.threads
     return await threads.run(search)
@@ -128,7 +128,7 @@ class _Search:
             found = twins_of_one(self.service, star, self.query)
             return twins_response(form, found, self.service.extra_units)
 
-        return await _run(self.request, self.query, search)
+        return await _run(self.request, self.query, form, search)
 
     async def several(self, values: list[Any]) -> Response:
         """The twins of several spectra, given as bodies of `UnstoredIn`."""

@@ -212,6 +212,43 @@ def test_a_commit_fails_its_batch_at_once_where_the_store_is_unavailable(error, 
     assert len(committed) == tries
 
 
+def test_nothing_is_said_to_be_stored_before_it_is():
+    """A batch is given up while it is being committed."""
+    gate = threading.Event()
+
+    def commit(pairs):
+        gate.wait()
+        raise OSError("full")
+
+    async def scenario():
+        batcher = Batcher(work, commit, Threads(1), 100, 10)
+        waiting = asyncio.create_task(batcher.submit(1))
+        await asyncio.sleep(0.05)
+        await batcher.stop(0.05)
+        with pytest.raises(Busy):
+            await waiting
+
+    try:
+        run(scenario)
+    finally:
+        gate.set()
+
+
+def test_what_is_counted_of_a_batch_cannot_end_inference(monkeypatch):
+    def full(_):
+        raise OSError("no space left")
+
+    async def scenario():
+        batcher = batcher_of(work, 100, 10)
+        monkeypatch.setattr("app.metrics.BATCH.observe", full)
+        assert await batcher.submit(1) == 2
+        assert await batcher.submit(2) == 4
+        assert batcher.trouble() is None
+        await batcher.stop(10)
+
+    run(scenario)
+
+
 def test_a_search_does_not_wait_for_a_commit():
     gate = threading.Event()
 

@@ -18,7 +18,7 @@ def in_threads(number, body):
         try:
             return await body(threads)
         finally:
-            await threads.close()
+            assert await threads.close(10)
 
     return asyncio.run(main())
 
@@ -30,6 +30,8 @@ def test_results_errors_and_context():
         assert await threads.run(threading.current_thread) is not threading.current_thread()
         with pytest.raises(ZeroDivisionError):
             await threads.run(lambda: 1 // 0)
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await threads.run(lambda: next(iter(())))
 
     in_threads(1, body)
 
@@ -79,3 +81,17 @@ def test_what_nobody_waits_for_any_more_is_not_run():
 
     in_threads(1, body)
     assert ran == []
+
+
+def test_a_thread_that_does_not_end_holds_up_nobody():
+    finish = threading.Event()
+
+    async def main():
+        threads = Threads(1)
+        waiting = asyncio.create_task(threads.run(finish.wait))
+        await asyncio.sleep(0.01)
+        assert not await threads.close(0.05)
+        waiting.cancel()
+
+    asyncio.run(main())
+    finish.set()

@@ -96,11 +96,47 @@ def test_workers_end_in_good_order(start_server, number):
     assert server.log.read_text().count("Application shutdown complete") == 2
 
 
-@pytest.mark.long("an interpreter that imports the service's processes")
-def test_where_a_worker_cannot_start_all_end():
+@pytest.mark.long("services of two workers, each in a fresh interpreter")
+def test_a_worker_killed_just_before_a_stop_is_no_obstacle(start_server):
+    server = start_server(prefix=["env"], CHEMTWIN_WORKERS="3")
+    first, second, third = map(psutil.Process, workers(server))
+    first.kill()
+    time.sleep(0.2)
+    second.kill()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(30) == 0
+    assert not third.is_running()
+
+
+@pytest.mark.long("interpreters that import the service's processes")
+def test_where_one_of_the_first_workers_cannot_start_all_end():
     program = """
 import sys
 from app.operations.workers import run_workers
 sys.exit(run_workers(2, lambda: sys.exit(3), 3))
 """
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60).returncode == 3
+
+
+@pytest.mark.long("an interpreter that imports the service's processes")
+def test_a_replacement_that_cannot_start_is_tried_again(tmp_path):
+    program = f"""
+import os, sys, time
+from pathlib import Path
+from app.operations import workers
+workers.PAUSE_S = 0.1
+folder = Path({str(tmp_path)!r})
+def serve():
+    (folder / str(os.getpid())).touch()
+    if len(list(folder.iterdir())) == 3:
+        sys.exit(3)
+    time.sleep(60)
+sys.exit(workers.run_workers(2, serve, 3))
+"""
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as process:
+        until(lambda: len(list(tmp_path.iterdir())) == 2)
+        os.kill(int(next(tmp_path.iterdir()).name), signal.SIGKILL)
+        until(lambda: len(list(tmp_path.iterdir())) == 4)
+        assert len(psutil.Process(process.pid).children()) == 2
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(10) == 0
