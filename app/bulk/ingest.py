@@ -17,11 +17,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from app.bulk import processes
 from app.bulk.ingest_block import BLOCK, Block, Report, extra_units, ingest_block, opened
 from app.bulk.ingest_report import Note, ReportFile
 from app.bulk.readers.open_stars import open_stars
 from app.bulk.readers.star_reader import InputFiles, StarReader
+from app.operations import processes
 from app.settings import Settings
 from index.errors import StoreError
 from index.stores.open_store import open_store

@@ -55,7 +55,7 @@ def ingest(
     A running service finds them at once. After a stop the same command goes on where it was. Extra columns
     go into each star's meta, all if they are few, or those named by --meta.
     """
-    from app.bulk import processes
+    from app.operations import processes
 
     workers = workers or len(os.sched_getaffinity(0))
     if scheduler is None and workers > 1:

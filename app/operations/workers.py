@@ -10,7 +10,7 @@ from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.context import ForkProcess
 
-from app.bulk.processes import end_with_parent
+from app.operations.processes import end_with_parent
 
 STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 

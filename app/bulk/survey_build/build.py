@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from app.bulk import processes
 from app.bulk.readers.star_files import without_ending
 from app.bulk.survey_build.inputs import Block, blocks_of, find_files
 from app.bulk.survey_build.merge import Membership, Selection, Spectra, fluxes, members, select, warnings
@@ -26,6 +25,7 @@ from app.bulk.survey_build.refused import REASONS
 from app.bulk.survey_build.star_labels import StarLabels, key
 from app.bulk.survey_build.stored_block import LABEL_COLUMNS, BuildOptions, opened, read_block
 from app.bulk.survey_build.working_folder import get_ready
+from app.operations import processes
 from model.bundle import load_model
 from model.errors import InputError
 from training.observed.build_report import BuiltSurvey, write_report
