@@ -211,8 +211,8 @@ TWIN = (
     "cluster",
 )
 STAR = (
-    "star_id", "teff", "logg", "fe_h", "latent", "latent_sd", "snr", "chi2", "masked_fraction", "in_domain",
-    "warnings", "ra", "dec", "cluster", "model",
+    "star_id", "teff", "logg", "fe_h", "snr", "chi2", "masked_fraction", "in_domain",
+    "warnings", "ra", "dec", "cluster", "model", "latent", "latent_sd",
 )  # fmt: skip
 
 
