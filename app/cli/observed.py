@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,8 +62,8 @@ def adapt(
 ) -> None:
     """Adapt a GaussDis MODEL to observed STARS.
 
-    STARS are a survey (.h5), an npz, or a folder of FITS files, all with errors. With siblings each group is
-    also left out once, and the scores before and after are printed.
+    STARS are a survey (.h5), an npz, or a folder of FITS files, with errors of the flux. With siblings each
+    group is also left out once, and the scores before and after are printed.
     """
     from threadpoolctl import threadpool_limits
 
@@ -90,15 +91,15 @@ def adapt(
         source = f"{len(star_ids)} stars of a catalogue"
     if clusters:
         named = _of_clusters(star_ids, cluster, source)
-    group = _groups(named, star_ids, siblings)
+    group = _groups(named, star_ids, siblings, spectra)
     quality = {}
     if (group >= 0).any():
         members = _members(given, star_ids, spectra, group, adapting=True)
         ways = {"before": always(*by_model(members, unadapted(given)))}
         if "adapted" in given.card.training:
             ways = {"as it is, perhaps adapted to these": always(*by_model(members, given))} | ways
-        ways["adapted, group left out"] = adapted_without(given, members, spectra, group)
-        quality = _judge(members, ways, model)
+        ways["adapted, group left out"] = adapted_without(given, members, spectra, group, _Progress(1))
+        quality = _judge(members, ways)
     adapted = adapt_model(given, spectra, group, name or f"{given.card.name}-adapted", source)
     adapted.card = replace(adapted.card, quality=quality)
     save_model(adapted, out)
@@ -145,7 +146,7 @@ def siblings(
     given = _gaussdis(model)
     star_ids, spectra, cluster, _ = _read(given, stars, labels, lambda *_: True, None)
     named = _of_clusters(star_ids, cluster, stars.name) if siblings is None else _named(siblings)
-    group = _groups(named, star_ids, siblings)
+    group = _groups(named, star_ids, siblings, spectra)
     members = _members(given, star_ids, spectra, group, adapting=adapted)
     rows = {}
     for name, distance in scoring.by_flux(members, given).items():
@@ -160,7 +161,7 @@ def siblings(
                     rows["abundances"], _ = scoring.scores(members, scoring.by_abundances(members, values))
     ways = {given.card.name: scoring.always(*scoring.by_model(members, given))}
     if adapted:
-        ways["adapted, group left out"] = adapted_without(given, members, spectra, group)
+        ways["adapted, group left out"] = adapted_without(given, members, spectra, group, _Progress(0))
     of_models, same = _scored(members, ways)
     rows |= of_models
     click.echo(scoring.table(rows))
@@ -174,7 +175,23 @@ def siblings(
         click.echo(siblings_report.write(report, stars.name, members, named, rows, same))
 
 
-def _judge(members: Members, ways: dict[str, Distances], start: Path) -> dict[str, Any]:
+class _Progress:
+    """Says after each adaptation how long those that remain may take: `more` follow those without a group."""
+
+    def __init__(self, more: int) -> None:
+        self._more, self._start = more, time.monotonic()
+
+    def __call__(self, done: int, of: int) -> None:
+        """After `done` `of` them."""
+        seconds = (time.monotonic() - self._start) / done
+        remaining = seconds * (of + self._more - done)
+        click.echo(
+            f"adapted {done} of {of + self._more} times, {seconds:.0f} s each; {remaining / 60:.1f} min to go",
+            err=True,
+        )
+
+
+def _judge(members: Members, ways: dict[str, Distances]) -> dict[str, Any]:
     """Print how well siblings find each other in each of the `ways`, and return what the last does for a card.
 
     The last are models that did not see them; the way before it is theirs before they were adapted. Raises
@@ -188,8 +205,10 @@ def _judge(members: Members, ways: dict[str, Distances], start: Path) -> dict[st
     *_, first, by_distance, last = rows.values()
     if last.auc < first.auc or last.nearest < first.nearest:
         raise InputError(
-            "the adapted model is worse on groups that it did not see: it was not written. "
-            f"Some groups may be no siblings; or take {start} as it is"
+            "not written: the adapted model is worse on groups that it did not see (by p_same nearest "
+            f"{last.nearest:.3f}, before {first.nearest:.3f}; AUC {last.auc:.3f}, before {first.auc:.3f}). "
+            "Are all stars of a group of one chemistry? For giants of APOGEE take model/default.safetensors or "
+            "model/branch.safetensors as it is: they are adapted already"
         )
     if last.accepted is not None and last.accepted < FEWEST_ACCEPTED:
         click.echo(
@@ -275,15 +294,28 @@ def _of_clusters(star_ids: list[str], cluster: list[str | None], source: str) ->
     return named
 
 
-def _groups(named: dict[str, str], star_ids: list[str], path: Path | None) -> NDArray[np.int64]:
-    """The number (N,) of each star's group, -1 for stars not `named`, in the CSV `path` if it is one."""
+def _groups(
+    named: dict[str, str], star_ids: list[str], path: Path | None, spectra: list[Spectrum]
+) -> NDArray[np.int64]:
+    """The number (N,) of each star's group, -1 for stars not `named`, in the CSV `path` if it is one.
+
+    Clusters that seem to be globular are no groups, unless the CSV has them.
+    """
     import numpy as np
+
+    from training.observed.globular import WHY, globular_groups
 
     if missing := sorted(set(named) - set(star_ids)):
         raise InputError(f"{path}: {len(missing)} stars are not among the spectra, {missing[0]} for one")
     names = sorted(set(named.values()))
     numbers = [names.index(named[star_id]) if star_id in named else -1 for star_id in star_ids]
-    return np.array(numbers, dtype=np.int64)
+    group = np.array(numbers, dtype=np.int64)
+    if globular := globular_groups(np.array([one.parameters.fe_h for one in spectra]), group):
+        what = "are no siblings here" if path is None else f"take them out of {path}"
+        click.echo(f"{', '.join(names[number] for number in globular)}: {WHY}: {what}", err=True)
+        if path is None:
+            group[np.isin(group, globular)] = -1
+    return group
 
 
 def _named(path: Path) -> dict[str, str]:
@@ -305,14 +337,16 @@ def _members(
     from training.evaluation.siblings import Members
     from training.observed.enough_to_adapt import EnoughToAdapt
 
-    usable = np.array([one.has_errors and not model.outside(one.parameters) for one in spectra], np.bool_)
+    has_errors = np.array([one.has_errors for one in spectra], np.bool_)
+    usable = has_errors & np.array([not model.outside(one.parameters) for one in spectra], np.bool_)
     enough = EnoughToAdapt.of(usable, group)
     if problem := enough.problem_without_a_group() if adapting else enough.problem_of_groups():
         raise InputError(problem)
     known = np.where(usable, group, -1)
     rows = np.flatnonzero((known >= 0) & (np.bincount(known + 1)[known + 1] > 1))
+    exact, beyond = (int(((group >= 0) & kind).sum()) for kind in (~has_errors, has_errors & ~usable))
     click.echo(
-        f"scores of {len(rows)} siblings in {enough.groups} groups; {(group >= 0).sum() - len(rows)} more "
-        "do not count: without errors, outside the model's range, or alone in it"
+        f"scores of {len(rows)} siblings in {enough.groups} groups; without {exact} that have no errors of the "
+        f"flux, {beyond} outside the model's range and {(known >= 0).sum() - len(rows)} alone in it"
     )
     return Members([spectra[r] for r in rows], [star_ids[r] for r in rows], group[rows])

@@ -13,8 +13,9 @@ out of it (`training.fitting.choose_misfit`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def adapt(
     usable = np.array([s.has_errors and not model.outside(s.parameters) for s in spectra], dtype=bool)
     if usable.sum() < FEWEST_TO_ADAPT:
         raise InputError(
-            f"{int(usable.sum())} of {len(spectra)} stars have errors and lie inside the range of "
+            f"{int(usable.sum())} of {len(spectra)} stars have errors of the flux and lie inside the range of "
             f"{model.card.identity}: adapting takes at least {FEWEST_TO_ADAPT}"
         )
     rows = drawn(np.flatnonzero(usable), group, MOST)
@@ -131,12 +132,18 @@ def _record(
 
 
 def adapted_without(
-    model: GaussDis, members: Members, spectra: Sequence[Spectrum], group: NDArray[np.int64]
+    model: GaussDis,
+    members: Members,
+    spectra: Sequence[Spectrum],
+    group: NDArray[np.int64],
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Distances:
     """Distances of models adapted to `spectra` without a group; -1 in `group` (N,) stands for none.
 
-    Each group is left out once, in `LEFT_OUT_PARTS` parts where there are more groups than these.
+    Each group is left out once, in `LEFT_OUT_PARTS` parts where there are more groups than these. `progress`
+    is called after each part, with how many are done and how many there are.
     """
+    done, parts = count(1), len(np.unique(members.group % LEFT_OUT_PARTS))
 
     @cache
     def distances(part: int) -> tuple[Array, Array | None]:
@@ -144,6 +151,7 @@ def adapted_without(
         found = adapt(
             model, [spectra[row] for row in rows.tolist()], group[rows], model.card.name, "left-out test"
         )
+        progress(next(done), parts)
         return by_model(members, found)
 
     return lambda left_out: distances(left_out % LEFT_OUT_PARTS)

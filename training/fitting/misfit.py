@@ -18,6 +18,7 @@ have inverse-Wishart priors about `size` I / 2 each: where the stars say nothing
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -111,48 +112,91 @@ class LinearStars:
 
 
 @dataclass(frozen=True)
-class Posterior:
-    """What a misfit's covariances make of stars.
+class Precision:
+    """The precision P of the coefficients of stars under a misfit, what groups share integrated out.
 
     Attributes
     ----------
-    slope : array (N, D + K, K)
-        Derivatives J of the coefficients by what a group shares: z, and s in units of its deviation.
-    inverse : array (N, K, K)
-        Inverses of the stars' own covariances S.
-    weighted : array (N, D + K, K)
-        Slopes J times S^-1.
-    latent : array (G, D + K, D + K)
-        Covariance of what each group shares.
+    diagonal : array (N, K, K)
+        Of single stars their blocks of P; of members of groups the inverses of their own covariances S.
+    members : array of int (M,)
+        Rows of the members of groups of two or more, group by group.
+    groups : list of slice
+        Each of these groups, as rows of `members`.
+    halved : array (M, D + K, K)
+        H J S^-1 of each member, J being the derivatives by what the group shares (z, and s in units of its
+        deviation) and H' H its covariance. The group's blocks of P are `diagonal` (if i = j) less
+        halved_i' halved_j.
+    volume : float
+        The logarithm of the determinant of P.
     """
 
-    slope: Array
-    inverse: Array
-    weighted: Array
-    latent: Array
+    diagonal: Array
+    members: NDArray[np.int64]
+    groups: list[slice]
+    halved: Array
+    volume: float
 
     @classmethod
-    def of(cls, stars: LinearStars, misfit: Misfit) -> Posterior:
+    def of(cls, stars: LinearStars, misfit: Misfit) -> Precision:
         """Under a misfit."""
-        inverse = np.linalg.inv(stars.covariances + stars.strength[:, None, None] ** 2 * misfit.own)
-        root = np.broadcast_to(_root(misfit.shared), inverse.shape)
-        slope = np.concatenate([stars.slope, root], axis=1)
-        weighted = slope @ inverse
-        information = np.zeros((stars.group.max() + 1, *2 * (slope.shape[1],)))
-        np.add.at(information, stars.group, weighted @ slope.swapaxes(1, 2))
-        latent = np.linalg.inv(information + np.eye(slope.shape[1]))
-        return cls(slope, np.asarray(inverse, np.float64), weighted, np.asarray(latent, np.float64))
+        covariances = stars.covariances + stars.strength[:, None, None] ** 2 * misfit.own
+        order = np.argsort(stars.group, kind="stable")
+        members = order[np.bincount(stars.group)[stars.group[order]] > 1]
+        alone = np.setdiff1d(order, members)
+        slope = stars.slope[alone]
+        covariances[alone] += slope.swapaxes(1, 2) @ slope + misfit.shared
+        diagonal = np.linalg.inv(covariances)
+        volume = np.linalg.slogdet(diagonal)[1].sum()
+        starts = np.unique(stars.group[members], return_index=True)[1]
+        root = np.broadcast_to(_root(misfit.shared), (len(members), *misfit.shared.shape))
+        slope = np.concatenate([stars.slope[members], root], axis=1)
+        weighted = slope @ diagonal[members]
+        if len(members):
+            information = np.add.reduceat(weighted @ slope.swapaxes(1, 2), starts, axis=0)
+            half = np.linalg.inv(np.linalg.cholesky(information + np.eye(slope.shape[1])))
+            weighted = np.repeat(half, np.diff(starts, append=len(members)), axis=0) @ weighted
+            volume += 2 * np.linalg.slogdet(half)[1].sum()
+        groups = [
+            slice(rows[0], rows[-1] + 1) for rows in np.split(np.arange(len(members)), starts[1:]) if len(rows)
+        ]
+        return cls(np.asarray(diagonal, np.float64), members, groups, weighted, float(volume))
 
-    def means(self, stars: LinearStars, residual: Array) -> Array:
-        """What each group shares (G, D + K), given its members' residuals (N, K) from the offset."""
-        pull = np.zeros(self.latent.shape[:2])
-        np.add.at(pull, stars.group, np.einsum("ndk,nk->nd", self.weighted, residual))
-        return np.asarray(np.einsum("gde,ge->gd", self.latent, pull))
+    def times(self, residual: Array) -> Array:
+        """P times residuals (N, K)."""
+        result = np.einsum("nkl,nl->nk", self.diagonal, residual)
+        pulls = np.einsum("mdk,mk->md", self.halved, residual[self.members])
+        for rows in self.groups:
+            result[self.members[rows]] -= np.einsum("mdk,d->mk", self.halved[rows], pulls[rows].sum(axis=0))
+        return np.asarray(result)
 
-    def precisions(self, stars: LinearStars, first: NDArray[np.int64], second: NDArray[np.int64]) -> Array:
-        """Blocks (M, K, K) of the marginal precision of a group's coefficients, for rows of two members."""
-        shared = self.weighted[first].swapaxes(1, 2) @ self.latent[stars.group[first]] @ self.weighted[second]
-        return np.where((first == second)[:, None, None], self.inverse[first], 0.0) - shared
+    def between(self, terms: Array) -> Array:
+        """X' P X (T K, T K), where X are the terms (N, T) of each star times the unit matrix.
+
+        Members of a group enter in pairs, or if these are more than the terms as pairs of terms.
+        """
+        count, size = terms.shape[1], self.diagonal.shape[1]
+        blocks = _products(terms, terms).T @ self.diagonal.reshape(len(terms), -1)
+        own = terms[self.members]
+        first, second = _pairs([rows for rows in self.groups if rows.stop - rows.start <= count])
+        for start in range(0, len(first), PAIRS_AT_ONCE):
+            one, other = first[start : start + PAIRS_AT_ONCE], second[start : start + PAIRS_AT_ONCE]
+            shared = self.halved[one].swapaxes(1, 2) @ self.halved[other]
+            blocks -= _products(own[one], own[other]).T @ shared.reshape(len(one), -1)
+        result = blocks.reshape(count, count, size, size).transpose(0, 2, 1, 3).reshape(count * size, -1)
+        for rows in self.groups:
+            if rows.stop - rows.start > count:
+                halved = np.tensordot(own[rows], self.halved[rows], (0, 0)).swapaxes(0, 1)
+                halved = halved.reshape(-1, count * size)
+                result -= halved.T @ halved
+        return np.asarray(result)
+
+    def weighted_blocks(self, weights: Array) -> Array:
+        """The sum (K, K) of each star's own block of P times its weight (N,)."""
+        halved = (np.sqrt(weights[self.members])[:, None, None] * self.halved).reshape(
+            -1, self.diagonal.shape[1]
+        )
+        return np.asarray(np.tensordot(weights, self.diagonal, 1) - halved.T @ halved)
 
 
 def fit_misfit(model: GaussDis, stars: Measured, group: NDArray[np.int64], prior: Prior) -> Misfit:
@@ -179,18 +223,20 @@ def fit_misfit(model: GaussDis, stars: Measured, group: NDArray[np.int64], prior
     polynomials = _offset_polynomials(model, prior.degree)
     terms = _monomials(model, stars.parameters, len(polynomials)) @ polynomials
     misfit = Misfit(np.zeros((len(polynomials), size)), expected, expected)
-    pairs = _pairs(group)
+    groups = int(group.max()) + 1
     for step in range(STEPS):
         if step % LINEARISED_EVERY == 0:
             linear = LinearStars.about(model, stars, group, misfit)
-        found = Posterior.of(linear, misfit)
-        offset = _offset(linear, found, terms, pairs, misfit.own + misfit.shared)
-        residual = linear.residual - terms @ offset
-        shared = found.means(linear, residual)
+        precision = Precision.of(linear, misfit)
+        offset = _offset(precision, linear.residual, terms, misfit.own + misfit.shared)
+        pull = precision.times(linear.residual - terms @ offset)
+        own = linear.strength[:, None] * pull
+        shared = np.zeros((groups, size))
+        np.add.at(shared, group, pull)
         misfit = Misfit(
             polynomials @ offset,
-            _own(linear, found, residual, shared, misfit.own, expected),
-            _shared(found, shared, misfit.shared, expected),
+            _next(own, precision.weighted_blocks(linear.strength**2), misfit.own, expected),
+            _next(shared, precision.between(np.ones((len(group), 1))), misfit.shared, expected),
         )
     return misfit
 
@@ -199,12 +245,9 @@ def log_density(model: GaussDis, stars: Measured, group: NDArray[np.int64], misf
     """Log density of held-out stars under a misfit, in nats; parameters as for `fit_misfit`."""
     linear = LinearStars.about(model, stars, group, misfit)
     residual = linear.residual - misfit.offsets(model, stars.parameters)
-    found = Posterior.of(linear, misfit)
-    shared = found.means(linear, residual)
-    squares = np.einsum("nk,nkl,nl->", residual, found.inverse, residual)
-    squares -= np.einsum("gd,gde,ge->", shared, np.linalg.inv(found.latent), shared)
-    volumes = np.linalg.slogdet(found.inverse)[1].sum() + np.linalg.slogdet(found.latent)[1].sum()
-    return float(0.5 * (volumes - squares - residual.size * np.log(2 * np.pi)))
+    precision = Precision.of(linear, misfit)
+    squares = np.sum(residual * precision.times(residual))
+    return float(0.5 * (precision.volume - squares - residual.size * np.log(2 * np.pi)))
 
 
 def with_misfit(model: GaussDis, misfit: Misfit) -> GaussDis:
@@ -231,58 +274,36 @@ def _offset_polynomials(model: GaussDis, degree: int) -> Array:
     return np.asarray(np.linalg.lstsq(design(grid, model.ranges, highest), terms)[0])
 
 
-def _pairs(group: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of all ordered pairs of members of one group, each with itself as well."""
-    order = np.argsort(group, kind="stable")
-    members = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
-    first = np.concatenate([np.repeat(rows, len(rows)) for rows in members])
-    return first, np.concatenate([np.tile(rows, len(rows)) for rows in members])
-
-
-def _offset(
-    stars: LinearStars,
-    found: Posterior,
-    monomials: Array,
-    pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
-    covariance: Array,
-) -> Array:
+def _offset(precision: Precision, residual: Array, terms: Array, covariance: Array) -> Array:
     """B (T, K) by generalised least squares, what groups share integrated out; V + W is `covariance`."""
-    terms, size = monomials.shape[1], stars.residual.shape[1]
-    normal = np.zeros((terms**2, size**2))
-    right = np.zeros((terms, size))
-    for start in range(0, len(pairs[0]), PAIRS_AT_ONCE):
-        first, second = (rows[start : start + PAIRS_AT_ONCE] for rows in pairs)
-        precision = found.precisions(stars, first, second)
-        products = monomials[first, :, None] * monomials[second, None, :]
-        normal += products.reshape(len(first), -1).T @ precision.reshape(len(first), -1)
-        right += monomials[first].T @ np.einsum("mkl,ml->mk", precision, stars.residual[second])
-    whole = normal.reshape(terms, terms, size, size).transpose(0, 2, 1, 3).copy()
-    whole[np.arange(terms), :, np.arange(terms)] += np.linalg.inv(covariance)
-    whole[0, :, 0] += CONSTANT * np.eye(size) - np.linalg.inv(covariance)
-    solved = np.linalg.solve(whole.reshape(terms * size, -1), right.ravel())
-    return np.asarray(solved.reshape(terms, size), np.float64)
+    count, size = terms.shape[1], residual.shape[1]
+    prior = np.kron(np.eye(count), np.linalg.inv(covariance))
+    prior[:size, :size] = CONSTANT * np.eye(size)
+    right = terms.T @ precision.times(residual)
+    solved = np.linalg.solve(precision.between(terms) + prior, right.ravel())
+    return np.asarray(solved.reshape(count, size), np.float64)
 
 
-def _own(
-    stars: LinearStars, found: Posterior, residual: Array, shared: Array, covariance: Array, expected: Array
-) -> Array:
-    """The next W: the mean of the prior's and of the expected m m' of each star, at usual lines."""
-    remaining = residual - np.einsum("nd,ndk->nk", shared[stars.group], found.slope)
-    misfit = stars.strength[:, None] * (np.einsum("nkl,nl->nk", found.inverse, remaining) @ covariance)
-    rows = np.arange(len(residual))
-    precision = sum(
-        (stars.strength[part, None, None] ** 2 * found.precisions(stars, part, part)).sum(axis=0)
-        for part in np.array_split(rows, 1 + len(rows) // PAIRS_AT_ONCE)
-    )
-    total = misfit.T @ misfit + len(rows) * covariance - covariance @ precision @ covariance
-    return np.asarray((FREEDOM * expected + total) / (FREEDOM + len(rows)))
+def _next(pulls: Array, precision: Array, covariance: Array, expected: Array) -> Array:
+    """The next W or V: the mean of the prior's and of the expected m m' of each star, or s s' of each group.
+
+    `pulls` (n, K) are what P makes of the residuals, `precision` (K, K) is the sum of their covariances.
+    """
+    total = len(pulls) * covariance + covariance @ (pulls.T @ pulls - precision) @ covariance
+    return np.asarray((FREEDOM * expected + total) / (FREEDOM + len(pulls)))
 
 
-def _shared(found: Posterior, shared: Array, covariance: Array, expected: Array) -> Array:
-    """The next V: the mean of the prior's and of the expected s s' of each group."""
-    size, root = len(covariance), _root(covariance)
-    unit = found.latent[:, -size:, -size:].sum(axis=0) + shared[:, -size:].T @ shared[:, -size:]
-    return np.asarray((FREEDOM * expected + root @ unit @ root) / (FREEDOM + len(shared)))
+def _pairs(groups: Sequence[slice]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of all ordered pairs of members of one group, each with itself as well."""
+    members = [np.arange(rows.start, rows.stop) for rows in groups]
+    none = np.zeros(0, np.int64)
+    first = np.concatenate([none, *(np.repeat(rows, len(rows)) for rows in members)])
+    return first, np.concatenate([none, *(np.tile(rows, len(rows)) for rows in members)])
+
+
+def _products(first: Array, second: Array) -> Array:
+    """Products (M, T^2) of the terms (M, T) of two stars each."""
+    return (first[:, :, None] * second[:, None, :]).reshape(len(first), -1)
 
 
 def _root(covariance: Array) -> Array:

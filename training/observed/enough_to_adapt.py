@@ -42,7 +42,10 @@ class EnoughToAdapt:
         """Why a model cannot be adapted to all of the stars; "" if it can."""
         if self.stars >= FEWEST_TO_ADAPT:
             return ""
-        return f"adapting takes {FEWEST_TO_ADAPT} stars with errors inside the model's range, not {self.stars}"
+        return (
+            f"adapting takes {FEWEST_TO_ADAPT} stars with errors of the flux inside the model's range, "
+            f"not {self.stars}"
+        )
 
     def problem_of_groups(self) -> str:
         """Why groups cannot be left out in turn; "" if they can."""
@@ -60,6 +63,6 @@ class EnoughToAdapt:
         if self.without_a_group >= FEWEST_TO_ADAPT:
             return ""
         return (
-            f"with a group left out {self.without_a_group} stars with errors remain inside the model's range, "
-            f"and adapting takes {FEWEST_TO_ADAPT}"
+            f"with a group left out {self.without_a_group} stars with errors of the flux remain inside the "
+            f"model's range, and adapting takes {FEWEST_TO_ADAPT}"
         )

@@ -19,7 +19,7 @@ from app.bulk.survey_build.stored_block import BuildOptions, read_block
 from app.bulk.survey_build.working_folder import get_ready
 from app.cli.main import cli
 from app.settings import Settings
-from model.bundle import REFERENCE, SHIPPED, load_model
+from model.bundle import BRANCH, REFERENCE, SHIPPED, load_model
 from model.errors import InputError
 from model.spectra.apogee import read_fits
 from model.spectra.parameters import Parameters
@@ -207,20 +207,26 @@ def test_cuts_by_snr_and_labels_far_from_all_others(build, tmp_path, monkeypatch
     assert built.outcomes == {"taken": 43, "snr": 1, "outlier": 1}
     assert "teff = 40000 would widen a model's range" in "".join(built.lines)
     assert built.report["quantiles"]["snr"][0] > 40
-    assert "43 stars are too few to train a model on: that takes about 5000." in built.said
-    assert f"model adapt takes 20 stars in the range of {REFERENCE}: the survey has 25." in built.said
-    assert "the model of the whole giant branch, knows 43." in built.said
-    assert f"chemtwin model adapt {REFERENCE} {built.out} --out {tmp_path}/adapted.safetensors\n" in built.said
+    assert (
+        f"{SHIPPED} knows the Teff, log g and [Fe/H] of 25 of the 43 stars, {BRANCH} of 43: take" in built.said
+    )
+    assert (
+        "of 43 spectra in its range are unlike those that it was made for\nso it can be used as it is"
+        in built.said
+    )
+    assert f"next: CHEMTWIN_MODEL={BRANCH} chemtwin catalogue ingest {built.out}\n" in built.said
+    assert f"or: chemtwin model adapt {BRANCH} {built.out} --out {tmp_path}/adapted.safetensors\n" in built.said
+    assert "training a model on the survey alone takes about 5000 stars" in built.said
     with monkeypatch.context() as lower:
-        lower.setattr("app.bulk.survey_build.messages.FEWEST_TO_TRAIN", 43)
+        lower.setattr("app.bulk.survey_build.advice.FEWEST_TO_TRAIN", 43)
         many = build("--min-snr", 40, labels=csv_of(tmp_path / "labels.csv", stars))
-    assert "The survey has 0 groups. From 15 on a model is fitted to them" in many.said
-    assert f"next: chemtwin model train {many.out} --out" in many.said
+    assert "the survey has 0 groups; from 15 on a model that is trained is fitted to them" in many.said
+    assert f"or: chemtwin model train {many.out} --out" in many.said
     few = build(labels=csv_of(tmp_path / "labels.csv", stars[10:20]))
     assert few.outcomes == {"taken": 10, "no_row": 35}
-    assert f"takes 20 stars in the range of {REFERENCE}: the survey has 8." in few.said
-    assert "model adapt " + str(REFERENCE) not in few.said
-    assert f"next: chemtwin catalogue ingest {few.out}" in few.said
+    assert "adapting a model takes 20 stars in its range: the survey has 10" in few.said
+    assert "chemtwin model adapt" not in few.said
+    assert f"chemtwin catalogue ingest {few.out}" in few.said
 
 
 def test_a_folder_that_gives_no_star_has_a_report_that_says_why(build, tmp_path):
@@ -296,19 +302,15 @@ def test_stars_of_one_cluster_of_the_files_or_the_table_are_a_group(build, tmp_p
 
 
 def test_the_advice_is_what_adapt_and_siblings_accept(build, tmp_path, monkeypatch):
-    """28 stars in 3 clusters, 23 of them in the range: without the largest cluster 12 remain."""
+    """28 stars in 3 clusters, all in the range of the branch: without the largest 13 remain."""
     monkeypatch.chdir(tmp_path)
     copied(tmp_path / "spectra", GIANTS)
     stars = [*giants(slice(0, 4)), *giants(M67), *giants(slice(77, 82))]
     built = build(labels=csv_of(tmp_path / "labels.csv", stars))
-    assert f"takes 20 stars in the range of {REFERENCE}: the survey has 23." in built.said
-    assert (
-        "With siblings it takes 3 groups of two such stars or more, and 20 such stars with any group left out: "
-        "the survey has 3 groups, and 12 stars." in built.said
-    )
-    assert f"next: chemtwin model adapt {REFERENCE} {built.out} --out" in built.said
-    few = "with a group left out 12 stars with errors remain inside the model's range, and adapting takes 20"
-    arguments = ["model", "adapt", REFERENCE, built.out, "--out", tmp_path / "adapted.safetensors"]
+    assert "any group left out: the survey has 3 groups, and 13 stars" in built.said
+    assert f"chemtwin model adapt {BRANCH} {built.out} --out" in built.said
+    few = "with a group left out 13 stars with errors of the flux remain inside the model's range, and adapting takes 20"
+    arguments = ["model", "adapt", BRANCH, built.out, "--out", tmp_path / "adapted.safetensors"]
     with pytest.raises(InputError, match=few):
         invoke(*arguments, "--clusters")
     groups = csv_of(
@@ -317,10 +319,11 @@ def test_the_advice_is_what_adapt_and_siblings_accept(build, tmp_path, monkeypat
         ("star_id", "group"),
     )
     with pytest.raises(InputError, match=few):
-        invoke("model", "siblings", REFERENCE, built.out, "--siblings", groups, "--adapt")
+        invoke("model", "siblings", BRANCH, built.out, "--siblings", groups, "--adapt")
     whole = build(labels=None)
-    assert "any group left out: the survey has 7 groups, and 37 stars." in whole.said
-    assert f"next: chemtwin model adapt {REFERENCE} {whole.out} --clusters --out" in whole.said
+    assert "M107, M5, M71: median [Fe/H] below -0.6, as of globular clusters" in whole.said
+    assert "any group left out: the survey has 5 groups, and 63 stars" in whole.said
+    assert f"chemtwin model adapt {BRANCH} {whole.out} --clusters --out" in whole.said
 
 
 def test_surveys_and_working_folders_of_builds_are_no_spectra(build, tmp_path):

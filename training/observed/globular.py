@@ -1,0 +1,37 @@
+"""Globular clusters among groups: their giants differ in light elements, so they are no siblings."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.spectra.grid import Array
+
+METAL_POOR = -0.6
+"""Median [Fe/H] below which a group is taken for a globular cluster: open clusters have more metals."""
+
+FEWEST = 3
+"""Members of such a group: two metal-poor stars may be a wide binary."""
+
+WHY = f"median [Fe/H] below {METAL_POOR}, as of globular clusters, whose giants differ in light elements"
+
+
+def globular_groups(fe_h: Array, group: NDArray[np.int64]) -> list[int]:
+    """The numbers of the groups that are taken for globular clusters.
+
+    Parameters
+    ----------
+    fe_h : array (N,)
+        The stars' [Fe/H], dex.
+    group : array of int (N,)
+        The number of each star's group, -1 for none.
+
+    Returns
+    -------
+    list of int
+        In ascending order.
+    """
+    numbers, counts = np.unique(group[group >= 0], return_counts=True)
+    return [
+        number for number in numbers[counts >= FEWEST].tolist() if np.median(fe_h[group == number]) < METAL_POOR
+    ]
