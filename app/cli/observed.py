@@ -84,14 +84,15 @@ def adapt(
         return star_id in named or (clusters and cluster is not None)
 
     if stars is not None:
-        star_ids, spectra, cluster, _ = _read(given, stars, labels, grouped, MOST)
+        found = _read(given, stars, labels, grouped, MOST)
         source = stars.name
     else:
-        star_ids, spectra, cluster, _ = _read_catalogue(given, str(catalogue), grouped, MOST)
-        source = f"{len(star_ids)} stars of a catalogue"
+        found = _read_catalogue(given, str(catalogue), grouped, MOST)
+        source = f"{len(found.star_ids)} stars of a catalogue"
     if clusters:
-        named = _of_clusters(star_ids, cluster, source)
-    group = _groups(named, star_ids, siblings, spectra)
+        found, named = _of_clusters(found, source)
+    star_ids, spectra = found.star_ids, found.spectra
+    group = _groups(named, star_ids, siblings)
     quality = {}
     if (group >= 0).any():
         members = _members(given, star_ids, spectra, group, adapting=True)
@@ -144,9 +145,10 @@ def siblings(
         raise click.UsageError("give --siblings or --clusters: one of them names the groups")
     threadpool_limits(1, user_api="blas")  # the threads that adapt share the cores
     given = _gaussdis(model)
-    star_ids, spectra, cluster, _ = _read(given, stars, labels, lambda *_: True, None)
-    named = _of_clusters(star_ids, cluster, stars.name) if siblings is None else _named(siblings)
-    group = _groups(named, star_ids, siblings, spectra)
+    found = _read(given, stars, labels, lambda *_: True, None)
+    found, named = _of_clusters(found, stars.name) if siblings is None else (found, _named(siblings))
+    star_ids, spectra = found.star_ids, found.spectra
+    group = _groups(named, star_ids, siblings)
     members = _members(given, star_ids, spectra, group, adapting=adapted)
     rows = {}
     for name, distance in scoring.by_flux(members, given).items():
@@ -286,36 +288,42 @@ def _named_unusable(found: ObservedStars) -> ObservedStars:
     return found
 
 
-def _of_clusters(star_ids: list[str], cluster: list[str | None], source: str) -> dict[str, str]:
-    """The cluster of each star that has one. Raises InputError if none has."""
-    named = {star_id: name for star_id, name in zip(star_ids, cluster, strict=True) if name is not None}
-    if not named:
-        raise InputError(f"{source}: no star has a cluster")
-    return named
+def _of_clusters(found: ObservedStars, source: str) -> tuple[ObservedStars, dict[str, str]]:
+    """The stars but those of globular clusters, and the cluster of each that has one.
 
-
-def _groups(
-    named: dict[str, str], star_ids: list[str], path: Path | None, spectra: list[Spectrum]
-) -> NDArray[np.int64]:
-    """The number (N,) of each star's group, -1 for stars not `named`, in the CSV `path` if it is one.
-
-    Clusters that seem to be globular are no groups, unless the CSV has them.
+    Raises InputError if none has.
     """
     import numpy as np
 
     from training.observed.globular import WHY, globular_groups
 
+    names = sorted({name for name in found.clusters if name is not None})
+    group = np.array([-1 if name is None else names.index(name) for name in found.clusters], np.int64)
+    globular = globular_groups(np.array([one.parameters.fe_h for one in found.spectra]), group)
+    rows = np.flatnonzero(~np.isin(group, globular)).tolist()
+    if globular:
+        said = ", ".join(names[number] for number in globular)
+        click.echo(f"{said}: {WHY}: {len(group) - len(rows)} stars left out", err=True)
+    kept = found._replace(
+        star_ids=[found.star_ids[row] for row in rows],
+        spectra=[found.spectra[row] for row in rows],
+        clusters=[found.clusters[row] for row in rows],
+    )
+    named = {star: name for star, name in zip(kept.star_ids, kept.clusters, strict=True) if name is not None}
+    if not named:
+        raise InputError(f"{source}: no star has a cluster that may be of one chemistry")
+    return kept, named
+
+
+def _groups(named: dict[str, str], star_ids: list[str], path: Path | None) -> NDArray[np.int64]:
+    """The number (N,) of each star's group, -1 for stars not `named`, in the CSV `path` if it is one."""
+    import numpy as np
+
     if missing := sorted(set(named) - set(star_ids)):
         raise InputError(f"{path}: {len(missing)} stars are not among the spectra, {missing[0]} for one")
     names = sorted(set(named.values()))
     numbers = [names.index(named[star_id]) if star_id in named else -1 for star_id in star_ids]
-    group = np.array(numbers, dtype=np.int64)
-    if globular := globular_groups(np.array([one.parameters.fe_h for one in spectra]), group):
-        what = "are no siblings here" if path is None else f"take them out of {path}"
-        click.echo(f"{', '.join(names[number] for number in globular)}: {WHY}: {what}", err=True)
-        if path is None:
-            group[np.isin(group, globular)] = -1
-    return group
+    return np.array(numbers, dtype=np.int64)
 
 
 def _named(path: Path) -> dict[str, str]:

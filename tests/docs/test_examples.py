@@ -29,7 +29,7 @@ NOT_RUN = {
         "chemtwin lab evaluate-latents": "tests/training/evaluation/test_latent_file.py runs it on its own survey",
         "python docs/examples/conditional_vae.py": "minutes, on surveys of 50,000 stars",
     },
-    "your-own-survey.md": {"chemtwin model adapt": "six minutes"},
+    "your-own-survey.md": {"chemtwin model adapt": "a minute"},
     "speed.md": {"python -m benchmarks.service fill": HOURS},
     "train-your-own.md": {
         "chemtwin survey synthesize observed.h5": "four minutes",
@@ -68,7 +68,7 @@ NOT_RUN = {
         "pip install": INSTALL,
         "export CHEMTWIN_API_KEYS=": CONTAINERS,
     },
-    "adapt-a-model.md": {"chemtwin model adapt": "six minutes"},
+    "adapt-a-model.md": {"chemtwin model adapt": "a minute"},
     "quality.md": {
         "chemtwin survey synthesize train.h5": HOURS,
         "chemtwin survey synthesize realistic_train.h5": HOURS,

@@ -24,12 +24,12 @@ from training.fitting.enough_stars import (
     FEWEST_TO_TRAIN,
 )
 from training.observed.build_report import BuiltSurvey
-from training.observed.globular import WHY, globular_groups
+from training.observed.globular import METAL_POOR, WHY, globular_groups
 
 ENOUGH = 0.9
 """The default model is taken if it knows so many of the stars that the model of the giant branch knows."""
 
-BLOCKS, BLOCK = 16, 20
+BLOCKS, BLOCK = 10, 16
 """Stars of which spectra are compared with a model's: so many blocks across the survey, of so many stars."""
 
 
@@ -46,14 +46,18 @@ def next_steps(built: BuiltSurvey) -> Iterator[str]:
         f"{_short(SHIPPED)} knows the Teff, log g and [Fe/H] of {default.sum()} of the {built.stars} stars, "
         f"{_short(BRANCH)} of {branch.sum()}: take {name}"
     )
-    unlike, checked = _unlike(model, built.survey)
-    if checked:
-        yield f"{unlike} of {checked} spectra in its range are unlike those that it was made for"
-    ingest = f"{'' if narrow else f'CHEMTWIN_MODEL={name} '}chemtwin catalogue ingest {survey}"
+    (unlike, checked), (poor, of_poor) = _unlike(model, built.survey)
+    text = f"of its range {unlike} of {checked} spectra are unlike those that it was made for"
+    if of_poor:
+        text += (
+            f", and {poor} of {of_poor} below [Fe/H] {METAL_POOR}: the models that ship were adapted to "
+            "giants of open clusters"
+        )
+    yield text
     like = unlike <= MOST_OUTSIDE * checked
     if like:
-        yield "so it can be used as it is"
-        yield f"next: {ingest}"
+        yield "so it can be used as it is, and need not be adapted"
+        yield f"next: {'' if narrow else f'CHEMTWIN_MODEL={name} '}chemtwin catalogue ingest {survey}"
     if built.stars >= FEWEST_TO_TRAIN:
         groups = int((np.bincount(built.group[built.group >= 0]) > 1).sum())
         if groups < FEWEST_GROUPS_TO_FIT:
@@ -62,22 +66,23 @@ def next_steps(built: BuiltSurvey) -> Iterator[str]:
                 "and finds more twins"
             )
         yield f"{'or' if like else 'next'}: chemtwin model train {survey} --out model.safetensors"
-        return
-    yield from _adapt(built, name, known, "or" if like else "next")
-    yield f"training a model on the survey alone takes about {FEWEST_TO_TRAIN} stars"
+    elif not like:
+        yield from _adapt(built, name, known)
+        yield f"training a model on the survey alone takes about {FEWEST_TO_TRAIN} stars"
 
 
-def _adapt(built: BuiltSurvey, name: str, known: NDArray[np.bool_], when: str) -> Iterator[str]:
+def _adapt(built: BuiltSurvey, name: str, known: NDArray[np.bool_]) -> Iterator[str]:
     """Lines on how to adapt the model `name`, which knows the stars `known` (N,)."""
     from training.observed.enough_to_adapt import EnoughToAdapt  # torch's two seconds, where it is needed only
 
     globular = globular_groups(built.numbers["fe_h"], built.group)
-    enough = EnoughToAdapt.of(known, np.where(np.isin(built.group, globular), -1, built.group))
+    open_ = ~np.isin(built.group, globular)
+    enough = EnoughToAdapt.of(known[open_], built.group[open_])
     if enough.problem():
         yield f"adapting a model takes {FEWEST_TO_ADAPT} stars in its range: the survey has {enough.stars}"
         return
     if globular:
-        yield f"{', '.join(built.names[number] for number in globular)}: {WHY}: no siblings"
+        yield f"{', '.join(built.names[number] for number in globular)}: {WHY}: left out"
     if built.names:
         yield (
             f"adapting with siblings takes {FEWEST_GROUPS} groups of two stars in its range or more, and "
@@ -88,11 +93,14 @@ def _adapt(built: BuiltSurvey, name: str, known: NDArray[np.bool_], when: str) -
     if clusters:
         yield "--clusters takes the stars of a group for siblings: take those that are no members out first"
     out = shlex.quote(str(built.survey.with_name("adapted.safetensors")))
-    yield f"{when}: chemtwin model adapt {name} {shlex.quote(str(built.survey))}{clusters} --out {out}"
+    yield f"next: chemtwin model adapt {name} {shlex.quote(str(built.survey))}{clusters} --out {out}"
 
 
-def _unlike(model: Model, survey: Path) -> tuple[int, int]:
-    """Of some stars in a model's range: how many have spectra unlike its own, and how many were looked at."""
+def _unlike(model: Model, survey: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Of some stars in a model's range: how many have spectra unlike its own, and how many were looked at.
+
+    Then the same of metal-poor stars, which are not among the first.
+    """
     reader = open_stars(InputFiles.of(survey, None), read_settings(None, None), model.card.units)
     starts = np.unique(np.linspace(0, max(0, len(reader) - BLOCK), BLOCKS).astype(int)).tolist()
     rows = sorted({row for start in starts for row in range(start, min(start + BLOCK, len(reader)))})
@@ -101,7 +109,9 @@ def _unlike(model: Model, survey: Path) -> tuple[int, int]:
     observations = [star.job.observation for star in read if not isinstance(star, RejectedStar)]
     prepared = prepare_all(observations, model.grid, model.normaliser)
     known = [s for s in prepared if isinstance(s, Spectrum) and not model.outside(s.parameters)]
-    return sum(not found.in_domain for found in model.embed(known)), len(known)
+    unlike = np.array([not found.in_domain for found in model.embed(known)], np.bool_)
+    poor = np.array([s.parameters.fe_h < METAL_POOR for s in known], np.bool_)
+    return (int(unlike[~poor].sum()), int((~poor).sum())), (int(unlike[poor].sum()), int(poor.sum()))
 
 
 def _short(model: Path) -> str:
