@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.operations.cores import cores
 from model.bundle import SHIPPED
 from model.errors import InputError
 from model.spectra.spectrum import BAD_BITS
@@ -23,7 +23,11 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on. Other than loopback needs api_keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
-    workers: int = Field(0, ge=0, description="Processes that serve, on one store. 0: as many as cores.")
+    workers: int = Field(
+        0,
+        ge=0,
+        description="Processes that serve, on one store. 0: as many as cores, or as a container's quota.",
+    )
     data_dir: Path = Field(
         Path("data"), description="Folder of the star store (stars.sqlite), or of the cache of another store."
     )
@@ -63,7 +67,7 @@ class Settings(BaseSettings):
     @property
     def processes(self) -> int:
         """Processes that serve."""
-        return self.workers or len(os.sched_getaffinity(0))
+        return self.workers or cores()
 
     @property
     def max_body_bytes(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,8 +55,9 @@ def ingest(
     go into each star's meta, all if they are few, or those named by --meta.
     """
     from app.operations import processes
+    from app.operations.cores import cores
 
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or cores()
     if scheduler is None and workers > 1:
         processes.get_ready("app.bulk.ingest", "model.methods.gaussdis")
     from app.bulk.ingest import ingest as run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -134,6 +133,7 @@ def build(
     from app.bulk.survey_build.messages import messages
     from app.bulk.survey_build.stored_block import BuildOptions
     from app.bulk.survey_build.working_folder import working_folder
+    from app.operations.cores import cores
     from app.settings import read_settings
     from model.bundle import SHIPPED
     from model.errors import InputError
@@ -146,7 +146,7 @@ def build(
         raise InputError("--flags names columns of the table of labels: give --labels")
     options = BuildOptions(folder.resolve(), working_folder(out), labels, chosen, min_snr, settings)
     report = report or out.with_name(f"{out.stem}-report")
-    built = run(options, out, groups, report, workers or len(os.sched_getaffinity(0)))
+    built = run(options, out, groups, report, workers or cores())
     for line in messages(built, report):
         click.echo(line)
 

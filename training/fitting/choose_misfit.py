@@ -85,7 +85,7 @@ def choose_prior(model: GaussDis, stars: ObservedStars) -> Prior:
         return log_density(model, out.measured, out.group, used.fit_misfit(model, prior))
 
     with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
         tqdm(unit="prior", desc="choose", file=sys.stderr, disable=None) as bar,
     ):
 
@@ -105,7 +105,7 @@ def choose_factor(model: GaussDis, stars: ObservedStars, prior: Prior) -> float:
     if not len(siblings):
         return 1.0
     parts = stars.parts(siblings)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         fitted = list(pool.map(lambda part: part[0].fit_misfit(model, prior), parts))
 
     def models(factor: float) -> list[GaussDis]:
