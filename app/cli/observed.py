@@ -172,6 +172,12 @@ def siblings(
             f"{given.card.name} was adapted to {known['stars']} stars ({known['source']}): "
             "if these are among them, its own scores are too good; compare with --adapt"
         )
+    for way, probability in same.items():
+        steps = (
+            f"{'more' if most == np.inf else f'to {most:.0f} K'} {accepted:.3f} of {pairs}"
+            for most, pairs, accepted in scoring.accepted_by_teff(members, probability)
+        )
+        click.echo(f"{way}, pairs of siblings accepted by their difference in Teff: {', '.join(steps)}")
     _say_lonely(members, same)
     if report is not None:
         click.echo(siblings_report.write(report, stars.name, members, named, rows, same))

@@ -25,6 +25,9 @@ from model.spectra.spectrum import Spectrum
 FAR = 0.15
 """Clusters whose median [Fe/H] differ by more (dex) are certainly different."""
 
+TEFF_STEPS = (100.0, 200.0, 400.0, np.inf)
+"""Differences in Teff (K) up to which siblings are counted together."""
+
 SMALLEST = 1e-300
 RIDGE = 0.1
 """Fraction of the mean variance that is added to each abundance's variance within groups."""
@@ -190,6 +193,32 @@ def lonely(members: Members, same: Array) -> list[str]:
     siblings = (members.group[:, None] == members.group) & ~np.eye(len(members.group), dtype=bool)
     accepted = np.where(siblings, same, 0.0).max(axis=1) > P_SAME_LIMIT
     return [star_id for star_id, known in zip(members.star_ids, accepted, strict=True) if not known]
+
+
+def accepted_by_teff(members: Members, same: Array) -> list[tuple[float, int, float]]:
+    """How many pairs of siblings accept each other, the farther they are apart in Teff.
+
+    Parameters
+    ----------
+    members : Members
+        The N members.
+    same : array (N, N)
+        Their p_same.
+
+    Returns
+    -------
+    list of (float, int, float)
+        For each of `TEFF_STEPS` that has pairs: the largest difference (K), how many pairs, and the fraction of
+        them with `p_same` above 0.01.
+    """
+    teff = np.array([one.parameters.teff for one in members.spectra])
+    first, second = np.nonzero(np.triu(members.group[:, None] == members.group, 1))
+    step = np.searchsorted(TEFF_STEPS, np.abs(teff[first] - teff[second]))
+    accepted = same[first, second] > P_SAME_LIMIT
+    return [
+        (TEFF_STEPS[number], int((step == number).sum()), float(accepted[step == number].mean()))
+        for number in np.unique(step).tolist()
+    ]
 
 
 def table(rows: Mapping[str, Scores]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,7 @@ from model.spectra.grid import Array
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Spectrum
 from tests.conftest import Server
-from training.evaluation.siblings import Distances, Members, always, lonely, scores
+from training.evaluation.siblings import Distances, Members, accepted_by_teff, always, lonely, scores
 from training.evaluation.siblings_report import write
 
 STARS = Path("training/observed/dr10_giants.h5")
@@ -29,6 +30,18 @@ SIBLINGS = Path("training/observed/members.csv")
 def members(fe_h: list[float], group: list[int]) -> Members:
     spectra = [Spectrum(np.ones(1), np.ones(1), Parameters(4500.0, 2.0, value), True) for value in fe_h]
     return Members(spectra, [f"S{number}" for number in range(len(group))], np.array(group))
+
+
+def test_pairs_of_siblings_by_their_difference_in_teff() -> None:
+    stars = members([0.0] * 5, [0, 0, 0, 1, 1])
+    spectra = [
+        replace(one, parameters=replace(one.parameters, teff=teff))
+        for one, teff in zip(stars.spectra, (4000.0, 4100.0, 4450.0, 4000.0, 4050.0), strict=True)
+    ]
+    same = np.full((5, 5), 0.5)
+    same[0, 1] = same[1, 0] = same[0, 2] = same[2, 0] = 0.001
+    found = accepted_by_teff(replace(stars, spectra=spectra), same)
+    assert found == [(100.0, 2, 0.5), (400.0, 1, 1.0), (np.inf, 1, 0.0)]
 
 
 def test_scores_counted_by_hand() -> None:
