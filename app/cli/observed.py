@@ -34,6 +34,9 @@ CLUSTERS = click.option(
 FEWEST_ACCEPTED = 0.85
 """A fraction of siblings with `p_same` above 0.01 that is no longer usual."""
 
+MOST_FAR_ACCEPTED, LARGEST_MEDIAN = 0.03, 0.75
+"""The same for groups that are certainly different, and the median `p_same` of siblings: more is too much."""
+
 
 @click.command(
     epilog=example(
@@ -96,9 +99,10 @@ def adapt(
     quality = {}
     if (group >= 0).any():
         members = _members(given, star_ids, spectra, group, adapting=True)
-        ways = {"before": always(*by_model(members, unadapted(given)))}
-        if "adapted" in given.card.training:
-            ways = {"as it is, perhaps adapted to these": always(*by_model(members, given))} | ways
+        ways = {"before it was ever adapted": always(*by_model(members, unadapted(given)))}
+        if (known := given.card.training.get("adapted")) is not None:
+            as_it_is = f"as it is, adapted to {known['stars']} of {known['source']}"
+            ways = {as_it_is: always(*by_model(members, given))} | ways
         ways["adapted, group left out"] = adapted_without(given, members, spectra, group, _Progress(1))
         quality = _judge(members, ways)
     adapted = adapt_model(given, spectra, group, name or f"{given.card.name}-adapted", source)
@@ -218,16 +222,26 @@ def _judge(members: Members, ways: dict[str, Distances]) -> dict[str, Any]:
             "Are all stars of a group of one chemistry? For giants of APOGEE take model/default.safetensors or "
             "model/branch.safetensors as it is: they are adapted already"
         )
+    doubts = []
     if last.accepted is not None and last.accepted < FEWEST_ACCEPTED:
+        doubts.append(
+            f"only {last.accepted:.2f} of the siblings accept each other, 0.91 with the shipped model"
+        )
+    if last.far_accepted is not None and last.far_accepted > MOST_FAR_ACCEPTED:
+        doubts.append(f"{last.far_accepted:.3f} of groups 0.15 dex apart do, 0.011 with the shipped model")
+    if last.median is not None and last.median > LARGEST_MEDIAN:
+        doubts.append(f"the median p_same is {last.median:.2f}: errors are too large")
+    if doubts:
         click.echo(
-            f"warning: only {last.accepted:.2f} of the siblings accept each other, 0.91 do with the "
-            "shipped model: are all stars of a group of one chemistry?",
+            f"warning: {'; '.join(doubts)}. Are all stars of a group of one chemistry, and no others of a "
+            "globular cluster? For giants of APOGEE prefer a model that ships",
             err=True,
         )
     return {
         "siblings_left_out": {
             "siblings": len(members.star_ids),
             "groups": len(set(members.group.tolist())),
+            "fe_h": [round(float(edge), 2) for edge in (members.fe_h[0].min(), members.fe_h[0].max())],
             "by_distance": _rounded(by_distance),
             "by_p_same": _rounded(last),
         }

@@ -70,17 +70,22 @@ def drift_of(model: Model, index: TwinIndex) -> Drift:
     fraction = float(outside.mean())
     message = (
         f"of {count:,} stars checked {100 * fraction:.1f} % lie outside the model's domain ({beyond:,} by "
-        f"their parameters, {unlike:,} more by spectra unlike the model's){far}"
+        f"their parameters, {unlike:,} by spectra unlike the model's){far}"
     )
     found = Drift(count, fraction, beyond, unlike, offset, message)
     if not found.large:
         return found
-    if unlike > MOST_OUTSIDE * in_range.sum():
+    tested = in_range & model.tested(columns["fe_h"])
+    if (outside & tested).sum() > MOST_OUTSIDE * tested.sum():
         advice = "adapt the model to these stars (chemtwin model adapt)"
-    else:
+    elif beyond > unlike:
         advice = (
             "leave out the stars whose parameters the model was not trained for (in_domain=true), or take a "
             "model that was trained for them, such as model/branch.safetensors"
+        )
+    else:
+        advice = (
+            "leave them out (in_domain=true): the [Fe/H] of most is far from those that the model was tested on"
         )
     return replace(found, message=f"{message}: {advice}")
 

@@ -18,6 +18,9 @@ from model.spectra.parameters import PARAMETER_UNITS, Parameters
 from model.spectra.pixel_loops import squared_residuals
 from model.spectra.spectrum import Spectrum
 
+UNTESTED = 0.3
+"""How far (dex) from the siblings that a model was tested on the [Fe/H] of a star may be without a warning."""
+
 EXPLAINED = 4.0
 """A reduced chi-square (with the model's error floor) above this puts a star outside the model's domain."""
 
@@ -69,6 +72,12 @@ class Card:
     units: dict[str, str] = field(default_factory=dict)
     typical_errors: dict[str, float] = field(default_factory=dict)
     logg_limits: tuple[tuple[float, float, float], ...] = ()
+
+    @property
+    def tested_fe_h(self) -> tuple[float, float] | None:
+        """Least and greatest [Fe/H] of the siblings that an adapted model was tested on."""
+        least, greatest = self.quality.get("siblings_left_out", {}).get("fe_h", (None, None))
+        return None if least is None else (least, greatest)
 
     @property
     def identity(self) -> str:
@@ -262,6 +271,23 @@ class Model(ABC):
                 )
         return sentences
 
+    def tested(self, fe_h: Array) -> NDArray[np.bool_]:
+        """Whether [Fe/H] (N,) are near those of the siblings that the model was tested on, if it was."""
+        if self.card.tested_fe_h is None:
+            return np.ones(len(fe_h), np.bool_)
+        least, greatest = self.card.tested_fe_h
+        return np.asarray((fe_h >= least - UNTESTED) & (fe_h <= greatest + UNTESTED))
+
+    def _untested(self, parameters: Parameters) -> list[str]:
+        """A sentence for a [Fe/H] far from those that the model was tested on."""
+        if self.tested(np.array([parameters.fe_h]))[0]:
+            return []
+        least, greatest = self.card.tested_fe_h or (np.nan, np.nan)
+        return [
+            f"fe_h = {parameters.fe_h:.2f} is far from {least:.2f} to {greatest:.2f} dex, where the model was "
+            "tested on siblings: its errors may be wrong, and many stars the same within noise"
+        ]
+
     def logg_range(self, teff: Array) -> Array:
         """Least and greatest log g, (2, N), of the card's `logg_limits` at Teff (N,) in K."""
         vertices, *sides = np.array(self.card.logg_limits).T
@@ -362,6 +388,7 @@ class Model(ABC):
                 "more than noise and the model's error floor explain"
             )
         outside += inferred.problems
+        untested = [] if outside else self._untested(spectrum.parameters)
         latent, covariance = inferred.latent.astype(np.float32), inferred.covariance
         single = None if covariance is None else covariance.astype(np.float32)
-        return Embedding(latent, single, chi2, not outside, (*spectrum.warnings, *outside))
+        return Embedding(latent, single, chi2, not outside, (*spectrum.warnings, *outside, *untested))

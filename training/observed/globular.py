@@ -10,9 +10,6 @@ from model.spectra.grid import Array
 METAL_POOR = -0.6
 """Median [Fe/H] below which a group is taken for a globular cluster: open clusters have more metals."""
 
-FEWEST = 3
-"""Members of such a group: two metal-poor stars may be a wide binary."""
-
 WHY = f"median [Fe/H] below {METAL_POOR}, as of globular clusters, whose giants differ in light elements"
 
 
@@ -31,7 +28,5 @@ def globular_groups(fe_h: Array, group: NDArray[np.int64]) -> list[int]:
     list of int
         In ascending order.
     """
-    numbers, counts = np.unique(group[group >= 0], return_counts=True)
-    return [
-        number for number in numbers[counts >= FEWEST].tolist() if np.median(fe_h[group == number]) < METAL_POOR
-    ]
+    numbers = np.unique(group[group >= 0]).tolist()
+    return [number for number in numbers if np.median(fe_h[group == number]) < METAL_POOR]

@@ -24,7 +24,7 @@ from training.fitting.enough_stars import (
     FEWEST_TO_TRAIN,
 )
 from training.observed.build_report import BuiltSurvey
-from training.observed.globular import METAL_POOR, WHY, globular_groups
+from training.observed.globular import globular_groups
 
 ENOUGH = 0.9
 """The default model is taken if it knows so many of the stars that the model of the giant branch knows."""
@@ -46,18 +46,22 @@ def next_steps(built: BuiltSurvey) -> Iterator[str]:
         f"{_short(SHIPPED)} knows the Teff, log g and [Fe/H] of {default.sum()} of the {built.stars} stars, "
         f"{_short(BRANCH)} of {branch.sum()}: take {name}"
     )
-    (unlike, checked), (poor, of_poor) = _unlike(model, built.survey)
-    text = f"of its range {unlike} of {checked} spectra are unlike those that it was made for"
-    if of_poor:
+    (unlike, checked), (far, of_far) = _unlike(model, built.survey)
+    text = (
+        f"{unlike} of {checked} spectra that were looked at in its range are unlike those that it was made for"
+    )
+    if of_far:
+        least, greatest = model.card.tested_fe_h or (np.nan, np.nan)
         text += (
-            f", and {poor} of {of_poor} below [Fe/H] {METAL_POOR}: the models that ship were adapted to "
-            "giants of open clusters"
+            f", and of those with [Fe/H] far from {least:.2f} to {greatest:.2f}, where it was tested, "
+            f"{far} of {of_far}: do not rely on verdicts on such stars"
         )
     yield text
     like = unlike <= MOST_OUTSIDE * checked
     if like:
         yield "so it can be used as it is, and need not be adapted"
-        yield f"next: {'' if narrow else f'CHEMTWIN_MODEL={name} '}chemtwin catalogue ingest {survey}"
+        settings = "CHEMTWIN_STORE_SPECTRA=true " + ("" if narrow else f"CHEMTWIN_MODEL={name} ")
+        yield f"next: {settings}chemtwin catalogue ingest {survey}"
     if built.stars >= FEWEST_TO_TRAIN:
         groups = int((np.bincount(built.group[built.group >= 0]) > 1).sum())
         if groups < FEWEST_GROUPS_TO_FIT:
@@ -81,8 +85,6 @@ def _adapt(built: BuiltSurvey, name: str, known: NDArray[np.bool_]) -> Iterator[
     if enough.problem():
         yield f"adapting a model takes {FEWEST_TO_ADAPT} stars in its range: the survey has {enough.stars}"
         return
-    if globular:
-        yield f"{', '.join(built.names[number] for number in globular)}: {WHY}: left out"
     if built.names:
         yield (
             f"adapting with siblings takes {FEWEST_GROUPS} groups of two stars in its range or more, and "
@@ -99,7 +101,7 @@ def _adapt(built: BuiltSurvey, name: str, known: NDArray[np.bool_]) -> Iterator[
 def _unlike(model: Model, survey: Path) -> tuple[tuple[int, int], tuple[int, int]]:
     """Of some stars in a model's range: how many have spectra unlike its own, and how many were looked at.
 
-    Then the same of metal-poor stars, which are not among the first.
+    Then the same of stars of an [Fe/H] on which it was not tested. They are not among the first.
     """
     reader = open_stars(InputFiles.of(survey, None), read_settings(None, None), model.card.units)
     starts = np.unique(np.linspace(0, max(0, len(reader) - BLOCK), BLOCKS).astype(int)).tolist()
@@ -110,8 +112,8 @@ def _unlike(model: Model, survey: Path) -> tuple[tuple[int, int], tuple[int, int
     prepared = prepare_all(observations, model.grid, model.normaliser)
     known = [s for s in prepared if isinstance(s, Spectrum) and not model.outside(s.parameters)]
     unlike = np.array([not found.in_domain for found in model.embed(known)], np.bool_)
-    poor = np.array([s.parameters.fe_h < METAL_POOR for s in known], np.bool_)
-    return (int(unlike[~poor].sum()), int((~poor).sum())), (int(unlike[poor].sum()), int(poor.sum()))
+    tested = model.tested(np.array([s.parameters.fe_h for s in known]))
+    return (int(unlike[tested].sum()), int(tested.sum())), (int(unlike[~tested].sum()), int((~tested).sum()))
 
 
 def _short(model: Path) -> str:

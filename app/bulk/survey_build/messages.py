@@ -7,6 +7,7 @@ from pathlib import Path
 
 from app.bulk.survey_build.advice import next_steps
 from training.observed.build_report import OF_ROWS, WARNED, BuiltSurvey
+from training.observed.globular import WHY, globular_groups
 
 
 def messages(built: BuiltSurvey, report: Path) -> Iterator[str]:
@@ -19,6 +20,9 @@ def messages(built: BuiltSurvey, report: Path) -> Iterator[str]:
         yield f"  {warned} taken with a warning ({_example(built, WARNED)})"
     for line in built.bad_groups():
         yield f"warning: group {line}; it is in the survey as it is"
+    if globular := globular_groups(built.numbers["fe_h"], built.group):
+        names = ", ".join(built.names[number] for number in globular)
+        yield f"{names}: {WHY}: no siblings, and chemtwin model adapt --clusters leaves them out"
     if built.missing:
         yield f"warning: {len(built.missing)} stars of groups are not in the survey, {built.missing[0]} for one"
     yield f"report: {report / 'survey.html'}; each spectrum and its outcome: {report / 'spectra.csv'}"

@@ -1,5 +1,7 @@
 """How far a catalogue's stars are from what the model expects."""
 
+from dataclasses import replace
+
 import httpx
 import numpy as np
 import pytest
@@ -20,14 +22,14 @@ def index(model, tmp_path):
     store.close()
 
 
-def add(index, model, *, outside=0.0, shift=0.0, first=0, count=STARS, teff=4500.0):
+def add(index, model, *, outside=0.0, shift=0.0, first=0, count=STARS, teff=4500.0, fe_h=0.0):
     """Store stars as the model expects them, with a mean latent `shift` sigma off and some outside the domain."""
     unit = np.random.default_rng(first).normal(size=(count, model.card.latent_dim))
     unit[:, 3] += shift
     latents = (unit @ model.metric).astype(np.float32)
     index.upsert(
         [
-            Star(f"S{first + row}", model.card.identity, latent, None, teff, 2.0, 0.0, in_domain=row >= outside * count)
+            Star(f"S{first + row}", model.card.identity, latent, None, teff, 2.0, fe_h, in_domain=row >= outside * count)
             for row, latent in enumerate(latents)
         ]
     )  # fmt: skip
@@ -65,11 +67,24 @@ def test_stars_whose_parameters_are_outside_the_range_are_no_reason_to_adapt(ind
     found = drift_of(model, index)
     assert found.outside_domain == pytest.approx(0.24)
     assert (found.outside_range, found.unlike_spectra, found.large) == (500, 100, True)
-    assert "500 by their parameters, 100 more by spectra unlike the model's" in found.message
+    assert "500 by their parameters, 100 by spectra unlike the model's" in found.message
     assert "adapt" not in found.message
     assert "in_domain=true" in found.message
     add(index, model, outside=1.0, first=STARS + 500, count=200)
     assert "chemtwin model adapt" in drift_of(model, index).message
+
+
+def test_metal_poor_stars_are_no_reason_to_adapt(index, model, monkeypatch):
+    """The reference was tested on no siblings; an adapted model was, above [Fe/H] -0.28."""
+    add(index, model, outside=0.05)
+    add(index, model, outside=1.0, first=STARS, count=500, fe_h=-0.9)
+    assert "chemtwin model adapt" in drift_of(model, index).message
+    quality = {"siblings_left_out": {"fe_h": [-0.28, 0.46]}}
+    monkeypatch.setattr(model, "card", replace(model.card, quality=quality))
+    found = drift_of(model, index)
+    assert (found.outside_range, found.unlike_spectra, found.large) == (0, 600, True)
+    assert "chemtwin model adapt" not in found.message
+    assert "leave them out (in_domain=true): the [Fe/H] of most is far from those" in found.message
 
 
 def test_a_catalogue_is_checked_again_when_a_hundredth_of_it_has_changed(index, model):

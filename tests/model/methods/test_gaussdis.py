@@ -256,6 +256,25 @@ def test_spectra_without_errors_are_embedded_without_covariance():
     np.testing.assert_allclose(with_errors.covariance, model.covariance(spectra[1]), rtol=1e-6)
 
 
+def test_stars_far_from_the_siblings_of_its_test_have_a_warning():
+    model = toy()
+    latents, known, _ = drawn(model, 2)
+    known[:, 2] = -0.7, -0.1
+    flux = model.decode(latents @ model.metric, known)
+    spectra = [
+        Spectrum(star, np.full(PIXELS, 1e4), Parameters(*u), True) for star, u in zip(flux, known, strict=True)
+    ]
+    plain = [star.warnings for star in model.embed(spectra)]
+    model.card = dataclasses.replace(model.card, quality={"siblings_left_out": {"fe_h": [-0.3, 0.4]}})
+    (poor, near) = model.embed(spectra)
+    assert poor.in_domain
+    assert poor.warnings[:-1] == plain[0]
+    assert poor.warnings[-1].startswith(
+        "fe_h = -0.70 is far from -0.30 to 0.40 dex, where the model was tested"
+    )
+    assert near.warnings == plain[1]
+
+
 def corner_to_corner(model) -> tuple[np.ndarray, np.ndarray]:
     """Spectra (8, P) of the corners of the parameters' range, and the opposite corners (8, U)."""
     corners = np.array(list(itertools.product(*model.ranges)))
