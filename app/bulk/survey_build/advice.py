@@ -39,6 +39,9 @@ def next_steps(built: BuiltSurvey) -> Iterator[str]:
     labels = np.stack([built.numbers[name] for name in PARAMETER_UNITS], axis=1).tolist()
     models = [load_model(path) for path in (SHIPPED, BRANCH)]
     default, branch = (np.array([not model.outside(Parameters(*star)) for star in labels]) for model in models)
+    if not (default | branch).any():
+        yield "no model that ships knows the Teff, log g and [Fe/H] of any star: train one of their own"
+        return
     narrow = default.sum() >= ENOUGH * branch.sum()
     model, known = (models[0], default) if narrow else (models[1], branch)
     name = shlex.quote(_short(SHIPPED if narrow else BRANCH))
@@ -59,7 +62,8 @@ def next_steps(built: BuiltSurvey) -> Iterator[str]:
     yield text
     like = unlike <= MOST_OUTSIDE * checked
     if like:
-        yield "so it can be used as it is, and need not be adapted"
+        if checked:
+            yield "so it can be used as it is, and need not be adapted"
         settings = "CHEMTWIN_STORE_SPECTRA=true " + ("" if narrow else f"CHEMTWIN_MODEL={name} ")
         yield f"next: {settings}chemtwin catalogue ingest {survey}"
     if built.stars >= FEWEST_TO_TRAIN:

@@ -236,6 +236,14 @@ def test_cuts_by_snr_and_labels_far_from_all_others(build, tmp_path, monkeypatch
     assert "chemtwin model adapt" not in few.said
 
 
+def test_stars_that_no_model_knows_need_one_of_their_own(build, tmp_path):
+    stars = [{**star, "logg": 4.5} for star in giants(slice(0, 10))]
+    folder_of(tmp_path / "spectra", stars)
+    said = build(labels=csv_of(tmp_path / "labels.csv", stars)).said
+    assert "no model that ships knows the Teff, log g and [Fe/H] of any star: train one of their own" in said
+    assert "next:" not in said
+
+
 def test_a_folder_that_gives_no_star_has_a_report_that_says_why(build, tmp_path):
     copied(tmp_path / "spectra", APSTAR)
     (tmp_path / "spectra" / "a.fits").write_bytes(b"no FITS")
