@@ -31,8 +31,8 @@ class Report:
     ----------
     stored, unchanged
         Stars written, and stars that the store had from the same spectrum and labels.
-    replaced
-        Of the stored ones, those that replaced an earlier star of their id.
+    replaced, of_others
+        Of the stored ones, those that replaced an earlier star of their id by this model, and by others alone.
     refused, repeated
         Stars that cannot be embedded, and rows whose id an earlier row has.
     outside, warned
@@ -43,6 +43,7 @@ class Report:
 
     stored: int = 0
     replaced: int = 0
+    of_others: int = 0
     unchanged: int = 0
     refused: int = 0
     repeated: int = 0
@@ -121,6 +122,7 @@ def ingest_block(settings: Settings, files: InputFiles, block: Block) -> Report:
     return Report(
         stored=len(stars),
         replaced=sum(star.star_id in earlier for star in stars),
+        of_others=sum(star.star_id in before.keys() - earlier.keys() for star in stars),
         unchanged=len(unchanged),
         refused=refused,
         outside=outside,

@@ -180,6 +180,11 @@ def _summary(done: Done, card: Card) -> Iterator[str]:
     yield f"{_stars(total.stored)} stored, {total.unchanged} already stored, {total.refused} refused{repeated}"
     if total.replaced:
         yield f"of those stored {total.replaced} replaced an earlier star of the same id"
+    if total.of_others:
+        yield (
+            f"with {card.identity} {total.of_others} took the place of stars of another model: a service that "
+            "runs with that has them no longer (CHEMTWIN_MODEL names the model; catalogue reindex keeps both)"
+        )
     if total.outside or total.warned:
         yield (f"of these: {total.outside} outside the model's domain, {total.warned} more with warnings")
     if total.typical:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from app.bulk.observed_stars import Grouped, ObservedStars
+    from model.methods.base import Card
     from model.methods.gaussdis import GaussDis
     from model.spectra.grid import Array
     from model.spectra.spectrum import Spectrum
@@ -94,17 +95,22 @@ def adapt(
         source = f"{len(found.star_ids)} stars of a catalogue"
     if clusters:
         found, named = _of_clusters(found, source)
+    elif siblings is None and (of_clusters := sum(name is not None for name in found.clusters)):
+        click.echo(
+            f"{of_clusters} stars have a cluster, which is not used: --clusters takes the stars of one for "
+            "siblings, and leaves globular clusters out",
+            err=True,
+        )
     star_ids, spectra = found.star_ids, found.spectra
     group = _groups(named, star_ids, siblings)
     quality = {}
     if (group >= 0).any():
         members = _members(given, star_ids, spectra, group, adapting=True)
         ways = {"before it was ever adapted": always(*by_model(members, unadapted(given)))}
-        if (known := given.card.training.get("adapted")) is not None:
-            as_it_is = f"as it is, adapted to {known['stars']} of {known['source']}"
-            ways = {as_it_is: always(*by_model(members, given))} | ways
+        if "adapted" in given.card.training:
+            ways = {"as it is, if it saw them too good": always(*by_model(members, given))} | ways
         ways["adapted, group left out"] = adapted_without(given, members, spectra, group, _Progress(1))
-        quality = _judge(members, ways)
+        quality = _judge(members, ways, given.card)
     adapted = adapt_model(given, spectra, group, name or f"{given.card.name}-adapted", source)
     adapted.card = replace(adapted.card, quality=quality)
     save_model(adapted, out)
@@ -203,18 +209,23 @@ class _Progress:
         )
 
 
-def _judge(members: Members, ways: dict[str, Distances]) -> dict[str, Any]:
+def _judge(members: Members, ways: dict[str, Distances], card: Card) -> dict[str, Any]:
     """Print how well siblings find each other in each of the `ways`, and return what the last does for a card.
 
-    The last are models that did not see them; the way before it is theirs before they were adapted. Raises
-    InputError if they are worse.
+    The last are models that did not see them; the way before it is theirs before they were adapted. `card` is
+    of the model that was given. Raises InputError if they are worse than before.
     """
-    from training.evaluation.siblings import table
+    from training.evaluation.siblings import Scores, table
 
     rows, same = _scored(members, ways)
-    click.echo(table(rows))
-    _say_lonely(members, same)
     *_, first, by_distance, last = rows.values()
+    own = None
+    if known := card.quality.get("siblings_left_out"):
+        own = rows[f"{card.name} on its own {known['siblings']}, group left out, by p_same"] = Scores(
+            **known["by_p_same"]
+        )
+    click.echo(table(rows))
+    _say_lonely(members, dict([*same.items()][-1:]))
     if last.auc < first.auc or last.nearest < first.nearest:
         raise InputError(
             "not written: the adapted model is worse on groups that it did not see (by p_same nearest "
@@ -236,6 +247,13 @@ def _judge(members: Members, ways: dict[str, Distances]) -> dict[str, Any]:
             f"warning: {'; '.join(doubts)}. Are all stars of a group of one chemistry, and no others of a "
             "globular cluster? For giants of APOGEE prefer a model that ships",
             err=True,
+        )
+    if own is not None:
+        better = last.nearest >= own.nearest and last.auc >= own.auc and not doubts
+        better = better and last.doppelganger_rate <= own.doppelganger_rate
+        click.echo(
+            f"on siblings left out it is {'better' if better else 'no better'} than {card.name} on its own"
+            + ("" if better else f": use {card.name}, unless your spectra are unlike those it was made for")
         )
     return {
         "siblings_left_out": {
@@ -309,21 +327,24 @@ def _named_unusable(found: ObservedStars) -> ObservedStars:
 
 
 def _of_clusters(found: ObservedStars, source: str) -> tuple[ObservedStars, dict[str, str]]:
-    """The stars but those of globular clusters, and the cluster of each that has one.
+    """The `adaptable` stars, and the cluster of each that has one.
 
     Raises InputError if none has.
     """
     import numpy as np
 
-    from training.observed.globular import WHY, globular_groups
+    from training.observed.globular import METAL_POOR, WHY, adaptable, globular_groups
 
     names = sorted({name for name in found.clusters if name is not None})
     group = np.array([-1 if name is None else names.index(name) for name in found.clusters], np.int64)
-    globular = globular_groups(np.array([one.parameters.fe_h for one in found.spectra]), group)
-    rows = np.flatnonzero(~np.isin(group, globular)).tolist()
-    if globular:
+    fe_h = np.array([one.parameters.fe_h for one in found.spectra])
+    good = adaptable(fe_h, group)
+    rows = np.flatnonzero(good).tolist()
+    if globular := globular_groups(fe_h, group):
         said = ", ".join(names[number] for number in globular)
-        click.echo(f"{said}: {WHY}: {len(group) - len(rows)} stars left out", err=True)
+        click.echo(f"{said}: {WHY}: {(~good & (group >= 0)).sum()} stars left out", err=True)
+    if single := int((~good & (group < 0)).sum()):
+        click.echo(f"stars of no cluster below [Fe/H] {METAL_POOR}: {single} left out", err=True)
     kept = found._replace(
         star_ids=[found.star_ids[row] for row in rows],
         spectra=[found.spectra[row] for row in rows],

@@ -116,6 +116,8 @@ OPTIONAL = {"cluster", "domain", "doppelganger_rate"}
 MEANING = {
     "same within noise": "p_same is 0.01 or more; noise and the errors of the labels explain the distance",
     "different": "p_same is below 0.01; noise hardly puts stars of one chemistry so far apart",
-    CANNOT_TELL: "one of the two is outside the domain, or came without errors: p_same does not count",
+    CANNOT_TELL: (
+        "one of the two is outside the domain, or came without errors; p_same, in brackets, does not count"
+    ),
 }
 """What the verdicts say."""

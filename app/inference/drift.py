@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from index.search.twin_index import TwinIndex
 from index.stores.star import STAR_TABLE
 from model.methods.base import Model
+
+if TYPE_CHECKING:
+    from index.search.twin_index import TwinIndex
 
 CHECKED = 10_000
 """Stars that are checked, drawn at random: the fraction outside is then known to 0.01 (two sigma)."""

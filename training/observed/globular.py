@@ -1,4 +1,7 @@
-"""Globular clusters among groups: their giants differ in light elements, so they are no siblings."""
+"""Globular clusters among groups: their giants differ in light elements, so they are no siblings.
+
+Even as single stars metal-poor giants make an adapted model's errors too large (research/giant-branch.md).
+"""
 
 from __future__ import annotations
 
@@ -30,3 +33,8 @@ def globular_groups(fe_h: Array, group: NDArray[np.int64]) -> list[int]:
     """
     numbers = np.unique(group[group >= 0]).tolist()
     return [number for number in numbers if np.median(fe_h[group == number]) < METAL_POOR]
+
+
+def adaptable(fe_h: Array, group: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which stars (N,) to adapt a model to: none of `globular_groups`, and no single metal-poor star."""
+    return ~np.isin(group, globular_groups(fe_h, group)) & ~((group < 0) & (fe_h < METAL_POOR))

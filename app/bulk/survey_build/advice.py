@@ -24,7 +24,7 @@ from training.fitting.enough_stars import (
     FEWEST_TO_TRAIN,
 )
 from training.observed.build_report import BuiltSurvey
-from training.observed.globular import globular_groups
+from training.observed.globular import adaptable
 
 ENOUGH = 0.9
 """The default model is taken if it knows so many of the stars that the model of the giant branch knows."""
@@ -50,20 +50,16 @@ def next_steps(built: BuiltSurvey) -> Iterator[str]:
         f"{_short(BRANCH)} of {branch.sum()}: take {name}"
     )
     (unlike, checked), (far, of_far) = _unlike(model, built.survey)
-    text = (
-        f"{unlike} of {checked} spectra that were looked at in its range are unlike those that it was made for"
-    )
-    if of_far:
-        least, greatest = model.card.tested_fe_h or (np.nan, np.nan)
-        text += (
-            f", and of those with [Fe/H] far from {least:.2f} to {greatest:.2f}, where it was tested, "
-            f"{far} of {of_far}: do not rely on verdicts on such stars"
-        )
-    yield text
     like = unlike <= MOST_OUTSIDE * checked
+    least, greatest = model.card.tested_fe_h or (-np.inf, np.inf)
+    if checked:
+        yield (
+            f"of {checked} spectra with [Fe/H] near {least:.2f} to {greatest:.2f}, where it was tested, "
+            f"{unlike} are unlike its own: {'use it as it is for these' if like else 'adapt it to them'}"
+        )
+    if of_far:
+        yield f"of {of_far} farther away {far} are: do not rely on verdicts on such stars"
     if like:
-        if checked:
-            yield "so it can be used as it is, and need not be adapted"
         settings = "CHEMTWIN_STORE_SPECTRA=true " + ("" if narrow else f"CHEMTWIN_MODEL={name} ")
         yield f"next: {settings}chemtwin catalogue ingest {survey}"
     if built.stars >= FEWEST_TO_TRAIN:
@@ -83,9 +79,8 @@ def _adapt(built: BuiltSurvey, name: str, known: NDArray[np.bool_]) -> Iterator[
     """Lines on how to adapt the model `name`, which knows the stars `known` (N,)."""
     from training.observed.enough_to_adapt import EnoughToAdapt  # torch's two seconds, where it is needed only
 
-    globular = globular_groups(built.numbers["fe_h"], built.group)
-    open_ = ~np.isin(built.group, globular)
-    enough = EnoughToAdapt.of(known[open_], built.group[open_])
+    good = adaptable(built.numbers["fe_h"], built.group)
+    enough = EnoughToAdapt.of(known[good], built.group[good])
     if enough.problem():
         yield f"adapting a model takes {FEWEST_TO_ADAPT} stars in its range: the survey has {enough.stars}"
         return

@@ -430,3 +430,20 @@ def test_stars_of_another_source_under_the_same_ids_are_named(survey, tmp_path):
         listed = [(row["outcome"], row["text"]) for row in csv.DictReader(file)]
     text = "replaces a star from first.npz; the spectrum stored before was deleted: "
     assert listed == [("replaced", text + "CHEMTWIN_STORE_SPECTRA=true stores this one")] * 4
+
+
+def test_stars_taken_from_another_model_are_counted(survey, tmp_path):
+    model = load_model(REFERENCE)
+    model.card = replace(model.card, name="other")
+    save_model(model, tmp_path / "other.safetensors")
+    other = {"CHEMTWIN_MODEL": str(tmp_path / "other.safetensors")}
+    code, said = ingest(npz(tmp_path / "few.npz", survey, stars=5), "--data-dir", tmp_path / "data")
+    assert (code, "another model" in said) == (0, False)
+    source = npz(tmp_path / "more.npz", survey, stars=8)
+    code, said = ingest(source, "--data-dir", tmp_path / "data", **other)
+    assert (code, "8 stars stored" in said) == (0, True)
+    assert (
+        f"with {load_model(tmp_path / 'other.safetensors').card.identity} 5 took the place of stars of" in said
+    )
+    code, said = ingest(source, "--data-dir", tmp_path / "data", **other)
+    assert (code, "another model" in said) == (0, False)

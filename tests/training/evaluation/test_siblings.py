@@ -16,6 +16,7 @@ from app.cli.observed import _judge
 from benchmarks import light_elements
 from model.bundle import load_model
 from model.errors import InputError
+from model.methods.base import Card
 from model.spectra.grid import Array
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Spectrum
@@ -23,6 +24,7 @@ from tests.conftest import Server
 from training.evaluation.siblings import Distances, Members, accepted_by_teff, always, lonely, scores
 from training.evaluation.siblings_report import write
 
+CARD = Card("toy", "1", "gaussdis", {}, 2, "Euclidean")
 STARS = Path("training/observed/dr10_giants.h5")
 SIBLINGS = Path("training/observed/members.csv")
 
@@ -172,12 +174,12 @@ def test_adapting_names_siblings_that_none_accepts_and_warns_of_poor_scores(
     def ways(before: Array, adapted: Array) -> dict[str, Distances]:
         return {"before": always(apart, before), "adapted, group left out": always(apart, adapted)}
 
-    _judge(stars, ways(same, same))
+    _judge(stars, ways(same, same), CARD)
     said = capsys.readouterr()
     assert "adapted, group left out, no sibling accepts: S2, S3" in said.out
     assert "warning: only 0.50 of the siblings accept each other" in said.err
     every = np.where(apart < 9, 0.5, 1e-4)
-    quality = _judge(stars, ways(same, every))
+    quality = _judge(stars, ways(same, every), CARD)
     left_out = quality["siblings_left_out"]
     assert (left_out["siblings"], left_out["groups"]) == (4, 2)
     assert left_out["by_p_same"]["accepted"] == 1.0
@@ -188,6 +190,18 @@ def test_adapting_names_siblings_that_none_accepts_and_warns_of_poor_scores(
     with pytest.raises(
         InputError, match=r"worse on groups that it did not see \(by p_same nearest 0.000, before 1.000"
     ):
-        _judge(stars, ways(every, 1e-4 / every))
+        _judge(stars, ways(every, 1e-4 / every), CARD)
+    capsys.readouterr()
+    assert _judge(stars, ways(same, every), replace(CARD, quality=quality)) == quality
+    said = capsys.readouterr().out
+    assert "toy on its own 4, group left out, by p_same" in said
+    assert "on siblings left out it is better than toy on its own" in said
+    best = quality["siblings_left_out"]["by_p_same"] | {"doppelganger_rate": -1.0}
+    own = {"siblings_left_out": quality["siblings_left_out"] | {"by_p_same": best}}
+    _judge(stars, ways(same, every), replace(CARD, quality=own))
+    assert (
+        "it is no better than toy on its own: use toy, unless your spectra are unlike"
+        in capsys.readouterr().out
+    )
     known = {"as it is": always(apart, every)}
-    assert _judge(stars, known | ways(same, every)) == quality
+    assert _judge(stars, known | ways(same, every), CARD) == quality
