@@ -108,7 +108,7 @@ def adapt(
         members = _members(given, star_ids, spectra, group, adapting=True)
         ways = {"before it was ever adapted": always(*by_model(members, unadapted(given)))}
         if "adapted" in given.card.training:
-            ways = {"as it is, if it saw them too good": always(*by_model(members, given))} | ways
+            ways = {"as it is (too good if it saw these)": always(*by_model(members, given))} | ways
         ways["adapted, group left out"] = adapted_without(given, members, spectra, group, _Progress(1))
         quality = _judge(members, ways, given.card)
     adapted = adapt_model(given, spectra, group, name or f"{given.card.name}-adapted", source)
@@ -119,6 +119,8 @@ def adapt(
         f"{load_model(out).card.identity} written to {out}, adapted to {used['stars']} stars, "
         f"{used['siblings']} of them in {used['groups']} groups"
     )
+    if compared := _compared(given.card, quality):
+        click.echo(compared)
 
 
 @click.command(epilog=example("model siblings model/reference.safetensors stars.h5 --siblings siblings.csv"))
@@ -219,11 +221,9 @@ def _judge(members: Members, ways: dict[str, Distances], card: Card) -> dict[str
 
     rows, same = _scored(members, ways)
     *_, first, by_distance, last = rows.values()
-    own = None
     if known := card.quality.get("siblings_left_out"):
-        own = rows[f"{card.name} on its own {known['siblings']}, group left out, by p_same"] = Scores(
-            **known["by_p_same"]
-        )
+        own = f"{card.name} on its own {known['siblings']}, group left out, by p_same"
+        rows[own] = Scores(**known["by_p_same"])
     click.echo(table(rows))
     _say_lonely(members, dict([*same.items()][-1:]))
     if last.auc < first.auc or last.nearest < first.nearest:
@@ -233,27 +233,11 @@ def _judge(members: Members, ways: dict[str, Distances], card: Card) -> dict[str
             "Are all stars of a group of one chemistry? For giants of APOGEE take model/default.safetensors or "
             "model/branch.safetensors as it is: they are adapted already"
         )
-    doubts = []
-    if last.accepted is not None and last.accepted < FEWEST_ACCEPTED:
-        doubts.append(
-            f"only {last.accepted:.2f} of the siblings accept each other, 0.91 with the shipped model"
-        )
-    if last.far_accepted is not None and last.far_accepted > MOST_FAR_ACCEPTED:
-        doubts.append(f"{last.far_accepted:.3f} of groups 0.15 dex apart do, 0.011 with the shipped model")
-    if last.median is not None and last.median > LARGEST_MEDIAN:
-        doubts.append(f"the median p_same is {last.median:.2f}: errors are too large")
-    if doubts:
+    if doubts := _doubts(last):
         click.echo(
             f"warning: {'; '.join(doubts)}. Are all stars of a group of one chemistry, and no others of a "
             "globular cluster? For giants of APOGEE prefer a model that ships",
             err=True,
-        )
-    if own is not None:
-        better = last.nearest >= own.nearest and last.auc >= own.auc and not doubts
-        better = better and last.doppelganger_rate <= own.doppelganger_rate
-        click.echo(
-            f"on siblings left out it is {'better' if better else 'no better'} than {card.name} on its own"
-            + ("" if better else f": use {card.name}, unless your spectra are unlike those it was made for")
         )
     return {
         "siblings_left_out": {
@@ -264,6 +248,37 @@ def _judge(members: Members, ways: dict[str, Distances], card: Card) -> dict[str
             "by_p_same": _rounded(last),
         }
     }
+
+
+def _doubts(scores: Scores) -> list[str]:
+    """What is unusual about scores of siblings left out."""
+    doubts = []
+    if scores.accepted is not None and scores.accepted < FEWEST_ACCEPTED:
+        doubts.append(
+            f"only {scores.accepted:.2f} of the siblings accept each other, 0.91 with the shipped model"
+        )
+    if scores.far_accepted is not None and scores.far_accepted > MOST_FAR_ACCEPTED:
+        doubts.append(f"{scores.far_accepted:.3f} of groups 0.15 dex apart do, 0.011 with the shipped model")
+    if scores.median is not None and scores.median > LARGEST_MEDIAN:
+        doubts.append(f"the median p_same is {scores.median:.2f}: errors are too large")
+    return doubts
+
+
+def _compared(card: Card, quality: dict[str, Any]) -> str:
+    """Whether a model of this `quality` is better than the one that it was made from; "" if not known."""
+    from training.evaluation.siblings import Scores
+
+    scores = [known.get("siblings_left_out", {}).get("by_p_same") for known in (card.quality, quality)]
+    if None in scores:
+        return ""
+    own, new = (Scores(**one) for one in scores)
+    better = new.nearest >= own.nearest and new.auc >= own.auc and not _doubts(new)
+    if better and new.doppelganger_rate <= own.doppelganger_rate:
+        return f"better than {card.name} on its own siblings left out: nearest, AUC and doppelgangers by p_same"
+    return (
+        f"no better than {card.name} on its own siblings left out, in nearest, AUC, doppelgangers or errors: "
+        "use that, unless your spectra are unlike those that it was made for"
+    )
 
 
 def _rounded(scores: Scores) -> dict[str, float | None]:

@@ -61,7 +61,7 @@ def next_steps(built: BuiltSurvey) -> Iterator[str]:
         yield f"of {of_far} farther away {far} are: do not rely on verdicts on such stars"
     if like:
         settings = "CHEMTWIN_STORE_SPECTRA=true " + ("" if narrow else f"CHEMTWIN_MODEL={name} ")
-        yield f"next: {settings}chemtwin catalogue ingest {survey}"
+        yield f"next, and chemtwin serve with the same settings: {settings}chemtwin catalogue ingest {survey}"
     if built.stars >= FEWEST_TO_TRAIN:
         groups = int((np.bincount(built.group[built.group >= 0]) > 1).sum())
         if groups < FEWEST_GROUPS_TO_FIT:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from app.cli.main import cli
-from app.cli.observed import _judge
+from app.cli.observed import _compared, _judge
 from benchmarks import light_elements
 from model.bundle import load_model
 from model.errors import InputError
@@ -193,15 +193,11 @@ def test_adapting_names_siblings_that_none_accepts_and_warns_of_poor_scores(
         _judge(stars, ways(every, 1e-4 / every), CARD)
     capsys.readouterr()
     assert _judge(stars, ways(same, every), replace(CARD, quality=quality)) == quality
-    said = capsys.readouterr().out
-    assert "toy on its own 4, group left out, by p_same" in said
-    assert "on siblings left out it is better than toy on its own" in said
-    best = quality["siblings_left_out"]["by_p_same"] | {"doppelganger_rate": -1.0}
-    own = {"siblings_left_out": quality["siblings_left_out"] | {"by_p_same": best}}
-    _judge(stars, ways(same, every), replace(CARD, quality=own))
-    assert (
-        "it is no better than toy on its own: use toy, unless your spectra are unlike"
-        in capsys.readouterr().out
-    )
+    assert "toy on its own 4, group left out, by p_same" in capsys.readouterr().out
+    assert _compared(CARD, quality) == ""
+    assert _compared(replace(CARD, quality=quality), quality).startswith("better than toy on its own")
+    best = left_out["by_p_same"] | {"doppelganger_rate": -1.0}
+    own = {"siblings_left_out": left_out | {"by_p_same": best}}
+    assert "no better than toy" in _compared(replace(CARD, quality=own), quality)
     known = {"as it is": always(apart, every)}
     assert _judge(stars, known | ways(same, every), CARD) == quality

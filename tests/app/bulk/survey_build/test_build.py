@@ -217,7 +217,7 @@ def test_cuts_by_snr_and_labels_far_from_all_others(build, tmp_path, monkeypatch
         in built.said
     )
     assert (
-        f"next: CHEMTWIN_STORE_SPECTRA=true CHEMTWIN_MODEL={BRANCH} chemtwin catalogue ingest {built.out}\n"
+        f"next, and chemtwin serve with the same settings: CHEMTWIN_STORE_SPECTRA=true CHEMTWIN_MODEL={BRANCH} chemtwin catalogue ingest {built.out}\n"
         in built.said
     )
     assert "chemtwin model adapt" not in built.said
@@ -240,7 +240,7 @@ def test_stars_that_no_model_knows_need_one_of_their_own(build, tmp_path):
     folder_of(tmp_path / "spectra", stars)
     said = build(labels=csv_of(tmp_path / "labels.csv", stars)).said
     assert "no model that ships knows the Teff, log g and [Fe/H] of any star: train one of their own" in said
-    assert "next:" not in said
+    assert "next" not in said
 
 
 def test_a_folder_that_gives_no_star_has_a_report_that_says_why(build, tmp_path):
