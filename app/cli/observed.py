@@ -72,8 +72,7 @@ def adapt(
     from threadpoolctl import threadpool_limits
 
     from model.bundle import load_model, save_model
-    from training.evaluation.siblings import always, by_model
-    from training.fitting.adapt import MOST, adapted_without, unadapted
+    from training.fitting.adapt import MOST
     from training.fitting.adapt import adapt as adapt_model
 
     if (stars is None) == (catalogue is None):
@@ -103,14 +102,7 @@ def adapt(
         )
     star_ids, spectra = found.star_ids, found.spectra
     group = _groups(named, star_ids, siblings)
-    quality = {}
-    if (group >= 0).any():
-        members = _members(given, star_ids, spectra, group, adapting=True)
-        ways = {"before it was ever adapted": always(*by_model(members, unadapted(given)))}
-        if "adapted" in given.card.training:
-            ways = {"as it is (too good if it saw these)": always(*by_model(members, given))} | ways
-        ways["adapted, group left out"] = adapted_without(given, members, spectra, group, _Progress(1))
-        quality = _judge(members, ways, given.card)
+    quality = _left_out(given, star_ids, spectra, group) if (group >= 0).any() else {}
     adapted = adapt_model(given, spectra, group, name or f"{given.card.name}-adapted", source)
     adapted.card = replace(adapted.card, quality=quality)
     save_model(adapted, out)
@@ -184,12 +176,7 @@ def siblings(
             f"{given.card.name} was adapted to {known['stars']} stars ({known['source']}): "
             "if these are among them, its own scores are too good; compare with --adapt"
         )
-    for way, probability in same.items():
-        steps = (
-            f"{'more' if most == np.inf else f'to {most:.0f} K'} {accepted:.3f} of {pairs}"
-            for most, pairs, accepted in scoring.accepted_by_teff(members, probability)
-        )
-        click.echo(f"{way}, pairs of siblings accepted by their difference in Teff: {', '.join(steps)}")
+    _say_by_teff(members, same)
     _say_lonely(members, same)
     if report is not None:
         click.echo(siblings_report.write(report, stars.name, members, named, rows, same))
@@ -209,6 +196,21 @@ class _Progress:
             f"adapted {done} of {of + self._more} times, {seconds:.0f} s each; {remaining / 60:.1f} min to go",
             err=True,
         )
+
+
+def _left_out(
+    given: GaussDis, star_ids: list[str], spectra: list[Spectrum], group: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Judge what adapting gives by leaving each group out once; what a card has of it, as `_judge`."""
+    from training.evaluation.siblings import always, by_model
+    from training.fitting.adapt import adapted_without, unadapted
+
+    members = _members(given, star_ids, spectra, group, adapting=True)
+    ways = {"before it was ever adapted": always(*by_model(members, unadapted(given)))}
+    if "adapted" in given.card.training:
+        ways = {"as it is (too good if it saw these)": always(*by_model(members, given))} | ways
+    ways["adapted, group left out"] = adapted_without(given, members, spectra, group, _Progress(1))
+    return _judge(members, ways, given.card)
 
 
 def _judge(members: Members, ways: dict[str, Distances], card: Card) -> dict[str, Any]:
@@ -296,6 +298,18 @@ def _scored(members: Members, ways: dict[str, Distances]) -> tuple[dict[str, Sco
         if probability is not None:
             same[name] = probability
     return rows, same
+
+
+def _say_by_teff(members: Members, same: dict[str, Array]) -> None:
+    """Print how many pairs of siblings accept each other, by their difference in Teff."""
+    from training.evaluation.siblings import accepted_by_teff
+
+    for way, probability in same.items():
+        steps = (
+            f"{f'to {most:.0f} K' if most < float('inf') else 'more'} {accepted:.3f} of {pairs}"
+            for most, pairs, accepted in accepted_by_teff(members, probability)
+        )
+        click.echo(f"{way}, pairs of siblings accepted by their difference in Teff: {', '.join(steps)}")
 
 
 def _say_lonely(members: Members, same: dict[str, Array]) -> None:
