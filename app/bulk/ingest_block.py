@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass, fields, replace
+import re
+from collections import Counter
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +24,9 @@ from model.methods.base import TYPICAL
 
 BLOCK = 256
 
+NUMBER = re.compile(r"(?<!\w)-?\d+(\.\d+)?(e[+-]?\d+)?(?!\w)")
+"""A number in a warning, but not the digits of a name such as M67."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -39,6 +44,8 @@ class Report:
         Of the stars in the catalogue, those outside the model's domain, and those with warnings inside it.
     typical
         Of them those that came without errors of some parameters, which is no warning of its own here.
+    kinds
+        How many of them have each kind of warning: its text with "..." for numbers.
     """
 
     stored: int = 0
@@ -50,6 +57,7 @@ class Report:
     outside: int = 0
     warned: int = 0
     typical: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
     notes: tuple[Note, ...] = ()
 
     def __add__(self, other: Report) -> Report:
@@ -60,7 +68,7 @@ class Report:
 
 
 def _fields(report: Report) -> tuple[Any, ...]:
-    return tuple(getattr(report, field.name) for field in fields(report))
+    return tuple(getattr(report, own.name) for own in fields(report))
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,7 @@ def ingest_block(settings: Settings, files: InputFiles, block: Block) -> Report:
         outside=outside,
         warned=sum(bool(_own_warnings(star)) and star.in_domain for star in catalogued),
         typical=sum(len(_own_warnings(star)) < len(star.warnings) for star in catalogued),
+        kinds=Counter(kind for star in catalogued for kind in _kinds(star)),
         notes=tuple(notes),
     )
 
@@ -135,6 +144,11 @@ def ingest_block(settings: Settings, files: InputFiles, block: Block) -> Report:
 def _own_warnings(star: Star) -> list[str]:
     """A star's warnings but that of typical errors, which the summary counts for all stars."""
     return [warning for warning in star.warnings if not warning.startswith(TYPICAL)]
+
+
+def _kinds(star: Star) -> set[str]:
+    """The kinds of a star's warnings: stars differ in the numbers."""
+    return {NUMBER.sub("...", warning) for warning in _own_warnings(star)}
 
 
 def _note(star: Star, before: Star | None, spectrum_deleted: bool = False) -> Note | None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 FORMS = ("h5", "parquet", "fits", "vot")
 
+KINDS_SHOWN = 5
+"""How many kinds of warnings the summary of an ingest has, the most frequent ones."""
+
 
 @click.group(epilog=example("catalogue ingest survey.h5"))
 def catalogue() -> None:
@@ -186,7 +189,10 @@ def _summary(done: Done, card: Card) -> Iterator[str]:
             "runs with that has them no longer (CHEMTWIN_MODEL names the model; catalogue reindex keeps both)"
         )
     if total.outside or total.warned:
-        yield (f"of these: {total.outside} outside the model's domain, {total.warned} more with warnings")
+        yield f"of these: {total.outside} outside the model's domain, {total.warned} more with warnings"
+        kinds = sorted(total.kinds.items(), key=lambda item: (-item[1], item[0]))
+        for kind, count in kinds[:KINDS_SHOWN]:
+            yield f"  {_stars(count)}: {kind}"
     if total.typical:
         yield (
             f"{_stars(total.typical)} came without errors of some parameters: the model's typical errors were "

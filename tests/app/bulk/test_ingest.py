@@ -366,6 +366,7 @@ def test_stars_to_look_at_are_counted_and_listed(survey, tmp_path):
     assert code == 1
     assert "19 stars stored, 0 already stored, 1 refused\n" in said
     assert "of these: 1 outside the model's domain" in said
+    assert "\n  1 star: teff = ... is outside the model's training range ... to ... K\n" in said
     assert f"listed in {report}" in said
     assert "stored in meta: cluster\nnot stored: extent; --meta COLUMN stores one" in said
     with report.open() as file:
