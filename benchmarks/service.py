@@ -123,6 +123,7 @@ def serving(command: list[str], checkout: Path | None = None, **environment: str
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     variables = {"CHEMTWIN_PORT": str(port), "OMP_NUM_THREADS": "1", "CHEMTWIN_LOG_LEVEL": "warning"}
+    variables["PYTHONDONTWRITEBYTECODE"] = ""  # a first start keeps the modules that it compiles, as with make
     command = [part.format(port=port) for part in command]
     server = subprocess.Popen(command, cwd=checkout, env=os.environ | variables | environment)
     url = f"http://127.0.0.1:{port}"
@@ -225,11 +226,11 @@ def tree(process: int) -> list[int]:
 
 
 def memory(process: int) -> float:
-    """Memory in MB that no file backs, of a process and those under it; what they share counts once."""
+    """Memory in MB of a process and those under it, with their libraries; what they share counts once."""
     kilobytes = 0
     for one in tree(process):
         lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
-        kilobytes += sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon"))
+        kilobytes += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return kilobytes / 1e3
 
 

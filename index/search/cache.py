@@ -1,4 +1,7 @@
-"""A cache file: named arrays and a description, written whole or not at all, read only if undamaged."""
+"""A cache file: named arrays and a description, written whole or not at all, read only if undamaged.
+
+What is read stays in the file, mapped to memory: all processes that read it share it.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,9 @@ from safetensors.numpy import save_file
 
 FORMAT = "chemtwin-search-5"
 
+TYPES = {"U8": np.uint8, "I64": np.int64, "F32": np.float32, "F64": np.float64}
+"""The file format's names of the types that are written."""
+
 
 class CacheError(Exception):
     """A cache that is missing, damaged or of something else; the message says which file and why."""
@@ -30,7 +36,7 @@ def write_cache(path: Path, arrays: Mapping[str, NDArray[Any]], about: Mapping[s
     path
         The file.
     arrays
-        Arrays of numbers or bools, by name.
+        Arrays of `TYPES`, by name.
     about
         The description: what JSON can represent.
 
@@ -58,7 +64,7 @@ def write_cache(path: Path, arrays: Mapping[str, NDArray[Any]], about: Mapping[s
 
 
 def read_cache(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """The arrays and the description that `write_cache` wrote.
+    """The arrays and the description that `write_cache` wrote. The arrays cannot be written to.
 
     Raises
     ------
@@ -66,18 +72,27 @@ def read_cache(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         The file is missing, damaged, or of another version.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise CacheError(f"{path} is no cache of this version")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with safe_open(path, framework="numpy"):  # which checks the header
+            content = np.memmap(path, np.uint8, "r")
     except (OSError, SafetensorError) as error:
         raise CacheError(f"cannot read {path}: {error}") from error
+    start = 8 + int.from_bytes(content[:8].tobytes(), "little")  # 8 bytes are the header's length
+    entries = json.loads(content[8:start].tobytes())
+    metadata = entries.pop("__metadata__", {})
+    if metadata.get("format") != FORMAT:
+        raise CacheError(f"{path} is no cache of this version")
+    arrays = {name: _mapped(content[start:], entry) for name, entry in entries.items()}
     header = metadata.get("about", "")
     if metadata.get("checksum") != str(_checksum(arrays, header)):
         raise CacheError(f"{path} is damaged")
     about: dict[str, Any] = json.loads(header)
     return arrays, about
+
+
+def _mapped(content: NDArray[np.uint8], entry: Mapping[str, Any]) -> NDArray[Any]:
+    """The array of an entry of a safetensors header, in the bytes (n,) that follow the header."""
+    own = content[slice(*entry["data_offsets"])]
+    return own.view(TYPES[entry["dtype"]]).reshape(entry["shape"])
 
 
 def _checksum(arrays: Mapping[str, NDArray[Any]], header: str) -> int:

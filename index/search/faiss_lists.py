@@ -249,9 +249,11 @@ class Segment:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Segment:
-        """The segment whose `arrays` these are."""
+        """The segment whose `arrays` these are. None is copied."""
         numbers = {name: arrays[name].item() for name in ("rows", "deleted", "extent")}
-        index = faiss.deserialize_index(arrays["index"])
+        content = arrays["index"]
+        index = faiss.read_index(faiss.ZeroCopyIOReader(faiss.swig_ptr(content), content.size))
+        index.referenced_objects = [content]  # kept as long as the index that reads it
         return cls(**arrays | numbers | {"ids": ids_of(arrays["ids"]), "index": index})
 
 

@@ -1,6 +1,7 @@
 """The search against a plain one over the same rows: random operations, caches, threads."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -285,6 +286,28 @@ def test_a_cache_of_something_else_is_refused(cache, monkeypatch):
     monkeypatch.setattr(cache_files, "FORMAT", "another")
     with pytest.raises(CacheError, match="no cache of this version"):
         Nearest.load(path, "m@1", DIMENSION)
+
+
+def test_what_a_cache_holds_stays_in_the_file(cache):
+    """So that all processes share it."""
+    path, _ = cache
+    loaded = Nearest.load(path, "m@1", DIMENSION)
+    mapped = [
+        line.split()[:2] for line in Path("/proc/self/maps").read_text().splitlines() if str(path) in line
+    ]
+    (segment,) = loaded._state.segments
+    for address in (
+        int(segment.index.invlists.get_codes(0)),
+        segment.columns.ctypes.data,
+        segment.ids.ctypes.data,
+        segment.order.ctypes.data,
+    ):
+        inside = [
+            access for place, access in mapped if address in range(*(int(end, 16) for end in place.split("-")))
+        ]
+        assert inside == ["r--s"]
+    path.unlink()  # as when another process has written a newer one
+    assert len(loaded.search(np.zeros(DIMENSION), 5).ids) == 5
 
 
 def test_a_failed_save_leaves_the_old_cache(cache, monkeypatch):
