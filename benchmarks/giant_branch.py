@@ -3,9 +3,10 @@
     chemtwin survey synthesize branch.h5 --pairs 5000 --seed 32 --chemistry realistic-branch
     python -m benchmarks.giant_branch MODEL... --survey branch.h5
 
-For 2,000 stars: is the nearest star of [Fe/H] within 0.1 dex the twin? The limit is the ideal observer's
-with the same candidates. Chi-square per dimension is that of true twins (1 is right). The recast error is the
-mean absolute residual of the twin recast to the star's parameters, without noise.
+For 2,000 stars: is the nearest star of [Fe/H] within 0.1 dex the twin, and is the most likely one, as
+`rank=likelihood` has it? The limit is the most likely one of the ideal observer, with the same candidates.
+Chi-square per dimension is that of true twins (1 is right). The recast error is the mean absolute residual of
+the twin recast to the star's parameters, without noise.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from numpy.typing import NDArray
 
 from model.bundle import load_model
 from model.methods.gaussdis import GaussDis
+from model.similarity.likelihood_ratio import Likelihood
 from training.emulator.derivatives import information
 from training.emulator.emulator import BRANCH_PATH, Emulator
 from training.evaluation.evaluate import twin_rows
 from training.evaluation.ideal_observer import IdealObserver, emulator_labels, varied
-from training.evaluation.posteriors import posteriors
+from training.evaluation.posteriors import likelihoods, posteriors
 from training.surveys.survey import Survey
 
 Array = NDArray[np.float64]
@@ -54,34 +56,43 @@ def candidates(iron: Array, row: int) -> NDArray[np.int64]:
     return near[near != row]
 
 
+def most_likely(stars: Likelihood, survey: Survey, queries: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the star of the largest likelihood ratio is the twin of each of `queries` (Q,)."""
+    twin, iron = twin_rows(survey), survey.parameters[:, 2]
+    found = []
+    for row in queries:
+        near = candidates(iron, row)
+        found.append(bool(near[np.argmax(stars.ratio(stars[row : row + 1], near))] == twin[row]))
+    return np.array(found)
+
+
 def limit(survey: Survey, queries: NDArray[np.int64], snr: float) -> NDArray[np.bool_]:
     """Whether the ideal observer finds the twin of each of `queries` (Q,)."""
     emulator = Emulator.load(BRANCH_PATH)
     labels = emulator_labels(survey, emulator)
     columns = [column for column in varied(labels, emulator) if emulator.labels[column] != "fe_h"]
     observer = IdealObserver.of(labels[:, columns], information(emulator, labels, columns))
-    stars, twin, iron = observer.draw(snr), twin_rows(survey), survey.parameters[:, 2]
-    found = []
-    for row in queries:
-        near = candidates(iron, row)
-        found.append(near[np.argmax(stars.ratio(stars[row : row + 1], near))] == twin[row])
-    return np.array(found)
+    return most_likely(observer.draw(snr), survey, queries)
 
 
 def measured(
     model: GaussDis, survey: Survey, queries: NDArray[np.int64], snr: float
-) -> tuple[NDArray[np.bool_], Array]:
-    """Whether the nearest star is the twin of each of `queries` (Q,); the twins' chi-square per dimension."""
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Array]:
+    """Whether the nearest star and the most likely one are the twin of each of `queries` (Q,), and chi-square.
+
+    The chi-square is the twins', per dimension.
+    """
     twin, iron = twin_rows(survey), survey.parameters[:, 2]
     means, covariances = posteriors(model, survey, snr)
     found = []
     for row in queries:
         near = candidates(iron, row)
-        found.append(near[np.argmin(np.square(means[near] - means[row]).sum(axis=1))] == twin[row])
+        found.append(bool(near[np.argmin(np.square(means[near] - means[row]).sum(axis=1))] == twin[row]))
     gap = means[queries] - means[twin[queries]]
     expected = model.pair_covariance(covariances[queries], covariances[twin[queries]])
     chi2 = np.einsum("ni,ni->n", gap, np.linalg.solve(expected, gap[:, :, None])[:, :, 0]) / gap.shape[1]
-    return np.array(found), chi2
+    likely = most_likely(likelihoods(model, means, covariances), survey, queries)
+    return np.array(found), likely, chi2
 
 
 def recast_error(model: GaussDis, survey: Survey, queries: NDArray[np.int64]) -> Array:
@@ -116,9 +127,8 @@ def main(models: tuple[Path, ...], path: Path) -> None:
             raise click.UsageError(f"{name} is no GaussDis model")
         recast = recast_error(model, survey, queries)
         found = {snr: measured(model, survey, queries, snr) for snr in LEVELS}
-        columns = [
-            f"{what} at S/N {snr:g}" for snr in LEVELS for what in ("found", "limit", "of it", "chi-square")
-        ]
+        whats = ("nearest", "most likely", "limit", "of it", "chi-square")
+        columns = [f"{what} at S/N {snr:g}" for snr in LEVELS for what in whats]
         print(f"\n{model.card.identity}\n\n| | stars | {' | '.join(columns)} | recast error |")
         print("|---" * (len(columns) + 3) + "|")
         for region, used in own.items():
@@ -126,9 +136,15 @@ def main(models: tuple[Path, ...], path: Path) -> None:
                 continue
             cells = []
             for snr in LEVELS:
-                hits, chi2 = found[snr]
-                share, most = hits[used].mean(), limits[snr][used].mean()
-                cells += [f"{share:.3f}", f"{most:.3f}", f"{share / most:.2f}", f"{chi2[used].mean():.2f}"]
+                nearest, likely, chi2 = (values[used].mean() for values in found[snr])
+                most = limits[snr][used].mean()
+                cells += [
+                    f"{nearest:.3f}",
+                    f"{likely:.3f}",
+                    f"{most:.3f}",
+                    f"{likely / most:.2f}",
+                    f"{chi2:.2f}",
+                ]
             print(f"| {region} | {used.sum()} | {' | '.join(cells)} | {recast[used].mean():.5f} |")
 
 

@@ -19,6 +19,7 @@ from scipy.special import chdtrc
 
 from model.methods.base import Card, Embedding, Inferred, Model
 from model.methods.basis import Basis
+from model.methods.continuum_fit import ContinuumFit
 from model.methods.errorless_fits import ErrorlessFits
 from model.methods.gauss_newton import STEPS
 from model.methods.inverses import inverse, inverse_root
@@ -77,15 +78,16 @@ class GaussDis(Model):
     (K, K), the covariance of the coefficients about the response, its `scatter_growth` (F,), and `misfit` (K,
     K), that of observed spectra with usual lines, its `misfit_growth` (U,) (`model.methods.scatter`);
     `continuum` (K, K), what the normaliser adds to the coefficients' covariance for white noise of unit
-    variance; `residue` (D, D), the covariance of twins' noiseless latent differences; `metric` (D, D), from the
-    unit-prior latent to the one returned; `twins`, empty; `population` (D, D), the lower triangular root of the
-    covariance that the latents of searched stars have in the response's frame; `shared` (K, K), the covariance
-    of what the response misses of a chemistry, by which twins do not differ; `residual_variance` (3,), the
-    variance per pixel outside the basis that a survey's spectra have without noise, which `misfit` allows for,
-    that of noise in units of ivar's, and the part of the latter that weighted pixels have; `floor_growth` (U,),
-    by which the square of the card's `error_floor` grows; `mean_offset` (P,) and `response_offset` (T, K), what
-    observed stars added to the mean spectrum and to `response_mean`; `observed_components` (1,), how many of
-    the last components were fitted to observed spectra. `population` and `OPTIONAL` ones may be absent.
+    variance, absent where the continuum is fitted along with them (`model.methods.continuum_fit`); `residue`
+    (D, D), the covariance of twins' noiseless latent differences; `metric` (D, D), from the unit-prior latent
+    to the one returned; `twins`, empty; `population` (D, D), the lower triangular root of the covariance that
+    the latents of searched stars have in the response's frame; `shared` (K, K), the covariance of what the
+    response misses of a chemistry, by which twins do not differ; `residual_variance` (3,), the variance per
+    pixel outside the basis that a survey's spectra have without noise, which `misfit` allows for, that of noise
+    in units of ivar's, and the part of the latter that weighted pixels have; `floor_growth` (U,), by which the
+    square of the card's `error_floor` grows; `mean_offset` (P,) and `response_offset` (T, K), what observed
+    stars added to the mean spectrum and to `response_mean`; `observed_components` (1,), how many of the last
+    components were fitted to observed spectra. `population` and `OPTIONAL` ones may be absent.
     """
 
     method: ClassVar[str] = "gaussdis"
@@ -106,7 +108,7 @@ class GaussDis(Model):
         floor_growth: NDArray[Any] | None = None,
         observed_components: NDArray[Any] | None = None,
         population: NDArray[Any] | None = None,
-        continuum: NDArray[Any],
+        continuum: NDArray[Any] | None = None,
         residue: NDArray[Any],
         metric: NDArray[Any],
         twins: NDArray[Any],
@@ -119,9 +121,17 @@ class GaussDis(Model):
         super().__init__(card, grid, normaliser, twins)
         self.basis = Basis(self.ranges, **basis)
         self.response = Response(self.ranges, response_mean, response_linear, response_products)
-        self.scatter, self.continuum, self.residue, self.metric = (
-            values.astype(np.float64) for values in (scatter, continuum, residue, metric)
+        self.scatter, self.residue, self.metric = (
+            values.astype(np.float64) for values in (scatter, residue, metric)
         )
+        self.continuum_fit: ContinuumFit | None = None
+        if continuum is not None:
+            self.continuum = continuum.astype(np.float64)
+        elif normaliser is None:
+            self.continuum = np.zeros_like(self.scatter)
+        else:
+            self.continuum_fit = ContinuumFit(normaliser, self.basis)
+            self.continuum = self.continuum_fit.excess
         self.shared, self.misfit = (
             np.zeros_like(self.scatter) if values is None else values.astype(np.float64)
             for values in (shared, misfit)
@@ -146,7 +156,9 @@ class GaussDis(Model):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Tensors for the model file."""
-        own = ["scatter", "continuum", "residue", "metric", "twins"]
+        own = ["scatter", "residue", "metric", "twins"]
+        if self.continuum_fit is None:
+            own.append("continuum")
         if not np.array_equal(self.population, np.eye(len(self.population))):
             own.append("population")
         return {
@@ -313,7 +325,7 @@ class GaussDis(Model):
     def _is_errorless(self, spectrum: Spectrum) -> bool:
         exact = not spectrum.parameters.errors(self.parameter_names).any()
         plain = exact and not spectrum.has_errors and not spectrum.masked_fraction
-        return plain and not self.scattered.differs
+        return plain and not self.scattered.differs and self.continuum_fit is None
 
     def _embed_errorless(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
         """Embed complete spectra without errors: `infer` and `decode` in the coefficients alone."""
@@ -465,13 +477,18 @@ class GaussDis(Model):
         scatter about the response is not in it.
         """
         level = float(variance.flat[0])
+        fit = self.continuum_fit
         if np.all(variance == level):
-            return residual @ self.basis.components.T, level * (np.eye(len(self.scatter)) + self.continuum)
-        information, weighted = self.basis.information(residual, 1 / variance)
+            components = self.basis.components if fit is None else fit.components
+            return residual @ components.T, level * (np.eye(len(self.scatter)) + self.continuum)
+        ivar = 1 / variance
+        information, weighted = self.basis.information(residual, ivar)
+        if fit is not None:
+            information, weighted = fit.without_continuum(information, weighted, residual, ivar)
         root = inverse_root(information)
         measured = np.matmul(root.transpose(0, 2, 1), np.matmul(root, weighted[:, :, None]))[:, :, 0]
-        whole = np.eye(len(self.scatter)) + self.continuum
-        return measured, root.transpose(0, 2, 1) @ whole @ root
+        covered = root if fit is not None else (np.eye(len(self.scatter)) + self.continuum) @ root
+        return measured, root.transpose(0, 2, 1) @ covered
 
     def by_errors(self, latents: Array, parameters: Array, errors: Array) -> Array:
         """Covariance (N, K, K) of measured coefficients from errors (N, U) of the parameters (N, U)."""

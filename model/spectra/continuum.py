@@ -213,6 +213,13 @@ class Normaliser:
                 part[:, pixels] -= (part * flux[detector]) @ basis @ solve.T
         return seen
 
+    def templates(self, flux: Array) -> list[tuple[slice, Array]]:
+        """What a small error of the continuum changes in a normalised `flux` (P,).
+
+        For each detector its pixels, and rows (degree + 1, n): the polynomials times the flux.
+        """
+        return [(detector, basis.T * flux[detector]) for detector, basis, _ in self._designs]
+
     def batch(self, flux: NDArray[np.float32]) -> NDArray[np.float32]:
         """Normalise complete spectra without bad pixels, such as synthetic ones, in single precision.
 

@@ -146,8 +146,9 @@ def _with_components(model: GaussDis, components: Array, variances: Array, obser
     for name in ("scatter", "misfit", "shared"):
         if name in arrays:
             arrays[name] = _resized(arrays[name], (len(components),) * 2)
-    basis = Basis(model.basis.ranges, **{name: arrays[name] for name in model.basis.arrays()})
-    arrays["continuum"] = continuum_covariance(model.normaliser, basis)
+    if "continuum" in arrays:
+        basis = Basis(model.basis.ranges, **{name: arrays[name] for name in model.basis.arrays()})
+        arrays["continuum"] = continuum_covariance(model.normaliser, basis)
     arrays["observed_components"] = np.array([observed])
     return with_tensors(model, model.card, **arrays)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from model.errors import InputError
 from model.methods.base import Card
 from model.methods.basis import Basis
+from model.methods.continuum_fit import ContinuumFit
 from model.methods.gaussdis import GaussDis
 from model.methods.inverses import inverse
 from model.methods.response import Response, terms
@@ -25,7 +26,7 @@ from model.methods.scatter import factors, growth_features
 from model.spectra.continuum import Normaliser
 from model.spectra.grid import Array, Grid
 from training.fitting.discriminants import discriminants
-from training.fitting.gaussdis import Stars, continuum_covariance, with_metric
+from training.fitting.gaussdis import Stars, with_metric
 from training.fitting.groups import fit_to_groups, group_latents, group_means
 from training.fitting.growing_scatter import fit_scatter
 from training.fitting.metric import deviation_metric
@@ -89,7 +90,8 @@ def train(survey: Survey, validation: Survey | None, name: str) -> GaussDis:
     groups = int(_groups(survey).max()) + 1
     normaliser = fit_normaliser(survey)
     basis = fit_basis(survey, normaliser, parameters=PARAMETERS, degree=BASIS_DEGREE, components=COMPONENTS)
-    stars, group = _measured(survey, normaliser, basis)
+    continuum = ContinuumFit(normaliser, basis)
+    stars, group = _measured(survey, normaliser, basis, continuum)
     stars.latents = discriminants(stars.coefficients, stars.parameters, basis.ranges, group)
     size = stars.latents.shape[1]
     degrees = _degrees(survey, size, basis.ranges)
@@ -98,18 +100,17 @@ def train(survey: Survey, validation: Survey | None, name: str) -> GaussDis:
     if validation is not None:
         used_surveys.check_apart(validation, survey, "the training survey")
         searched = slice(len(left_out_group), None)
-        left_out, left_out_group = _joined((left_out, left_out_group), _measured(validation, normaliser, basis))
+        others = _measured(validation, normaliser, basis, continuum)
+        left_out, left_out_group = _joined((left_out, left_out_group), others)
     response, scatter = _fit(stars, group, basis.ranges, degrees)
     left_out.latents = np.zeros((len(left_out_group), size))
-    continuum = continuum_covariance(normaliser, basis)
-    scatter, growth = _scatter(response, scatter, left_out, left_out_group, continuum)
+    scatter, growth = _scatter(response, scatter, left_out, left_out_group, continuum.excess)
     model = GaussDis(
         _card(name, basis, stars.parameters, size, _record(survey, validation, groups, degrees)),
         Grid(survey.wavelength),
         normaliser,
         scatter=scatter,
         scatter_growth=growth,
-        continuum=continuum,
         residue=np.zeros((size, size)),
         metric=np.eye(size),
         twins=np.zeros((0, 0)),
@@ -144,12 +145,15 @@ def _record(
     return {"stars": len(survey), "groups": groups, **own, **searched, "degrees": degrees}
 
 
-def _measured(survey: Survey, normaliser: Normaliser, basis: Basis) -> tuple[Stars, NDArray[np.int64]]:
+def _measured(
+    survey: Survey, normaliser: Normaliser, basis: Basis, continuum: ContinuumFit
+) -> tuple[Stars, NDArray[np.int64]]:
     """A survey's stars, without latents, and the group (N,) of each. Raises InputError, as `train`."""
     survey.check_noiseless()
     survey.check_grid(normaliser.grid)
     group = _groups(survey)
-    values = batches.coefficients(survey, normaliser, basis, PARAMETERS, np.inf).astype(np.float64)
+    measuring = Basis(basis.ranges, **basis.arrays() | {"components": continuum.components})
+    values = batches.coefficients(survey, normaliser, measuring, PARAMETERS, np.inf).astype(np.float64)
     return Stars(values, parameter_values(survey, PARAMETERS), np.zeros((len(survey), 0))), group
 
 

@@ -1,0 +1,83 @@
+"""The continuum, fitted again together with the spectral coefficients.
+
+A normaliser draws its polynomials through a seventh of the pixels, and their noise is an error of the whole
+spectrum. All pixels together know the continuum better. So its polynomials, times the flux, are fitted along
+with the components, and coefficients are free of any error that is one of these. A weak prior (`CONTINUUM_SD`)
+keeps the fit regular where a detector has no pixels. What that gives: research/giant-branch.md.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from model.methods.basis import Basis
+from model.spectra.continuum import Normaliser
+from model.spectra.grid import Array
+
+CONTINUUM_SD = 0.1
+"""Standard deviation of an error of the normaliser's polynomial, relative to the continuum."""
+
+
+class ContinuumFit:
+    """The polynomials of a normaliser's R coefficients, fitted along with the K components of a basis.
+
+    Attributes
+    ----------
+    templates : array (R, P)
+        What each coefficient changes, at the middle of the basis's ranges: orthonormal, of one detector each.
+    components : array (K, P)
+        Least squares: the products of a complete residual spectrum with them are its coefficients.
+    excess : array (K, K)
+        What the fit adds to the coefficients' covariance for white noise of unit variance.
+    """
+
+    def __init__(self, normaliser: Normaliser, basis: Basis) -> None:
+        self._basis = basis
+        pixels = basis.components.shape[1]
+        flux = basis.expected(basis.ranges.mean(axis=1)[None])[0]
+        self._detectors, rows = [], []
+        for detector, polynomials in normaliser.templates(flux):
+            frame, size = np.linalg.qr(polynomials.T)
+            prior = size @ size.T * CONTINUUM_SD**2  # of the coefficients of the orthonormal templates
+            self._detectors.append((detector, np.ascontiguousarray(frame.T), np.linalg.inv(prior)))
+            whole = np.zeros((frame.shape[1], pixels))
+            whole[:, detector] = frame.T
+            rows.append(whole)
+        self.templates = np.concatenate(rows)
+        shared = basis.components @ self.templates.T
+        covariance = np.linalg.inv(np.eye(len(shared)) - shared @ shared.T)
+        self.excess = covariance - np.eye(len(shared))
+        self.components = covariance @ (basis.components - shared @ self.templates)
+
+    def without_continuum(
+        self, information: Array, weighted: Array, residual: Array, ivar: Array
+    ) -> tuple[Array, Array]:
+        """What remains of the information on the coefficients when the continuum is not known.
+
+        Parameters
+        ----------
+        information : array (N, K, K)
+            The Fisher information at a known continuum.
+        weighted : array (N, K)
+            That times the least-squares coefficients.
+        residual, ivar : array (N, P)
+            What they are of, as for `Basis.information`.
+
+        Returns
+        -------
+        information : array (N, K, K)
+            The information.
+        weighted : array (N, K)
+            It times the least-squares coefficients.
+        """
+        for detector, templates, prior in self._detectors:
+            weights, single = ivar[:, detector], templates.astype(np.float32)
+            seen = weights[:, None].astype(np.float32) * single
+            flat, shape = seen.reshape(-1, seen.shape[2]), seen.shape[:2]
+            crossed = (flat @ self._basis.single[:, detector].T).astype(np.float64).reshape(*shape, -1)
+            own = (flat @ single.T).astype(np.float64).reshape(*shape, -1) + prior
+            pull = (residual[:, detector] * weights) @ templates.T
+            solved = np.linalg.solve(own, crossed)
+            information = information - crossed.transpose(0, 2, 1) @ solved
+            weighted = weighted - np.einsum("nrk,nr->nk", solved, pull)
+        return information, weighted
