@@ -6,6 +6,7 @@ import random
 import re
 import signal
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +17,17 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
+from app.bulk.ingest import Done
 from app.bulk.ingest import ingest as ingest_all
+from app.bulk.ingest_block import Report
 from app.bulk.readers.star_reader import InputFiles
+from app.cli.catalogue import _summary
 from app.inference.embedder import DIGEST
 from app.settings import Settings
 from index.stores.open_store import open_store
 from index.stores.sql_store import Store
 from index.stores.sqlite import SqliteStore
-from model.bundle import REFERENCE, load_model, save_model
+from model.bundle import REFERENCE, load_card, load_model, save_model
 from tests import forked
 from tests.conftest import APSTAR, ASPCAP, GIANT
 from tests.forked import Command, run
@@ -104,6 +108,31 @@ def test_killed_at_random_moments_it_ends_as_if_never_stopped(large, whole, tmp_
     assert (new + there, refused) == (1500, 0)
     assert there >= 512
     assert "0 stars stored, 1500 already stored" in ingest(large, "--data-dir", tmp_path)[1]
+
+
+@pytest.mark.slow
+def test_kinds_of_warnings_are_counted_over_all_blocks_and_workers(large, tmp_path):
+    survey = Survey.open(large)
+    teff, logg, fe_h = (survey.column(name)[:600].copy() for name in ("teff", "logg", "fe_h"))
+    teff[[1, 300, 599]], logg[[2, 301]], fe_h[400] = 3000.0, 4.5, -2.0
+    path = npz(tmp_path / "odd.npz", survey, stars=600, teff=teff, logg=logg, fe_h=fe_h)
+    _, said = run("catalogue", "ingest", path, "--data-dir", tmp_path / "data", "--workers", 2)
+    found = re.findall(
+        r"^  (\d) stars?: (\w+) = \.\.\. is outside the model's training range", said, re.MULTILINE
+    )
+    assert found == [("3", "teff"), ("2", "logg"), ("1", "fe_h")]
+
+
+def test_the_summary_has_the_most_frequent_kinds():
+    kinds = Counter({f"kind {number}": number % 4 for number in range(1, 8)})
+    done = Done(Report(outside=4, kinds=kinds), (), None, (), ())
+    lines = list(_summary(done, load_card(REFERENCE)))
+    shown = [line for line in lines if "kind" in line]
+    assert shown == [
+        *(f"  3 stars: kind {number}" for number in (3, 7)),
+        *(f"  2 stars: kind {number}" for number in (2, 6)),
+        "  1 star: kind 1",
+    ]
 
 
 def children(process: int) -> list[int]:
