@@ -79,7 +79,8 @@ def read_cache(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     start = 8 + int.from_bytes(content[:8].tobytes(), "little")  # 8 bytes are the header's length
     entries = json.loads(content[8:start].tobytes())
     metadata = entries.pop("__metadata__", {})
-    if metadata.get("format") != FORMAT:
+    known = all(entry["dtype"] in TYPES for entry in entries.values())
+    if metadata.get("format") != FORMAT or not known:
         raise CacheError(f"{path} is no cache of this version")
     arrays = {name: _mapped(content[start:], entry) for name, entry in entries.items()}
     header = metadata.get("about", "")

@@ -249,7 +249,7 @@ class Segment:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Segment:
-        """The segment whose `arrays` these are. None is copied."""
+        """The segment whose `arrays` these are; FAISS copies its table of slots alone."""
         numbers = {name: arrays[name].item() for name in ("rows", "deleted", "extent")}
         content = arrays["index"]
         index = faiss.read_index(faiss.ZeroCopyIOReader(faiss.swig_ptr(content), content.size))

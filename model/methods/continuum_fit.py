@@ -71,11 +71,11 @@ class ContinuumFit:
             It times the least-squares coefficients.
         """
         for detector, templates, prior in self._detectors:
-            weights, single = ivar[:, detector], templates.astype(np.float32)
-            seen = weights[:, None].astype(np.float32) * single
+            weights = ivar[:, detector]
+            seen = weights[:, None] * templates
             flat, shape = seen.reshape(-1, seen.shape[2]), seen.shape[:2]
-            crossed = (flat @ self._basis.single[:, detector].T).astype(np.float64).reshape(*shape, -1)
-            own = (flat @ single.T).astype(np.float64).reshape(*shape, -1) + prior
+            crossed = (flat @ self._basis.by_pixel[detector]).reshape(*shape, -1)
+            own = (flat @ templates.T).reshape(*shape, -1) + prior
             pull = (residual[:, detector] * weights) @ templates.T
             solved = np.linalg.solve(own, crossed)
             information = information - crossed.transpose(0, 2, 1) @ solved

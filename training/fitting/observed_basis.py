@@ -61,6 +61,10 @@ def with_observed_components(model: GaussDis, spectra: Sequence[Spectrum]) -> Ga
     """
     spectra = spectra[:: -(-len(spectra) // STARS)]
     fitted = fit_components(model.basis, spectra, model.parameter_names, COMPONENTS)
+    if model.continuum_fit is not None:  # which leaves nothing of an error of the continuum to learn
+        known = np.concatenate([model.basis.components, model.continuum_fit.templates])
+        frame = np.linalg.qr(known.T)[0]
+        fitted = fitted - (fitted @ frame) @ frame.T
     _, sizes, components = np.linalg.svd(fitted, full_matrices=False)
     noise = 1 / np.mean([spectrum.ivar.mean() for spectrum in spectra])
     ratio = components.shape[1] / len(spectra)
