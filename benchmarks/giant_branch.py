@@ -127,8 +127,8 @@ def main(models: tuple[Path, ...], path: Path) -> None:
             raise click.UsageError(f"{name} is no GaussDis model")
         recast = recast_error(model, survey, queries)
         found = {snr: measured(model, survey, queries, snr) for snr in LEVELS}
-        whats = ("nearest", "most likely", "limit", "of it", "chi-square")
-        columns = [f"{what} at S/N {snr:g}" for snr in LEVELS for what in whats]
+        shown = ("nearest", "most likely", "limit", "of it", "chi-square")
+        columns = [f"{what} at S/N {snr:g}" for snr in LEVELS for what in shown]
         print(f"\n{model.card.identity}\n\n| | stars | {' | '.join(columns)} | recast error |")
         print("|---" * (len(columns) + 3) + "|")
         for region, used in own.items():

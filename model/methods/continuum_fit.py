@@ -17,6 +17,9 @@ from model.spectra.grid import Array
 CONTINUUM_SD = 0.1
 """Standard deviation of an error of the normaliser's polynomial, relative to the continuum."""
 
+BATCH = 16
+"""Stars at a time, so few that their arrays stay in the processor's cache."""
+
 
 class ContinuumFit:
     """The polynomials of a normaliser's R coefficients, fitted along with the K components of a basis.
@@ -49,35 +52,30 @@ class ContinuumFit:
         self.excess = covariance - np.eye(len(shared))
         self.components = covariance @ (basis.components - shared @ self.templates)
 
-    def without_continuum(
-        self, information: Array, weighted: Array, residual: Array, ivar: Array
-    ) -> tuple[Array, Array]:
-        """What remains of the information on the coefficients when the continuum is not known.
+    def forget(self, information: Array, weighted: Array, residual: Array, ivar: Array) -> None:
+        """Take off what was known of the coefficients only because the continuum was.
 
         Parameters
         ----------
         information : array (N, K, K)
-            The Fisher information at a known continuum.
+            The Fisher information at a known continuum; changed in place, as `weighted`.
         weighted : array (N, K)
-            That times the least-squares coefficients.
+            The information times the least-squares coefficients.
         residual, ivar : array (N, P)
             What they are of, as for `Basis.information`.
-
-        Returns
-        -------
-        information : array (N, K, K)
-            The information.
-        weighted : array (N, K)
-            It times the least-squares coefficients.
         """
-        for detector, templates, prior in self._detectors:
-            weights = ivar[:, detector]
-            seen = weights[:, None] * templates
-            flat, shape = seen.reshape(-1, seen.shape[2]), seen.shape[:2]
-            crossed = (flat @ self._basis.by_pixel[detector]).reshape(*shape, -1)
-            own = (flat @ templates.T).reshape(*shape, -1) + prior
-            pull = (residual[:, detector] * weights) @ templates.T
-            solved = np.linalg.solve(own, crossed)
-            information = information - crossed.transpose(0, 2, 1) @ solved
-            weighted = weighted - np.einsum("nrk,nr->nk", solved, pull)
-        return information, weighted
+        for start in range(0, len(ivar), BATCH):
+            rows = slice(start, start + BATCH)
+            stars = weighted[rows]
+            crossed = np.empty((len(stars), len(self.templates), stars.shape[1]))
+            solved, at = np.empty_like(crossed), 0
+            for detector, templates, prior in self._detectors:
+                own = slice(at, at := at + len(templates))
+                weights = ivar[rows, detector]
+                seen = (weights[:, None] * templates).reshape(-1, weights.shape[1])
+                crossed[:, own] = (seen @ self._basis.by_pixel[detector]).reshape(crossed[:, own].shape)
+                known = (seen @ templates.T).reshape(len(stars), *prior.shape) + prior
+                solved[:, own] = np.linalg.solve(known, crossed[:, own])
+                pull = (residual[rows, detector] * weights) @ templates.T
+                stars -= np.einsum("nrk,nr->nk", solved[:, own], pull)
+            information[rows] -= crossed.transpose(0, 2, 1) @ solved

@@ -484,7 +484,7 @@ class GaussDis(Model):
         ivar = 1 / variance
         information, weighted = self.basis.information(residual, ivar)
         if fit is not None:
-            information, weighted = fit.without_continuum(information, weighted, residual, ivar)
+            fit.forget(information, weighted, residual, ivar)
         root = inverse_root(information)
         measured = np.matmul(root.transpose(0, 2, 1), np.matmul(root, weighted[:, :, None]))[:, :, 0]
         covered = root if fit is not None else (np.eye(len(self.scatter)) + self.continuum) @ root
