@@ -122,9 +122,9 @@ class Grid:
                 f"flux has {len(flux)} pixels; without wavelength it must have the model's {len(self)} or "
                 f"APOGEE's {APOGEE_PIXELS}. Send wavelength (Angstrom, vacuum, rest frame) with it.",
             )
-        self._check_wavelength(wavelength)
         if self.is_own(wavelength, len(flux)):
             return flux, ivar, "model grid"
+        self._check_wavelength(wavelength)
         resampled = self._interpolate(wavelength, flux, ivar)
         return *resampled, f"resampled from {len(wavelength)} pixels by cubic splines"
 
