@@ -195,10 +195,8 @@ class Basis:
         if len(weights) < FEW:
             roots = (self.single * np.sqrt(weight) for weight in weights)
             return np.stack([root @ root.T for root in roots]).astype(np.float64), weighted
-        rows, columns = np.triu_indices(len(self.components))
-        information = np.empty((len(weights), len(self.components), len(self.components)))
-        information[:, rows, columns] = information[:, columns, rows] = weights @ self._products.T
-        return information, weighted
+        products, places = self._products
+        return np.take(weights @ products.T, places, axis=1).astype(np.float64), weighted
 
     def coefficient_slope(self, parameters: Array) -> Array:
         """Derivatives (N, U, K) of the coefficients of `expected` by the parameters (N, U)."""
@@ -243,7 +241,9 @@ class Basis:
         return self.components.astype(np.float32)
 
     @cached_property
-    def _products(self) -> NDArray[np.float32]:
-        """The products (K (K + 1) / 2, P) of all pairs of components."""
+    def _products(self) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+        """The products (K (K + 1) / 2, P) of all pairs of components, and the place (K, K) of each pair."""
         rows, columns = np.triu_indices(len(self.components))
-        return self.single[rows] * self.single[columns]
+        places = np.empty((len(self.components), len(self.components)), dtype=np.intp)
+        places[rows, columns] = places[columns, rows] = np.arange(len(rows))
+        return self.single[rows] * self.single[columns], places

@@ -24,7 +24,8 @@ from model.methods.errorless_fits import ErrorlessFits
 from model.methods.gauss_newton import STEPS
 from model.methods.inverses import inverse, inverse_root
 from model.methods.measured_stars import Measured
-from model.methods.response import Fit, Response
+from model.methods.outside_basis import squares_outside
+from model.methods.response import TOLERANCE, Fit, Response
 from model.methods.scatter import Scatter, factors, scaled_within
 from model.similarity.likelihood_ratio import likelihood_ratio
 from model.spectra.continuum import Normaliser
@@ -34,9 +35,6 @@ from model.spectra.spectrum import Spectrum
 
 MARGIN = 0.2
 """How far beyond the training range, in units of its width, the polynomials are trusted to extrapolate."""
-
-FILLS = 3
-"""Times that masked pixels are filled from the good ones before a spectrum is compared with the basis."""
 
 LEAST_IVAR = 1e-30
 """A smaller inverse variance counts as this: single precision has none."""
@@ -49,6 +47,8 @@ UNCONVERGED = f"the fit of the latent did not converge in {STEPS} steps: do not 
 ERRORLESS_AT_ONCE = 256
 """Spectra without errors that are embedded at once."""
 
+NEAR = 0.01
+"""So many posterior standard deviations from the most probable latents, scatter is as good as there."""
 
 UNUSUAL = 10.0
 """Residual variance of so many times the usual is no more than a survey's own spectra may have."""
@@ -226,16 +226,17 @@ class GaussDis(Model):
         """
         usual = np.zeros((len(measured), self.card.latent_dim))
         precision = inverse(noise + self.scattered(usual, parameters))
-        fit = self._of_population.fit(measured, parameters, precision)
         uncertain = errors is not None and bool(errors.any())
-        if uncertain or self.scattered.grows:
+        again = uncertain or self.scattered.grows
+        fit = self._of_population.fit(measured, parameters, precision, tolerance=NEAR if again else TOLERANCE)
+        if again:
             latents = fit.latents @ self.population.T
             covariance = noise + self.scattered(latents, parameters)
             if errors is not None and uncertain:
                 covariance = covariance + self.by_errors(latents, parameters, errors)
             precision = inverse(covariance)
-            again = self._of_population.fit(measured, parameters, precision, fit.latents)
-            fit = again._replace(steps=np.maximum(fit.steps, again.steps))
+            last = self._of_population.fit(measured, parameters, precision, fit.latents)
+            fit = last._replace(steps=np.maximum(fit.steps, last.steps))
         return fit, precision
 
     def measure(self, spectra: Sequence[Spectrum]) -> Measured:
@@ -460,13 +461,7 @@ class GaussDis(Model):
         """
         projected = residual @ self.basis.components.T
         squares = np.einsum("np,np->n", residual, residual) - noise.sum(axis=1)
-        for row, mask in enumerate(good):
-            masked = self.basis.by_pixel[~mask]
-            filled = projected[row]
-            for _ in range(FILLS - 1):
-                filled = projected[row] + (masked @ filled) @ masked
-            rebuilt = masked @ filled
-            squares[row] += filled @ (filled - 2 * projected[row]) - rebuilt @ rebuilt
+        squares = squares_outside(projected, squares, self.basis.by_pixel, good)
         freedom = np.maximum(good.sum(axis=1) - len(self.basis.components), 1)
         return np.asarray(np.maximum(squares / freedom, 0.0))
 

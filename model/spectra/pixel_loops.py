@@ -15,8 +15,8 @@ from model.spectra.grid import Array
 
 
 @compiled
-def gather_usable(flux: Array, ivar: Array, positive: Array) -> int:
-    """Set unusable `ivar` (n,) to 0, and gather the others.
+def mask_without_flux(flux: Array, ivar: Array) -> tuple[float, float]:
+    """Set `ivar` (n,) to 0 where it is not finite or there is no flux.
 
     Parameters
     ----------
@@ -24,24 +24,23 @@ def gather_usable(flux: Array, ivar: Array, positive: Array) -> int:
         Flux; a pixel of exactly 0 is unusable.
     ivar : array (n,)
         Inverse variance, changed in place.
-    positive : array (n,)
-        The positive inverse variances are written into its first elements.
 
     Returns
     -------
-    int
-        How many are positive; -1 where one is negative.
+    least : float
+        The least positive inverse variance, infinite without any; a negative one where there is one.
+    largest : float
+        The largest.
     """
-    count = 0
+    least, largest = math.inf, 0.0
     for pixel in range(len(flux)):
         if ivar[pixel] < 0:
-            return -1
+            return ivar[pixel], largest
         if not math.isfinite(ivar[pixel]) or flux[pixel] == 0:
             ivar[pixel] = 0.0
         if ivar[pixel] > 0:
-            positive[count] = ivar[pixel]
-            count += 1
-    return count
+            least, largest = min(least, ivar[pixel]), max(largest, ivar[pixel])
+    return least, largest
 
 
 @compiled
@@ -201,8 +200,8 @@ def mask_unphysical(flux: Array, ivar: Array, brightest: float, has_errors: bool
     count = 0
     for pixel in range(len(flux)):
         if ivar[pixel] > 0:
-            allowed = 5 / math.sqrt(ivar[pixel]) if has_errors else 0.0
-            if flux[pixel] > brightest + allowed or flux[pixel] < -allowed:
+            beyond = max(flux[pixel] - brightest, -flux[pixel])
+            if beyond > 0 and (not has_errors or beyond * beyond * ivar[pixel] > 25):
                 ivar[pixel] = 0.0
                 count += 1
         if not ivar[pixel] > 0:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from model.errors import SpectrumError
 from model.spectra.grid import Array, Grid
-from model.spectra.pixel_loops import clear_unusable, gather_usable
+from model.spectra.pixel_loops import clear_unusable, mask_without_flux
 
 LARGEST_EXACT = 2.0**53
 """Every whole number up to this has its own double: the bits of a larger one may be rounded away."""
@@ -110,11 +110,10 @@ def mask_unusable(flux: Array, ivar: Array | None, bad: NDArray[np.bool_] | None
     flux = np.array(flux, dtype=np.float64)
     ivar = np.ones_like(flux) if ivar is None else np.array(ivar, dtype=np.float64)
     masked = np.zeros(0, dtype=np.bool_) if bad is None else np.array(bad, dtype=np.bool_)
-    positive = np.empty_like(flux)
-    count = gather_usable(flux, ivar, positive)
-    if count < 0:
+    smallest, largest = mask_without_flux(flux, ivar)
+    if smallest < 0:
         raise SpectrumError("negative_ivar", "ivar must not be negative")
-    least = _least(positive[:count]) if count else 0.0
+    least = _least(ivar[ivar > 0]) if smallest < largest / USELESS**2 else 0.0
     unknown, first, beyond = clear_unusable(flux, ivar, masked, least, (MAX_FLUX, MAX_IVAR))
     if unknown:
         raise SpectrumError(
