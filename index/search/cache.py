@@ -73,7 +73,7 @@ def read_cache(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """
     try:
         with safe_open(path, framework="numpy"):  # which checks the header
-            content = np.memmap(path, np.uint8, "r")
+            content = np.asarray(np.memmap(path, np.uint8, "r"))  # whose views cost less
     except (OSError, SafetensorError) as error:
         raise CacheError(f"cannot read {path}: {error}") from error
     start = 8 + int.from_bytes(content[:8].tobytes(), "little")  # 8 bytes are the header's length

@@ -13,7 +13,7 @@ RATE_BLOCK = 100_000
 RATE_STARS = 1_000
 """Fewer stars have no rates."""
 
-RATE_DRIFT = 0.01
+RATE_DRIFT = 0.05
 """Pairs are drawn again when this fraction of the catalogue has been written since."""
 
 

@@ -150,7 +150,7 @@ class TwinIndex:
     def doppelganger_rates(self, distances: list[float]) -> list[float] | None:
         """For each distance the fraction of random pairs of the catalogue at most that far apart.
 
-        From a million random pairs, drawn again when the catalogue has changed by more than 1 %; None
+        From a million random pairs, drawn again when the catalogue has changed by more than 5 %; None
         below 1,000 stars. The catalogue is that of the last search.
         """
         return self._rates.at(distances, len(self), self._changes)

@@ -337,12 +337,12 @@ def test_doppelganger_rates_are_those_of_random_pairs(index):
     truth = np.mean(np.linalg.norm(latents[pairs[0]] - latents[pairs[1]], axis=1) <= 0.5)
     error = np.sqrt(truth * (1 - truth) * (1 / pairs.shape[1] + 1 / RATE_PAIRS))
     assert index.doppelganger_rates([0.0, 0.5, 100.0]) == [0, pytest.approx(truth, abs=5 * error), 1]
-    index.upsert([star(f"S{i:05d}", (0, 0, 0)) for i in range(40)])
+    index.upsert([star(f"S{i:05d}", (0, 0, 0)) for i in range(200)])
     index.catch_up()
-    assert index.doppelganger_rates([0.0]) == [0], "not yet more than 1 % of changes"
-    index.upsert([star(f"S{i:05d}", (0, 0, 0)) for i in range(40, 400)])
+    assert index.doppelganger_rates([0.0]) == [0], "not yet more than 5 % of changes"
+    index.upsert([star(f"S{i:05d}", (0, 0, 0)) for i in range(200, 410)])
     index.catch_up()
-    truth = 400 * 399 / (4000 * 3999)
+    truth = 410 * 409 / (4000 * 3999)
     error = np.sqrt(truth * (1 - truth) / RATE_PAIRS)
     assert index.doppelganger_rates([0.0]) == [pytest.approx(truth, abs=5 * error)]
 
