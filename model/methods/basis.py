@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from model.spectra.grid import Array
 from model.spectra.spectrum import Spectrum
 
-FEW = 16
-"""Fewer stars than this are weighted one by one: it does not pay to read the table of products."""
+FEW = 32
+"""So many stars are weighted one by one: the table of products takes 60 MB, and longer for fewer than 25."""
 
 
 @cache
@@ -192,7 +192,7 @@ class Basis:
         """
         weighted = (residual * ivar) @ self.components.T
         weights = ivar.astype(np.float32)
-        if len(weights) < FEW:
+        if len(weights) <= FEW:
             roots = (self.single * np.sqrt(weight) for weight in weights)
             return np.stack([root @ root.T for root in roots]).astype(np.float64), weighted
         products, places = self._products
