@@ -231,9 +231,9 @@ class Basis:
         return unit + missing @ inverse, missing @ uncertain @ missing + self.discarded * missing
 
     @cached_property
-    def by_pixel(self) -> Array:
-        """The components (P, K), a pixel's together: some pixels' are taken in a fraction of the time."""
-        return np.ascontiguousarray(self.components.T)
+    def by_pixel(self) -> NDArray[np.float32]:
+        """`single` (P, K), a pixel's together: some pixels' are taken in a fraction of the time."""
+        return np.ascontiguousarray(self.single.T)
 
     @cached_property
     def single(self) -> NDArray[np.float32]:

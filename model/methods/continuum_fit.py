@@ -42,7 +42,8 @@ class ContinuumFit:
         for detector, polynomials in normaliser.templates(flux):
             frame, size = np.linalg.qr(polynomials.T)
             prior = size @ size.T * CONTINUUM_SD**2  # of the coefficients of the orthonormal templates
-            self._detectors.append((detector, np.ascontiguousarray(frame.T), np.linalg.inv(prior)))
+            single = np.ascontiguousarray(frame.T, dtype=np.float32)  # enough for covariances, as the basis's
+            self._detectors.append((detector, single, np.linalg.inv(prior)))
             whole = np.zeros((frame.shape[1], pixels))
             whole[:, detector] = frame.T
             rows.append(whole)
@@ -64,6 +65,7 @@ class ContinuumFit:
         residual, ivar : array (N, P)
             What they are of, as for `Basis.information`.
         """
+        components = self._basis.by_pixel
         for start in range(0, len(ivar), BATCH):
             rows = slice(start, start + BATCH)
             stars = weighted[rows]
@@ -71,9 +73,9 @@ class ContinuumFit:
             solved, at = np.empty_like(crossed), 0
             for detector, templates, prior in self._detectors:
                 own = slice(at, at := at + len(templates))
-                weights = ivar[rows, detector]
+                weights = ivar[rows, detector].astype(np.float32)
                 seen = (weights[:, None] * templates).reshape(-1, weights.shape[1])
-                crossed[:, own] = (seen @ self._basis.by_pixel[detector]).reshape(crossed[:, own].shape)
+                crossed[:, own] = (seen @ components[detector]).reshape(crossed[:, own].shape)
                 known = (seen @ templates.T).reshape(len(stars), *prior.shape) + prior
                 solved[:, own] = np.linalg.solve(known, crossed[:, own])
                 pull = (residual[rows, detector] * weights) @ templates.T

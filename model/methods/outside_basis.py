@@ -13,7 +13,9 @@ FILLS = 3
 
 
 @compiled
-def squares_outside(projected: Array, squares: Array, by_pixel: Array, good: NDArray[np.bool_]) -> Array:
+def squares_outside(
+    projected: Array, squares: Array, by_pixel: NDArray[np.float32], good: NDArray[np.bool_]
+) -> Array:
     """Sums of the squares of residuals that orthonormal components do not explain.
 
     Parameters
@@ -22,7 +24,7 @@ def squares_outside(projected: Array, squares: Array, by_pixel: Array, good: NDA
         Projections of the residuals, 0 in masked pixels, onto the components.
     squares : array (N,)
         Sums of the residuals' squares.
-    by_pixel : array (P, K)
+    by_pixel : array of float32 (P, K)
         The components.
     good : array of bool (N, P)
         Which pixels are not masked.

@@ -131,7 +131,7 @@ def _first(residual: NDArray[np.float32], weight: NDArray[np.float32], count: in
 
 def _outside(basis: Basis, components: Array) -> Array:
     """Components (J, P) less what a basis has of them."""
-    return components - (components @ basis.by_pixel) @ basis.components
+    return components - (components @ basis.components.T) @ basis.components
 
 
 def _solved(lower: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
