@@ -201,18 +201,15 @@ def _linearise(
     gradient: Array,
 ) -> None:
     """Write J' W J into `information` (D, D), and the objective's negative gradient into `gradient` (D,)."""
-    for axis in range(len(latent)):
-        gradient[axis] = _dot(slope[axis], weighted_residual) - latent[axis]
-        if len(precision) == 1:
+    if len(precision) == 1:
+        for axis in range(len(latent)):
             for index in range(len(weighted_residual)):
                 weighted[axis, index] = slope[axis, index] * precision[0, index]
-        else:
-            _times(slope[axis], precision, weighted[axis])
-        for other in range(axis + 1):
-            product = 0.0
-            for index in range(len(weighted_residual)):
-                product += weighted[axis, index] * slope[other, index]
-            information[axis, other] = information[other, axis] = product
+    else:
+        np.dot(slope, precision, weighted)
+    np.dot(weighted, slope.T, information)
+    for axis in range(len(latent)):
+        gradient[axis] = _dot(slope[axis], weighted_residual) - latent[axis]
 
 
 @compiled
