@@ -97,7 +97,7 @@ class Normaliser:
             log_wavelength = np.log(self.grid.wavelength[detector])
             x = 2 * (log_wavelength - log_wavelength[0]) / (log_wavelength[-1] - log_wavelength[0]) - 1
             inside = self.pixels[(self.pixels >= detector.start) & (self.pixels < detector.stop)]
-            basis = np.ascontiguousarray(chebyshev.chebvander(x, self.degree), dtype=np.float64)
+            basis = np.asfortranarray(chebyshev.chebvander(x, self.degree), dtype=np.float64)
             designs.append((detector, basis, (inside - detector.start).astype(np.int64)))
         return designs
 
@@ -130,7 +130,7 @@ class Normaliser:
         flux, ivar = np.array(flux, dtype=np.float64), np.array(ivar, dtype=np.float64)
         for detector, basis, pixels in self._designs:
             enough = max(3 * basis.shape[1], len(pixels) // 4)
-            if not divide_by_continuum(flux[detector], ivar[detector], basis, pixels, LIMITS, enough):
+            if not divide_by_continuum(flux[detector], ivar[detector], basis.T, pixels, LIMITS, enough):
                 ivar[detector] = 0.0
         if not np.any(ivar > 0):
             raise SpectrumError("no_continuum", "no continuum could be fitted: too few good pixels, or no flux")

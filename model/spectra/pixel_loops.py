@@ -94,7 +94,7 @@ def divide_by_continuum(
     ----------
     flux, ivar : array (n,)
         Flux and inverse variance, changed in place where the fit succeeds.
-    basis : array (n, T)
+    basis : array (T, n)
         The polynomials.
     pixels : array of int (c,)
         The continuum pixels.
@@ -108,36 +108,44 @@ def divide_by_continuum(
     bool
         Whether a continuum was found.
     """
-    good = np.empty(len(pixels), dtype=np.int64)
+    terms = len(basis)
+    design, ratio = np.empty((terms, len(pixels))), np.empty(len(pixels))
     count = 0
     for pixel in pixels:
         if ivar[pixel] > 0:
-            good[count] = pixel
+            ratio[count] = flux[pixel]
+            for term in range(terms):
+                design[term, count] = basis[term, pixel]
             count += 1
     if count == 0:
         return False
-    scale = np.median(flux[good[:count]])
+    scale = np.median(ratio[:count])
     if not scale > 0:
         return False
-    terms = basis.shape[1]
-    continuum = np.full(len(flux), scale)
+    ratio /= scale
+    continuum, polynomial = np.full(len(flux), scale), np.empty(len(flux))
     normal, coefficients = np.empty((terms, terms)), np.empty(terms)
     for limit in limits:
         used = 0
         for number in range(count):
-            if abs(flux[good[number]] / continuum[good[number]] - 1) < limit:
-                good[used] = good[number]
+            if abs(ratio[number] - 1) < limit:
+                ratio[used] = ratio[number]
+                for term in range(terms):
+                    design[term, used] = design[term, number]
                 used += 1
         count = used
-        if count < enough or not _least_squares(flux, continuum, basis, good[:count], normal, coefficients):
+        if count < enough or not _least_squares(ratio[:count], design, normal, coefficients):
             return False
+        _evaluate(design, coefficients, polynomial[:count])
+        for number in range(count):
+            ratio[number] /= polynomial[number]
+        _evaluate(basis, coefficients, polynomial)
+        low = 0
         for pixel in range(len(flux)):
-            value = 0.0
-            for term in range(terms):
-                value += basis[pixel, term] * coefficients[term]
-            continuum[pixel] *= value
-            if not continuum[pixel] > 0.1 * scale:
-                return False
+            continuum[pixel] *= polynomial[pixel]
+            low += not continuum[pixel] > 0.1 * scale
+        if low:
+            return False
     for pixel in range(len(flux)):
         flux[pixel] /= continuum[pixel]
         ivar[pixel] *= continuum[pixel] * continuum[pixel]
@@ -145,22 +153,34 @@ def divide_by_continuum(
 
 
 @compiled
-def _least_squares(
-    flux: Array, continuum: Array, basis: Array, pixels: NDArray[np.int64], normal: Array, solution: Array
-) -> bool:
-    """Fit flux / continuum (n,) at `pixels` (c,) by `basis` (n, T), by Cholesky; False where that is singular.
+def _evaluate(basis: Array, coefficients: Array, polynomial: Array) -> None:
+    """Write the sum of `basis` (T, n) times `coefficients` (T,) into `polynomial`, its first pixels."""
+    polynomial[:] = 0.0
+    for term in range(len(coefficients)):
+        row, factor = basis[term], coefficients[term]
+        for pixel in range(len(polynomial)):
+            polynomial[pixel] += factor * row[pixel]
+
+
+@compiled
+def _least_squares(ratio: Array, design: Array, normal: Array, solution: Array) -> bool:
+    """Fit `ratio` (c,) by the first c of `design` (T, n), by Cholesky; False where that is singular.
 
     `normal` (T, T) is overwritten, and the coefficients are written into `solution` (T,).
     """
     terms = len(solution)
-    normal[:] = 0.0
-    solution[:] = 0.0
-    for pixel in pixels:
-        ratio = flux[pixel] / continuum[pixel]
-        for one in range(terms):
-            solution[one] += basis[pixel, one] * ratio
-            for other in range(one + 1):
-                normal[one, other] += basis[pixel, one] * basis[pixel, other]
+    for one in range(terms):
+        own = design[one]
+        total = 0.0
+        for pixel in range(len(ratio)):
+            total += own[pixel] * ratio[pixel]
+        solution[one] = total
+        for other in range(one + 1):
+            row = design[other]
+            total = 0.0
+            for pixel in range(len(ratio)):
+                total += own[pixel] * row[pixel]
+            normal[one, other] = total
     for one in range(terms):
         for other in range(one + 1):
             rest = normal[one, other]
