@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from app.cli import observed
-from app.cli.options import CHANGES, DEVICE, FILE, MODEL_OUT, MODELS, NAME, PRESET, REPORT, example
+from app.cli.options import CHANGES, DEVICE, FILE, MODEL_OUT, MODELS, NAME, OUT, PRESET, REPORT, example
 from model.errors import InputError
 
 
@@ -177,20 +177,28 @@ def evaluate(
     click.echo(reports.evaluate(models, surveys, report))
 
 
-@model.command(epilog=example("model card model.safetensors --report report --out described.safetensors"))
+@model.command(epilog=example("model card model.safetensors"))
 @click.argument("model", type=FILE)
 @click.option(
-    "--report",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="a report's folder",
+    "--report", type=click.Path(exists=True, file_okay=False, path_type=Path), help="a report's folder"
 )
-@MODEL_OUT
-def card(model: Path, report: Path, out: Path) -> None:
-    """Write a copy of MODEL with a report's figures in its card."""
-    from training.evaluation.report import describe
+@click.option("--out", type=OUT, help="write a copy of MODEL with the report's figures in its card")
+def card(model: Path, report: Path | None, out: Path | None) -> None:
+    """Print MODEL's card: its domain, its training and its measured quality, as GET /model has them."""
+    if (report is None) != (out is None):
+        raise click.UsageError("--report and --out go together")
+    if report is not None and out is not None:
+        from training.evaluation.report import describe
 
-    describe(model, report, out)
+        describe(model, report, out)
+        return
+    import orjson
+
+    from app.inference.model_card import described
+    from model.bundle import load_model
+
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
+    click.echo(orjson.dumps(described(load_model(model)), option=options))
 
 
 model.add_command(observed.adapt)

@@ -6,15 +6,24 @@ from dataclasses import asdict
 from typing import Any
 
 from app.inference.service import Service
+from model.methods.base import Model
 
 
 def model_card(service: Service) -> dict[str, Any]:
     """The response of GET /model."""
     service.index.catch_up()
-    model = service.model
+    return {
+        **described(service.model),
+        "stars": len(service.index),
+        "drift": asdict(service.drift.drift(service.index)),
+    }
+
+
+def described(model: Model) -> dict[str, Any]:
+    """What a model file says of its model."""
     card, grid = model.card, model.grid
     return {
-        "model": service.model_name(),
+        "model": {"name": card.name, "version": card.version, "method": card.method},
         "method": card.method,
         "latent_dim": card.latent_dim,
         "parameters": {
@@ -38,6 +47,4 @@ def model_card(service: Service) -> dict[str, Any]:
         "typical_errors": card.typical_errors,
         "training": card.training,
         "quality": card.quality,
-        "stars": len(service.index),
-        "drift": asdict(service.drift.drift(service.index)),
     }

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from app.cli.main import cli
-from model.bundle import REFERENCE
+from model.bundle import REFERENCE, SHIPPED
 from tests.conftest import ROOT
 from tests.docs.blocks import check, commands
 
@@ -89,6 +90,19 @@ def test_evaluation_refuses_the_training_survey(survey, tmp_path, monkeypatch, m
         cli, ["model", "evaluate", str(REFERENCE), "--survey", str(copy), "--report", str(tmp_path / "r")]
     )
     assert "seed of a survey that reference was trained or selected on" in str(result.exception)
+
+
+def test_the_card_that_is_printed_is_the_one_that_the_service_gives(client):
+    result = CliRunner().invoke(cli, ["model", "card", str(REFERENCE)], catch_exceptions=False)
+    printed, given = json.loads(result.output), client.get("/model").json()
+    assert given.keys() - printed.keys() == {"stars", "drift"}
+    assert printed == {name: given[name] for name in printed}
+
+
+def test_a_copy_of_a_model_needs_a_report(tmp_path):
+    result = CliRunner().invoke(cli, ["model", "card", str(SHIPPED), "--out", str(tmp_path / "copy")])
+    assert result.exit_code == 2
+    assert "--report and --out go together" in result.output
 
 
 def test_a_file_that_is_no_survey_is_refused(tmp_path):
