@@ -63,7 +63,7 @@ def recast_png(
 
 
 def _same_range(axes: NDArray[Any], spectra: list[NDArray[Any]]) -> None:
-    low, high = float(np.min(spectra)), float(np.max(spectra))
+    low, high = float(np.nanmin(spectra)), float(np.nanmax(spectra))
     margin = 0.04 * (high - low) or 0.01
     for axis in axes:
         axis.set_ylim(low - margin, high + margin)

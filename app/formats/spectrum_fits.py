@@ -1,8 +1,8 @@
 """A spectrum, recast or observed, as a FITS file: an image on a log-linear wavelength scale and a table.
 
 The image is what specutils opens by itself (`Spectrum.read(path)`): primary HDU flux, STD its standard
-deviation, MASK 1 in the gaps between detectors. The table SPECTRUM holds the model's own pixels, whatever
-their scale.
+deviation, MASK 1 in the gaps between detectors and in masked pixels. The table SPECTRUM holds the model's own
+pixels, whatever their scale.
 """
 
 from __future__ import annotations

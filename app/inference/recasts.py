@@ -78,8 +78,8 @@ def recast(service: Service, origin: Origin, to: To, residual: bool = False) -> 
     to
         The parameters that change; the others stay the star's own.
     residual
-        Add the observed flux less the reconstruction at the star's own parameters, in pixels that are not
-        masked; `flux_sd` includes their noise.
+        Add the observed flux less the reconstruction at the star's own parameters; `flux_sd` includes its
+        noise. Both are NaN in masked pixels.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def recast(service: Service, origin: Origin, to: To, residual: bool = False) -> 
 
 
 def _residual(service: Service, origin: Origin) -> tuple[Array, Array]:
-    """Observed flux less the reconstruction at the star's own parameters, and its noise (P,); 0 where masked.
+    """Observed flux less the reconstruction at the star's own parameters, and its noise (P,); NaN where masked.
 
     Raises Invalid or NoSpectrum.
     """
@@ -137,8 +137,8 @@ def _residual(service: Service, origin: Origin) -> tuple[Array, Array]:
     good = observed.ivar > 0
     values = origin.parameters.values(model.parameter_names)
     reconstruction = model.decode(origin.latent[None].astype(np.float64), values[None])[0]
-    noise = np.divide(1.0, np.sqrt(observed.ivar), out=np.zeros(len(good)), where=good)
-    return np.where(good, observed.flux - reconstruction, 0.0), noise
+    noise = np.divide(1.0, np.sqrt(observed.ivar), out=np.full(len(good), np.nan), where=good)
+    return np.where(good, observed.flux - reconstruction, np.nan), noise
 
 
 def _observed(service: Service, origin: Origin) -> Spectrum:

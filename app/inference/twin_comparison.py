@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from app.inference.recasts import recast, stored_origin
 from app.inference.service import Service
-from app.inference.spectra import observed_spectrum
 from app.inference.twins import twins_of_one
 from app.schemas.bodies import To
 from app.schemas.queries import TwinQuery
@@ -104,9 +103,4 @@ def _recast(
     origin = stored_origin(service, star_id)
     done = recast(service, origin, to, residual=observed)
     missed = service.model.missed_sd(origin.latent.astype(np.float64), origin.parameters)
-    good = np.ones(len(done["flux"]), dtype=bool)
-    if observed and (spectrum := observed_spectrum(service, star_id)) is not None:
-        good = spectrum.ivar > 0
-    sd = done["flux_sd"]
-    sd = None if sd is None else np.where(good, sd, np.nan)
-    return np.where(good, done["flux"], np.nan), sd, missed, done["computed_at"]
+    return done["flux"], done["flux_sd"], missed, done["computed_at"]

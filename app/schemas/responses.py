@@ -208,8 +208,11 @@ class RecastResponse(Form):
     star_id: str | None
     model: ModelName
     wavelength: list[float]
-    flux: list[float]
-    flux_sd: list[float] | None
+    flux: list[float | None] = Field(description="over the continuum; null in masked pixels with `residual`")
+    flux_sd: list[float | None] | None = Field(
+        description="standard deviation by that of the latent, with `residual` also by the noise; not what the "
+        "model misses of real stars; null for a star without errors, and in masked pixels with `residual`"
+    )
     source: LabelsResponse = Field(alias="from")
     to: LabelsResponse
     computed_at: LabelsResponse = Field(

@@ -89,7 +89,7 @@ export class SpectrumPlot {
     const runs = this.runs();
     const colours = twinColours();
     const thin = this.view[1] - this.view[0] > LABELLED ? 0.6 : 1;
-    const minus = (left, right) => left.map((value, index) => (value === null ? null : value - right[index]));
+    const minus = (left, right) => left.map((value, index) => (value === null || right[index] === null ? null : value - right[index]));
     const traces = [];
     const trace = (y, name, line, below, extra = {}) =>
       traces.push({
@@ -241,7 +241,6 @@ export class SpectrumPlot {
 
 /** Root mean square difference of two spectra. */
 export function rms(left, right) {
-  let sum = 0;
-  for (let index = 0; index < left.length; index += 1) sum += (left[index] - right[index]) ** 2;
-  return Math.sqrt(sum / left.length);
+  const differences = left.flatMap((value, index) => (value === null || right[index] === null ? [] : [value - right[index]]));
+  return Math.sqrt(differences.reduce((sum, value) => sum + value ** 2, 0) / differences.length);
 }

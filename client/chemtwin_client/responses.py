@@ -294,17 +294,18 @@ def as_table(stars: Iterable[Star], extra: Mapping[str, str] | None = None) -> T
 def spectrum(response: Response) -> Spectrum:
     """The response of POST /recast as a spectrum: flux over the continuum at vacuum wavelengths in Angstrom.
 
-    The detectors' gaps have no pixels. `meta` has `star_id`, `from`, `to`, `computed_at`, `model`, `in_domain`,
-    `residual`, `warnings`.
+    The detectors' gaps have no pixels. With the star's own residual its masked pixels are masked, and NaN.
+    `meta` has `star_id`, `from`, `to`, `computed_at`, `model`, `in_domain`, `residual`, `warnings`.
     """
     from specutils import Spectrum
 
-    sd = response["flux_sd"]
+    flux, sd = np.array(response["flux"], dtype=float), response["flux_sd"]
     names = ("star_id", "from", "to", "computed_at", "in_domain", "residual", "warnings")
     return Spectrum(
-        flux=np.array(response["flux"]) * u.dimensionless_unscaled,
+        flux=flux * u.dimensionless_unscaled,
         spectral_axis=np.array(response["wavelength"]) * u.AA,
-        uncertainty=None if sd is None else StdDevUncertainty(np.array(sd)),
+        uncertainty=None if sd is None else StdDevUncertainty(np.array(sd, dtype=float)),
+        mask=np.isnan(flux) if response["residual"] else None,
         meta={**{name: response[name] for name in names}, "model": identity(response)},
     )
 
