@@ -24,6 +24,9 @@ from model.methods.base import TYPICAL
 
 BLOCK = 256
 
+SPECTRUM_KEPT = "+spectrum"
+"""Ends the digest of a star whose spectrum is in the store: without that setting it is left alone later."""
+
 NUMBER = re.compile(r"(?<!\w)-?\d+(\.\d+)?(e[+-]?\d+)?(?!\w)")
 """A number in a warning, but not the digits of a name such as M67."""
 
@@ -44,6 +47,8 @@ class Report:
         Of the stars in the catalogue, those outside the model's domain, and those with warnings inside it.
     typical
         Of them those that came without errors of some parameters, which is no warning of its own here.
+    spectra_deleted
+        Of the stored ones, those whose earlier star had a spectrum in the store, and which have none.
     kinds
         How many of them have each kind of warning: its text with "..." for numbers.
     """
@@ -57,6 +62,7 @@ class Report:
     outside: int = 0
     warned: int = 0
     typical: int = 0
+    spectra_deleted: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     notes: tuple[Note, ...] = ()
 
@@ -96,14 +102,16 @@ def ingest_block(settings: Settings, files: InputFiles, block: Block) -> Report:
     found = {
         star.job.star_id: star for star in read if isinstance(star, ReadStar) and star.job.star_id is not None
     }
+    kept = SPECTRUM_KEPT if settings.store_spectra else ""
     before = store.get(list(found), embedder.identity)
     unchanged = {
         star_id: row
         for star_id, row in before.items()
-        if (row.model, row.meta.get(DIGEST)) == (embedder.identity, found[star_id].digest)
+        if row.model == embedder.identity
+        and row.meta.get(DIGEST) in (found[star_id].digest + kept, found[star_id].digest + SPECTRUM_KEPT)
     }
     new = [star for star_id, star in found.items() if star_id not in unchanged]
-    jobs = [replace(star.job, meta=star.job.meta | {DIGEST: star.digest}) for star in new]
+    jobs = [replace(star.job, meta=star.job.meta | {DIGEST: star.digest + kept}) for star in new]
     stars, spectra = [], []
     for job, done in zip(jobs, embedder.embed(jobs), strict=True):
         row_or_reason = stored_or_refused(done)
@@ -135,6 +143,7 @@ def ingest_block(settings: Settings, files: InputFiles, block: Block) -> Report:
         refused=refused,
         outside=outside,
         warned=sum(bool(_own_warnings(star)) and star.in_domain for star in catalogued),
+        spectra_deleted=sum(deleted for _, _, deleted in written),
         typical=sum(len(_own_warnings(star)) < len(star.warnings) for star in catalogued),
         kinds=Counter(kind for star in catalogued for kind in _kinds(star)),
         notes=tuple(notes),

@@ -193,13 +193,18 @@ def _summary(done: Done, card: Card) -> Iterator[str]:
         kinds = sorted(total.kinds.items(), key=lambda item: (-item[1], item[0]))
         for kind, count in kinds[:KINDS_SHOWN]:
             yield f"  {_stars(count)}: {kind}"
+    if done.listed is not None:
+        yield f"stars refused, replaced, outside the domain or with warnings are listed in {done.listed}"
+    if total.spectra_deleted:
+        yield (
+            f"{_stars(total.spectra_deleted)} lost the spectrum stored before: CHEMTWIN_STORE_SPECTRA=true "
+            "stores those of the same command again"
+        )
     if total.typical:
         yield (
             f"{_stars(total.typical)} came without errors of some parameters: the model's typical errors were "
             f"used ({card.errors_text(card.typical_errors)}); 0 means exact"
         )
-    if done.listed is not None:
-        yield f"each of them is listed in {done.listed}"
     if done.meta_columns:
         yield f"stored in meta: {', '.join(done.meta_columns)}"
     if ignored:

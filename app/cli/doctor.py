@@ -40,7 +40,13 @@ MAX_OFFSET = 1.0
 """How far from its latent, in units of the noise at S/N 100, a model may embed its own noiseless spectrum."""
 
 
-_RESTORE = "Move it away and restore a backup to its path (chemtwin catalogue restore BACKUP --to PATH)"
+_RESTORE = (
+    "Stop the service, move it away with the files of its name and restore a backup to its path (chemtwin "
+    "catalogue restore BACKUP --to PATH)"
+)
+_REACH = (
+    "It must be reachable, writable and of this release or an earlier one: look at its server, or at its disk"
+)
 
 
 @dataclass(frozen=True)
@@ -78,12 +84,12 @@ def examine() -> Iterator[Finding]:
     try:
         store = open_store(settings.store_address)
     except StoreError as error:
-        yield Finding("FAIL", "store", f"{error} {_RESTORE} or set CHEMTWIN_STORE")
+        yield Finding("FAIL", "store", f"{error} {_advice(error)}, or set CHEMTWIN_STORE")
         return
     try:
         yield from _contents(store, model, settings)
     except StoreError as error:
-        yield Finding("FAIL", "store", f"{error}. {_RESTORE}")
+        yield Finding("FAIL", "store", f"{error}. {_advice(error)}")
     finally:
         store.close()
 
@@ -189,6 +195,10 @@ def _folder(folder: Path) -> Finding:
     if free < MIN_FREE:
         return Finding("warn", "data", f"{text}: writes are refused once the disk is full; make room")
     return Finding("ok", "data", text)
+
+
+def _advice(error: StoreError) -> str:
+    return _RESTORE if error.damaged else _REACH
 
 
 def _contents(store: Store, model: Model | None, settings: Settings) -> Iterator[Finding]:

@@ -162,6 +162,8 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> NDAr
     if dtype.kind not in KINDS.get(name, "iuf"):
         wanted = WANTED.get(name, "numbers")
         raise FormatError("bad_npz", f"array {name} holds {str(dtype)[:40]}, not {wanted}")
+    if 0 in shape:
+        raise FormatError("bad_npz", f"array {name} is empty")
     if not sound or size != len(packed) - stream.tell():
         raise FormatError("bad_npz", f"array {name} is not as long as its header says")
     return np.frombuffer(packed, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")

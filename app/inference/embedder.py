@@ -175,7 +175,7 @@ class Embedder:
             dec=job.dec,
             meta=job.meta,
             extra=dict(parameters.extra),
-            fe_h_err=parameters.fe_h_err or None,
+            fe_h_err=parameters.fe_h_err,
             cluster=cluster_of(job.meta),
         )
         packed = None

@@ -16,9 +16,13 @@ from app.inference.service import Service
 from app.inference.spectra import observed_spectrum, rounded
 from app.inference.stars import label_fields
 from app.schemas.bodies import LatentIn, To
+from model.methods.base import Model
 from model.spectra.grid import Array
 from model.spectra.parameters import PARAMETER_UNITS, Parameters
 from model.spectra.spectrum import Spectrum
+
+FARTHEST = 20.0
+"""Most standard deviations of the prior from its mean: those of `make serve` have up to 16."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,10 @@ def latent_origin(service: Service, star: LatentIn) -> Origin:
     latent = np.array(star.latent, dtype=np.float32)
     dimension = service.model.card.latent_dim
     if latent.shape != (dimension,) or not np.all(np.abs(latent) < MAX_LATENT):
-        raise Invalid("bad_latent", f"a latent of this model is {dimension} numbers, as /embed gives them")
+        raise Invalid(
+            "bad_latent",
+            f"a latent of this model is {dimension} numbers below {MAX_LATENT:g}, as /embed gives them",
+        )
     own = star.own.as_parameters()
     own.check(service.model.parameter_names)
     return Origin(own, latent)
@@ -96,8 +103,8 @@ def recast(service: Service, origin: Origin, to: To, residual: bool = False) -> 
     """
     model, own = service.model, origin.parameters
     names, target = model.parameter_names, _target(service, own, to)
-    outside = model.outside(target)
     latent, values = origin.latent.astype(np.float64), target.values(names)
+    outside = [*model.outside(target), *_far(model, latent)]
     computed_at = _at(target, names, model.nearest(values[None])[0])
     flux = model.decode(latent[None], values[None])[0]
     if not np.all(np.isfinite(flux)):
@@ -126,6 +133,17 @@ def recast(service: Service, origin: Origin, to: To, residual: bool = False) -> 
             *(f"of the star itself: {warning}" for warning in origin.warnings),
         ],
     }
+
+
+def _far(model: Model, latent: Array) -> list[str]:
+    """A sentence about a latent (D,) that no star has."""
+    offset = model.prior_offset(latent)
+    if offset is None or offset <= FARTHEST:
+        return []
+    return [
+        f"the latent is {offset:.0f} standard deviations from the mean of the model's stars, where no star is: "
+        "its spectrum means nothing"
+    ]
 
 
 def _residual(service: Service, origin: Origin) -> tuple[Array, Array]:

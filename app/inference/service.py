@@ -11,6 +11,7 @@ from app.errors import Busy, ModelMismatch, NotFound
 from app.inference.drift import DriftCheck
 from app.inference.embedder import Embedded, Embedder, Job, combined
 from app.settings import Settings
+from index.errors import StoreError
 from index.search.twin_index import TwinIndex
 from index.stores.open_store import open_store
 from index.stores.star import Star
@@ -40,6 +41,7 @@ class Service:
         self.store = open_store(settings.store_address)
         self._index: TwinIndex | None = None
         self._stopped, self._opened = threading.Event(), threading.Event()
+        self._trouble = ""
         if wait:
             self._index = self._open_index()
         else:
@@ -63,7 +65,9 @@ class Service:
                 compiled.result()  # nor until what embeds is compiled
                 self._index = index
                 self._opened.set()
-            except Exception:
+            except Exception as error:
+                if isinstance(error, StoreError):
+                    self._trouble = f" ({error.reason}: chemtwin doctor says what to do)"
                 if not self._stopped.is_set():
                     log.exception("the search cannot catch up with the store; trying again in %d s", RETRY)
             else:
@@ -74,7 +78,7 @@ class Service:
     def index(self) -> TwinIndex:
         """The search. Raises Busy until it has caught up with the store."""
         if self._index is None:
-            raise Busy("starting", "the search has not caught up with the store yet; try again")
+            raise Busy("starting", f"the search has not caught up with the store yet{self._trouble}; try again")
         return self._index
 
     def wait_for_search(self, seconds: float) -> None:

@@ -186,7 +186,8 @@ class _Search:
             raise Invalid(
                 "too_many_twins",
                 f"{count} stars with {shortlist(query)} neighbours each are more than the {MOST_TWINS} of one "
-                "request: send fewer stars, or ask for a smaller k",
+                f"request: send at most {MOST_TWINS // shortlist(query)}"
+                + (", or ask for a smaller k" if query.rank == "distance" else " to rank so"),
             )
 
     def _results(self, stars: Sequence[Star | Exception], query: TwinQuery) -> list[Result]:

@@ -9,6 +9,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.schemas.fields import Flags, Floats, StarId
+from model.errors import SpectrumError
 from model.spectra.parameters import PARAMETER_UNITS, POSSIBLE, Parameters
 from model.spectra.pixels import bad_pixels, ivar_of
 from model.spectra.spectrum import Observation
@@ -101,6 +102,10 @@ class SpectrumIn(Labels):
         SpectrumError, ParameterError
             The bitmask or the parameters cannot be used.
         """
+        if self.error is not None and self.error.shape != self.flux.shape:
+            raise SpectrumError(
+                "lengths_disagree", f"error has {self.error.size} values but flux has {self.flux.size}"
+            )
         return Observation(
             flux=self.flux,
             parameters=self.as_parameters(),

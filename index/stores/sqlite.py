@@ -36,7 +36,9 @@ class SqliteStore(Store):
             with self._committing():
                 self._prepare()
         except (sqlite3.Error, OSError) as error:
-            raise StoreError(f"cannot open the store {path}: {error}. It was left as it is.") from error
+            message = f"cannot open the store {path}: {error}. It was left as it is."
+            raise StoreError(message, str(error), _is_damage(error)) from error
+        self._file = _file_of(path)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
@@ -84,6 +86,11 @@ class SqliteStore(Store):
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
             with self._write_lock, self._committing():
+                if _file_of(self.path) != self._file:  # what is written to the old one would be lost
+                    raise StoreError(
+                        f"{self.path} was moved or replaced while it was open: start again",
+                        "its file was moved or replaced: the service must be started again",
+                    )
                 yield self._writer
         except sqlite3.Error as error:
             raise StoreError(f"cannot write to the store {self.path}: {error}", str(error)) from error
@@ -113,7 +120,21 @@ class SqliteStore(Store):
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: sqlite3.Error) -> StoreError:
-        return StoreError(f"cannot read the store {self.path}: {error}", str(error))
+        message = f"cannot read the store {self.path}: {error}"
+        return StoreError(message, str(error), _is_damage(error))
+
+
+def _is_damage(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _file_of(path: Path) -> tuple[int, int] | None:
+    """What tells the file at `path` from any other; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _statements(text: str) -> Iterator[str]:

@@ -191,8 +191,8 @@ def _check_normalised(flux: Array, ivar: Array) -> None:
         raise SpectrumError(
             "not_normalized",
             f"the spectrum is said to be normalised but its median flux is {middle:.4g}, not within "
-            f"{MEDIAN[0]} to {MEDIAN[1]}. Divide by the continuum, or send normalized=false and the "
-            "service fits it.",
+            f"{MEDIAN[0]} to {MEDIAN[1]}. Divide by the continuum, or send normalized=false (in JSON, not "
+            "in npz) and the service fits it.",
         )
 
 

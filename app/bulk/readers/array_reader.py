@@ -85,7 +85,7 @@ class ArrayReader(StarReader):
         self.meta_columns = files.meta_columns(free)
         self.ignored_columns = tuple(name for name in unknown if name not in self.meta_columns)
         self._wavelength = self._in_angstrom() if "wavelength" in arrays else None
-        self._common = hashlib.sha256(repr((READING, settings.store_spectra, settings.bad_bits)).encode())
+        self._common = hashlib.sha256(repr((READING, settings.bad_bits)).encode())
         if self._wavelength is not None:
             self._common.update(self._wavelength.tobytes())
 

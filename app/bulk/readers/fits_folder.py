@@ -140,7 +140,7 @@ class FitsFolderReader(StarReader):
         observation = Observation(file.flux, parameters, file.ivar, file.bad, file.wavelength, file.normalized)
         digest = hashlib.sha256(content)
         settings = self._settings
-        digest.update(repr((READING, settings.store_spectra, settings.bad_bits)).encode())
+        digest.update(repr((READING, settings.bad_bits)).encode())
         digest.update(repr((sorted(values.items()), meta)).encode())
         own = position(*(values.get(name) for name in COORDINATES))
         of_file = position(file.ra, file.dec)

@@ -183,4 +183,4 @@ def test_errors_that_were_never_given_become_those_typical_of_the_new_model(tmp_
     first, second = (found[star_id] for star_id in survey.star_id[:2])
     assert "teff_err = 70 K, fe_h_err = 0.04 dex" in first.warnings[-1]
     assert second.warnings[-1].endswith("teff_err = 70 K")
-    assert (first.fe_h_err, second.fe_h_err) == (0.04, None)
+    assert (first.fe_h_err, second.fe_h_err) == (0.04, 0)
