@@ -184,6 +184,13 @@ def test_only_what_changed_in_a_source_is_embedded_again(survey, tmp_path):
     after = rows_at(folder)
     assert [star for star in after if after[star] != before[star]] == [survey.star_id[7]]
     assert "40 stars stored" in ingest(source, "--data-dir", folder, CHEMTWIN_STORE_SPECTRA="true")[1]
+    said = ingest(source, "--data-dir", folder)[1]
+    assert "0 stars stored, 40 already stored" in said, "nor do they lose their spectra"
+    assert "lost the spectrum" not in said
+    npz(source, survey, stars=40)
+    assert "1 star lost the spectrum stored before: CHEMTWIN_STORE_SPECTRA" in ingest(
+        source, "--data-dir", folder
+    )[1]
 
 
 def test_a_running_service_sees_them(survey, tmp_path, start_server):

@@ -20,6 +20,18 @@ def test_recasting_to_its_own_parameters_gives_the_star_back(client, star, poste
     assert 0 < np.median(response["flux_sd"]) < 0.01
 
 
+def test_a_latent_that_no_star_has_is_said(client, posted, model):
+    own = {"teff": 4705, "logg": 2.5, "fe_h": 0}
+    size = model.card.latent_dim
+    for number, in_domain in ((0.0, True), (1000.0, False)):
+        body = {"star": {"latent": [number] * size, "from": own}, "to": {}}
+        response = client.post("/recast", json=body).json()
+        assert (response["in_domain"], len(response["warnings"])) == (in_domain, 0 if in_domain else 1)
+    assert "where no star is" in response["warnings"][0]
+    body = {"star": {"latent": [1e30] * size, "from": own}, "to": {}}
+    assert "below 1e+06" in client.post("/recast", json=body).json()["error"]["message"]
+
+
 def test_recasting_finds_the_twins_spectrum(client, model, catalogue):
     with h5py.File(catalogue) as file:
         pairs = [(i, i + 1) for i in range(0, 40, 2)]

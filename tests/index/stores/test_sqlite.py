@@ -39,9 +39,25 @@ def test_durability_is_asked_for(tmp_path):
 def test_a_corrupt_store_is_reported_and_left_alone(tmp_path, content):
     path = tmp_path / "stars.sqlite"
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"stars\.sqlite"):
+    with pytest.raises(StoreError, match=r"stars\.sqlite") as raised:
         SqliteStore(path)
+    assert raised.value.damaged
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_store_whose_file_was_moved_takes_no_writes(tmp_path, replaced):
+    """They would go to the file that was moved, and be lost to the next start."""
+    path = tmp_path / "stars.sqlite"
+    store = SqliteStore(path)
+    store.upsert([star("A")])
+    path.rename(tmp_path / "moved.sqlite")
+    if replaced:
+        SqliteStore(path).close()
+    with pytest.raises(StoreError, match="moved or replaced") as raised:
+        store.upsert([star("B")])
+    assert not raised.value.damaged
+    store.close()
 
 
 def test_another_database_is_left_alone(tmp_path):
