@@ -16,6 +16,9 @@ Array = NDArray[np.float64]
 SAME = 1e-7
 """Wavelengths that differ by no more than this part are the same."""
 
+WIDEST = 3.0
+"""Pixels farther apart than so many of the model's are not interpolated."""
+
 APOGEE_PIXELS = 8575
 MAX_PIXELS = 10 * APOGEE_PIXELS
 """The longest spectrum that is accepted."""
@@ -147,6 +150,15 @@ class Grid:
                 f"the spectrum spans {wavelength[0]:.6g} to {wavelength[-1]:.6g} Angstrom and covers "
                 f"{covered:.0%} of the model's {low:.1f} to {high:.1f}; at least half is needed.{hint}",
             )
+        inside = wavelength[(wavelength >= low) & (wavelength <= high)]
+        own = float(np.median(np.diff(self.wavelength)))
+        step = float(np.median(np.diff(inside))) if len(inside) > 1 else np.inf
+        if step > WIDEST * own:
+            raise SpectrumError(
+                "too_coarse",
+                f"the spectrum's pixels are {step:.3g} Angstrom apart: at most {WIDEST * own:.2g} can be "
+                f"resampled to the model's {own:.2g}",
+            )
 
     def _interpolate(self, wavelength: Array, flux: Array, ivar: Array) -> tuple[Array, Array]:
         target = self.wavelength
@@ -162,7 +174,7 @@ class Grid:
             & (target <= wavelength[-1] * (1 + 1e-9))
             & good[left]
             & good[right]
-            & (np.log(wavelength[right] / wavelength[left]) <= 3 * step)
+            & (np.log(wavelength[right] / wavelength[left]) <= WIDEST * step)
         )
         from scipy.interpolate import CubicSpline  # a fifth of a start's imports, for few spectra
 

@@ -142,7 +142,10 @@ def prepare(observation: Observation, grid: Grid, normaliser: Normaliser | None)
     flux, ivar = mask_unusable(observation.flux, observation.ivar, observation.bad)
     flux, ivar, resampling = grid.resample(observation.wavelength, flux, ivar)
     history, stages = [resampling], {"nothing usable was sent": ivar}
-    mask_warnings(grid, stages)
+    try:
+        mask_warnings(grid, stages)
+    except SpectrumError as error:
+        raise SpectrumError(error.code, f"{error.message}{_weightless(observation)}") from None
     if observation.normalized:
         _check_normalised(flux, ivar)
     elif normaliser is None:
@@ -178,6 +181,17 @@ def _odd_snr(snr: float | None) -> str | None:
     if POSSIBLE_SNR[0] <= snr < LOW_SNR:
         return f"S/N {snr:.3g} per pixel is below {LOW_SNR:g}: hardly any twin stands out from other stars"
     return f"S/N {snr:.3g} per pixel: is ivar an error, or error an inverse variance?"
+
+
+def _weightless(observation: Observation) -> str:
+    """A hint where most pixels are unusable only because a few have so much more weight."""
+    if observation.ivar is None:
+        return ""
+    given = np.isfinite(observation.ivar) & (observation.ivar > 0)
+    _, used = mask_unusable(observation.flux, observation.ivar, None)
+    if np.count_nonzero(given & (used > 0)) >= 0.5 * np.count_nonzero(given):
+        return ""
+    return "; a few pixels have nearly all weight: were errors and inverse variances mixed up?"
 
 
 def _check_normalised(flux: Array, ivar: Array) -> None:

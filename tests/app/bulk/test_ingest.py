@@ -188,9 +188,10 @@ def test_only_what_changed_in_a_source_is_embedded_again(survey, tmp_path):
     assert "0 stars stored, 40 already stored" in said, "nor do they lose their spectra"
     assert "lost the spectrum" not in said
     npz(source, survey, stars=40)
-    assert "1 star lost the spectrum stored before: CHEMTWIN_STORE_SPECTRA" in ingest(
-        source, "--data-dir", folder
-    )[1]
+    assert (
+        "1 star lost the spectrum stored before: CHEMTWIN_STORE_SPECTRA"
+        in ingest(source, "--data-dir", folder)[1]
+    )
 
 
 def test_a_running_service_sees_them(survey, tmp_path, start_server):

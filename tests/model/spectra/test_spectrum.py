@@ -307,3 +307,24 @@ def test_the_short_way_to_a_latent_leads_where_the_long_one_does(spectra, model)
         assert np.abs(short.latent - long.latent).max() < 2e-5 * np.linalg.norm(long.latent)
         assert (short.chi2, short.covariance) == (None, None)
         assert (short.in_domain, short.warnings) == (long.in_domain, long.warnings)
+
+
+def test_pixels_too_wide_to_be_resampled_are_said(model):
+    wavelength = np.arange(15155.0, 16943.0)
+    observation = Observation(np.ones(len(wavelength)), Parameters(4500, 2.5, 0), wavelength=wavelength)
+    with pytest.raises(SpectrumError, match=r"1 Angstrom apart: at most 0\.66") as raised:
+        prepare(observation, model.grid, model.normaliser)
+    assert raised.value.code == "too_coarse"
+
+
+def test_errors_sent_as_inverse_variances_are_asked_about_where_bad_pixels_have_huge_ones(model):
+    error = np.full(len(model.grid), 0.01)
+    error[::20] = 1e10
+    observation = Observation(np.ones(len(error)), Parameters(4500, 2.5, 0), ivar=error)
+    with pytest.raises(SpectrumError, match="errors and inverse variances mixed up") as raised:
+        prepare(observation, model.grid, model.normaliser)
+    assert raised.value.code == "too_many_masked"
+    masked = dataclasses.replace(observation, ivar=np.where(np.arange(len(error)) < 5000, 0.0, 1e4))
+    with pytest.raises(SpectrumError, match=r"66\.5% of the model's") as raised:
+        prepare(masked, model.grid, model.normaliser)
+    assert "mixed up" not in raised.value.message
