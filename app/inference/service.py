@@ -67,7 +67,7 @@ class Service:
                 self._opened.set()
             except Exception as error:
                 if isinstance(error, StoreError):
-                    self._trouble = f" ({error.reason}: chemtwin doctor says what to do)"
+                    self._trouble = f" ({error.reason or 'it fails'}: chemtwin doctor says what to do)"
                 if not self._stopped.is_set():
                     log.exception("the search cannot catch up with the store; trying again in %d s", RETRY)
             else:
