@@ -53,7 +53,8 @@ def problems(errors: Sequence[Any]) -> list[str]:
         if error["type"] == "none_required":
             continue
         names = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
-        field = ".".join(name for name in names if not name.endswith("]")) or "body"
+        named = (name for name in names if not name.endswith("]") and name != "constrained-str")
+        field = ".".join(named) or "body"
         text = PLAIN.get(error["type"]) or error["msg"].removeprefix("Value error, ")
         lines.append(f"{field[:80]}: {text.replace('Input should', 'must')[:200]}")
     return lines

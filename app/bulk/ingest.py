@@ -74,8 +74,8 @@ def ingest(
     beside_store = Path() if "://" in settings.store_address else Path(settings.store_address).parent
     target = listed or beside_store / REPORT
     report_file = ReportFile(target)
-    open_store(settings.store_address).close()  # is created here, once, if there is none
     reader = open_stars(files, settings, extra_units(settings))
+    open_store(settings.store_address).close()  # is created here, once, if there is none
     blocks, repeated = _plan(reader)
     total = Report()
     with (

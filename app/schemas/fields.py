@@ -78,7 +78,9 @@ QueryIds = Annotated[
 ]
 CLUSTER = r"^[^\x00-\x1f\x7f]+$"
 
-ClusterName = Annotated[str, StringConstraints(strip_whitespace=True, max_length=64, pattern=CLUSTER)]
+ClusterName = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=CLUSTER)
+]
 Count = Annotated[int, BeforeValidator(_plain)]
 QueryNumber = Annotated[float, BeforeValidator(_number)]
 QueryPositive = Annotated[float, Field(ge=0), BeforeValidator(_number)]

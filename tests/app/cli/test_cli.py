@@ -111,6 +111,7 @@ def test_a_file_that_is_no_survey_is_refused(tmp_path):
         file["flux"] = np.zeros((2, 3))
     result = CliRunner().invoke(cli, ["catalogue", "ingest", str(path), "--data-dir", str(tmp_path / "data")])
     assert "is not a survey: it lacks fe_h" in str(result.exception)
+    assert not (tmp_path / "data" / "stars.sqlite").exists()
 
 
 def test_a_survey_is_checked(survey, tmp_path):
