@@ -43,12 +43,18 @@ SHOWN_BY = {
     "app/bulk/readers/test_open_stars::test_units_of_datasets_are_converted_or_refused",
     "wavelengths in air": "model/spectra/test_apogee::test_wavelengths_in_air_are_refused "
     "app/bulk/readers/test_open_stars::test_units_of_datasets_are_converted_or_refused",
-    "wavelengths of another range": "app/routes/test_accepted::test_wavelengths_in_nanometres_are_refused_with_a_hint",
+    "wavelengths of another range, or over 3 times as far apart as the model's 0.22 Angstrom": (
+        "app/routes/test_accepted::test_wavelengths_in_nanometres_are_refused_with_a_hint "
+        "model/spectra/test_spectrum::test_pixels_too_wide_to_be_resampled_are_said"
+    ),
     "an `error` or `ivar` of 0, negative, NaN or infinite": "model/spectra/test_pixels::test_an_error_becomes_an_inverse_variance "
     "app/routes/test_accepted::test_errors_that_say_nothing_ignore_the_pixel",
     "a flux that is not finite": "app/routes/test_api::test_masked_pixels_may_be_null "
     "app/routes/test_accepted::test_a_flux_that_is_not_finite_must_be_masked",
-    "errors that make an S/N below 1 or above 3,000": "model/spectra/test_spectrum::test_an_odd_snr_is_a_warning",
+    "errors that make an S/N below 1 or above 3,000, or a few pixels with nearly all weight": (
+        "model/spectra/test_spectrum::test_an_odd_snr_is_a_warning "
+        "model/spectra/test_spectrum::test_errors_sent_as_inverse_variances_are_asked_about"
+    ),
     "pixels whose weight is next to nothing beside the others'": "model/spectra/test_spectrum::test_pixels_that_say_next_to_nothing_are_masked",
     "a flux of exactly 0": "model/spectra/test_spectrum::test_a_flux_of_exactly_zero_is_no_flux",
     "`snr`: not positive, NaN or infinite": "app/bulk/readers/test_open_stars::test_an_snr_that_is_not_positive_and_finite_is_unknown",

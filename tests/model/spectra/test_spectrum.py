@@ -317,7 +317,8 @@ def test_pixels_too_wide_to_be_resampled_are_said(model):
     assert raised.value.code == "too_coarse"
 
 
-def test_errors_sent_as_inverse_variances_are_asked_about_where_bad_pixels_have_huge_ones(model):
+def test_errors_sent_as_inverse_variances_are_asked_about(model):
+    """Bad pixels with huge errors have nearly all weight then."""
     error = np.full(len(model.grid), 0.01)
     error[::20] = 1e10
     observation = Observation(np.ones(len(error)), Parameters(4500, 2.5, 0), ivar=error)
