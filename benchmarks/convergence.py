@@ -11,6 +11,7 @@ import itertools
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -32,9 +33,11 @@ fits: list[tuple[Response, Array, Array, Array, Fit]] = []
 _fit = Response.fit
 
 
-def recorded(response: Response, observed: Array, parameters: Array, precision: Array) -> Fit:
+def recorded(
+    response: Response, observed: Array, parameters: Array, precision: Array, *others: Any, **options: Any
+) -> Fit:
     """`Response.fit`, noted in `fits`."""
-    found = _fit(response, observed, parameters, precision)
+    found = _fit(response, observed, parameters, precision, *others, **options)
     fits.append((response, observed, parameters, precision, found))
     return found
 

@@ -119,11 +119,24 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Inferred:
-    """A star's `latent` (D,), its `covariance` (D, D) or None without errors, and `problems` of the fit."""
+    """What a spectrum says of a star.
+
+    Attributes
+    ----------
+    latent : array (D,)
+        The latent.
+    covariance : array (D, D) or None
+        Its covariance; None without errors.
+    problems : tuple of str
+        Problems of the fit.
+    parameters : array (U,) or None
+        The most probable parameters; None for the known ones.
+    """
 
     latent: Array
     covariance: Array | None
     problems: tuple[str, ...] = ()
+    parameters: Array | None = None
 
 
 class Model(ABC):
@@ -301,8 +314,13 @@ class Model(ABC):
 
     def embed(self, spectra: Sequence[Spectrum]) -> list[Embedding]:
         """Embed prepared spectra, in order."""
-        parameters = np.stack([s.parameters.values(self.parameter_names) for s in spectra])
         inferred = self.infer(spectra)
+        parameters = np.stack(
+            [
+                s.parameters.values(self.parameter_names) if one.parameters is None else one.parameters
+                for s, one in zip(spectra, inferred, strict=True)
+            ]
+        )
         rebuilt = self.decode(np.stack([one.latent for one in inferred]), parameters)
         return [self._compared(*found) for found in zip(spectra, inferred, rebuilt, strict=True)]
 

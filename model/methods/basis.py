@@ -48,6 +48,26 @@ def design(parameters: Array, ranges: Array, degree: int) -> Array:
     return np.ascontiguousarray(monomials.T)
 
 
+@cache
+def _derivatives(parameters: int, degree: int) -> NDArray[np.float64]:
+    """Derivatives (U, T, T) of all monomials by each variable, as combinations (.., T) of monomials (T, ..)."""
+    powers = exponents(parameters, degree)
+    places = {power: place for place, power in enumerate(powers)}
+    found = np.zeros((parameters, len(powers), len(powers)))
+    for place, power in enumerate(powers):
+        for number in np.flatnonzero(power):
+            lower = (*power[:number], power[number] - 1, *power[number + 1 :])
+            found[number, places[lower], place] = power[number]
+    return found
+
+
+def design_slopes(monomials: Array, ranges: Array, degree: int) -> Array:
+    """Derivatives (N, U, T) of monomials (N, T), as `design` gives them, by the parameters."""
+    widths = ranges[:, 1] - ranges[:, 0]
+    slopes = monomials @ _derivatives(len(ranges), degree) * (2 / widths)[:, None, None]
+    return np.asarray(slopes.transpose(1, 0, 2))
+
+
 class Basis:
     """A polynomial of the parameters for each pixel, and the components of the residuals.
 
@@ -170,10 +190,12 @@ class Basis:
         return ((self.single * variance) @ self.single.T).astype(np.float64)
 
     def slope(self, parameters: Array) -> Array:
-        """Derivative (U, P) of `expected` by the parameters (U,), by differences of 1 % of the ranges."""
-        steps = 0.01 * np.diag(self.ranges[:, 1] - self.ranges[:, 0])
-        change = self.expected(parameters + steps) - self.expected(parameters - steps)
-        return np.asarray(change / (2 * np.diag(steps))[:, None])
+        """Derivative (U, P) of `expected` by the parameters (U,)."""
+        return np.asarray(self.term_slopes(parameters[None])[0] @ self.polynomial)
+
+    def term_slopes(self, parameters: Array) -> Array:
+        """Derivatives (N, U, T) of `terms` by the parameters (N, U)."""
+        return design_slopes(self.terms(parameters), self.ranges, self.degree)
 
     def information(self, residual: Array, ivar: Array) -> tuple[Array, Array]:
         """Information of residuals on the coefficients.
@@ -197,19 +219,6 @@ class Basis:
             return np.stack([root @ root.T for root in roots]).astype(np.float64), weighted
         products, places = self._products
         return np.take(weights @ products.T, places, axis=1).astype(np.float64), weighted
-
-    def coefficient_slope(self, parameters: Array) -> Array:
-        """Derivatives (N, U, K) of the coefficients of `expected` by the parameters (N, U)."""
-        widths = self.ranges[:, 1] - self.ranges[:, 0]
-        steps = 0.01 * np.diag(widths)
-        projected = self.polynomial @ self.components.T
-        return np.stack(
-            [
-                (self.terms(parameters + step) - self.terms(parameters - step)) @ projected / (0.02 * width)
-                for step, width in zip(steps, widths, strict=True)
-            ],
-            axis=1,
-        )
 
     def _completion(self, good: NDArray[np.bool_], variance: Array) -> tuple[Array, Array]:
         """The matrix (K, K) that completes a projection of good pixels, and its covariance (K, K).

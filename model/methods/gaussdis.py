@@ -23,9 +23,10 @@ from model.methods.continuum_fit import ContinuumFit
 from model.methods.errorless_fits import ErrorlessFits
 from model.methods.gauss_newton import STEPS
 from model.methods.inverses import inverse, inverse_root
+from model.methods.latent_fit import FittedLatents, LatentFit
 from model.methods.measured_stars import Measured
 from model.methods.outside_basis import squares_outside
-from model.methods.response import TOLERANCE, Fit, Response
+from model.methods.response import Response
 from model.methods.scatter import Scatter, factors, scaled_within
 from model.similarity.likelihood_ratio import likelihood_ratio
 from model.spectra.continuum import Normaliser
@@ -46,9 +47,6 @@ UNCONVERGED = f"the fit of the latent did not converge in {STEPS} steps: do not 
 
 ERRORLESS_AT_ONCE = 256
 """Spectra without errors that are embedded at once."""
-
-NEAR = 0.01
-"""So many posterior standard deviations from the most probable latents, scatter is as good as there."""
 
 UNUSUAL = 10.0
 """Residual variance of so many times the usual is no more than a survey's own spectra may have."""
@@ -199,45 +197,16 @@ class GaussDis(Model):
         covariances : array (N, D, D)
             Posterior covariances.
         """
-        latents, information, _ = self._fit(flux, parameters, variance, errors)
-        return self._posterior_means(latents, information), self._posterior_covariances(information)
-
-    def _fit(
-        self, flux: Array, parameters: Array, variance: Array | None, errors: Array | None
-    ) -> tuple[Array, Array, NDArray[np.bool_]]:
-        """Most probable latents (N, D), the information (N, D, D) on them, and which (N,) fits converged.
-
-        In the frame where the population is the unit Gaussian, as all of `_fit_measured`.
-        """
         parameters = self.nearest(parameters)
         if variance is None:
             variance = np.broadcast_to(np.float64(0.0), flux.shape)
         residual = flux - self.basis.expected(parameters)
-        measured, covariance = self._measured(residual, np.maximum(variance, NOISELESS_SNR**-2))
-        fit, _ = self._fit_measured(measured, covariance, parameters, errors)
-        return fit.latents, fit.information, fit.converged
-
-    def _fit_measured(
-        self, measured: Array, noise: Array, parameters: Array, errors: Array | None
-    ) -> tuple[Fit, Array]:
-        """The fit to coefficients (N, K) with the covariance of their noise, and their precision.
-
-        Scatter and errors of the parameters depend on the latent: they are added at that of a first fit.
-        """
-        usual = np.zeros((len(measured), self.card.latent_dim))
-        precision = inverse(noise + self.scattered(usual, parameters))
-        uncertain = errors is not None and bool(errors.any())
-        again = uncertain or self.scattered.grows
-        fit = self._of_population.fit(measured, parameters, precision, tolerance=NEAR if again else TOLERANCE)
-        if again:
-            latents = fit.latents @ self.population.T
-            covariance = noise + self.scattered(latents, parameters)
-            if errors is not None and uncertain:
-                covariance = covariance + self.by_errors(latents, parameters, errors)
-            precision = inverse(covariance)
-            last = self._of_population.fit(measured, parameters, precision, fit.latents)
-            fit = last._replace(steps=np.maximum(fit.steps, last.steps))
-        return fit, precision
+        coefficients, noise = self._measured(residual, np.maximum(variance, NOISELESS_SNR**-2))
+        fitted = self._fit_latents(coefficients, noise, parameters, errors)
+        return (
+            self._posterior_means(fitted.latents, fitted.information),
+            self._posterior_covariances(fitted.information),
+        )
 
     def measure(self, spectra: Sequence[Spectrum]) -> Measured:
         """Measure the spectral coefficients of prepared spectra.
@@ -272,32 +241,30 @@ class GaussDis(Model):
 
     def infer(self, spectra: Sequence[Spectrum]) -> list[Inferred]:
         """Posterior mean of each spectrum's latent, and its covariance if the spectrum came with errors."""
-        measured = self.measure(spectra)
-        fit, precision = self._fit_measured(
-            measured.coefficients, measured.covariances, measured.parameters, measured.errors
-        )
-        means = self._posterior_means(fit.latents, fit.information)
-        covariances = self._posterior_covariances(fit.information)
-        residual = measured.coefficients - self._of_population(fit.latents, measured.parameters)
+        fitted = self.fit(self.measure(spectra))
+        means = self._posterior_means(fitted.latents, fitted.information)
+        covariances = self._posterior_covariances(fitted.information)
+        residual = fitted.coefficients - self._of_population(fitted.latents, fitted.parameters)
+        precision = fitted.precision
         if self.shared.any():
             precision = inverse(inverse(precision) + self.shared)
         chi2 = np.einsum("nk,nkl,nl->n", residual, precision, residual)
-        chi2 += np.square(fit.latents @ self.population.T).sum(axis=1)
+        chi2 += np.square(fitted.latents @ self.population.T).sum(axis=1)
         return [
             Inferred(
                 mean,
                 covariance if spectrum.has_errors else None,
                 (*(() if sure else (UNCONVERGED,)), *self._foreign(float(found)) * spectrum.has_errors),
+                parameters,
             )
-            for spectrum, mean, covariance, sure, found in zip(
-                spectra, means, covariances, fit.converged, chi2, strict=True
+            for spectrum, mean, covariance, sure, found, parameters in zip(
+                spectra, means, covariances, fitted.converged, chi2, fitted.parameters, strict=True
             )
         ]
 
-    def fit_latents(self, coefficients: Array, covariances: Array, stars: Measured) -> Array:
-        """Most probable latents (N, D) of `stars` with other coefficients (N, K) and covariances (N, K, K)."""
-        fit, _ = self._fit_measured(coefficients, covariances, stars.parameters, stars.errors)
-        return np.asarray(fit.latents @ self.population.T)
+    def fit(self, stars: Measured, start: Array | None = None) -> FittedLatents:
+        """The most probable latents of measured stars; `start` as for `LatentFit`."""
+        return self._fit_latents(stars.coefficients, stars.covariances, stars.parameters, stars.errors, start)
 
     def _foreign(self, chi2: float) -> tuple[str, ...]:
         """A sentence about a spectrum that is none of the model's survey, by the chi-square of its K numbers.
@@ -415,6 +382,14 @@ class GaussDis(Model):
         return self.response.turned(self.population)
 
     @cached_property
+    def _fit_latents(self) -> LatentFit:
+        fit = self.continuum_fit
+        components = self.basis.components if fit is None else fit.components
+        return LatentFit(
+            self._of_population, self.scattered, self.population, self.basis, components, self.nearest
+        )
+
+    @cached_property
     def _unmetric(self) -> Array:
         """The inverse (D, D) of the metric."""
         return np.asarray(np.linalg.inv(self.metric))
@@ -485,19 +460,10 @@ class GaussDis(Model):
         covered = root if fit is not None else (np.eye(len(self.scatter)) + self.continuum) @ root
         return measured, root.transpose(0, 2, 1) @ covered
 
-    def by_errors(self, latents: Array, parameters: Array, errors: Array) -> Array:
-        """Covariance (N, K, K) of measured coefficients from errors (N, U) of the parameters (N, U)."""
-        slopes = self._by_parameters(latents, parameters) * errors[:, :, None]
-        return np.asarray(np.matmul(slopes.transpose(0, 2, 1), slopes))
-
-    def _by_parameters(self, latents: Array, parameters: Array) -> Array:
-        """Derivatives (N, U, K) of measured coefficients by the parameters that they are taken at."""
-        return self.response.slope(latents, parameters) + self.basis.coefficient_slope(parameters)
-
     def _posterior_means(self, latents: Array, information: Array) -> Array:
         """Posterior means (N, D), from the most probable latents (N, D) and the information (N, D, D) on them.
 
-        Both as `_fit` returns them. Half of the residue is added to each twin's noise.
+        Both as `LatentFit` returns them. Half of the residue is added to each twin's noise.
         """
         pulled = np.matmul(information + np.eye(len(self.residue)), latents[:, :, None])
         means = np.linalg.solve(self._residue_term(information) + information, pulled)

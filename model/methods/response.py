@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model.methods.basis import design, exponents
+from model.methods.basis import design, design_slopes, exponents
 from model.methods.gauss_newton import STEPS, gauss_newton
 from model.spectra.grid import Array
 
@@ -99,24 +99,23 @@ class Response:
         return Response(self.ranges, self.mean, root.T @ self.linear, turn.T @ self.products)
 
     def slope(self, latents: Array, parameters: Array) -> Array:
-        """Derivatives (N, U, K) of the coefficients by the parameters, by differences of 1 % of the ranges.
+        """Derivatives (N, U, K) of the coefficients by the parameters, at latents (N, D).
 
         The latents come first: what is left is a polynomial of the parameters for each star.
         """
-        widths = self.ranges[:, 1] - self.ranges[:, 0]
         slopes = np.empty((*parameters.shape, self.mean.shape[1]))
         for rows in _blocks(len(latents)):
-            straight = np.matmul(latents[rows], self.linear)
-            bent = np.matmul(_products(latents[rows], self.leading), self.products)
-            for number, width in enumerate(widths):
-                step = np.zeros(len(widths))
-                step[number] = 0.01 * width
-                above, below = (
-                    _monomials(parameters[rows] + sign * step, self.ranges, self.degrees) for sign in (1, -1)
+            straight = np.matmul(latents[rows], self.linear).transpose(1, 0, 2)
+            bent = np.matmul(_products(latents[rows], self.leading), self.products).transpose(1, 0, 2)
+            mean, linear, products = (
+                design_slopes(monomials, self.ranges, degree)
+                for monomials, degree in zip(
+                    _monomials(parameters[rows], self.ranges, self.degrees), self.degrees, strict=True
                 )
-                mean, linear, products = (high - low for high, low in zip(above, below, strict=True))
-                change = mean @ self.mean + np.einsum("nt,tnk->nk", linear, straight)
-                slopes[rows, number] = (change + np.einsum("nt,tnk->nk", products, bent)) / (0.02 * width)
+            )
+            inside = np.clip(parameters[rows], *self.ranges.T) == parameters[rows]
+            of_latents = np.matmul(linear, straight) + np.matmul(products, bent)
+            slopes[rows] = mean @ self.mean + inside[:, :, None] * of_latents
         return slopes
 
     def fit(

@@ -35,7 +35,6 @@ from tqdm import tqdm
 
 from model.methods.basis import design, exponents
 from model.methods.gaussdis import GaussDis
-from model.methods.inverses import inverse
 from model.methods.measured_stars import Measured
 from model.methods.scatter import line_strength
 from model.spectra.grid import Array
@@ -175,18 +174,17 @@ class Correction(nn.Module):
 
         `latents` are those to start from. Returns the new ones as well.
         """
-        labels, noise = stars.parameters, stars.covariances.astype(np.float64)
-        errors = model.by_errors(latents, labels, stars.errors)
-        precision = inverse(noise + model.scattered(latents, labels) + model.shared + errors)
-        latents = model.response.fit(stars.coefficients, labels, precision, latents, TOLERANCE).latents
-        response = self.start.response
+        noise = stars.covariances.astype(np.float64)
+        fitted = model.fit(stars._replace(covariances=noise + model.shared), latents)
+        latents, labels, response = fitted.latents @ model.population.T, fitted.parameters, self.start.response
         slope = response.by_latents(latents, labels)
         at_zero = response(latents, labels) - np.einsum("nd,ndk->nk", latents, slope)
-        covariance = noise + self.start.scattered(latents, labels) + errors
-        arrays = stars.coefficients - at_zero, slope, covariance, self._terms(labels)
+        covariance = noise + self.start.scattered(latents, labels)
+        covariance += np.matmul(fitted.slopes.transpose(0, 2, 1), fitted.slopes)
+        arrays = fitted.coefficients - at_zero, slope, covariance, self._terms(labels)
         strength = line_strength(self.start.basis, labels)
         parts = (torch.tensor(values, device=self.root.device) for values in (*arrays, strength))
-        return Linear(*parts), latents
+        return Linear(*parts), fitted.latents
 
     def log_likelihood(self, stars: Linear, group: Tensor | None = None, times: float = 1.0) -> Tensor:
         """Log likelihoods (G,) of groups, up to a constant; of each star (N,) where no group (N,) is given.

@@ -100,15 +100,17 @@ class LinearStars:
     @classmethod
     def about(cls, model: GaussDis, stars: Measured, group: NDArray[np.int64], misfit: Misfit) -> LinearStars:
         """Linearise about the latents that fit `stars` under a misfit."""
-        coefficients = stars.coefficients - misfit.offsets(model, stars.parameters)
+        offsets = misfit.offsets(model, stars.parameters)
         strength = line_strength(model.basis, stars.parameters)
         uncertain = stars.covariances + strength[:, None, None] ** 2 * misfit.own + misfit.shared
-        latents = model.fit_latents(coefficients, uncertain, stars)
-        slope = model.response.by_latents(latents, stars.parameters)
-        at_zero = model.response(latents, stars.parameters) - np.einsum("nd,ndk->nk", latents, slope)
+        fitted = model.fit(stars._replace(coefficients=stars.coefficients - offsets, covariances=uncertain))
+        latents = fitted.latents @ model.population.T
+        slope = model.response.by_latents(latents, fitted.parameters)
+        at_zero = model.response(latents, fitted.parameters) - np.einsum("nd,ndk->nk", latents, slope)
         covariances = stars.covariances + model.scattered(latents, stars.parameters)
-        covariances = covariances + model.by_errors(latents, stars.parameters, stars.errors)
-        return cls(stars.coefficients - at_zero, slope, covariances, strength, group)
+        covariances = covariances + np.matmul(fitted.slopes.transpose(0, 2, 1), fitted.slopes)
+        residual = fitted.coefficients + offsets - at_zero
+        return cls(residual, slope, covariances, strength, group)
 
 
 @dataclass(frozen=True)

@@ -75,12 +75,28 @@ def fit_in_double(model, star):
     root = np.linalg.inv(np.linalg.cholesky((basis * weight) @ basis.T))
     covariance = root.T @ (np.eye(len(basis)) + model.continuum) @ root + model.scatter
     measured = (root.T @ root @ (basis @ (weight * residual)))[None]
-    fit = model.response.fit(measured, known, np.linalg.inv(covariance))
     errors = star.parameters.errors(model.parameter_names)[None]
-    if errors.any():
-        covariance = covariance + model.by_errors(fit.latents, known, errors)[0]
-        fit = model.response.fit(measured, known, np.linalg.inv(covariance))
-    return fit
+    if not errors.any():
+        return model.response.fit(measured, known, np.linalg.inv(covariance))
+
+    def coefficients(latents, parameters):
+        return model.basis.expected(parameters) @ basis.T + model.response(latents, parameters)
+
+    def slopes(latents, parameters):
+        steps = 1e-3 * np.diag(errors[0])
+        changes = [coefficients(latents, parameters + s) - coefficients(latents, parameters - s) for s in steps]
+        return np.concatenate(changes) / 2e-3
+
+    by_errors = slopes(np.zeros((1, model.card.latent_dim)), known)
+    fit = model.response.fit(measured, known, np.linalg.inv(covariance + by_errors.T @ by_errors))
+    by_errors = slopes(fit.latents, known)
+    weight = np.linalg.inv(covariance + by_errors.T @ by_errors)
+    moved = (measured - model.response(fit.latents, known)) @ weight @ by_errors.T
+    found = known + errors * moved
+    by_errors = slopes(fit.latents, found)
+    there = measured + (model.basis.expected(known) - model.basis.expected(found)) @ basis.T + moved @ by_errors
+    weight = np.linalg.inv(covariance + by_errors.T @ by_errors)
+    return model.response.fit(there, found, weight, fit.latents)
 
 
 def test_posterior_means_differ_by_less_than_a_thousandth_of_their_errors(model, observed):

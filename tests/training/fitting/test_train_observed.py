@@ -99,12 +99,18 @@ def test_the_likelihood_is_the_normal_density_of_groups_with_latents_and_shared_
     group = np.array([0, 0, 0, 1, 1, 2, 3, 3, 3, 3, 4, 4])
     found = correction.log_likelihood(linear, torch.tensor(group)).detach().numpy()
 
-    slope = corrected.response.by_latents(latents, stars.parameters)
-    mean = corrected.response(latents, stars.parameters) - np.einsum("nd,ndk->nk", latents, slope)
-    strength = line_strength(model.basis, stars.parameters)[:, None, None]
-    errors = corrected.by_errors(np.zeros_like(latents), stars.parameters, stars.errors)
-    own = stars.covariances + model.scattered(latents, stars.parameters) + errors
-    growth = np.exp(scaled_within(model.ranges, stars.parameters) @ corrected.misfit_growth)
+    fitted = corrected.fit(
+        stars._replace(covariances=stars.covariances + corrected.shared), np.zeros_like(latents)
+    )
+    assert np.array_equal(fitted.latents, latents)
+    latents, labels = latents @ corrected.population.T, fitted.parameters
+    assert np.abs(labels - stars.parameters).max() > 10
+    slope = corrected.response.by_latents(latents, labels)
+    mean = corrected.response(latents, labels) - np.einsum("nd,ndk->nk", latents, slope)
+    strength = line_strength(model.basis, labels)[:, None, None]
+    errors = np.einsum("nuk,nul->nkl", fitted.slopes, fitted.slopes)
+    own = stars.covariances + model.scattered(latents, labels) + errors
+    growth = np.exp(scaled_within(model.ranges, labels) @ corrected.misfit_growth)
     own = own + growth[:, None, None] * strength**2 * corrected.misfit
     slope = corrected.population.T @ slope
     size = stars.coefficients.shape[1]
@@ -118,7 +124,7 @@ def test_the_likelihood_is_the_normal_density_of_groups_with_latents_and_shared_
         density = multivariate_normal(mean[rows].ravel(), covariance)
         constant = 0.5 * len(rows) * size * np.log(2 * np.pi)
         assert found[number] == pytest.approx(
-            density.logpdf(stars.coefficients[rows].ravel()) + constant, rel=1e-6
+            density.logpdf(fitted.coefficients[rows].ravel()) + constant, rel=1e-6
         )
 
 
