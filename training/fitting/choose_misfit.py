@@ -35,7 +35,7 @@ SIZES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 """Tried from the middle. A finer grid's choice depends on which of a few groups is left out."""
 DEGREES = (0, 1, 2, 3)
 STARS_PER_TERM = 8
-"""Groups that each term of the offset needs."""
+"""Stars that each term of the offset needs."""
 
 FACTORS = (0.1, 10.0)
 """Bounds of the factor of W."""
@@ -77,7 +77,9 @@ def choose_prior(model: GaussDis, stars: ObservedStars) -> Prior:
     """The prior under which groups left out are most probable: first its size, at degree 1, then its degree."""
     groups = int(stars.group.max()) + 1
     parameters = len(model.parameter_names)
-    degrees = [d for d in DEGREES if len(exponents(parameters, d)) * STARS_PER_TERM <= groups or d == 0]
+    degrees = [
+        d for d in DEGREES if len(exponents(parameters, d)) * STARS_PER_TERM <= len(stars.group) or d == 0
+    ]
     parts = stars.parts(np.arange(groups))
 
     def left_out(prior: Prior, part: tuple[ObservedStars, ObservedStars]) -> float:
