@@ -260,7 +260,7 @@ def _doubts(scores: Scores) -> list[str]:
             f"only {scores.accepted:.2f} of the siblings accept each other, 0.91 with the shipped model"
         )
     if scores.far_accepted is not None and scores.far_accepted > MOST_FAR_ACCEPTED:
-        doubts.append(f"{scores.far_accepted:.3f} of groups 0.15 dex apart do, 0.011 with the shipped model")
+        doubts.append(f"{scores.far_accepted:.3f} of groups 0.15 dex apart do, 0.003 with the shipped model")
     if scores.median is not None and scores.median > LARGEST_MEDIAN:
         doubts.append(f"the median p_same is {scores.median:.2f}: errors are too large")
     return doubts
