@@ -22,7 +22,7 @@ from model.methods.basis import Basis
 from model.methods.continuum_fit import ContinuumFit
 from model.methods.errorless_fits import ErrorlessFits
 from model.methods.gauss_newton import STEPS
-from model.methods.inverses import inverse, inverse_root
+from model.methods.inverses import inverse_root
 from model.methods.latent_fit import FittedLatents, LatentFit
 from model.methods.measured_stars import Measured
 from model.methods.outside_basis import squares_outside
@@ -241,15 +241,11 @@ class GaussDis(Model):
 
     def infer(self, spectra: Sequence[Spectrum]) -> list[Inferred]:
         """Posterior mean of each spectrum's latent, and its covariance if the spectrum came with errors."""
-        fitted = self.fit(self.measure(spectra))
+        stars = self.measure(spectra)
+        fitted = self.fit(stars)
         means = self._posterior_means(fitted.latents, fitted.information)
         covariances = self._posterior_covariances(fitted.information)
-        residual = fitted.coefficients - self._of_population(fitted.latents, fitted.parameters)
-        precision = fitted.precision
-        if self.shared.any():
-            precision = inverse(inverse(precision) + self.shared)
-        chi2 = np.einsum("nk,nkl,nl->n", residual, precision, residual)
-        chi2 += np.square(fitted.latents @ self.population.T).sum(axis=1)
+        chi2 = self._chi_squares(stars, fitted)
         return [
             Inferred(
                 mean,
@@ -265,6 +261,15 @@ class GaussDis(Model):
     def fit(self, stars: Measured, start: Array | None = None) -> FittedLatents:
         """The most probable latents of measured stars; `start` as for `LatentFit`."""
         return self._fit_latents(stars.coefficients, stars.covariances, stars.parameters, stars.errors, start)
+
+    def _chi_squares(self, stars: Measured, fitted: FittedLatents) -> Array:
+        """Squares (N,) of residuals and latents, each in units of its errors."""
+        latents = fitted.latents @ self.population.T
+        residual = fitted.coefficients - self._of_population(fitted.latents, fitted.parameters)
+        covariances = stars.covariances + self.scattered(latents, stars.parameters) + self.shared
+        covariances += np.matmul(fitted.slopes.transpose(0, 2, 1), fitted.slopes)
+        white = np.matmul(inverse_root(covariances), residual[:, :, None])[:, :, 0]
+        return np.asarray(np.square(white).sum(axis=1) + np.square(latents).sum(axis=1))
 
     def _foreign(self, chi2: float) -> tuple[str, ...]:
         """A sentence about a spectrum that is none of the model's survey, by the chi-square of its K numbers.

@@ -45,8 +45,6 @@ class FittedLatents(NamedTuple):
         What the response at these parameters is fitted to.
     slopes : array (N, U, K)
         Derivatives of the coefficients by the parameters, in units of the errors of these.
-    precision : array (N, K, K)
-        Inverse covariance of the coefficients.
     """
 
     latents: Array
@@ -55,7 +53,6 @@ class FittedLatents(NamedTuple):
     parameters: Array
     coefficients: Array
     slopes: Array
-    precision: Array
 
 
 class LatentFit:
@@ -140,7 +137,7 @@ class LatentFit:
         there += np.einsum("nu,nuk->nk", moved, slopes)
         last = self._response.fit(there, found, precision, latents)
         converged &= last.converged
-        return FittedLatents(last.latents, last.information, converged, found, there, slopes, precision)
+        return FittedLatents(last.latents, last.information, converged, found, there, slopes)
 
     def _fit_exact(
         self, coefficients: Array, noise: Array, parameters: Array, start: Array | None
@@ -156,9 +153,7 @@ class LatentFit:
             fit = self._response.fit(coefficients, parameters, precision, fit.latents)
             converged = converged & fit.converged
         slopes = np.zeros((*parameters.shape, coefficients.shape[1]))
-        return FittedLatents(
-            fit.latents, fit.information, converged, parameters, coefficients, slopes, precision
-        )
+        return FittedLatents(fit.latents, fit.information, converged, parameters, coefficients, slopes)
 
     def _precision(self, noise: Array, latents: Array, parameters: Array) -> Array:
         """Inverse of noise and scatter (N, K, K), or (K, K) if all stars have the same."""
