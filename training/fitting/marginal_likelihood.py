@@ -1,13 +1,13 @@
 """GaussDis fitted to noisy, masked spectra with errors of labels, by maximum marginal likelihood.
 
-The coefficients y (K,) of star i at labels u, with those of its group's latent z, are taken as
+The coefficients y (K,) of star i at its most probable labels u (`model.methods.latent_fit`) are taken as
 
     y_i = R(z, u_i) + B' phi(u_i) + s + m_i + n_i,
     z ~ N(0, P),  s ~ N(0, V),  m_i ~ N(0, l_i^2 exp(b . u_i) W),  n_i ~ N(0, C_i),
 
 where R is the response of the model that the fit starts from, phi (A,) are polynomials of u, l_i is the
 strength of the star's lines (`model.methods.scatter`), and C_i the covariance of noise, masked pixels,
-continuum, scatter and, by the slope of the response, of the errors of labels. The members of a group share z
+continuum, scatter and, by the slopes there, of the errors of labels. The members of a group share the latent z
 and s; a single star is a group of its own. The fit integrates over z, s and m about the most probable latent,
 and climbs the gradient of the likelihood by B, P, V, W and b at once. B is in units of what stars differ by,
 the others in units of the noise: the gradient has one scale in all directions then.

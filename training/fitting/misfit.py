@@ -5,9 +5,10 @@ The coefficients y (K,) of star i at parameters u, with those of its group's lat
     y_i = R(z, u_i) + l_i B' phi(u_i) + s + m_i + n_i,
     z ~ N(0, I),  s ~ N(0, V),  m_i ~ N(0, l_i^2 W),  n_i ~ N(0, C_i),
 
-where R is the response, phi (T,) are the monomials of u, l_i is the strength of the star's lines
-(`model.methods.scatter`), for they are what a response has wrong, and C_i the covariance of noise, continuum,
-scatter and label errors. The members of a group share z and s, what the response misses of their chemistry; a
+where R is the response, at parameters that are fitted within their errors (`model.methods.latent_fit`), phi
+(T,) are the monomials of u as known, l_i is the strength of the star's lines (`model.methods.scatter`), for
+they are what a response has wrong, and C_i the covariance of noise, continuum, scatter and what is left of the
+errors of the parameters. The members of a group share z and s, what the response misses of their chemistry; a
 single star is a group of its own. Siblings do not differ by s, so that W alone belongs to the errors of their
 difference.
 
