@@ -191,11 +191,8 @@ class Basis:
 
     def slope(self, parameters: Array) -> Array:
         """Derivative (U, P) of `expected` by the parameters (U,)."""
-        return np.asarray(self.term_slopes(parameters[None])[0] @ self.polynomial)
-
-    def term_slopes(self, parameters: Array) -> Array:
-        """Derivatives (N, U, T) of `terms` by the parameters (N, U)."""
-        return design_slopes(self.terms(parameters), self.ranges, self.degree)
+        slopes = design_slopes(self.terms(parameters[None]), self.ranges, self.degree)
+        return np.asarray(slopes[0] @ self.polynomial)
 
     def information(self, residual: Array, ivar: Array) -> tuple[Array, Array]:
         """Information of residuals on the coefficients.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import chdtrc
 
 from model.methods.base import Card, Embedding, Inferred, Model
-from model.methods.basis import Basis
+from model.methods.basis import Basis, design
 from model.methods.continuum_fit import ContinuumFit
 from model.methods.errorless_fits import ErrorlessFits
 from model.methods.gauss_newton import STEPS
@@ -258,9 +258,29 @@ class GaussDis(Model):
             )
         ]
 
-    def fit(self, stars: Measured, start: Array | None = None) -> FittedLatents:
-        """The most probable latents of measured stars; `start` as for `LatentFit`."""
-        return self._fit_latents(stars.coefficients, stars.covariances, stars.parameters, stars.errors, start)
+    def fit(self, stars: Measured, start: Array | None = None, offset: Array | None = None) -> FittedLatents:
+        """The most probable latents of measured stars.
+
+        Parameters
+        ----------
+        stars : Measured
+            N stars.
+        start : array (N, D), optional
+            As for `LatentFit`.
+        offset : array (T, K), optional
+            What to add to the mean of the response.
+
+        Returns
+        -------
+        FittedLatents
+            The latents, in the frame where the population is the unit Gaussian.
+        """
+        fit, coefficients = self._fit_latents, stars.coefficients
+        if offset is not None:
+            monomials = design(stars.parameters, self.ranges, self.response.degrees[0])
+            coefficients = coefficients - monomials[:, : len(offset)] @ offset
+            fit = fit.with_offset(offset)
+        return fit(coefficients, stars.covariances, stars.parameters, stars.errors, start)
 
     def _chi_squares(self, stars: Measured, fitted: FittedLatents) -> Array:
         """Squares (N,) of residuals and latents, each in units of its errors."""
@@ -269,7 +289,7 @@ class GaussDis(Model):
         covariances = stars.covariances + self.scattered(latents, stars.parameters) + self.shared
         covariances += np.matmul(fitted.slopes.transpose(0, 2, 1), fitted.slopes)
         white = np.matmul(inverse_root(covariances), residual[:, :, None])[:, :, 0]
-        return np.asarray(np.square(white).sum(axis=1) + np.square(latents).sum(axis=1))
+        return np.asarray(np.square(white).sum(axis=1) + np.square(fitted.latents).sum(axis=1))
 
     def _foreign(self, chi2: float) -> tuple[str, ...]:
         """A sentence about a spectrum that is none of the model's survey, by the chi-square of its K numbers.

@@ -10,12 +10,13 @@ left of the parameters' errors is integrated over.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.methods.basis import Basis
+from model.methods.basis import Basis, design, design_slopes, exponents
 from model.methods.inverses import inverse
 from model.methods.response import TOLERANCE, Response
 from model.methods.scatter import Scatter
@@ -84,8 +85,11 @@ class LatentFit:
         nearest: Callable[[Array], Array],
     ) -> None:
         self._response, self._scattered, self._population = response, scattered, population
-        self._basis, self._nearest = basis, nearest
-        self._expected = basis.polynomial @ components.T
+        self._ranges, self._nearest = basis.ranges, nearest
+        self._degree = max(basis.degree, response.degrees[0])
+        expected = basis.polynomial @ components.T
+        missing = len(exponents(len(basis.ranges), self._degree)) - len(expected)
+        self._expected = np.pad(expected, ((0, missing), (0, 0)))
 
     def __call__(
         self,
@@ -106,7 +110,7 @@ class LatentFit:
         parameters, errors : array (N, U)
             The known parameters and their standard deviations; None for exact ones.
         start : array (N, D), optional
-            Latents near the most probable ones: they spare the first fit.
+            Latents that the first fit starts from, by default the prior's mean.
 
         Returns
         -------
@@ -115,54 +119,63 @@ class LatentFit:
         """
         if errors is None or not errors.any():
             return self._fit_exact(coefficients, noise, parameters, start)
-        converged = np.ones(len(coefficients), dtype=bool)
-        latents = start
-        if latents is None:
-            usual = np.zeros((len(coefficients), self._response.latents))
-            exact = self._precision(noise, usual, parameters)
-            precision = _less_known(exact, self._slopes(usual, parameters, errors))
-            first = self._response.fit(coefficients, parameters, precision, tolerance=NEAR)
-            latents, converged = first.latents, first.converged
-        if start is not None or self._scattered.grows:
-            exact = self._precision(noise, latents, parameters)
-        slopes = self._slopes(latents, parameters, errors)
+        exact = self._precision(noise, start, parameters)
+        precision = _less_known(exact, self._slopes(start, parameters, errors))
+        first = self._response.fit(coefficients, parameters, precision, start, NEAR)
+        if self._scattered.grows:
+            exact = self._precision(noise, first.latents, parameters)
+        slopes = self._slopes(first.latents, parameters, errors)
         precision = _less_known(exact, slopes)
-        residual = coefficients - self._response(latents, parameters)
+        residual = coefficients - self._response(first.latents, parameters)
         moved = np.einsum("nuk,nk->nu", np.matmul(slopes, precision), residual)
         found = self._nearest(parameters + errors * np.clip(moved, -FARTHEST, FARTHEST))
+        found = np.where(errors > 0, found, parameters)
         moved = np.divide(found - parameters, errors, out=np.zeros_like(moved), where=errors > 0)
-        slopes = self._slopes(latents, found, errors)
+        slopes = self._slopes(first.latents, found, errors)
         precision = _less_known(exact, slopes)
-        there = coefficients + (self._basis.terms(parameters) - self._basis.terms(found)) @ self._expected
+        there = coefficients + (self._terms(parameters) - self._terms(found)) @ self._expected
         there += np.einsum("nu,nuk->nk", moved, slopes)
-        last = self._response.fit(there, found, precision, latents)
-        converged &= last.converged
+        last = self._response.fit(there, found, precision, first.latents)
+        converged = first.converged & last.converged
         return FittedLatents(last.latents, last.information, converged, found, there, slopes)
+
+    def with_offset(self, offset: Array) -> LatentFit:
+        """Fits of a response with another `offset` (T, K) in its mean: one that `coefficients` do not have."""
+        other = copy(self)
+        other._expected = self._expected.copy()
+        other._expected[: len(offset)] += offset
+        return other
 
     def _fit_exact(
         self, coefficients: Array, noise: Array, parameters: Array, start: Array | None
     ) -> FittedLatents:
         """As `__call__`, of exact parameters."""
-        usual = np.zeros((len(coefficients), self._response.latents))
-        precision = self._precision(noise, usual if start is None else start, parameters)
-        tolerance = NEAR if start is None and self._scattered.grows else TOLERANCE
-        fit = self._response.fit(coefficients, parameters, precision, start, tolerance)
+        precision = self._precision(noise, start, parameters)
+        grows = self._scattered.grows
+        fit = self._response.fit(coefficients, parameters, precision, start, NEAR if grows else TOLERANCE)
         converged = fit.converged
-        if tolerance == NEAR:
+        if grows:
             precision = self._precision(noise, fit.latents, parameters)
             fit = self._response.fit(coefficients, parameters, precision, fit.latents)
             converged = converged & fit.converged
         slopes = np.zeros((*parameters.shape, coefficients.shape[1]))
         return FittedLatents(fit.latents, fit.information, converged, parameters, coefficients, slopes)
 
-    def _precision(self, noise: Array, latents: Array, parameters: Array) -> Array:
-        """Inverse of noise and scatter (N, K, K), or (K, K) if all stars have the same."""
+    def _terms(self, parameters: Array) -> Array:
+        """The monomials (N, T) of what is expected at parameters (N, U)."""
+        return design(parameters, self._ranges, self._degree)
+
+    def _precision(self, noise: Array, latents: Array | None, parameters: Array) -> Array:
+        """Inverse of noise and scatter (N, K, K), or (K, K) for all stars; at latents of 0 without any."""
+        if latents is None:
+            latents = np.zeros((len(parameters), self._response.latents))
         return inverse(noise + self._scattered(latents @ self._population.T, parameters))
 
-    def _slopes(self, latents: Array, parameters: Array, errors: Array) -> Array:
+    def _slopes(self, latents: Array | None, parameters: Array, errors: Array) -> Array:
         """Derivatives (N, U, K) of measured coefficients by the parameters, in units of their errors."""
         slopes = self._response.slope(latents, parameters)
-        slopes += np.matmul(self._basis.term_slopes(parameters), self._expected)
+        terms = design_slopes(self._terms(parameters), self._ranges, self._degree)
+        slopes += np.matmul(terms, self._expected)
         return np.asarray(slopes * errors[:, :, None])
 
 

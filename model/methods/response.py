@@ -98,11 +98,14 @@ class Response:
                 turn[place, places[tuple(sorted(others))]] += whole[factor, others].prod()
         return Response(self.ranges, self.mean, root.T @ self.linear, turn.T @ self.products)
 
-    def slope(self, latents: Array, parameters: Array) -> Array:
-        """Derivatives (N, U, K) of the coefficients by the parameters, at latents (N, D).
+    def slope(self, latents: Array | None, parameters: Array) -> Array:
+        """Derivatives (N, U, K) of the coefficients by the parameters, at latents (N, D), or at 0 without any.
 
         The latents come first: what is left is a polynomial of the parameters for each star.
         """
+        if latents is None:
+            monomials, *_ = _monomials(parameters, self.ranges, self.degrees)
+            return np.asarray(design_slopes(monomials, self.ranges, self.degrees[0]) @ self.mean)
         slopes = np.empty((*parameters.shape, self.mean.shape[1]))
         for rows in _blocks(len(latents)):
             straight = np.matmul(latents[rows], self.linear).transpose(1, 0, 2)

@@ -69,7 +69,6 @@ SAMPLE = 2000
 
 STEP_SIZE, LAST_STEP_SIZE = 0.02, 6e-4
 MOMENTS = (0.9, 0.98)
-TOLERANCE = 0.05
 CHECKPOINT_EVERY = 50
 JITTER = 1e-6
 
@@ -86,7 +85,9 @@ class Linear(NamedTuple):
     covariance : Tensor (N, K, K)
         C_i.
     terms : Tensor (N, A)
-        Polynomials phi of the labels.
+        Polynomials phi of the most probable labels.
+    growing : Tensor (N, U)
+        Those of first degree of the known labels.
     strength : Tensor (N,)
         Strength l of the lines.
     """
@@ -95,6 +96,7 @@ class Linear(NamedTuple):
     slope: Tensor
     covariance: Tensor
     terms: Tensor
+    growing: Tensor
     strength: Tensor
 
 
@@ -172,18 +174,20 @@ class Correction(nn.Module):
     def about(self, model: GaussDis, stars: Measured, latents: Array) -> tuple[Linear, Array]:
         """Linearise about the latents (N, D) that fit best under `model`, which is `self.model()`.
 
-        `latents` are those to start from. Returns the new ones as well.
+        `latents`, in the frame where the population is the unit Gaussian, are those to start from. Returns the
+        new ones as well.
         """
         noise = stars.covariances.astype(np.float64)
         fitted = model.fit(stars._replace(covariances=noise + model.shared), latents)
         latents, labels, response = fitted.latents @ model.population.T, fitted.parameters, self.start.response
         slope = response.by_latents(latents, labels)
         at_zero = response(latents, labels) - np.einsum("nd,ndk->nk", latents, slope)
-        covariance = noise + self.start.scattered(latents, labels)
+        covariance = noise + self.start.scattered(latents, stars.parameters)
         covariance += np.matmul(fitted.slopes.transpose(0, 2, 1), fitted.slopes)
         arrays = fitted.coefficients - at_zero, slope, covariance, self._terms(labels)
-        strength = line_strength(self.start.basis, labels)
-        parts = (torch.tensor(values, device=self.root.device) for values in (*arrays, strength))
+        growing = self._terms(stars.parameters)[:, 1 : len(self.growth) + 1]
+        strength = line_strength(self.start.basis, stars.parameters)
+        parts = (torch.tensor(values, device=self.root.device) for values in (*arrays, growing, strength))
         return Linear(*parts), fitted.latents
 
     def log_likelihood(self, stars: Linear, group: Tensor | None = None, times: float = 1.0) -> Tensor:
@@ -198,7 +202,7 @@ class Correction(nn.Module):
         root = root.detach() + (root - root.detach()) / times
         slope = torch.linalg.solve_triangular(root, stars.slope, upper=False)
         own, shared = self.root @ self.own.tril(), self.root @ self.shared.tril()
-        misfit = stars.strength**2 * (stars.terms[:, 1 : len(self.growth) + 1] @ self.growth).exp()
+        misfit = stars.strength**2 * (stars.growing @ self.growth).exp()
         covariance = stars.covariance + misfit[:, None, None] * (own @ own.T)
         if group is None:
             lower = torch.linalg.cholesky(covariance + shared @ shared.T + slope.mT @ slope)

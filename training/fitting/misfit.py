@@ -5,8 +5,8 @@ The coefficients y (K,) of star i at parameters u, with those of its group's lat
     y_i = R(z, u_i) + l_i B' phi(u_i) + s + m_i + n_i,
     z ~ N(0, I),  s ~ N(0, V),  m_i ~ N(0, l_i^2 W),  n_i ~ N(0, C_i),
 
-where R is the response, at parameters that are fitted within their errors (`model.methods.latent_fit`), phi
-(T,) are the monomials of u as known, l_i is the strength of the star's lines (`model.methods.scatter`), for
+where R is the response, u_i the most probable parameters (`model.methods.latent_fit`), phi (T,) are the
+monomials of u, l_i is the strength of the star's lines (`model.methods.scatter`), for
 they are what a response has wrong, and C_i the covariance of noise, continuum, scatter and what is left of the
 errors of the parameters. The members of a group share z and s, what the response misses of their chemistry; a
 single star is a group of its own. Siblings do not differ by s, so that W alone belongs to the errors of their
@@ -85,11 +85,13 @@ class LinearStars:
     slope : array (N, D, K)
         Derivatives of the coefficients by the latent z.
     covariances : array (N, K, K)
-        Of noise, continuum, scatter and label errors.
+        Of noise, continuum, scatter and what is left of the parameters' errors.
     strength : array (N,)
         Strength l of the star's lines.
     group : array of int (N,)
         The star's group, numbered from 0.
+    parameters : array (N, U)
+        The most probable parameters.
     """
 
     residual: Array
@@ -97,21 +99,21 @@ class LinearStars:
     covariances: Array
     strength: Array
     group: NDArray[np.int64]
+    parameters: Array
 
     @classmethod
     def about(cls, model: GaussDis, stars: Measured, group: NDArray[np.int64], misfit: Misfit) -> LinearStars:
         """Linearise about the latents that fit `stars` under a misfit."""
-        offsets = misfit.offsets(model, stars.parameters)
         strength = line_strength(model.basis, stars.parameters)
         uncertain = stars.covariances + strength[:, None, None] ** 2 * misfit.own + misfit.shared
-        fitted = model.fit(stars._replace(coefficients=stars.coefficients - offsets, covariances=uncertain))
+        fitted = model.fit(stars._replace(covariances=uncertain), offset=misfit.offset)
         latents = fitted.latents @ model.population.T
         slope = model.response.by_latents(latents, fitted.parameters)
         at_zero = model.response(latents, fitted.parameters) - np.einsum("nd,ndk->nk", latents, slope)
         covariances = stars.covariances + model.scattered(latents, stars.parameters)
         covariances = covariances + np.matmul(fitted.slopes.transpose(0, 2, 1), fitted.slopes)
-        residual = fitted.coefficients + offsets - at_zero
-        return cls(residual, slope, covariances, strength, group)
+        residual = fitted.coefficients + misfit.offsets(model, fitted.parameters) - at_zero
+        return cls(residual, slope, covariances, strength, group, fitted.parameters)
 
 
 @dataclass(frozen=True)
@@ -224,12 +226,12 @@ def fit_misfit(model: GaussDis, stars: Measured, group: NDArray[np.int64], prior
     size = stars.coefficients.shape[1]
     expected = 0.5 * prior.size * np.eye(size)
     polynomials = _offset_polynomials(model, prior.degree)
-    terms = _monomials(model, stars.parameters, len(polynomials)) @ polynomials
     misfit = Misfit(np.zeros((len(polynomials), size)), expected, expected)
     groups = int(group.max()) + 1
     for step in range(STEPS):
         if step % LINEARISED_EVERY == 0:
             linear = LinearStars.about(model, stars, group, misfit)
+            terms = _monomials(model, linear.parameters, len(polynomials)) @ polynomials
         precision = Precision.of(linear, misfit)
         offset = _offset(precision, linear.residual, terms, misfit.own + misfit.shared)
         pull = precision.times(linear.residual - terms @ offset)
@@ -247,7 +249,7 @@ def fit_misfit(model: GaussDis, stars: Measured, group: NDArray[np.int64], prior
 def log_density(model: GaussDis, stars: Measured, group: NDArray[np.int64], misfit: Misfit) -> float:
     """Log density of held-out stars under a misfit, in nats; parameters as for `fit_misfit`."""
     linear = LinearStars.about(model, stars, group, misfit)
-    residual = linear.residual - misfit.offsets(model, stars.parameters)
+    residual = linear.residual - misfit.offsets(model, linear.parameters)
     precision = Precision.of(linear, misfit)
     squares = np.sum(residual * precision.times(residual))
     return float(0.5 * (precision.volume - squares - residual.size * np.log(2 * np.pi)))
