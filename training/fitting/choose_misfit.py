@@ -1,7 +1,7 @@
 """What the fit of a misfit leaves open, chosen by groups that are left out of it: its prior, and its size.
 
-W has K (K + 1) / 2 numbers, learned from often fifty stars. Siblings that the fit did not see lie farther apart
-than W expects, by a factor that those who were left out show.
+W has K (K + 1) / 2 numbers, learned from often fifty stars. Siblings that the fit did not see may lie farther
+apart than W expects, or nearer, by a factor that those who were left out show.
 """
 
 from __future__ import annotations

@@ -1,11 +1,17 @@
 """Parameters with errors are fitted along with latents: `toy` of test_gaussdis is a known generator."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from model.bundle import load_model
+from model.methods.basis import design
+from model.methods.measured_stars import Measured
 from model.spectra.parameters import Parameters
 from model.spectra.spectrum import Observation, prepare
 from tests.model.methods.test_gaussdis import LATENTS, drawn, noisy, toy
+from training.fitting.gaussdis import with_offset
 
 SNR = 100.0
 ERRORS = np.array([25.0, 0.05, 0.03])
@@ -49,12 +55,31 @@ def test_the_most_probable_parameters_are_nearer_the_truth_than_the_known_ones()
     assert np.all(rms > 0.4)
 
 
-def test_known_latents_spare_the_first_fit():
-    model, _, _, given, errors, measured = observed(1)
+@pytest.mark.parametrize("start", [0.0, 1.0], ids=["the prior's mean", "anywhere"])
+def test_fits_that_start_elsewhere_end_as_near(start):
+    model, latents, _, given, errors, measured = observed(1)
     cold = model._fit_latents(*measured, given, errors)
-    warm = model._fit_latents(*measured, given, errors, cold.latents)
-    apart = np.einsum("nd,nde,ne->n", gap := warm.latents - cold.latents, cold.information, gap)
-    assert np.quantile(apart, 0.9) < 0.1
+    elsewhere = start * np.random.default_rng(11).normal(size=latents.shape)
+    other = model._fit_latents(*measured, given, errors, elsewhere)
+    apart = np.einsum("nd,nde,ne->n", gap := other.latents - cold.latents, cold.information, gap)
+    assert np.quantile(apart, 0.95) < 0.05
+    assert chi_square(model, latents, other) < 1.07
+
+
+def test_an_offset_counts_as_if_it_were_in_the_response():
+    model, _, _, given, errors, (coefficients, noise) = observed(1)
+    offset = np.random.default_rng(12).normal(0, 0.02, (4, coefficients.shape[1]))
+    stars = Measured(
+        coefficients, np.broadcast_to(noise, (len(given), *noise.shape)), given, errors, given[:, 0]
+    )
+    found, other = (
+        model.fit(stars, offset=offset),
+        with_offset(model, np.zeros(len(model.grid)), offset).fit(stars),
+    )
+    assert found.latents == pytest.approx(other.latents, abs=1e-6)
+    assert found.slopes == pytest.approx(other.slopes, abs=1e-6)
+    expected = other.coefficients - design(other.parameters, model.ranges, 1) @ offset
+    assert found.coefficients == pytest.approx(expected, abs=1e-6)
 
 
 def test_parameters_without_errors_stay():
@@ -67,6 +92,35 @@ def test_parameters_without_errors_stay():
     exact = model._fit_latents(measured[0][::2], measured[1], given[::2])
     assert np.allclose(found.latents[::2], exact.latents, atol=1e-3)
     assert not np.array_equal(found.parameters[1::2, 0], given[1::2, 0])
+
+
+def test_an_exact_log_g_stays_where_its_range_depends_on_teff():
+    model = load_model(Path("model/branch.safetensors"))
+    teff = np.linspace(3800.0, 5200.0, 60)
+    least, greatest = model.logg_range(teff)
+    known = model.nearest(np.stack([teff, greatest + 0.19 * (greatest - least), np.full(60, -0.3)], axis=1))
+    generator = np.random.default_rng(13)
+    noise = 1e-6 * np.eye(len(model.scatter))
+    coefficients = model.coefficients(generator.normal(size=(60, model.card.latent_dim)), known)
+    errors = np.broadcast_to([150.0, 0.0, 0.1], known.shape)
+    found = model._fit_latents(
+        coefficients + 0.05 * generator.normal(size=coefficients.shape), noise, known, errors
+    )
+    assert np.abs(found.parameters[:, 0] - known[:, 0]).max() > 50
+    assert np.array_equal(found.parameters[:, 1], known[:, 1])
+
+
+def test_the_chi_square_of_a_star_of_the_population_has_as_many_degrees_as_coefficients():
+    model = toy(bend=0.0, population=0.6 * np.eye(LATENTS))
+    generator = np.random.default_rng(14)
+    known = generator.uniform(*model.ranges.T, (2000, 3))
+    response = model.response(0.6 * generator.normal(size=(2000, LATENTS)), known)
+    size = response.shape[1]
+    scatter = np.diagonal(model.scatter) + SNR**-2
+    coefficients = response + np.sqrt(scatter) * generator.normal(size=response.shape)
+    noise = np.broadcast_to(SNR**-2 * np.eye(size), (2000, size, size))
+    stars = Measured(coefficients, noise, known, np.zeros_like(known), known[:, 0])
+    assert model._chi_squares(stars, model.fit(stars)).mean() == pytest.approx(size, rel=0.03)
 
 
 @pytest.mark.parametrize("place", [0.0, 0.7, 1.1], ids=["middle", "inside", "beyond the range"])

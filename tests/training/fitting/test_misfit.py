@@ -1,8 +1,13 @@
 """The precision of stars under a misfit, against the covariance written out."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from model.bundle import load_model
+from model.methods.measured_stars import Measured
+from training.fitting.choose_misfit import ObservedStars, choose_prior
 from training.fitting.misfit import LinearStars, Misfit, Precision
 
 D, K = 3, 4
@@ -19,6 +24,7 @@ def stars(request: pytest.FixtureRequest) -> LinearStars:
         root @ root.swapaxes(1, 2) + np.eye(K),
         random.uniform(0.5, 2.0, len(group)),
         group,
+        random.normal(size=(len(group), 3)),
     )
 
 
@@ -54,3 +60,18 @@ def test_it_is_the_inverse_of_the_covariance(stars: LinearStars, misfit: Misfit,
     blocks = np.einsum("n,nknl->kl", stars.strength, whole)
     np.testing.assert_allclose(precision.weighted_blocks(stars.strength), blocks, atol=1e-10)
     assert precision.volume == pytest.approx(-np.linalg.slogdet(covariance)[1])
+
+
+@pytest.mark.parametrize(("stars", "degree"), [(31, 0), (32, 1), (79, 1), (80, 2)])
+def test_each_term_of_the_offset_needs_eight_stars(
+    monkeypatch: pytest.MonkeyPatch, stars: int, degree: int
+) -> None:
+    """They may be of few groups: members that differ in u say how the offset depends on it."""
+    monkeypatch.setattr("training.fitting.choose_misfit.fit_misfit", lambda model, stars, group, prior: prior)
+    monkeypatch.setattr(
+        "training.fitting.choose_misfit.log_density", lambda model, stars, group, prior: float(prior.degree)
+    )
+    model = load_model(Path("model/reference.safetensors"))
+    measured = Measured(*np.zeros((5, stars, 1)))
+    chosen = choose_prior(model, ObservedStars([None] * stars, measured, np.arange(stars) % 5))
+    assert chosen.degree == degree

@@ -107,10 +107,10 @@ def test_the_likelihood_is_the_normal_density_of_groups_with_latents_and_shared_
     assert np.abs(labels - stars.parameters).max() > 10
     slope = corrected.response.by_latents(latents, labels)
     mean = corrected.response(latents, labels) - np.einsum("nd,ndk->nk", latents, slope)
-    strength = line_strength(model.basis, labels)[:, None, None]
+    strength = line_strength(model.basis, stars.parameters)[:, None, None]
     errors = np.einsum("nuk,nul->nkl", fitted.slopes, fitted.slopes)
-    own = stars.covariances + model.scattered(latents, labels) + errors
-    growth = np.exp(scaled_within(model.ranges, labels) @ corrected.misfit_growth)
+    own = stars.covariances + model.scattered(latents, stars.parameters) + errors
+    growth = np.exp(scaled_within(model.ranges, stars.parameters) @ corrected.misfit_growth)
     own = own + growth[:, None, None] * strength**2 * corrected.misfit
     slope = corrected.population.T @ slope
     size = stars.coefficients.shape[1]
