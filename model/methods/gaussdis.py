@@ -241,11 +241,10 @@ class GaussDis(Model):
 
     def infer(self, spectra: Sequence[Spectrum]) -> list[Inferred]:
         """Posterior mean of each spectrum's latent, and its covariance if the spectrum came with errors."""
-        stars = self.measure(spectra)
-        fitted = self.fit(stars)
+        fitted = self.fit(self.measure(spectra))
         means = self._posterior_means(fitted.latents, fitted.information)
         covariances = self._posterior_covariances(fitted.information)
-        chi2 = self._chi_squares(stars, fitted)
+        chi2 = self._chi_squares(fitted)
         return [
             Inferred(
                 mean,
@@ -282,12 +281,11 @@ class GaussDis(Model):
             fit = fit.with_offset(offset)
         return fit(coefficients, stars.covariances, stars.parameters, stars.errors, start)
 
-    def _chi_squares(self, stars: Measured, fitted: FittedLatents) -> Array:
+    def _chi_squares(self, fitted: FittedLatents) -> Array:
         """Squares (N,) of residuals and latents, each in units of its errors."""
-        latents = fitted.latents @ self.population.T
         residual = fitted.coefficients - self._of_population(fitted.latents, fitted.parameters)
-        covariances = stars.covariances + self.scattered(latents, stars.parameters) + self.shared
-        covariances += np.matmul(fitted.slopes.transpose(0, 2, 1), fitted.slopes)
+        by_errors = np.matmul(fitted.slopes.transpose(0, 2, 1), fitted.slopes)
+        covariances = fitted.covariances + by_errors + self.shared
         white = np.matmul(inverse_root(covariances), residual[:, :, None])[:, :, 0]
         return np.asarray(np.square(white).sum(axis=1) + np.square(fitted.latents).sum(axis=1))
 

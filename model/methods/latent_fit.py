@@ -46,6 +46,8 @@ class FittedLatents(NamedTuple):
         What the response at these parameters is fitted to.
     slopes : array (N, U, K)
         Derivatives of the coefficients by the parameters, in units of the errors of these.
+    covariances : array (N, K, K) or (K, K)
+        Of the coefficients' noise and scatter, as the last fit weighted them.
     """
 
     latents: Array
@@ -54,6 +56,7 @@ class FittedLatents(NamedTuple):
     parameters: Array
     coefficients: Array
     slopes: Array
+    covariances: Array
 
 
 class LatentFit:
@@ -119,11 +122,13 @@ class LatentFit:
         """
         if errors is None or not errors.any():
             return self._fit_exact(coefficients, noise, parameters, start)
-        exact = self._precision(noise, start, parameters)
+        covariances = self._covariances(noise, start, parameters)
+        exact = inverse(covariances)
         precision = _less_known(exact, self._slopes(start, parameters, errors))
         first = self._response.fit(coefficients, parameters, precision, start, NEAR)
         if self._scattered.grows:
-            exact = self._precision(noise, first.latents, parameters)
+            covariances = self._covariances(noise, first.latents, parameters)
+            exact = inverse(covariances)
         slopes = self._slopes(first.latents, parameters, errors)
         precision = _less_known(exact, slopes)
         residual = coefficients - self._response(first.latents, parameters)
@@ -137,7 +142,7 @@ class LatentFit:
         there += np.einsum("nu,nuk->nk", moved, slopes)
         last = self._response.fit(there, found, precision, first.latents)
         converged = first.converged & last.converged
-        return FittedLatents(last.latents, last.information, converged, found, there, slopes)
+        return FittedLatents(last.latents, last.information, converged, found, there, slopes, covariances)
 
     def with_offset(self, offset: Array) -> LatentFit:
         """Fits of a response with another `offset` (T, K) in its mean: one that `coefficients` do not have."""
@@ -150,26 +155,28 @@ class LatentFit:
         self, coefficients: Array, noise: Array, parameters: Array, start: Array | None
     ) -> FittedLatents:
         """As `__call__`, of exact parameters."""
-        precision = self._precision(noise, start, parameters)
-        grows = self._scattered.grows
-        fit = self._response.fit(coefficients, parameters, precision, start, NEAR if grows else TOLERANCE)
+        covariances = self._covariances(noise, start, parameters)
+        tolerance = NEAR if self._scattered.grows else TOLERANCE
+        fit = self._response.fit(coefficients, parameters, inverse(covariances), start, tolerance)
         converged = fit.converged
-        if grows:
-            precision = self._precision(noise, fit.latents, parameters)
-            fit = self._response.fit(coefficients, parameters, precision, fit.latents)
+        if self._scattered.grows:
+            covariances = self._covariances(noise, fit.latents, parameters)
+            fit = self._response.fit(coefficients, parameters, inverse(covariances), fit.latents)
             converged = converged & fit.converged
         slopes = np.zeros((*parameters.shape, coefficients.shape[1]))
-        return FittedLatents(fit.latents, fit.information, converged, parameters, coefficients, slopes)
+        return FittedLatents(
+            fit.latents, fit.information, converged, parameters, coefficients, slopes, covariances
+        )
 
     def _terms(self, parameters: Array) -> Array:
         """The monomials (N, T) of what is expected at parameters (N, U)."""
         return design(parameters, self._ranges, self._degree)
 
-    def _precision(self, noise: Array, latents: Array | None, parameters: Array) -> Array:
-        """Inverse of noise and scatter (N, K, K), or (K, K) for all stars; at latents of 0 without any."""
+    def _covariances(self, noise: Array, latents: Array | None, parameters: Array) -> Array:
+        """Of noise and scatter (N, K, K), or (K, K) for all stars; at latents of 0 without any."""
         if latents is None:
             latents = np.zeros((len(parameters), self._response.latents))
-        return inverse(noise + self._scattered(latents @ self._population.T, parameters))
+        return noise + self._scattered(latents @ self._population.T, parameters)
 
     def _slopes(self, latents: Array | None, parameters: Array, errors: Array) -> Array:
         """Derivatives (N, U, K) of measured coefficients by the parameters, in units of their errors."""

@@ -120,7 +120,7 @@ def test_the_chi_square_of_a_star_of_the_population_has_as_many_degrees_as_coeff
     coefficients = response + np.sqrt(scatter) * generator.normal(size=response.shape)
     noise = np.broadcast_to(SNR**-2 * np.eye(size), (2000, size, size))
     stars = Measured(coefficients, noise, known, np.zeros_like(known), known[:, 0])
-    assert model._chi_squares(stars, model.fit(stars)).mean() == pytest.approx(size, rel=0.03)
+    assert model._chi_squares(model.fit(stars)).mean() == pytest.approx(size, rel=0.03)
 
 
 @pytest.mark.parametrize("place", [0.0, 0.7, 1.1], ids=["middle", "inside", "beyond the range"])
