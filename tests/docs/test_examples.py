@@ -50,7 +50,6 @@ NOT_RUN = {
     "observed-survey.md": {
         "chemtwin survey synthesize observed.h5": "ten minutes",
         "chemtwin model train observed.h5": "a quarter of an hour, with the survey above",
-        "for snr in 100 50": "ten minutes, and models of the block above",
         "chemtwin survey synthesize paper.h5": "ten minutes, and a model that is not in the repository",
         "chemtwin survey synthesize realistic.h5": "half an hour",
     },

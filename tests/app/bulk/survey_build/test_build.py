@@ -213,7 +213,7 @@ def test_cuts_by_snr_and_labels_far_from_all_others(build, tmp_path, monkeypatch
         f"{SHIPPED} knows the Teff, log g and [Fe/H] of 25 of the 43 stars, {BRANCH} of 43: take" in built.said
     )
     assert (
-        "of 30 spectra with [Fe/H] near -0.28 to 0.46, where it was tested, 0 are unlike its own: use it as it is for these\nof 13 farther away 4 are: do not rely on verdicts"
+        "of 30 spectra with [Fe/H] near -0.28 to 0.46, where it was tested, 0 are unlike its own: use it as it is for these\nof 13 farther away 5 are: do not rely on verdicts"
         in built.said
     )
     assert (
