@@ -3,7 +3,7 @@
 python -m benchmarks.label_errors model/reference.safetensors pairs.h5
 
 SURVEY is one of pairs without noise, such as `chemtwin survey synthesize pairs.h5 --pairs 3000 --seed 78`. Its
-first 1,500 pairs get noise of S/N 100 and Gaussian errors in their labels, which the model is told. Pairs with
+first 1,500 pairs get noise of S/N 100 and Gaussian errors in their labels, which the model knows. Pairs with
 a star outside the domain do not count.
 """
 

@@ -284,8 +284,7 @@ class GaussDis(Model):
     def _chi_squares(self, fitted: FittedLatents) -> Array:
         """Squares (N,) of residuals and latents, each in units of its errors."""
         residual = fitted.coefficients - self._of_population(fitted.latents, fitted.parameters)
-        by_errors = np.matmul(fitted.slopes.transpose(0, 2, 1), fitted.slopes)
-        covariances = fitted.covariances + by_errors + self.shared
+        covariances = fitted.covariances + fitted.by_errors + self.shared
         white = np.matmul(inverse_root(covariances), residual[:, :, None])[:, :, 0]
         return np.asarray(np.square(white).sum(axis=1) + np.square(fitted.latents).sum(axis=1))
 

@@ -58,6 +58,11 @@ class FittedLatents(NamedTuple):
     slopes: Array
     covariances: Array
 
+    @property
+    def by_errors(self) -> Array:
+        """Covariance (N, K, K) of the coefficients from the errors of the parameters."""
+        return np.asarray(np.matmul(self.slopes.transpose(0, 2, 1), self.slopes))
+
 
 class LatentFit:
     """Fits of latents in the frame where the population is the unit Gaussian.

@@ -6,11 +6,12 @@ The coefficients y (K,) of star i at its most probable labels u (`model.methods.
     z ~ N(0, P),  s ~ N(0, V),  m_i ~ N(0, l_i^2 exp(b . u_i) W),  n_i ~ N(0, C_i),
 
 where R is the response of the model that the fit starts from, phi (A,) are polynomials of u, l_i is the
-strength of the star's lines (`model.methods.scatter`), and C_i the covariance of noise, masked pixels,
-continuum, scatter and, by the slopes there, of the errors of labels. The members of a group share the latent z
-and s; a single star is a group of its own. The fit integrates over z, s and m about the most probable latent,
-and climbs the gradient of the likelihood by B, P, V, W and b at once. B is in units of what stars differ by,
-the others in units of the noise: the gradient has one scale in all directions then.
+strength of the star's lines (`model.methods.scatter`), both it and b . u_i at the known labels, and C_i the
+covariance of noise, masked pixels, continuum, scatter and, by the slopes at u, of the errors of labels. The
+members of a group share the latent z and s; a single star is a group of its own. The fit integrates over z, s
+and m about the most probable latent, and climbs the gradient of the likelihood by B, P, V, W and b at once. B
+is in units of what stars differ by, the others in units of the noise: the gradient has one scale in all
+directions then.
 
 The start says how spectra of one chemistry change with u. A correction of that is not fitted: single stars
 cannot tell it from latents that turn with u, and a few dozen groups do not determine it. P is nowhere above 1,
@@ -182,8 +183,7 @@ class Correction(nn.Module):
         latents, labels, response = fitted.latents @ model.population.T, fitted.parameters, self.start.response
         slope = response.by_latents(latents, labels)
         at_zero = response(latents, labels) - np.einsum("nd,ndk->nk", latents, slope)
-        covariance = noise + self.start.scattered(latents, stars.parameters)
-        covariance += np.matmul(fitted.slopes.transpose(0, 2, 1), fitted.slopes)
+        covariance = noise + self.start.scattered(latents, stars.parameters) + fitted.by_errors
         arrays = fitted.coefficients - at_zero, slope, covariance, self._terms(labels)
         growing = self._terms(stars.parameters)[:, 1 : len(self.growth) + 1]
         strength = line_strength(self.start.basis, stars.parameters)

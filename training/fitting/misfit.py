@@ -6,7 +6,7 @@ The coefficients y (K,) of star i at parameters u, with those of its group's lat
     z ~ N(0, I),  s ~ N(0, V),  m_i ~ N(0, l_i^2 W),  n_i ~ N(0, C_i),
 
 where R is the response, u_i the most probable parameters (`model.methods.latent_fit`), phi (T,) are the
-monomials of u, l_i is the strength of the star's lines (`model.methods.scatter`), for
+monomials of u, l_i is the strength of the star's lines at the known parameters (`model.methods.scatter`), for
 they are what a response has wrong, and C_i the covariance of noise, continuum, scatter and what is left of the
 errors of the parameters. The members of a group share z and s, what the response misses of their chemistry; a
 single star is a group of its own. Siblings do not differ by s, so that W alone belongs to the errors of their
@@ -111,7 +111,7 @@ class LinearStars:
         slope = model.response.by_latents(latents, fitted.parameters)
         at_zero = model.response(latents, fitted.parameters) - np.einsum("nd,ndk->nk", latents, slope)
         covariances = stars.covariances + model.scattered(latents, stars.parameters)
-        covariances = covariances + np.matmul(fitted.slopes.transpose(0, 2, 1), fitted.slopes)
+        covariances = covariances + fitted.by_errors
         residual = fitted.coefficients + misfit.offsets(model, fitted.parameters) - at_zero
         return cls(residual, slope, covariances, strength, group, fitted.parameters)
 
